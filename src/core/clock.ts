@@ -1,0 +1,178 @@
+// Time: absolute nanoseconds as a number (exact for 104 days). Devices know no other time and never sleep.
+
+/** Nanoseconds since the clock's own zero. */
+export type Nanos = number;
+
+export interface Timer {
+  /** Fires once at `deadline` (absolute; a past one fires at the clock's next opportunity, never inside this call). Re-arming moves it. */
+  arm(deadline: Nanos): void;
+  cancel(): void;
+  /** The armed deadline, or undefined. */
+  readonly deadline: Nanos | undefined;
+}
+
+export interface Clock {
+  now(): Nanos;
+  timer(onExpire: () => void): Timer;
+}
+
+class SimTimer implements Timer {
+  deadline: Nanos | undefined;
+  readonly onExpire: () => void;
+  readonly #clock: SimClock;
+  /** Arming order: timers with one deadline fire in the order they were armed. */
+  sequence = 0;
+
+  constructor(clock: SimClock, onExpire: () => void) {
+    this.#clock = clock;
+    this.onExpire = onExpire;
+  }
+
+  arm(deadline: Nanos): void {
+    this.cancel();
+    this.deadline = deadline;
+    this.#clock.insert(this);
+  }
+
+  cancel(): void {
+    if (this.deadline === undefined) return;
+    this.deadline = undefined;
+    this.#clock.remove(this);
+  }
+}
+
+/** Deterministic time that moves only when told to. */
+export class SimClock implements Clock {
+  #now: Nanos;
+  #armed: SimTimer[] = [];
+  #sequence = 0;
+
+  constructor(start: Nanos = 0) {
+    this.#now = start;
+  }
+
+  now(): Nanos {
+    return this.#now;
+  }
+
+  timer(onExpire: () => void): Timer {
+    return new SimTimer(this, onExpire);
+  }
+
+  /** Earliest armed deadline, or undefined. */
+  get nextDeadline(): Nanos | undefined {
+    return this.#armed[0]?.deadline;
+  }
+
+  /** Moves time forward by `duration`, firing timers in deadline order, each at its own deadline. Timers armed meanwhile fire too. */
+  advance(duration: Nanos): void {
+    this.advanceTo(this.#now + duration);
+  }
+
+  /** @throws RangeError when `target` is in the past: time does not go back. */
+  advanceTo(target: Nanos): void {
+    if (!(target >= this.#now)) throw new RangeError(`cannot move time from ${this.#now} back to ${target}`);
+    for (;;) {
+      const next = this.#armed[0];
+      if (!next || (next.deadline as Nanos) > target) break;
+      this.#armed.shift();
+      this.#now = Math.max(this.#now, next.deadline as Nanos);
+      next.deadline = undefined;
+      next.onExpire();
+    }
+    this.#now = target;
+  }
+
+  /** @internal called by timers */
+  insert(timer: SimTimer): void {
+    timer.sequence = this.#sequence++;
+    const at = this.#armed.findIndex((t) => (t.deadline as Nanos) > (timer.deadline as Nanos));
+    if (at < 0) this.#armed.push(timer);
+    else this.#armed.splice(at, 0, timer);
+  }
+
+  /** @internal called by timers */
+  remove(timer: SimTimer): void {
+    const at = this.#armed.indexOf(timer);
+    if (at >= 0) this.#armed.splice(at, 1);
+  }
+}
+
+/** A host's own clock and timer service, for embedding: one function to read it, one to ask for a call back. */
+export interface HostClockPort {
+  now(): Nanos;
+  /** Calls `fire` once at `deadline`, outside guest execution; returns a function that cancels it. */
+  setTimer(deadline: Nanos, fire: () => void): () => void;
+}
+
+class HostTimer implements Timer {
+  deadline: Nanos | undefined;
+  readonly #host: HostClockPort;
+  readonly #onExpire: () => void;
+  #cancel: (() => void) | undefined;
+
+  constructor(host: HostClockPort, onExpire: () => void) {
+    this.#host = host;
+    this.#onExpire = onExpire;
+  }
+
+  arm(deadline: Nanos): void {
+    this.cancel();
+    this.deadline = deadline;
+    this.#cancel = this.#host.setTimer(deadline, () => {
+      if (this.deadline !== deadline) return;
+      this.deadline = undefined;
+      this.#cancel = undefined;
+      this.#onExpire();
+    });
+  }
+
+  cancel(): void {
+    this.deadline = undefined;
+    this.#cancel?.();
+    this.#cancel = undefined;
+  }
+}
+
+/** Adapts a host's clock to ours. */
+export class HostClock implements Clock {
+  readonly #host: HostClockPort;
+
+  constructor(host: HostClockPort) {
+    this.#host = host;
+  }
+
+  now(): Nanos {
+    return this.#host.now();
+  }
+
+  timer(onExpire: () => void): Timer {
+    return new HostTimer(this.#host, onExpire);
+  }
+}
+
+const LONGEST_TIMEOUT_MS = 2 ** 31 - 1;
+
+/** Real time, from the moment it was made, on the event loop's timers (so about a millisecond late at worst; never early). */
+export class WallClock extends HostClock {
+  constructor() {
+    const start = performance.now();
+    const now = (): Nanos => (performance.now() - start) * 1e6;
+    super({
+      now,
+      setTimer(deadline, fire) {
+        let handle: ReturnType<typeof setTimeout>;
+        const wait = (): void => {
+          const left = (deadline - now()) / 1e6;
+          handle = left > 0 ? setTimeout(check, Math.min(Math.ceil(left), LONGEST_TIMEOUT_MS)) : setTimeout(fire, 0);
+        };
+        const check = (): void => {
+          if (now() >= deadline) fire();
+          else wait();
+        };
+        wait();
+        return () => clearTimeout(handle);
+      },
+    });
+  }
+}

@@ -1,0 +1,127 @@
+// Interrupts between threads: the guest's pending vectors (a local APIC's IRR, 256 bits in shared memory) and the call, which is what a data plane
+// signals (an irqfd): straight into the pending vectors when the route allows it, otherwise through the machine's thread.
+
+import { Bell, type BellShare, Doorbell, type DoorbellShare } from './doorbell.ts';
+
+export interface PendingVectorsShare {
+  readonly buffer: SharedArrayBuffer;
+  readonly index: number;
+  readonly bell: BellShare;
+}
+
+const VECTOR_WORDS = 8;
+
+/** 256 pending interrupt vectors of one guest CPU. Posting is idempotent until taken, as in an APIC. */
+export class PendingVectors {
+  readonly bell: Bell;
+  readonly words: Int32Array;
+  readonly index: number;
+
+  constructor(bell: Bell = new Bell(), share?: { buffer: SharedArrayBuffer; index: number }) {
+    this.bell = bell;
+    this.words = new Int32Array(share?.buffer ?? new SharedArrayBuffer(VECTOR_WORDS * 4));
+    this.index = share?.index ?? 0;
+  }
+
+  static open(share: PendingVectorsShare): PendingVectors {
+    return new PendingVectors(new Bell(share.bell), share);
+  }
+
+  share(): PendingVectorsShare {
+    return { buffer: this.words.buffer as SharedArrayBuffer, index: this.index, bell: this.bell.share() };
+  }
+
+  /** Marks `vector` pending. Returns true when the CPU slept and had to be woken. */
+  post(vector: number): boolean {
+    const word = this.index + ((vector & 0xff) >>> 5);
+    const bit = 1 << (vector & 31);
+    if ((Atomics.or(this.words, word, bit) & bit) !== 0) return false;
+    return this.bell.ring();
+  }
+
+  /** Takes the highest pending vector, or -1. */
+  take(): number {
+    for (let i = VECTOR_WORDS - 1; i >= 0; i--) {
+      const bits = Atomics.load(this.words, this.index + i);
+      if (bits === 0) continue;
+      const bit = 31 - Math.clz32(bits);
+      Atomics.and(this.words, this.index + i, ~(1 << bit));
+      return i * 32 + bit;
+    }
+    return -1;
+  }
+
+  get any(): boolean {
+    for (let i = 0; i < VECTOR_WORDS; i++) if (Atomics.load(this.words, this.index + i) !== 0) return true;
+    return false;
+  }
+}
+
+const CALL_OFF = 0;
+const CALL_DIRECT = 1;
+const CALL_RELAY = 2;
+
+export interface CallShare {
+  readonly state: SharedArrayBuffer;
+  readonly relay: DoorbellShare;
+  readonly target: PendingVectorsShare | null;
+}
+
+/**
+ * A virtqueue's interrupt as a data plane sees it. The machine's thread routes it as the guest programs and masks MSI-X; any thread signals it.
+ * Words: [mode, vector, signals, wakes].
+ */
+export class Call {
+  readonly #state: Int32Array;
+  readonly #relay: Doorbell;
+  readonly #target: PendingVectors | null;
+
+  /** @param relay rung when the machine's thread has to deliver it. @param target where direct signals go, if the platform has such a place. */
+  constructor(relay: Doorbell, target: PendingVectors | null, state = new SharedArrayBuffer(16)) {
+    this.#state = new Int32Array(state);
+    this.#relay = relay;
+    this.#target = target;
+  }
+
+  static open(share: CallShare): Call {
+    return new Call(Doorbell.open(share.relay), share.target && PendingVectors.open(share.target), share.state);
+  }
+
+  share(): CallShare {
+    return { state: this.#state.buffer as SharedArrayBuffer, relay: this.#relay.share(), target: this.#target?.share() ?? null };
+  }
+
+  /** No interrupt is wanted (no vector assigned). */
+  routeOff(): void {
+    Atomics.store(this.#state, 0, CALL_OFF);
+  }
+
+  /** Signals become `vector` pending at the target. Falls back to the relay when there is no target. */
+  routeDirect(vector: number): void {
+    if (this.#target === null) {
+      this.routeRelay();
+      return;
+    }
+    Atomics.store(this.#state, 1, vector);
+    Atomics.store(this.#state, 0, CALL_DIRECT);
+  }
+
+  /** Signals ring the machine's thread, which raises what the function's present mode says (INTx, a masked vector's pending bit). */
+  routeRelay(): void {
+    Atomics.store(this.#state, 0, CALL_RELAY);
+  }
+
+  /** Interrupts the guest (any thread). */
+  signal(): void {
+    const mode = Atomics.load(this.#state, 0);
+    if (mode === CALL_OFF) return;
+    Atomics.add(this.#state, 2, 1);
+    const woke = mode === CALL_DIRECT ? (this.#target as PendingVectors).post(Atomics.load(this.#state, 1)) : this.#relay.ring();
+    if (woke) Atomics.add(this.#state, 3, 1);
+  }
+
+  /** Signals sent, and how many of them had to wake a sleeping thread. */
+  get counts(): { signals: number; wakes: number } {
+    return { signals: Atomics.load(this.#state, 2), wakes: Atomics.load(this.#state, 3) };
+  }
+}

@@ -1,0 +1,136 @@
+// What a virtio-net control plane tells the data plane besides the rings: receive filters, guest offloads, active queue pairs, link state. Shared words that
+// the device writes and the data plane reads at the start of a turn, when the generation has moved. One writer (the machine's thread).
+
+export const POLICY_LINK_UP = 1;
+export const POLICY_PROMISCUOUS = 2;
+export const POLICY_ALL_MULTICAST = 4;
+export const POLICY_ALL_UNICAST = 8;
+export const POLICY_NO_MULTICAST = 16;
+export const POLICY_NO_UNICAST = 32;
+export const POLICY_NO_BROADCAST = 64;
+/** Frames with a VLAN tag pass only for ids in the table (VIRTIO_NET_F_CTRL_VLAN negotiated). */
+export const POLICY_VLAN_FILTER = 128;
+/** DRIVER_OK is set and the device is not suspended or in need of reset. */
+export const POLICY_ACTIVE = 256;
+
+/** MAC filter entries of each kind; a table that overflows is set as all-unicast or all-multicast by the device. */
+export const POLICY_MAC_ENTRIES = 64;
+
+const GENERATION = 0;
+const FLAGS = 1;
+const ACCEPTS = 2;
+const HEADER_LENGTH = 3;
+const ACTIVE_PAIRS = 4;
+const MAXIMUM_FRAME = 5;
+const MAC = 6; // two words: bytes 0-3, bytes 4-5
+const UNICAST_COUNT = 8;
+const MULTICAST_COUNT = 9;
+const UNICAST = 16;
+const MULTICAST = UNICAST + 2 * POLICY_MAC_ENTRIES;
+const VLAN = MULTICAST + 2 * POLICY_MAC_ENTRIES;
+const WORDS = VLAN + 128;
+
+export class NetPolicy {
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array;
+
+  constructor(buffer = new SharedArrayBuffer(WORDS * 4)) {
+    this.buffer = buffer;
+    this.#words = new Int32Array(buffer);
+  }
+
+  get generation(): number {
+    return Atomics.load(this.#words, GENERATION);
+  }
+
+  /** Writes fields, then moves the generation: a reader sees all of a change or none of it (it re-reads when the generation is odd or moved). */
+  update(write: (policy: NetPolicy) => void): void {
+    Atomics.add(this.#words, GENERATION, 1);
+    write(this);
+    Atomics.add(this.#words, GENERATION, 1);
+  }
+
+  get flags(): number {
+    return this.#words[FLAGS] as number;
+  }
+  set flags(bits: number) {
+    this.#words[FLAGS] = bits;
+  }
+
+  /** ACCEPTS_* bits (net/port.ts) the guest takes on receive. */
+  get accepts(): number {
+    return this.#words[ACCEPTS] as number;
+  }
+  set accepts(bits: number) {
+    this.#words[ACCEPTS] = bits;
+  }
+
+  /** Bytes of virtio_net_hdr in front of every frame. */
+  get headerLength(): number {
+    return this.#words[HEADER_LENGTH] as number;
+  }
+  set headerLength(bytes: number) {
+    this.#words[HEADER_LENGTH] = bytes;
+  }
+
+  get activePairs(): number {
+    return this.#words[ACTIVE_PAIRS] as number;
+  }
+  set activePairs(pairs: number) {
+    this.#words[ACTIVE_PAIRS] = pairs;
+  }
+
+  /** Longest frame the device may put to the guest when it is not a GSO frame: Ethernet header, one VLAN tag, MTU. 0: no limit. */
+  get maximumFrame(): number {
+    return this.#words[MAXIMUM_FRAME] as number;
+  }
+  set maximumFrame(bytes: number) {
+    this.#words[MAXIMUM_FRAME] = bytes;
+  }
+
+  /** The MAC address as (bytes 0-3 little-endian, bytes 4-5 little-endian). */
+  get macLow(): number {
+    return this.#words[MAC] as number;
+  }
+  get macHigh(): number {
+    return this.#words[MAC + 1] as number;
+  }
+  setMac(mac: Uint8Array): void {
+    this.#setAddress(MAC, mac);
+  }
+
+  setTable(kind: 'unicast' | 'multicast', addresses: readonly Uint8Array[]): void {
+    const base = kind === 'unicast' ? UNICAST : MULTICAST;
+    const count = Math.min(addresses.length, POLICY_MAC_ENTRIES);
+    for (let i = 0; i < count; i++) this.#setAddress(base + 2 * i, addresses[i] as Uint8Array);
+    this.#words[kind === 'unicast' ? UNICAST_COUNT : MULTICAST_COUNT] = count;
+  }
+
+  /** True when the address (same two words as macLow, macHigh) is in the table of its kind. */
+  inTable(low: number, high: number): boolean {
+    const multicast = (low & 1) !== 0;
+    const base = multicast ? MULTICAST : UNICAST;
+    const count = Math.min(this.#words[multicast ? MULTICAST_COUNT : UNICAST_COUNT] as number, POLICY_MAC_ENTRIES);
+    for (let i = 0; i < count; i++) if (this.#words[base + 2 * i] === low && this.#words[base + 2 * i + 1] === high) return true;
+    return false;
+  }
+
+  setVlan(id: number, on: boolean): void {
+    const word = VLAN + ((id & 0xfff) >>> 5);
+    const bit = 1 << (id & 31);
+    this.#words[word] = on ? (this.#words[word] as number) | bit : (this.#words[word] as number) & ~bit;
+  }
+
+  hasVlan(id: number): boolean {
+    return ((this.#words[VLAN + ((id & 0xfff) >>> 5)] as number) & (1 << (id & 31))) !== 0;
+  }
+
+  clearVlans(): void {
+    this.#words.fill(0, VLAN, VLAN + 128);
+  }
+
+  #setAddress(at: number, mac: Uint8Array): void {
+    this.#words[at] = (mac[0] as number) | ((mac[1] as number) << 8) | ((mac[2] as number) << 16) | ((mac[3] as number) << 24);
+    this.#words[at + 1] = (mac[4] as number) | ((mac[5] as number) << 8);
+  }
+}

@@ -1,0 +1,56 @@
+// The device's side of a virtqueue. One interface, two rings: split (virtio 1.4 2.7) and packed (2.8).
+
+import type { SegmentList } from '#core/segments';
+
+/** `pop` results below zero. */
+export const QUEUE_EMPTY = -1;
+export const QUEUE_BROKEN = -2;
+
+/**
+ * Where a device stands in a ring, enough to go on from there: what VHOST_GET_VRING_BASE returns.
+ * Split: free-running 16-bit indices. Packed: ring offsets with the wrap counter in bit 15.
+ */
+export interface VringPosition {
+  /** Next available entry to pop. */
+  readonly available: number;
+  /** Next used entry to write. */
+  readonly used: number;
+}
+
+/** A queue as the driver described it: untrusted until `openQueue` has checked it. Addresses are device addresses. */
+export interface QueueSetup {
+  readonly size: number;
+  readonly descriptorArea: number;
+  readonly driverArea: number;
+  readonly deviceArea: number;
+}
+
+export interface VirtQueue {
+  readonly size: number;
+  /** Why the queue takes no part any more (the driver broke a rule), or undefined. Once broken, pop returns QUEUE_BROKEN. */
+  readonly broken: string | undefined;
+  /**
+   * Takes the next available chain: appends its segments to `into`, device-readable ones first, and returns its token (0 or above),
+   * QUEUE_EMPTY or QUEUE_BROKEN. `into` is left as it was when nothing is returned. A chain that would not fit the room left in `into` counts as not there yet
+   * (QUEUE_EMPTY) unless `into` was empty, when it breaks the queue.
+   */
+  pop(into: SegmentList): number;
+  /** Of the chain popped last: how many of its segments are device-readable, how many in all, and the bytes of each kind. */
+  readonly readableSegments: number;
+  readonly segments: number;
+  readonly readableBytes: number;
+  readonly writableBytes: number;
+  /** Gives back the last `chains` popped and not pushed, as if never popped (newest first). */
+  unpop(chains: number): void;
+  /** Returns a chain with `written` bytes written to it. Not visible to the driver before `publish`. */
+  push(token: number, written: number): void;
+  /** Makes what was pushed visible, all at once, and says whether the driver wants to be notified of it. */
+  publish(): boolean;
+  /** Asks the driver not to kick. */
+  suppressKicks(): void;
+  /** Asks for kicks again, and says whether work slipped in meanwhile (then go on instead of sleeping). */
+  awaitKick(): boolean;
+  /** True when a chain is available. */
+  readonly ready: boolean;
+  readonly position: VringPosition;
+}
