@@ -1,6 +1,8 @@
 // A doorbell: a word of shared memory to ring and to wait on, the job an eventfd does between a guest, a VMM and vhost. Several
 // doorbells share one *bell*, the word a thread sleeps on, so that a worker serving many queues waits in one place.
 
+import { allocateWords } from './word-arena.ts';
+
 /** The word one thread sleeps on. Layout: [rings, sleepers]. Any thread may ring; one thread waits. */
 export interface BellShare {
   readonly buffer: SharedArrayBuffer;
@@ -11,9 +13,11 @@ export class Bell {
   readonly words: Int32Array;
   readonly index: number;
 
-  constructor(share: BellShare = { buffer: new SharedArrayBuffer(8), index: 0 }) {
-    this.words = new Int32Array(share.buffer);
-    this.index = share.index;
+  /** A new bell, or one opened from another thread's share. */
+  constructor(share?: BellShare) {
+    const { buffer, index } = share ?? allocateWords();
+    this.words = new Int32Array(buffer);
+    this.index = index;
   }
 
   share(): BellShare {
@@ -24,8 +28,7 @@ export class Bell {
   ring(): boolean {
     Atomics.add(this.words, this.index, 1);
     if (Atomics.load(this.words, this.index + 1) === 0) return false;
-    Atomics.notify(this.words, this.index);
-    return true;
+    return Atomics.notify(this.words, this.index) > 0;
   }
 
   /** The ticket to wait with: read it, look for work once more, then wait. A ring in between makes the wait return at once. */
@@ -34,14 +37,17 @@ export class Bell {
   }
 
   /** Sleeps until rung past `ticket` or `timeout` milliseconds. Not on a thread that must not block: use waitAsync there. */
-  wait(ticket: number, timeout: number): void {
+  wait(ticket: number, timeout = Infinity): void {
     Atomics.add(this.words, this.index + 1, 1);
     Atomics.wait(this.words, this.index, ticket, timeout);
     Atomics.sub(this.words, this.index + 1, 1);
   }
 
-  /** The same for a thread with an event loop. A pending wait does not keep a process alive by itself. */
-  async waitAsync(ticket: number, timeout: number): Promise<void> {
+  /**
+   * The same for a thread with an event loop. A pending wait does not keep a process alive by itself. Prefer no timeout in a loop: an engine keeps each timed
+   * wait's timer until it expires, woken or not.
+   */
+  async waitAsync(ticket: number, timeout = Infinity): Promise<void> {
     Atomics.add(this.words, this.index + 1, 1);
     const result = Atomics.waitAsync(this.words, this.index, ticket, timeout);
     if (result.async) await result.value;
@@ -49,23 +55,24 @@ export class Bell {
   }
 }
 
-/** A doorbell as another thread gets it: its pending word and the bell it rings. */
+/** A doorbell as another thread gets it: its words and the bell it rings. */
 export interface DoorbellShare {
   readonly buffer: SharedArrayBuffer;
   readonly index: number;
   readonly bell: BellShare;
 }
 
-/** One source of work on a bell: ringing sets its pending word, then the bell. */
+/** One source of work on a bell: ringing sets its pending word, then the bell. Layout: [pending, revocations]. */
 export class Doorbell {
   readonly bell: Bell;
   readonly #words: Int32Array;
   readonly #index: number;
 
   constructor(bell: Bell, share?: { buffer: SharedArrayBuffer; index: number }) {
+    const { buffer, index } = share ?? allocateWords();
     this.bell = bell;
-    this.#words = new Int32Array(share?.buffer ?? new SharedArrayBuffer(4));
-    this.#index = share?.index ?? 0;
+    this.#words = new Int32Array(buffer);
+    this.#index = index;
   }
 
   static open(share: DoorbellShare): Doorbell {
@@ -91,5 +98,19 @@ export class Doorbell {
   take(): number {
     if (Atomics.load(this.#words, this.#index) === 0) return 0;
     return Atomics.exchange(this.#words, this.#index, 0);
+  }
+
+  /** Moves with every `revoke`. */
+  get revocations(): number {
+    return Atomics.load(this.#words, this.#index + 1);
+  }
+
+  /**
+   * Tells guest threads that ring this doorbell in place of a register write (fast kicks) to stop and go through the register again. Whoever
+   * gives the queue behind it to somebody else calls this *before* the new owner looks at the queue for the first time: then a kick is
+   * either seen by that look or made again through the register.
+   */
+  revoke(): void {
+    Atomics.add(this.#words, this.#index + 1, 1);
   }
 }

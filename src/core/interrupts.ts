@@ -2,6 +2,7 @@
 // signals (an irqfd): straight into the pending vectors when the route allows it, otherwise through the machine's thread.
 
 import { Bell, type BellShare, Doorbell, type DoorbellShare } from './doorbell.ts';
+import { allocateWords } from './word-arena.ts';
 
 export interface PendingVectorsShare {
   readonly buffer: SharedArrayBuffer;
@@ -19,8 +20,9 @@ export class PendingVectors {
 
   constructor(bell: Bell = new Bell(), share?: { buffer: SharedArrayBuffer; index: number }) {
     this.bell = bell;
-    this.words = new Int32Array(share?.buffer ?? new SharedArrayBuffer(VECTOR_WORDS * 4));
-    this.index = share?.index ?? 0;
+    const { buffer, index } = share ?? allocateWords();
+    this.words = new Int32Array(buffer);
+    this.index = index;
   }
 
   static open(share: PendingVectorsShare): PendingVectors {
@@ -54,6 +56,27 @@ export class PendingVectors {
   get any(): boolean {
     for (let i = 0; i < VECTOR_WORDS; i++) if (Atomics.load(this.words, this.index + i) !== 0) return true;
     return false;
+  }
+}
+
+/** The levels of the root's four legacy interrupts, readable by any thread. A rising line makes its vector pending; a level has no other memory. */
+export class IntxLines {
+  readonly buffer: SharedArrayBuffer;
+  readonly #levels: Int32Array;
+
+  constructor(buffer = new SharedArrayBuffer(16)) {
+    this.buffer = buffer;
+    this.#levels = new Int32Array(buffer);
+  }
+
+  /** The platform's wire changed. Idempotent; returns true when it rose just now. */
+  set(line: number, asserted: boolean): boolean {
+    return Atomics.exchange(this.#levels, line & 3, asserted ? 1 : 0) === 0 && asserted;
+  }
+
+  /** A level-triggered interrupt is due as long as this is true: look again after serving it. */
+  asserted(line: number): boolean {
+    return Atomics.load(this.#levels, line & 3) !== 0;
   }
 }
 

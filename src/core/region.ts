@@ -1,5 +1,7 @@
 // A region: something of a known size that answers loads and stores, such as a BAR, an MSI-X table or a configuration window.
 
+import type { Doorbell } from './doorbell.ts';
+
 export type AccessSize = 1 | 2 | 4;
 
 /**
@@ -10,6 +12,15 @@ export interface Region {
   readonly size: number;
   read(offset: number, size: AccessSize): number;
   write(offset: number, size: AccessSize, value: number): void;
+  /** The doorbell that a guest thread may ring in place of this very write, if there is one now (a virtqueue notification served by a worker). */
+  doorbell?(offset: number, size: AccessSize, value: number): FastDoorbell | undefined;
+}
+
+/** A doorbell that stands for a register write, until `doorbell.revoke()` or a change of decoding. */
+export interface FastDoorbell {
+  readonly doorbell: Doorbell;
+  /** address: any value of that size written to this address. value: this value only (several queues behind one address). */
+  readonly match: 'address' | 'value';
 }
 
 /** All ones of a size: what nobody answering looks like. */
