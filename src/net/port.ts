@@ -85,8 +85,14 @@ export interface NetPort {
   deliver(batch: FrameBatch, list: Int32Array, from: number, to: number): number;
   /** Publishes what was delivered: one index update, at most one notification. */
   flush(): void;
-  /** Appends up to `frames` frames and about `bytes` bytes this port wants sent; returns how many. Their bytes stay valid until `complete`. */
+  /**
+   * Appends up to `frames` frames and about `bytes` bytes this port wants sent; returns how many. Their bytes stay valid until `complete`. One collect, one
+   * complete, in one turn: a segment keeps no frame across turns, so that memory can be unmapped, a ring stopped and a thread lost between any two.
+   */
   collect(batch: FrameBatch, frames: number, bytes: number): number;
-  /** The oldest `count` collected frames have been dealt with: their buffers go back. */
+  /**
+   * Ends the batch: its first `count` frames have been dealt with and their buffers go back; the others stay with the source, which offers them again, in the
+   * same order, at the next collect. Called after the `flush` of every port that took frames (also with 0); a ring port commits the turn here.
+   */
   complete(batch: FrameBatch, count: number): void;
 }

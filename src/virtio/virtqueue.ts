@@ -42,7 +42,10 @@ export interface VirtQueue {
   readonly writableBytes: number;
   /** Gives back the last `chains` popped and not pushed, as if never popped (newest first). */
   unpop(chains: number): void;
-  /** Returns a chain with `written` bytes written to it. Not visible to the driver before `publish`. */
+  /**
+   * Returns a chain with `written` bytes written to it. Not visible to the driver before `publish`, and nothing the device would have to read again if it stopped
+   * before `publish` is overwritten (packed: descriptors keep their contents until then), so that a lost thread's batch can be taken again from the ring.
+   */
   push(token: number, written: number): void;
   /** Makes what was pushed visible, all at once, and says whether the driver wants to be notified of it. */
   publish(): boolean;
