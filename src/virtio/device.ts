@@ -1,0 +1,89 @@
+// A virtio device without its transport, and what a transport gives it. The device says what it offers and serves its queues; `VirtioControl` (control.ts) holds
+// the status machine, the negotiated features and what the driver wrote of each queue; a transport (pci-transport.ts) puts registers in front.
+
+import type { Clock } from '#core/clock';
+import type { DmaSpace } from '#core/dma-space';
+import type { Doorbell } from '#core/doorbell';
+import type { Call } from '#core/interrupts';
+import type { Log } from '#core/log';
+import type { Envelope } from '#core/saved';
+import type { FeatureSet } from './features.ts';
+import type { QueueSetup } from './virtqueue.ts';
+
+/** An embedder asked for what cannot be. `code` is stable. */
+export class VirtioOptionError extends RangeError {
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** What the device may use, from `attach` on. All of it on the machine's thread. */
+export interface VirtioHost {
+  readonly memory: DmaSpace;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Negotiated features; empty before FEATURES_OK. */
+  readonly features: FeatureSet;
+  readonly driverOk: boolean;
+  queueEnabled(index: number): boolean;
+  /** As the driver wrote it: untrusted. */
+  queueSetup(index: number): QueueSetup;
+  /** The queue's interrupt; the same object for the device's life. */
+  call(index: number): Call;
+  /** Configuration space changed on the device's own account: moves the generation and notifies the driver. */
+  configChanged(): void;
+  /** virtio 1.4 2.1.2 (device SHOULD): the device cannot go on. Stops it, sets DEVICE_NEEDS_RESET and notifies. */
+  needsReset(reason: string): void;
+  /** Doorbells behind `kickDoorbell` are others than before. */
+  kicksChanged(): void;
+}
+
+export interface VirtioDevice {
+  /** "virtio-net". */
+  readonly name: string;
+  /** virtio 1.4 5: 1 is a network card. */
+  readonly type: number;
+  /** Everything offered but the transport's own bits (NOTIFICATION_DATA, NOTIF_CONFIG_DATA). */
+  readonly offered: FeatureSet;
+  /** Queues with everything offered negotiated. */
+  readonly queueCount: number;
+  /** Largest size of queue `index`, a power of two; 0: no such queue under these features (undefined: not negotiated yet). */
+  queueMaxSize(index: number, features: FeatureSet | undefined): number;
+  /** Bytes of device configuration space; 0: this type has none. */
+  readonly configSize: number;
+  /** `offset + size` is within `configSize`; of any alignment. No side effects. */
+  configRead(offset: number, size: number): number;
+  configWrite(offset: number, size: number, value: number): void;
+  /** Why this set, a subset of what is offered, cannot work together; undefined: accepted. */
+  refuses(features: FeatureSet): string | undefined;
+  /** Once, before anything else. */
+  attach(host: VirtioHost): void;
+  /** FEATURES_OK was accepted. */
+  negotiated(): void;
+  /** DRIVER_OK: serve the enabled queues. */
+  start(): void;
+  /** A queue was enabled after DRIVER_OK (re-enabled after a queue reset). */
+  startQueue(index: number): void;
+  /** Queue reset: asks the queue to stop; over when `queueStopped`. Its position is forgotten. */
+  stopQueue(index: number): void;
+  queueStopped(index: number): boolean;
+  /** Asks everything to stop: reset, DEVICE_NEEDS_RESET, FAILED. Idempotent. */
+  stop(): void;
+  /** Nothing touches guest memory or interrupts any more. Looks at the backend's shared state itself: the event loop may not run meanwhile. */
+  readonly stopped: boolean;
+  /** Back to the state after power-on; only called once stopped. */
+  reset(): void;
+  /** The driver's available buffer notification. */
+  notify(index: number): void;
+  /** Looks for what a backend has to say (a broken ring, a finished stop); called when the driver reads the status. */
+  poll(): void;
+  /** Doorbell a guest may ring in place of notifying queue `index`, if any. */
+  kickDoorbell(index: number): Doorbell | undefined;
+  /** What the transport does not know. @throws Error with code NICBOX_BUSY unless paused or not running. */
+  save(): Envelope;
+  /** Checks all of it, then takes it over; the device is then as if paused. @throws RestoreError */
+  restore(saved: unknown, features: FeatureSet): void;
+}

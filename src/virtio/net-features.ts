@@ -1,0 +1,73 @@
+// Network device feature bits (virtio 1.4 5.1.3), what each needs (5.1.3.1), and which of them the data plane carries. They stand here and not in the device
+// because both sides of the vhost port speak of them. Legacy-only bits (GSO, GUEST_RSC4/6) have no name here.
+
+import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from './features.ts';
+
+export const VIRTIO_NET_F_CSUM = 0;
+export const VIRTIO_NET_F_GUEST_CSUM = 1;
+export const VIRTIO_NET_F_CTRL_GUEST_OFFLOADS = 2;
+export const VIRTIO_NET_F_MTU = 3;
+export const VIRTIO_NET_F_MAC = 5;
+export const VIRTIO_NET_F_GUEST_TSO4 = 7;
+export const VIRTIO_NET_F_GUEST_TSO6 = 8;
+export const VIRTIO_NET_F_GUEST_ECN = 9;
+export const VIRTIO_NET_F_HOST_TSO4 = 11;
+export const VIRTIO_NET_F_HOST_TSO6 = 12;
+export const VIRTIO_NET_F_HOST_ECN = 13;
+export const VIRTIO_NET_F_MRG_RXBUF = 15;
+export const VIRTIO_NET_F_STATUS = 16;
+export const VIRTIO_NET_F_CTRL_VQ = 17;
+export const VIRTIO_NET_F_CTRL_RX = 18;
+export const VIRTIO_NET_F_CTRL_VLAN = 19;
+export const VIRTIO_NET_F_CTRL_RX_EXTRA = 20;
+export const VIRTIO_NET_F_MQ = 22;
+export const VIRTIO_NET_F_CTRL_MAC_ADDR = 23;
+export const VIRTIO_NET_F_GUEST_USO4 = 54;
+export const VIRTIO_NET_F_GUEST_USO6 = 55;
+export const VIRTIO_NET_F_HOST_USO = 56;
+export const VIRTIO_NET_F_SPEED_DUPLEX = 63;
+
+/** `bit` is of use only with one of `needs`. */
+export interface FeatureDependency {
+  readonly bit: number;
+  readonly needs: readonly number[];
+}
+
+// virtio 1.4 5.1.3.1. CTRL_GUEST_OFFLOADS is not in that list but has nowhere to go without the control queue (virtio-spec.md trap 12).
+export const NET_FEATURE_DEPENDENCIES: readonly FeatureDependency[] = [
+  { bit: VIRTIO_NET_F_GUEST_TSO4, needs: [VIRTIO_NET_F_GUEST_CSUM] },
+  { bit: VIRTIO_NET_F_GUEST_TSO6, needs: [VIRTIO_NET_F_GUEST_CSUM] },
+  { bit: VIRTIO_NET_F_GUEST_ECN, needs: [VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6] },
+  { bit: VIRTIO_NET_F_GUEST_USO4, needs: [VIRTIO_NET_F_GUEST_CSUM] },
+  { bit: VIRTIO_NET_F_GUEST_USO6, needs: [VIRTIO_NET_F_GUEST_CSUM] },
+  { bit: VIRTIO_NET_F_HOST_TSO4, needs: [VIRTIO_NET_F_CSUM] },
+  { bit: VIRTIO_NET_F_HOST_TSO6, needs: [VIRTIO_NET_F_CSUM] },
+  { bit: VIRTIO_NET_F_HOST_ECN, needs: [VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6] },
+  { bit: VIRTIO_NET_F_HOST_USO, needs: [VIRTIO_NET_F_CSUM] },
+  { bit: VIRTIO_NET_F_CTRL_RX, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_CTRL_RX_EXTRA, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_CTRL_VLAN, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_CTRL_MAC_ADDR, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_MQ, needs: [VIRTIO_NET_F_CTRL_VQ] },
+];
+
+/** Bits a device may offer only when its backend carries them: the ring's format and everything that shapes a frame. */
+export const NET_DATA_PLANE_FEATURES = FeatureSet.of(
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_NET_F_CSUM,
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_TSO4,
+  VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_HOST_TSO4,
+  VIRTIO_NET_F_HOST_TSO6,
+  VIRTIO_NET_F_HOST_ECN,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_F_GUEST_USO4,
+  VIRTIO_NET_F_GUEST_USO6,
+  VIRTIO_NET_F_HOST_USO,
+);
