@@ -3,6 +3,15 @@
 
 import type { ByteViews } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
+import type { PortCounters } from './counters.ts';
+
+/** gsoType (virtio 1.4 5.1.6, gso_type). */
+export const GSO_NONE = 0;
+export const GSO_TCPV4 = 1;
+export const GSO_UDP = 3;
+export const GSO_TCPV6 = 4;
+export const GSO_UDP_L4 = 5;
+export const GSO_ECN = 0x80;
 
 /** Per-frame offload state, with virtio's names and encoding (virtio 1.4 5.1.6): both what a sender asks and what a receiver is told. */
 export const FRAME_NEEDS_CSUM = 1;
@@ -30,6 +39,8 @@ export class FrameBatch {
   readonly hashReport: Uint8Array;
   /** What the source needs to complete the frame (a ring token). */
   readonly token: Int32Array;
+  /** ACCEPTS_* bits a receiver must have to take the frame as it is; FRAME_MALFORMED when its offload request makes no sense. Set by the segment. */
+  readonly needs: Uint16Array;
 
   constructor(filler: ByteViews, capacity = 256, segmentCapacity = 4096) {
     this.capacity = capacity;
@@ -46,6 +57,7 @@ export class FrameBatch {
     this.hash = new Uint32Array(capacity);
     this.hashReport = new Uint8Array(capacity);
     this.token = new Int32Array(capacity);
+    this.needs = new Uint16Array(capacity);
   }
 
   clear(): void {
@@ -64,35 +76,43 @@ export const ACCEPTS_USO6 = 32;
 export const ACCEPTS_UFO = 64;
 export const ACCEPTS_UDP_TUNNEL = 128;
 export const ACCEPTS_UDP_TUNNEL_CSUM = 256;
-
-/** Why frames were dropped; each port counts them apart. */
-export const DROP_REASONS = ['link-down', 'not-ready', 'filtered', 'too-long', 'malformed', 'ring-full', 'broken'] as const;
-export type DropReason = (typeof DROP_REASONS)[number];
+/** In `FrameBatch.needs` only: no receiver takes it. */
+export const FRAME_MALFORMED = 0x8000;
 
 /**
- * One attachment to a link or switch. All calls come from the one thread that serves the link. A refused frame is held by its source and
- * offered again, never silently lost; a drop is counted with its reason.
+ * One attachment to a segment (segment.ts): a virtio-net device's rings, a capture file, a TAP. All calls come from the one thread that serves the segment, inside
+ * one turn: collect, deliver to others, flush them, complete. Nothing of a batch is kept between turns, so that memory may be remapped and a ring stopped there.
+ * A frame is dealt with (delivered, or dropped and counted) or it stays at its source; it is never silently lost.
  */
 export interface NetPort {
   readonly name: string;
   readonly linkUp: boolean;
   /** ACCEPTS_* bits. */
   readonly accepts: number;
+  /** Frames, bytes and drops. The port counts what it collects, takes and drops itself; the segment counts the drops it decides on. */
+  readonly counters: PortCounters;
   /**
-   * Offers frames batch[list[from]] .. batch[list[to - 1]], in order. Returns how many were dealt with (delivered, or dropped and counted); the others did not
-   * fit now. What was delivered becomes visible to the receiver at `flush`.
-   */
-  deliver(batch: FrameBatch, list: Int32Array, from: number, to: number): number;
-  /** Publishes what was delivered: one index update, at most one notification. */
-  flush(): void;
-  /**
-   * Appends up to `frames` frames and about `bytes` bytes this port wants sent; returns how many. Their bytes stay valid until `complete`. One collect, one
-   * complete, in one turn: a segment keeps no frame across turns, so that memory can be unmapped, a ring stopped and a thread lost between any two.
+   * Appends up to `frames` frames and about `bytes` bytes (at least one frame) this port wants sent; returns how many. Their bytes stay valid until `complete`, which
+   * follows in the same turn whenever this returned more than 0. A port that was awaiting frames stops asking to be told.
    */
   collect(batch: FrameBatch, frames: number, bytes: number): number;
   /**
-   * Ends the batch: its first `count` frames have been dealt with and their buffers go back; the others stay with the source, which offers them again, in the
-   * same order, at the next collect. Called after the `flush` of every port that took frames (also with 0); a ring port commits the turn here.
+   * Ends the turn of a collected batch: its oldest `done` frames have been dealt with and their buffers go back, published and notified as one; the others
+   * were refused by a full destination: they are taken back as if never collected and come first, in the same order, from the next collect. Called after the `flush` of
+   * every port that took frames (also with 0); a ring port commits the turn here.
    */
-  complete(batch: FrameBatch, count: number): void;
+  complete(batch: FrameBatch, done: number): void;
+  /**
+   * Offers batch[from] .. batch[to - 1], in order. Returns how many were dealt with (delivered, or dropped and counted here): the first ones; the others did not fit
+   * now. What was delivered becomes visible to the receiver at `flush`. Offload requests (flags, gsoType, ...) have been checked and are within `accepts`.
+   */
+  deliver(batch: FrameBatch, from: number, to: number): number;
+  /** Publishes what was delivered: one index update, at most one notification. Called once a turn after the last deliver. */
+  flush(): void;
+  /** After a refusal: true when room may have been made since (receive buffers were added, or delivering would now drop). Cheap: polled. */
+  readonly hasRoom: boolean;
+  /** Nothing to send: asks to be told (Segment.wake) when there is. Returns true when something slipped in meanwhile. */
+  awaitFrames(): boolean;
+  /** Refused frames: asks to be told (Segment.wake) when there is room. Returns true when room was made meanwhile. */
+  awaitRoom(): boolean;
 }
