@@ -3,7 +3,7 @@
 // or a cleared bus-master bit without a message; readers announce themselves per turn so that an unmap returns only when no
 // thread can still be using what it took away (the role of an IOTLB flush completion).
 
-import { ADDRESS_LIMIT, type ByteViews, GuestMemory, type GuestMemoryShare, type Slab } from './guest-memory.ts';
+import { ADDRESS_LIMIT, type ByteViews, GuestMemory, type GuestMemoryShare, type Slab, viewsOf } from './guest-memory.ts';
 
 export const DMA_READ = 1;
 export const DMA_WRITE = 2;
@@ -73,7 +73,7 @@ const NO_WINDOW: Window = {
   bias: 0,
   guestBias: 0,
   permissions: 0,
-  slab: { base: 0, size: 0, views: { u8: new Uint8Array(0), u16: new Uint16Array(0), u32: new Uint32Array(0), i32: new Int32Array(0) } },
+  slab: { base: 0, size: 0, views: viewsOf(new ArrayBuffer(0)) },
 };
 
 /** Bytes of dirty bitmap for a memory: one bit a 4 KiB page, from page 0 to the end of the last slab. */
@@ -245,6 +245,16 @@ export class DmaSpace {
   close(): void {
     if (this.#slot >= 0) Atomics.store(this.#words, FIRST_READER + this.#slot, SLOT_FREE);
     this.#slot = -1;
+  }
+
+  /** This thread's reader slot, or -1: what `expel` takes when the thread is gone. */
+  get reader(): number {
+    return this.#slot;
+  }
+
+  /** Frees the reader slot of a thread known to be dead, so that no unmap waits for it. */
+  expel(reader: number): void {
+    if (reader >= 0 && reader < READERS && reader !== this.#slot) Atomics.store(this.#words, FIRST_READER + reader, SLOT_FREE);
   }
 
   #claimSlot(): void {
