@@ -29,11 +29,11 @@ export class WordArena {
   }
 }
 
-let common = new WordArena(1);
+let common: WordArena | undefined;
 
 /** A line from the arena this thread is filling: the same buffer for thousands of calls on end. */
 export function allocateWords(): SharedWords {
-  const words = common.allocate();
+  const words = common?.allocate();
   if (words !== undefined) return words;
   common = new WordArena();
   return common.allocate() as SharedWords;
