@@ -25,8 +25,24 @@ export interface QueueSetup {
   readonly deviceArea: number;
 }
 
+/** The feature bits that change how a ring works. */
+export interface RingFeatures {
+  readonly indirect: boolean;
+  readonly eventIdx: boolean;
+  readonly inOrder: boolean;
+}
+
+/**
+ * A live queue (made by `openQueue`). One thread uses it. A turn: `dma.enter()` (or, on the machine's thread, `dma.sync()`), `resync()`, then pops and pushes,
+ * `publish()`, `dma.leave()`. Segments hold DMA windows and are good until the turn ends.
+ */
 export interface VirtQueue {
   readonly size: number;
+  /**
+   * Call first in a turn: finds the ring's areas in memory again if translations moved or the embedder replaced a buffer. True when the queue can be used. False
+   * when it is broken (an area is gone from the device's address space: `broken` says so) or paused, because the function may not master the bus: touch nothing then.
+   */
+  resync(): boolean;
   /** Why the queue takes no part any more (the driver broke a rule), or undefined. Once broken, pop returns QUEUE_BROKEN. */
   readonly broken: string | undefined;
   /**
@@ -53,7 +69,8 @@ export interface VirtQueue {
   suppressKicks(): void;
   /** Asks for kicks again, and says whether work slipped in meanwhile (then go on instead of sleeping). */
   awaitKick(): boolean;
-  /** True when a chain is available. */
+  /** True when a chain is available (or the driver's index says so: whether it is sound, pop tells). */
   readonly ready: boolean;
+  /** Where the driver has been brought to: chains popped and not yet published count as in flight. Publish first for a final position. */
   readonly position: VringPosition;
 }

@@ -1,0 +1,366 @@
+// The packed virtqueue, device side (virtio 1.4 2.8): one ring of descriptors that driver and device both write, each lap told from the last by a wrap
+// counter, and two event suppression words. Sizes need not be powers of two. The driver is not trusted: every word is read once into a local, checked, then
+// used; flags go through Atomics (as one word with the id), the rest plainly. Buffer ids are the driver's own: any 16 bits, handed back as they came.
+
+import type { DmaSpace } from '#core/dma-space';
+import type { SegmentList } from '#core/segments';
+import {
+  CHAIN_BAD,
+  CHAIN_FULL,
+  CHAIN_OK,
+  Chain,
+  type ChainResult,
+  DESC_F_INDIRECT,
+  DESC_F_NEXT,
+  DESC_F_WRITE,
+  DESCRIPTOR_BYTES,
+  INDIRECT_LIMIT,
+  IndirectTable,
+} from './chain.ts';
+import { RingArea } from './ring-area.ts';
+import { QUEUE_BROKEN, QUEUE_EMPTY, type QueueSetup, type RingFeatures, type VirtQueue, type VringPosition } from './virtqueue.ts';
+
+// The last word of a descriptor: id in the low half, flags in the high half.
+const AVAIL = 1 << 23;
+const USED = 1 << 31;
+const LAP_BITS = AVAIL | USED;
+const WRITTEN = DESC_F_WRITE << 16;
+
+// Event suppression word: offset and wrap in the low half, mode in the high half.
+const EVENT_ENABLE = 0;
+const EVENT_DISABLE = 1 << 16;
+const EVENT_DESC = 2 << 16;
+const EVENT_MODE = 3 << 16;
+
+const WRAP = 0x8000;
+const WORD3 = 12;
+
+export class PackedQueue implements VirtQueue {
+  readonly size: number;
+  readonly #eventIdx: boolean;
+  readonly #indirect: boolean;
+  readonly #inOrder: boolean;
+  readonly #dma: DmaSpace;
+  readonly #ring: RingArea;
+  readonly #driver: RingArea;
+  readonly #device: RingArea;
+  readonly #chain: Chain;
+  readonly #indirectTable: IndirectTable;
+  #broken: string | undefined;
+  #paused = true;
+  #generation = -1;
+  /** Next descriptor to take; what its lap bits are when the driver has made it available. */
+  #available: number;
+  #availableBits: number;
+  /** Next slot to write a used entry to; the lap bits that make it used. */
+  #used: number;
+  #usedBits: number;
+  /** Descriptors taken and not returned. */
+  #inFlight: number;
+  /** Entries written since the last publish; the first one's last word is held back until then, so that the batch appears at once. */
+  #pending = 0;
+  #firstSlot: number;
+  #firstBits: number;
+  #firstWord = 0;
+  /** What this device last wrote to its event suppression word; -1 before that. */
+  #event = -1;
+  /** Descriptors (and bit 15: writable bytes) of each chain popped, by pop number: for unpop and for IN_ORDER. */
+  readonly #popped: Uint16Array;
+  readonly #poppedMask: number;
+  #pops = 0;
+  #pushes = 0;
+  /** IN_ORDER: read-only chains pushed since the last used entry: their count, their descriptors, the id of the last. */
+  #batched = 0;
+  #batchedDescriptors = 0;
+  #batchedId = 0;
+  /** Descriptors and id of the chain being popped. */
+  #descriptors = 0;
+  #id = 0;
+
+  /** The setup has been checked by `openQueue`. */
+  constructor(setup: QueueSetup, position: VringPosition, features: RingFeatures, dma: DmaSpace, scratch: SegmentList) {
+    const { size } = setup;
+    this.size = size;
+    this.#eventIdx = features.eventIdx;
+    this.#indirect = features.indirect;
+    this.#inOrder = features.inOrder;
+    this.#dma = dma;
+    this.#ring = new RingArea(dma, setup.descriptorArea, DESCRIPTOR_BYTES * size, 'both');
+    this.#driver = new RingArea(dma, setup.driverArea, 4, 'read');
+    this.#device = new RingArea(dma, setup.deviceArea, 4, 'write');
+    this.#chain = new Chain(dma, scratch);
+    this.#indirectTable = new IndirectTable(dma);
+    const slots = 2 ** Math.ceil(Math.log2(size));
+    this.#popped = new Uint16Array(slots);
+    this.#poppedMask = slots - 1;
+    this.#available = position.available & 0x7fff;
+    this.#availableBits = (position.available & WRAP) !== 0 ? AVAIL : USED;
+    this.#used = position.used & 0x7fff;
+    this.#usedBits = (position.used & WRAP) !== 0 ? LAP_BITS : 0;
+    this.#inFlight = this.#available - this.#used + ((position.available ^ position.used) & WRAP ? size : 0);
+    this.#firstSlot = this.#used;
+    this.#firstBits = this.#usedBits;
+    this.resync();
+  }
+
+  get broken(): string | undefined {
+    return this.#broken;
+  }
+
+  get readableSegments(): number {
+    return this.#chain.readableSegments;
+  }
+
+  get segments(): number {
+    return this.#chain.segments;
+  }
+
+  get readableBytes(): number {
+    return this.#chain.readableBytes;
+  }
+
+  get writableBytes(): number {
+    return this.#chain.writableBytes;
+  }
+
+  get position(): VringPosition {
+    return { available: this.#availablePosition(), used: this.#firstSlot | (this.#firstBits !== 0 ? WRAP : 0) };
+  }
+
+  resync(): boolean {
+    if (this.#broken !== undefined) return false;
+    const generation = this.#dma.generation;
+    if (generation === this.#generation && !this.#paused && this.#ring.current && this.#driver.current && this.#device.current) return true;
+    this.#generation = generation;
+    this.#paused = true;
+    if (!this.#dma.busMaster) return false;
+    if (!this.#ring.resolve()) return this.#lost('descriptor ring', this.#ring);
+    if (!this.#driver.resolve()) return this.#lost('driver event area', this.#driver);
+    if (!this.#device.resolve()) return this.#lost('device event area', this.#device);
+    this.#paused = false;
+    return true;
+  }
+
+  pop(into: SegmentList): number {
+    if (this.#paused || this.#broken !== undefined) return this.#broken === undefined ? QUEUE_EMPTY : QUEUE_BROKEN;
+    const ring = this.#ring;
+    const offset = DESCRIPTOR_BYTES * this.#available;
+    if (ring.scattered) ring.seek(offset);
+    const at = (ring.bias + offset) >>> 2;
+    const words = ring.words;
+    // Acquire: the rest of the descriptor, and of its list, was written before these flags.
+    const rest = Atomics.load(words, at + 3) | 0;
+    if ((rest & LAP_BITS) !== this.#availableBits) return QUEUE_EMPTY;
+    const low = words[at] as number;
+    const high = words[at + 1] as number;
+    const length = words[at + 2] as number;
+    const chain = this.#chain;
+    const first = into.count;
+    chain.begin(into);
+    let result: ChainResult;
+    if ((rest & ((DESC_F_NEXT | DESC_F_INDIRECT) << 16)) === 0) {
+      this.#descriptors = 1;
+      this.#id = rest & 0xffff;
+      result = chain.add(low, high, length, rest >>> 16);
+    } else result = this.#walk(low, high, length, rest);
+    const descriptors = this.#descriptors;
+    // A driver that makes a list available over descriptors it has not been given back.
+    if (result === CHAIN_OK && this.#inFlight + descriptors > this.size) result = chain.bad(`more than ${this.size} descriptors in flight`);
+    if (result !== CHAIN_OK) return this.#refuse(into, first, result);
+    this.#inFlight += descriptors;
+    this.#popped[this.#pops & this.#poppedMask] = (descriptors - 1) | (chain.writableBytes > 0 ? WRAP : 0);
+    this.#pops = (this.#pops + 1) | 0;
+    this.#advanceAvailable(descriptors);
+    return ((descriptors - 1) << 16) | this.#id;
+  }
+
+  unpop(chains: number): void {
+    for (let i = 0; i < chains; i++) {
+      this.#pops = (this.#pops - 1) | 0;
+      const descriptors = ((this.#popped[this.#pops & this.#poppedMask] as number) & 0x7fff) + 1;
+      this.#inFlight -= descriptors;
+      this.#available -= descriptors;
+      if (this.#available < 0) {
+        this.#available += this.size;
+        this.#availableBits ^= LAP_BITS;
+      }
+    }
+  }
+
+  push(token: number, written: number): void {
+    const id = token & 0xffff;
+    const descriptors = (token >>> 16) + 1;
+    const pops = this.#pushes;
+    this.#pushes = (pops + 1) | 0;
+    // virtio 1.4 2.8.8: one used entry may stand for a run of chains under IN_ORDER. It says nothing of what was written to all but the last, so only chains
+    // without writable bytes are run together.
+    if (this.#inOrder && written === 0 && ((this.#popped[pops & this.#poppedMask] as number) & WRAP) === 0) {
+      this.#batched++;
+      this.#batchedDescriptors += descriptors;
+      this.#batchedId = id;
+      return;
+    }
+    if (this.#batched > 0) this.#flushBatch();
+    this.#writeUsed(id, descriptors, written);
+  }
+
+  publish(): boolean {
+    if (this.#batched > 0) this.#flushBatch();
+    if (this.#pending === 0 || this.#broken !== undefined || this.#paused) return false;
+    this.#pending = 0;
+    if (this.#dma.logging) this.#markUsed();
+    const from = this.#firstSlot;
+    const bits = this.#firstBits;
+    // Release: the driver reads entries in ring order, so it sees none of the batch before this one and all of it after.
+    this.#ring.store32(DESCRIPTOR_BYTES * from + WORD3, this.#firstWord);
+    this.#firstSlot = this.#used;
+    this.#firstBits = this.#usedBits;
+    // Sequentially consistent after the store above: the full barrier between showing used entries and reading what the driver wants of them.
+    const event = this.#driver.load32(0);
+    const mode = event & EVENT_MODE;
+    if (mode === EVENT_DISABLE) return false;
+    if (mode !== EVENT_DESC || !this.#eventIdx) return true;
+    // Positions relative to the lap the device is now in: the batch covers [start, end), the driver asked for one offset on this lap or the one before.
+    const end = this.#used;
+    const start = bits === this.#usedBits ? from : from - this.size;
+    const sameLap = ((event & WRAP) !== 0) === (this.#usedBits !== 0);
+    const wanted = (event & 0x7fff) - (sameLap ? 0 : this.size);
+    return start <= wanted && wanted < end;
+  }
+
+  suppressKicks(): void {
+    this.#storeEvent(EVENT_DISABLE);
+  }
+
+  awaitKick(): boolean {
+    this.#storeEvent(this.#eventIdx ? EVENT_DESC | this.#availablePosition() : EVENT_ENABLE);
+    return this.ready;
+  }
+
+  get ready(): boolean {
+    if (this.#paused || this.#broken !== undefined) return false;
+    return (this.#ring.load32(DESCRIPTOR_BYTES * this.#available + WORD3) & LAP_BITS) === this.#availableBits;
+  }
+
+  /**
+   * A list of more than one descriptor, or an indirect table; the words are those of its head. Sets #descriptors and #id (the id is in the last of a list).
+   * Only the head's lap bits count: the driver writes them last.
+   */
+  #walk(low: number, high: number, length: number, rest: number): ChainResult {
+    const chain = this.#chain;
+    const ring = this.#ring;
+    let slot = this.#available;
+    for (let descriptors = 1; ; descriptors++) {
+      const flags = rest >>> 16;
+      this.#descriptors = descriptors;
+      this.#id = rest & 0xffff;
+      if ((flags & DESC_F_INDIRECT) !== 0) {
+        // virtio 1.4 2.8.19 (driver MUST NOT): an indirect descriptor is alone, never part of a list.
+        if (descriptors > 1 || (flags & DESC_F_NEXT) !== 0) return chain.bad('an indirect descriptor in a list');
+        return this.#walkIndirect(low, high, length);
+      }
+      const result = chain.add(low, high, length, flags);
+      if (result !== CHAIN_OK) return result;
+      if ((flags & DESC_F_NEXT) === 0) return chain.end();
+      if (descriptors === this.size) return chain.bad(`looped list: more than ${this.size} descriptors`);
+      slot = slot + 1 === this.size ? 0 : slot + 1;
+      const offset = DESCRIPTOR_BYTES * slot;
+      if (ring.scattered) ring.seek(offset);
+      const at = (ring.bias + offset) >>> 2;
+      const words = ring.words;
+      low = words[at] as number;
+      high = words[at + 1] as number;
+      length = words[at + 2] as number;
+      rest = words[at + 3] as number;
+    }
+  }
+
+  /** virtio 1.4 2.8.7: the entries in sequence, all of them; of their flags only WRITE counts. WRITE on the descriptor that names the table means nothing. */
+  #walkIndirect(low: number, high: number, length: number): ChainResult {
+    const chain = this.#chain;
+    const table = this.#indirectTable;
+    if (!this.#indirect) return chain.bad('an indirect descriptor, which was not negotiated');
+    const reason = table.open(low, high, length);
+    if (reason !== undefined) return chain.bad(reason);
+    if (table.entries > Math.max(this.size, INDIRECT_LIMIT)) return chain.bad(`an indirect table of ${table.entries} entries`);
+    for (let i = 0; i < table.entries; i++) {
+      if (!table.load(i)) return chain.bad('an indirect table that is not readable memory');
+      const { words, at } = table;
+      const flags = (words[at + 3] as number) >>> 16;
+      const result = chain.add(words[at] as number, words[at + 1] as number, words[at + 2] as number, flags & DESC_F_WRITE);
+      if (result !== CHAIN_OK) return result;
+    }
+    return chain.end();
+  }
+
+  /** Writes a used entry over the next slot, and skips as many as the chain had. */
+  #writeUsed(id: number, descriptors: number, written: number): void {
+    const ring = this.#ring;
+    const offset = DESCRIPTOR_BYTES * this.#used;
+    if (ring.scattered) ring.seek(offset);
+    const at = (ring.bias + offset) >>> 2;
+    const word = id | this.#usedBits | (written > 0 ? WRITTEN : 0);
+    ring.words[at + 2] = written;
+    if (this.#pending === 0) this.#firstWord = word;
+    else ring.words[at + 3] = word;
+    this.#pending++;
+    this.#inFlight -= descriptors;
+    this.#used += descriptors;
+    if (this.#used >= this.size) {
+      this.#used -= this.size;
+      this.#usedBits ^= LAP_BITS;
+    }
+  }
+
+  #flushBatch(): void {
+    const descriptors = this.#batchedDescriptors;
+    this.#batched = 0;
+    this.#batchedDescriptors = 0;
+    this.#writeUsed(this.#batchedId, descriptors, 0);
+  }
+
+  /** Marks the slots from the first of the batch to the next to write: some were not written, which costs a page at most. */
+  #markUsed(): void {
+    const from = this.#firstSlot;
+    const sameLap = this.#firstBits === this.#usedBits;
+    const end = sameLap ? this.#used : this.size;
+    this.#ring.markDirty(DESCRIPTOR_BYTES * from, DESCRIPTOR_BYTES * (end - from));
+    if (!sameLap) this.#ring.markDirty(0, DESCRIPTOR_BYTES * this.#used);
+  }
+
+  #storeEvent(event: number): void {
+    if (this.#event === event || this.#paused || this.#broken !== undefined) return;
+    this.#event = event;
+    if (this.#dma.logging) this.#device.markDirty(0, 4);
+    this.#device.store32(0, event);
+  }
+
+  #availablePosition(): number {
+    return this.#available | (this.#availableBits === AVAIL ? WRAP : 0);
+  }
+
+  #advanceAvailable(descriptors: number): void {
+    this.#available += descriptors;
+    if (this.#available >= this.size) {
+      this.#available -= this.size;
+      this.#availableBits ^= LAP_BITS;
+    }
+  }
+
+  #refuse(into: SegmentList, first: number, result: ChainResult): number {
+    into.truncate(first);
+    if (result === CHAIN_BAD) return this.#break(this.#chain.reason);
+    if (result === CHAIN_FULL && first > 0) return QUEUE_EMPTY;
+    return this.#break(`a chain of more than the ${into.capacity} segments this device takes`);
+  }
+
+  #break(reason: string): number {
+    this.#broken = reason;
+    return QUEUE_BROKEN;
+  }
+
+  #lost(what: string, area: RingArea): false {
+    this.#break(`${what} at 0x${area.address.toString(16)} is not memory the device may use`);
+    return false;
+  }
+}

@@ -1,0 +1,337 @@
+// The split virtqueue, device side (virtio 1.4 2.7): a descriptor table and an available ring that the driver writes, a used ring that the device writes.
+// Indices run free modulo 2^16. The driver is not trusted: every word of the ring is read once into a local, checked, then used. A broken rule breaks the
+// queue: nothing more is taken from it or written to it. Ring indices go through Atomics, everything they guard is read or written plainly.
+
+import type { DmaSpace } from '#core/dma-space';
+import type { SegmentList } from '#core/segments';
+import {
+  CHAIN_BAD,
+  CHAIN_FULL,
+  CHAIN_OK,
+  Chain,
+  type ChainResult,
+  DESC_F_INDIRECT,
+  DESC_F_NEXT,
+  DESCRIPTOR_BYTES,
+  INDIRECT_LIMIT,
+  IndirectTable,
+} from './chain.ts';
+import { RingArea } from './ring-area.ts';
+import { QUEUE_BROKEN, QUEUE_EMPTY, type QueueSetup, type RingFeatures, type VirtQueue, type VringPosition } from './virtqueue.ts';
+
+// Available ring: flags, idx, ring[size], used_event. Used ring: flags, idx, ring[size] of {id, len}, avail_event.
+const FLAGS = 0;
+const INDEX = 2;
+const RING = 4;
+const AVAIL_F_NO_INTERRUPT = 1;
+const USED_F_NO_NOTIFY = 1;
+const USED_ENTRY_BYTES = 8;
+
+export class SplitQueue implements VirtQueue {
+  readonly size: number;
+  readonly #mask: number;
+  readonly #eventIdx: boolean;
+  readonly #indirect: boolean;
+  readonly #inOrder: boolean;
+  readonly #dma: DmaSpace;
+  readonly #table: RingArea;
+  readonly #driver: RingArea;
+  readonly #device: RingArea;
+  readonly #chain: Chain;
+  readonly #indirectTable: IndirectTable;
+  #broken: string | undefined;
+  #paused = true;
+  #generation = -1;
+  /** Next available entry to pop, and the driver's index as last read: the entries between are known to be there. */
+  #available: number;
+  #seen: number;
+  /** Next used entry to write, and the used index the driver has been shown. */
+  #used: number;
+  #published: number;
+  /** Whether used.flags asks for silence; undefined until this device has written it. */
+  #suppressed: boolean | undefined;
+  /** IN_ORDER: read-only chains pushed since the last used entry, to be covered by one entry that names the last of them. */
+  #batched = 0;
+  #batchedToken = 0;
+  /** IN_ORDER: 1 for each chain in flight (by available index) that has writable bytes. */
+  readonly #writable: Uint8Array;
+
+  /** The setup has been checked by `openQueue`. */
+  constructor(setup: QueueSetup, position: VringPosition, features: RingFeatures, dma: DmaSpace, scratch: SegmentList) {
+    const { size } = setup;
+    const event = features.eventIdx ? 2 : 0;
+    this.size = size;
+    this.#mask = size - 1;
+    this.#eventIdx = features.eventIdx;
+    this.#indirect = features.indirect;
+    this.#inOrder = features.inOrder;
+    this.#dma = dma;
+    this.#table = new RingArea(dma, setup.descriptorArea, DESCRIPTOR_BYTES * size, 'read');
+    this.#driver = new RingArea(dma, setup.driverArea, RING + 2 * size + event, 'read');
+    this.#device = new RingArea(dma, setup.deviceArea, RING + USED_ENTRY_BYTES * size + event, 'write');
+    this.#chain = new Chain(dma, scratch);
+    this.#indirectTable = new IndirectTable(dma);
+    this.#writable = new Uint8Array(features.inOrder ? size : 0);
+    this.#available = position.available;
+    this.#seen = position.available;
+    this.#used = position.used;
+    this.#published = position.used;
+    this.resync();
+  }
+
+  get broken(): string | undefined {
+    return this.#broken;
+  }
+
+  get readableSegments(): number {
+    return this.#chain.readableSegments;
+  }
+
+  get segments(): number {
+    return this.#chain.segments;
+  }
+
+  get readableBytes(): number {
+    return this.#chain.readableBytes;
+  }
+
+  get writableBytes(): number {
+    return this.#chain.writableBytes;
+  }
+
+  get position(): VringPosition {
+    return { available: this.#available, used: this.#published };
+  }
+
+  resync(): boolean {
+    if (this.#broken !== undefined) return false;
+    const generation = this.#dma.generation;
+    if (generation === this.#generation && !this.#paused && this.#table.current && this.#driver.current && this.#device.current) return true;
+    this.#generation = generation;
+    this.#paused = true;
+    // Forget what is known to be available: an emptied fast path leads pop to the check of #paused.
+    this.#seen = this.#available;
+    if (!this.#dma.busMaster) return false;
+    if (!this.#table.resolve()) return this.#lost('descriptor table', this.#table);
+    if (!this.#driver.resolve()) return this.#lost('available ring', this.#driver);
+    if (!this.#device.resolve()) return this.#lost('used ring', this.#device);
+    this.#paused = false;
+    return true;
+  }
+
+  pop(into: SegmentList): number {
+    const available = this.#available;
+    if (available === this.#seen && !this.#refill()) return this.#broken === undefined ? QUEUE_EMPTY : QUEUE_BROKEN;
+    const driver = this.#driver;
+    const slot = RING + 2 * (available & this.#mask);
+    if (driver.scattered) driver.seek(slot);
+    const head = driver.halves[(driver.bias + slot) >>> 1] as number;
+    if (head >= this.size) return this.#break(`the available ring names descriptor ${head} of ${this.size}`);
+    const table = this.#table;
+    const offset = DESCRIPTOR_BYTES * head;
+    if (table.scattered) table.seek(offset);
+    const at = (table.bias + offset) >>> 2;
+    const words = table.words;
+    const low = words[at] as number;
+    const high = words[at + 1] as number;
+    const length = words[at + 2] as number;
+    const rest = words[at + 3] as number;
+    const chain = this.#chain;
+    const first = into.count;
+    chain.begin(into);
+    const result = (rest & (DESC_F_NEXT | DESC_F_INDIRECT)) === 0 ? chain.add(low, high, length, rest) : this.#walk(low, high, length, rest);
+    if (result !== CHAIN_OK) return this.#refuse(into, first, result);
+    if (this.#inOrder) this.#writable[available & this.#mask] = chain.writableBytes > 0 ? 1 : 0;
+    this.#available = (available + 1) & 0xffff;
+    return head;
+  }
+
+  unpop(chains: number): void {
+    this.#available = (this.#available - chains) & 0xffff;
+    if (this.#paused || this.#broken !== undefined) this.#seen = this.#available;
+  }
+
+  push(token: number, written: number): void {
+    if (this.#inOrder) {
+      if (this.#batch(token, written)) return;
+    }
+    this.#writeUsed(this.#used, token, written);
+    this.#used = (this.#used + 1) & 0xffff;
+  }
+
+  publish(): boolean {
+    if (this.#batched > 0) this.#flushBatch();
+    const before = this.#published;
+    const used = this.#used;
+    const count = (used - before) & 0xffff;
+    if (count === 0 || this.#broken !== undefined || this.#paused) return false;
+    const device = this.#device;
+    if (this.#dma.logging) this.#markUsed(before, count);
+    // virtio 1.4 2.7.8.2 (device MUST): used entries before the index. This store releases them.
+    device.store16(INDEX, used);
+    this.#published = used;
+    // The store above and the loads below are both sequentially consistent: the full barrier that keeps a late driver from missing its interrupt.
+    if (this.#eventIdx) {
+      // virtio 1.4 2.7.7.2 (device MUST): notify when the batch wrote the entry numbered used_event.
+      const event = this.#driver.load16(RING + 2 * this.size);
+      return ((used - event - 1) & 0xffff) < count;
+    }
+    return (this.#driver.load16(FLAGS) & AVAIL_F_NO_INTERRUPT) === 0;
+  }
+
+  suppressKicks(): void {
+    // With EVENT_IDX used.flags stays 0 and an avail_event left behind is suppression enough.
+    if (this.#eventIdx || this.#suppressed === true || this.#paused || this.#broken !== undefined) return;
+    this.#suppressed = true;
+    this.#storeUsedHalf(FLAGS, USED_F_NO_NOTIFY);
+  }
+
+  awaitKick(): boolean {
+    if (this.#paused || this.#broken !== undefined) return false;
+    if (this.#eventIdx) this.#storeUsedHalf(RING + USED_ENTRY_BYTES * this.size, this.#available);
+    else if (this.#suppressed !== false) {
+      this.#suppressed = false;
+      this.#storeUsedHalf(FLAGS, 0);
+    }
+    return this.#driver.load16(INDEX) !== this.#available;
+  }
+
+  get ready(): boolean {
+    if (this.#available !== this.#seen) return true;
+    return !this.#paused && this.#broken === undefined && this.#driver.load16(INDEX) !== this.#available;
+  }
+
+  /** Reads the driver's index. False when nothing is available, or the queue is paused or broken. */
+  #refill(): boolean {
+    if (this.#paused || this.#broken !== undefined) return false;
+    const index = this.#driver.load16(INDEX);
+    if (index === this.#available) return false;
+    // A driver has at most `size` chains out, each from when it is available until it is shown as used: so an index that jumps, one that goes back, and a
+    // chain made available again and again without waiting for it (CVE-2016-5403) all end here.
+    const outstanding = (index - this.#published) & 0xffff;
+    const taken = (this.#available - this.#published) & 0xffff;
+    if (outstanding > this.size || outstanding < taken) {
+      this.#break(`available index moved from ${this.#available} to ${index} with ${taken} of ${this.size} chains in flight`);
+      return false;
+    }
+    this.#seen = index;
+    return true;
+  }
+
+  /** A chain of more than one descriptor, or one in an indirect table. The words are those of its head. */
+  #walk(low: number, high: number, length: number, rest: number): ChainResult {
+    const chain = this.#chain;
+    const table = this.#table;
+    for (let descriptors = 1; ; descriptors++) {
+      if ((rest & DESC_F_INDIRECT) !== 0) return this.#walkIndirect(low, high, length, rest, descriptors - 1);
+      const result = chain.add(low, high, length, rest);
+      if (result !== CHAIN_OK) return result;
+      if ((rest & DESC_F_NEXT) === 0) return chain.end();
+      if (descriptors === this.size) return chain.bad(`looped chain: more than ${this.size} descriptors`);
+      const next = rest >>> 16;
+      if (next >= this.size) return chain.bad(`descriptor ${next} of ${this.size} is next in a chain`);
+      const offset = DESCRIPTOR_BYTES * next;
+      if (table.scattered) table.seek(offset);
+      const at = (table.bias + offset) >>> 2;
+      const words = table.words;
+      low = words[at] as number;
+      high = words[at + 1] as number;
+      length = words[at + 2] as number;
+      rest = words[at + 3] as number;
+    }
+  }
+
+  /** virtio 1.4 2.7.5.3: a table is the rest of the chain; WRITE on the descriptor that names it means nothing. */
+  #walkIndirect(low: number, high: number, length: number, rest: number, before: number): ChainResult {
+    const chain = this.#chain;
+    const table = this.#indirectTable;
+    if (!this.#indirect) return chain.bad('an indirect descriptor, which was not negotiated');
+    if ((rest & DESC_F_NEXT) !== 0) return chain.bad('a descriptor with both INDIRECT and NEXT');
+    const reason = table.open(low, high, length);
+    if (reason !== undefined) return chain.bad(reason);
+    const limit = Math.max(this.size, INDIRECT_LIMIT) - before;
+    let next = 0;
+    for (let descriptors = 1; ; descriptors++) {
+      if (!table.load(next)) return chain.bad('an indirect table that is not readable memory');
+      const { words, at } = table;
+      const flagsNext = words[at + 3] as number;
+      if ((flagsNext & DESC_F_INDIRECT) !== 0) return chain.bad('an indirect descriptor inside an indirect table');
+      const result = chain.add(words[at] as number, words[at + 1] as number, words[at + 2] as number, flagsNext);
+      if (result !== CHAIN_OK) return result;
+      if ((flagsNext & DESC_F_NEXT) === 0) return chain.end();
+      if (descriptors === table.entries || descriptors >= limit) return chain.bad(`looped or overlong chain in an indirect table of ${table.entries}`);
+      next = flagsNext >>> 16;
+      if (next >= table.entries) return chain.bad(`entry ${next} of ${table.entries} is next in an indirect table`);
+    }
+  }
+
+  #writeUsed(used: number, token: number, written: number): void {
+    const device = this.#device;
+    const slot = RING + USED_ENTRY_BYTES * (used & this.#mask);
+    if (device.scattered) {
+      // The ring is aligned to 4 only: the two words may lie in two pages.
+      device.seek(slot);
+      device.words[(device.bias + slot) >>> 2] = token;
+      device.seek(slot + 4);
+      device.words[(device.bias + slot + 4) >>> 2] = written;
+      return;
+    }
+    const at = (device.bias + slot) >>> 2;
+    device.words[at] = token;
+    device.words[at + 1] = written;
+  }
+
+  /**
+   * virtio 1.4 2.7.9: under IN_ORDER one used entry may stand for a run of chains, which then count as fully written. That is true of chains with nothing
+   * to write, so those wait for the next entry or the publish; a chain with writable bytes always gets its own entry and length.
+   */
+  #batch(token: number, written: number): boolean {
+    const nextUsed = (this.#used + this.#batched) & this.#mask;
+    if (written === 0 && this.#writable[nextUsed] === 0) {
+      this.#batched++;
+      this.#batchedToken = token;
+      return true;
+    }
+    if (this.#batched > 0) this.#flushBatch();
+    return false;
+  }
+
+  /** The entry lies at the slot of the first chain of the run and names the last. */
+  #flushBatch(): void {
+    this.#writeUsed(this.#used, this.#batchedToken, 0);
+    this.#used = (this.#used + this.#batched) & 0xffff;
+    this.#batched = 0;
+  }
+
+  #markUsed(from: number, count: number): void {
+    const device = this.#device;
+    const slot = from & this.#mask;
+    const run = Math.min(count, this.size - slot);
+    device.markDirty(RING + USED_ENTRY_BYTES * slot, USED_ENTRY_BYTES * run);
+    if (run < count) device.markDirty(RING, USED_ENTRY_BYTES * (count - run));
+    device.markDirty(INDEX, 2);
+  }
+
+  #storeUsedHalf(offset: number, value: number): void {
+    if (this.#dma.logging) this.#device.markDirty(offset, 2);
+    this.#device.store16(offset, value);
+  }
+
+  #refuse(into: SegmentList, first: number, result: ChainResult): number {
+    into.truncate(first);
+    if (result === CHAIN_BAD) return this.#break(this.#chain.reason);
+    if (result === CHAIN_FULL && first > 0) return QUEUE_EMPTY;
+    return this.#break(`a chain of more than the ${into.capacity} segments this device takes`);
+  }
+
+  #break(reason: string): number {
+    this.#broken = reason;
+    this.#seen = this.#available;
+    return QUEUE_BROKEN;
+  }
+
+  #lost(what: string, area: RingArea): false {
+    this.#break(`${what} at 0x${area.address.toString(16)} is not memory the device may use`);
+    return false;
+  }
+}
