@@ -29,6 +29,7 @@ class SimTimer implements Timer {
   }
 
   arm(deadline: Nanos): void {
+    if (Number.isNaN(deadline)) throw new RangeError('a timer needs a deadline that is a number');
     this.cancel();
     this.deadline = deadline;
     this.#clock.insert(this);
@@ -80,7 +81,8 @@ export class SimClock implements Clock {
       next.deadline = undefined;
       next.onExpire();
     }
-    this.#now = target;
+    // A callback may itself have moved time on.
+    this.#now = Math.max(this.#now, target);
   }
 
   /** @internal called by timers */
@@ -108,35 +110,51 @@ export interface HostClockPort {
 class HostTimer implements Timer {
   deadline: Nanos | undefined;
   readonly #host: HostClockPort;
+  readonly #armed: Set<Timer>;
   readonly #onExpire: () => void;
   #cancel: (() => void) | undefined;
+  #arming = 0;
 
-  constructor(host: HostClockPort, onExpire: () => void) {
+  constructor(host: HostClockPort, armed: Set<Timer>, onExpire: () => void) {
     this.#host = host;
+    this.#armed = armed;
     this.#onExpire = onExpire;
   }
 
   arm(deadline: Nanos): void {
+    if (Number.isNaN(deadline)) throw new RangeError('a timer needs a deadline that is a number');
     this.cancel();
     this.deadline = deadline;
-    this.#cancel = this.#host.setTimer(deadline, () => {
-      if (this.deadline !== deadline) return;
-      this.deadline = undefined;
-      this.#cancel = undefined;
+    this.#armed.add(this);
+    const arming = this.#arming;
+    // A host may call back after a cancel, or at once: only this arming's first call counts.
+    const cancel = this.#host.setTimer(deadline, () => {
+      if (this.#arming !== arming) return;
+      this.#forget();
       this.#onExpire();
     });
+    if (this.#arming === arming) this.#cancel = cancel;
   }
 
   cancel(): void {
+    if (this.deadline === undefined) return;
+    const cancel = this.#cancel;
+    this.#forget();
+    cancel?.();
+  }
+
+  #forget(): void {
+    this.#arming++;
     this.deadline = undefined;
-    this.#cancel?.();
     this.#cancel = undefined;
+    this.#armed.delete(this);
   }
 }
 
 /** Adapts a host's clock to ours. */
 export class HostClock implements Clock {
   readonly #host: HostClockPort;
+  readonly #armed = new Set<Timer>();
 
   constructor(host: HostClockPort) {
     this.#host = host;
@@ -147,7 +165,12 @@ export class HostClock implements Clock {
   }
 
   timer(onExpire: () => void): Timer {
-    return new HostTimer(this.#host, onExpire);
+    return new HostTimer(this.#host, this.#armed, onExpire);
+  }
+
+  /** Cancels every armed timer: nothing of the host's keeps running on their account. */
+  close(): void {
+    for (const timer of [...this.#armed]) timer.cancel();
   }
 }
 

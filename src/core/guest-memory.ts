@@ -1,6 +1,8 @@
 // Guest RAM: one or more ranges of guest-physical addresses backed by SharedArrayBuffers (or by buffers the embedder hands
 // in and may replace). The only owner of views over RAM. Devices never see this class: they see a DmaSpace.
 
+import { DirtyLog } from './dirty-log.ts';
+
 /** Bytes with the views the data path reads them through. All views cover the same bytes, from the same start. */
 export interface ByteViews {
   readonly u8: Uint8Array;
@@ -37,12 +39,15 @@ export interface RamRange {
 /** What a worker thread needs to open the same RAM: structured-cloneable, shares the bytes. */
 export interface GuestMemoryShare {
   readonly ranges: readonly { base: number; size: number; buffer: ArrayBufferLike; byteOffset: number }[];
+  readonly dirty: SharedArrayBuffer;
 }
 
 /** A part of one range, at most 1 GiB, so that every offset stays a small integer in the JIT. */
 export interface Slab {
   readonly base: number;
   readonly size: number;
+  /** Bytes of RAM in the slabs before this one: where the dirty log has its pages. */
+  readonly dirtyOffset: number;
   views: ByteViews;
 }
 
@@ -66,9 +71,11 @@ function resolve(source: MemorySource): ArrayBufferLike {
 export class GuestMemory {
   readonly slabs: readonly Slab[];
   readonly size: number;
+  /** Pages that devices wrote, while it is on. */
+  readonly dirty: DirtyLog;
   readonly #backings: readonly Backing[];
 
-  constructor(ranges: readonly RamRange[]) {
+  constructor(ranges: readonly RamRange[], dirty?: SharedArrayBuffer) {
     const sorted = [...ranges].sort((a, b) => a.base - b.base);
     if (sorted.length === 0) throw new RangeError('guest memory needs at least one RAM range');
     const slabs: Slab[] = [];
@@ -91,7 +98,6 @@ export class GuestMemory {
         throw new RangeError(`RAM range base ${base} size ${size}: both must be multiples of ${PAGE}, size above 0, end at most 2^52`);
       if (base < end) throw new RangeError(`RAM range at 0x${base.toString(16)} overlaps the one that ends at 0x${end.toString(16)}`);
       end = base + size;
-      total += size;
       const sourceOffset = range.sourceOffset ?? 0;
       if (!(Number.isSafeInteger(sourceOffset) && sourceOffset >= 0 && sourceOffset % 8 === 0))
         throw new RangeError(`sourceOffset ${sourceOffset} must be a non-negative multiple of 8`);
@@ -103,12 +109,14 @@ export class GuestMemory {
         if (offset + part > buffer.byteLength)
           throw new RangeError(`RAM range at 0x${base.toString(16)} needs ${offset + part} bytes of its source, which has ${buffer.byteLength}`);
         backings.push({ base: base + at, size: part, source, sourceOffset: offset });
-        slabs.push({ base: base + at, size: part, views: viewsOf(buffer, offset, part) });
+        slabs.push({ base: base + at, size: part, dirtyOffset: total, views: viewsOf(buffer, offset, part) });
+        total += part;
       }
     }
     this.slabs = slabs;
     this.#backings = backings;
     this.size = total;
+    this.dirty = new DirtyLog(slabs, dirty);
   }
 
   /** PC-like RAM: up to 2 GiB from address 0, the rest from 4 GiB, leaving the hole for MMIO as q35 does. */
@@ -121,7 +129,10 @@ export class GuestMemory {
 
   /** Opens RAM shared by another thread. */
   static open(share: GuestMemoryShare): GuestMemory {
-    return new GuestMemory(share.ranges.map((r) => ({ base: r.base, size: r.size, source: r.buffer, sourceOffset: r.byteOffset })));
+    return new GuestMemory(
+      share.ranges.map((r) => ({ base: r.base, size: r.size, source: r.buffer, sourceOffset: r.byteOffset })),
+      share.dirty,
+    );
   }
 
   /** For postMessage. @throws TypeError when the RAM is not shared memory (worker backends then cannot serve it). */
@@ -133,6 +144,7 @@ export class GuestMemory {
           throw new TypeError('guest RAM is a plain ArrayBuffer, which worker threads cannot see: use the inline backend, or hand in a SharedArrayBuffer');
         return { base, size, buffer, byteOffset: sourceOffset };
       }),
+      dirty: this.dirty.buffer,
     };
   }
 

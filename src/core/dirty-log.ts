@@ -1,0 +1,94 @@
+// Which pages of guest RAM devices have written since somebody last asked: one bit a 4 KiB page, RAM ranges packed one after the other (holes cost nothing), in
+// shared memory that every thread's DMA spaces write. One log a GuestMemory.
+
+export const DIRTY_PAGE = 4096;
+
+/** A run of RAM in the log: pages of [base, base + size) are bits from `firstPage` on. */
+export interface LoggedRange {
+  readonly base: number;
+  readonly size: number;
+}
+
+/** A part that logs while told to. */
+export interface DirtyWriter {
+  logging: boolean;
+}
+
+export class DirtyLog {
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array;
+  readonly #ranges: readonly LoggedRange[];
+  #writers: WeakRef<DirtyWriter>[] = [];
+  #prune = 64;
+  #on = false;
+
+  constructor(ranges: readonly LoggedRange[], buffer?: SharedArrayBuffer) {
+    const pages = ranges.reduce((sum, r) => sum + r.size / DIRTY_PAGE, 0);
+    this.buffer = buffer ?? new SharedArrayBuffer(Math.ceil(pages / 32) * 4);
+    this.#words = new Int32Array(this.buffer);
+    this.#ranges = ranges;
+  }
+
+  /** Ties a DMA space to this log, on the thread that starts and stops it: it logs whenever the log is on. Does not keep it alive. */
+  join(writer: DirtyWriter): void {
+    if (this.#writers.length >= this.#prune) {
+      this.#writers = this.#writers.filter((ref) => ref.deref() !== undefined);
+      this.#prune = Math.max(64, 2 * this.#writers.length);
+    }
+    this.#writers.push(new WeakRef(writer));
+    if (this.#on) writer.logging = true;
+  }
+
+  get on(): boolean {
+    return this.#on;
+  }
+
+  /** Starts with no page dirty. On return every later device write is logged, on all threads. */
+  start(): void {
+    this.take();
+    this.#set(true);
+  }
+
+  stop(): void {
+    this.#set(false);
+  }
+
+  #set(on: boolean): void {
+    this.#on = on;
+    for (const ref of this.#writers) {
+      const writer = ref.deref();
+      if (writer !== undefined) writer.logging = on;
+    }
+  }
+
+  /** Marks the pages of `length` (above 0) packed bytes from `offset` on. Any thread. */
+  mark(offset: number, length: number): void {
+    const first = Math.floor(offset / DIRTY_PAGE);
+    const last = Math.floor((offset + length - 1) / DIRTY_PAGE);
+    for (let page = first; page <= last; page++) {
+      const word = page >>> 5;
+      const bit = 1 << (page & 31);
+      // Read first: a page written again and again costs a load, not a locked operation.
+      if ((Atomics.load(this.#words, word) & bit) === 0) Atomics.or(this.#words, word, bit);
+    }
+  }
+
+  /** Takes and clears the dirty pages: their guest-physical addresses, ascending. */
+  take(): number[] {
+    const addresses: number[] = [];
+    let range = 0;
+    let firstPage = 0;
+    for (let word = 0; word < this.#words.length; word++) {
+      if (this.#words[word] === 0) continue;
+      const bits = Atomics.exchange(this.#words, word, 0);
+      for (let bit = 0; bit < 32; bit++) {
+        if ((bits & (1 << bit)) === 0) continue;
+        const page = word * 32 + bit;
+        while (page >= firstPage + (this.#ranges[range] as LoggedRange).size / DIRTY_PAGE)
+          firstPage += (this.#ranges[range++] as LoggedRange).size / DIRTY_PAGE;
+        addresses.push((this.#ranges[range] as LoggedRange).base + (page - firstPage) * DIRTY_PAGE);
+      }
+    }
+    return addresses;
+  }
+}
