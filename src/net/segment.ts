@@ -1,0 +1,375 @@
+// A segment: ports joined by a direct link or a switch, served by exactly one thread. `service` runs one round: each port that may have something gets one turn
+// of collect, forward, deliver, flush, complete, within a budget. Nothing is kept between turns: what a full destination refuses goes back to its source
+// (hold-back, in place of dropping late), and the source is left alone until there is room. Ports with nothing to do cost nothing: they are not in the round.
+
+import { type Clock, type Nanos, WallClock } from '#core/clock';
+import { viewsOf } from '#core/guest-memory';
+import { DROP_LINK_DOWN, DROP_MALFORMED, DROP_RING_FULL } from './counters.ts';
+import { inspectOffloads } from './offload-request.ts';
+import { FRAME_MALFORMED, FrameBatch, type NetPort } from './port.ts';
+import { SoftwareOffload } from './software-offload.ts';
+
+/** What one port may move in one turn. */
+export interface ServiceBudget {
+  readonly frames: number;
+  readonly bytes: number;
+}
+
+/** vhost-net's limits: one port cannot keep the thread from the others. */
+export const DEFAULT_BUDGET: ServiceBudget = { frames: 256, bytes: 512 * 1024 };
+
+export interface SegmentOptions {
+  readonly clock?: Clock;
+  /**
+   * On a segment of more than two ports: how long a port may refuse everything while it holds others back. After that it is stuck, and frames for it are dropped and
+   * counted (ring-full) until it takes one again, so that its senders' other traffic goes on. Infinity: hold for ever.
+   */
+  readonly holdLimit?: Nanos;
+  /** Rounds in which a port had nothing before it is left alone until woken. */
+  readonly idleRounds?: number;
+}
+
+/** A port as a segment knows it. */
+export interface Member {
+  readonly index: number;
+  readonly port: NetPort;
+}
+
+/** Decides where frames go. */
+export interface Forwarding {
+  readonly maximumPorts: number;
+  /**
+   * Deals with a batch that port `source` sent (`needs`: OR of batch.needs), through the segment's offer, copy and dropSent, in order. Returns how many leading
+   * frames were dealt with.
+   */
+  relay(batch: FrameBatch, needs: number, source: number, segment: Segment): number;
+  /** Forgets what it knew of a port that leaves. */
+  detach(index: number): void;
+}
+
+class SegmentMember implements Member {
+  readonly index: number;
+  readonly port: NetPort;
+  attached = true;
+  /** In the round. */
+  ready = false;
+  idle = 0;
+  /** Has deliveries that are not flushed yet. */
+  touched = false;
+  /** The port that refused this one's frames last. */
+  blockedBy: SegmentMember | null = null;
+  /** Since when this port has taken nothing of what it was offered; -1: it takes frames. */
+  fullSince: Nanos = -1;
+  /** Of the frame this port offers next, converted: how many of its frames `partialTo` has already. The identity guards against another frame coming first. */
+  partial = 0;
+  partialTo = -1;
+  partialToken = 0;
+  partialLength = 0;
+
+  constructor(index: number, port: NetPort) {
+    this.index = index;
+    this.port = port;
+  }
+}
+
+const DEFAULT_HOLD_LIMIT: Nanos = 1e9;
+const DEFAULT_IDLE_ROUNDS = 4096;
+
+export class Segment {
+  readonly #forwarding: Forwarding;
+  readonly #clock: Clock;
+  readonly #holdLimit: Nanos;
+  readonly #idleRounds: number;
+  readonly #members: (SegmentMember | undefined)[] = [];
+  readonly #attached: SegmentMember[] = [];
+  /** The round: a queue of ready members, each in it at most once. */
+  #round: SegmentMember[] = [];
+  #next: SegmentMember[] = [];
+  readonly #touched: SegmentMember[] = [];
+  #serving = false;
+  readonly #batch = new FrameBatch(viewsOf(new ArrayBuffer(8)));
+  readonly #offload = new SoftwareOffload();
+
+  constructor(forwarding: Forwarding, options: SegmentOptions = {}) {
+    this.#forwarding = forwarding;
+    this.#clock = options.clock ?? new WallClock();
+    this.#holdLimit = options.holdLimit ?? DEFAULT_HOLD_LIMIT;
+    this.#idleRounds = options.idleRounds ?? DEFAULT_IDLE_ROUNDS;
+    if (!(this.#holdLimit >= 0)) throw new RangeError(`holdLimit ${this.#holdLimit}: nanoseconds, 0 or more (Infinity holds for ever)`);
+    if (!(this.#idleRounds >= 1)) throw new RangeError(`idleRounds ${this.#idleRounds}: at least 1`);
+  }
+
+  /** Attaches a port and serves it from the next round on. Returns its index, the lowest free one. @throws RangeError when the segment takes no more. */
+  addPort(port: NetPort): number {
+    if (this.#attached.length >= this.#forwarding.maximumPorts) throw new RangeError(`this segment joins at most ${this.#forwarding.maximumPorts} ports`);
+    let index = this.#members.indexOf(undefined);
+    if (index < 0) index = this.#members.length;
+    const member = new SegmentMember(index, port);
+    this.#members[index] = member;
+    this.#attached.push(member);
+    this.wake(index);
+    return index;
+  }
+
+  /** Detaches a port, between turns. A GSO frame it had sent part of is completed: the part that was not sent is dropped and counted at its destination. */
+  removePort(index: number): void {
+    const member = this.#members[index];
+    if (member === undefined) return;
+    this.settle(index);
+    member.attached = false;
+    this.#members[index] = undefined;
+    this.#attached.splice(this.#attached.indexOf(member), 1);
+    this.#forwarding.detach(index);
+  }
+
+  /** Attached ports. */
+  get ports(): readonly Member[] {
+    return this.#attached;
+  }
+
+  member(index: number): Member | undefined {
+    return this.#members[index];
+  }
+
+  /** A port may have frames to send, or room: serve it (and who waits for it) from the next round on. */
+  wake(index: number): void {
+    const member = this.#members[index];
+    if (member === undefined) return;
+    member.idle = 0;
+    if (member.ready) return;
+    member.ready = true;
+    this.#next.push(member);
+  }
+
+  /**
+   * One round over the ready ports, at most one budget each. Returns whether any frame was dealt with. Called from inside a turn (an interrupt that a flush raised
+   * made the guest kick, on the same thread), it leaves the work to the call that is under way, which then returns true.
+   */
+  service(budget: ServiceBudget = DEFAULT_BUDGET): boolean {
+    if (this.#serving) return false;
+    this.#serving = true;
+    const round = this.#next;
+    this.#next = this.#round;
+    this.#round = round;
+    let worked = false;
+    for (let i = 0; i < round.length; i++) {
+      const member = round[i] as SegmentMember;
+      if (!member.attached) {
+        member.ready = false;
+        continue;
+      }
+      if (this.#turn(member, budget)) worked = true;
+      // Later rounds go in the order of this one, so every ready port gets its turn before any gets a second.
+      if (member.ready) this.#next.push(member);
+    }
+    round.length = 0;
+    this.#serving = false;
+    return worked;
+  }
+
+  #turn(member: SegmentMember, budget: ServiceBudget): boolean {
+    if (member.blockedBy !== null) {
+      if (!this.#mayGoOn(member.blockedBy)) return false;
+      member.blockedBy = null;
+    }
+    const batch = this.#batch;
+    const { port } = member;
+    batch.clear();
+    if (port.collect(batch, budget.frames, budget.bytes) === 0) {
+      if (++member.idle >= this.#idleRounds && !port.awaitFrames()) member.ready = false;
+      return false;
+    }
+    member.idle = 0;
+    let done = batch.count;
+    if (port.linkUp) done = this.#forwarding.relay(batch, inspectOffloads(batch), member.index, this);
+    else port.counters.transmitDropped(DROP_LINK_DOWN, done);
+    for (let i = 0; i < this.#touched.length; i++) {
+      const touched = this.#touched[i] as SegmentMember;
+      touched.touched = false;
+      touched.port.flush();
+    }
+    this.#touched.length = 0;
+    port.complete(batch, done);
+    return done > 0;
+  }
+
+  #mayGoOn(blocker: SegmentMember): boolean {
+    return !blocker.attached || blocker.port.hasRoom || !blocker.port.linkUp || this.#stuck(blocker);
+  }
+
+  #stuck(member: SegmentMember): boolean {
+    return member.fullSince >= 0 && this.#attached.length > 2 && this.#clock.now() - member.fullSince >= this.#holdLimit;
+  }
+
+  /**
+   * Before sleeping: asks every ready port to say when there is work. Returns true when some has work already (then go on). False: sleep until a wake, or until
+   * `nextDeadline`, after which `service` finds ports to go on with.
+   */
+  rest(): boolean {
+    let work = false;
+    let kept = 0;
+    for (let i = 0; i < this.#next.length; i++) {
+      const member = this.#next[i] as SegmentMember;
+      const blocker = member.blockedBy;
+      if (!member.attached) {
+        member.ready = false;
+        continue;
+      }
+      if (blocker === null) {
+        if (!member.port.awaitFrames()) {
+          member.ready = false;
+          continue;
+        }
+        work = true;
+      } else if (this.#mayGoOn(blocker) || blocker.port.awaitRoom()) {
+        // A blocked port stays in the round either way: looking at it costs little, and its hold may end by time alone.
+        work = true;
+      }
+      this.#next[kept++] = member;
+    }
+    this.#next.length = kept;
+    return work;
+  }
+
+  /** When the longest hold ends, which needs a `service` although nobody woke the segment; undefined when nothing is held, or for ever. */
+  get nextDeadline(): Nanos | undefined {
+    if (this.#holdLimit === Infinity || this.#attached.length <= 2) return undefined;
+    let deadline: Nanos | undefined;
+    for (const { blockedBy } of this.#attached) {
+      if (blockedBy === null || blockedBy.fullSince < 0) continue;
+      const ends = blockedBy.fullSince + this.#holdLimit;
+      if (deadline === undefined || ends < deadline) deadline = ends;
+    }
+    return deadline;
+  }
+
+  // ---- for forwarding, inside a turn ----
+
+  /** Frames that go nowhere by the forwarding's decision, counted at their source. @param reason DROP_* */
+  dropSent(source: number, reason: number, frames: number): void {
+    this.#members[source]?.port.counters.transmitDropped(reason, frames);
+  }
+
+  /**
+   * Offers batch[from] .. batch[to - 1] to one port, done in software where it does not accept what they ask. Returns how many were dealt with; fewer than offered
+   * hold the source back. A stuck port holds nobody: what it refuses is dropped.
+   */
+  offer(batch: FrameBatch, needs: number, from: number, to: number, source: number, destination: number): number {
+    const sender = this.#members[source] as SegmentMember;
+    const receiver = this.#members[destination] as SegmentMember;
+    const frames = to - from;
+    const { port } = receiver;
+    if (!port.linkUp) {
+      port.counters.receiveDropped(DROP_LINK_DOWN, frames);
+      return frames;
+    }
+    this.#touch(receiver);
+    const dealt = (needs & ~port.accepts) === 0 ? port.deliver(batch, from, to) : this.#deliverMixed(batch, from, to, sender, receiver);
+    if (dealt > 0) receiver.fullSince = -1;
+    if (dealt === frames) return frames;
+    if (receiver.fullSince < 0) receiver.fullSince = this.#clock.now();
+    else if (this.#stuck(receiver)) {
+      sender.partialTo = -1;
+      port.counters.receiveDropped(DROP_RING_FULL, frames - dealt);
+      return frames;
+    }
+    sender.blockedBy = receiver;
+    return dealt;
+  }
+
+  /** Gives one port its copy of flooded frames. Copies that do not fit are dropped and counted: one full port must not hold up what is meant for all. */
+  copy(batch: FrameBatch, needs: number, from: number, to: number, source: number, destination: number): void {
+    const sender = this.#members[source] as SegmentMember;
+    const receiver = this.#members[destination] as SegmentMember;
+    const { port } = receiver;
+    if (!port.linkUp) {
+      port.counters.receiveDropped(DROP_LINK_DOWN, to - from);
+      return;
+    }
+    this.#touch(receiver);
+    const dealt = (needs & ~port.accepts) === 0 ? port.deliver(batch, from, to) : this.#deliverMixed(batch, from, to, sender, receiver);
+    if (dealt > 0) receiver.fullSince = -1;
+    if (dealt === to - from) return;
+    sender.partialTo = -1;
+    port.counters.receiveDropped(DROP_RING_FULL, to - from - dealt);
+  }
+
+  #touch(member: SegmentMember): void {
+    if (member.touched) return;
+    member.touched = true;
+    this.#touched.push(member);
+  }
+
+  /** Runs that the receiver accepts go as they are, the frames between them converted. Returns how many frames were dealt with. */
+  #deliverMixed(batch: FrameBatch, from: number, to: number, sender: SegmentMember, receiver: SegmentMember): number {
+    const { needs } = batch;
+    const { port } = receiver;
+    // FRAME_MALFORMED is in no receiver's accepts.
+    const refused = ~port.accepts;
+    let at = from;
+    while (at < to) {
+      const need = needs[at] as number;
+      if ((need & FRAME_MALFORMED) !== 0) {
+        sender.port.counters.transmitDropped(DROP_MALFORMED, 1);
+        at++;
+      } else if ((need & refused) !== 0) {
+        if (!this.#deliverConverted(batch, at, sender, receiver)) break;
+        at++;
+      } else {
+        let end = at + 1;
+        while (end < to && ((needs[end] as number) & refused) === 0) end++;
+        at += port.deliver(batch, at, end);
+        if (at < end) break;
+      }
+    }
+    return at - from;
+  }
+
+  /** Delivers what one frame becomes; false when the receiver filled up on the way: the sender remembers how far it came. */
+  #deliverConverted(batch: FrameBatch, frame: number, sender: SegmentMember, receiver: SegmentMember): boolean {
+    const offload = this.#offload;
+    const { port } = receiver;
+    const token = batch.token[frame] as number;
+    const length = batch.length[frame] as number;
+    const resumes = frame === 0 && sender.partialTo === receiver.index && sender.partialToken === token && sender.partialLength === length;
+    let done = resumes ? sender.partial : 0;
+    sender.partialTo = -1;
+    for (;;) {
+      offload.convert(batch, frame, port.accepts, done);
+      if (offload.total === 0) {
+        sender.port.counters.transmitDropped(DROP_MALFORMED, 1);
+        return true;
+      }
+      if (done >= offload.total) return true;
+      const offered = offload.output.count;
+      const taken = port.deliver(offload.output, 0, offered);
+      done += taken;
+      if (taken > 0) receiver.fullSince = -1;
+      if (taken < offered) {
+        sender.partial = done;
+        sender.partialTo = done > 0 ? receiver.index : -1;
+        sender.partialToken = token;
+        sender.partialLength = length;
+        return false;
+      }
+    }
+  }
+
+  /**
+   * Before a port's queues stop: when part of its next frame has already been delivered as segments, that frame is completed and the rest of it dropped
+   * (ring-full, at its destination), so that whoever serves the queues next does not send the first part twice.
+   */
+  settle(index: number): void {
+    const member = this.#members[index];
+    if (member === undefined || member.partialTo < 0) return;
+    const batch = this.#batch;
+    batch.clear();
+    const count = member.port.collect(batch, 1, 0);
+    if (count > 0) {
+      const same = batch.token[0] === member.partialToken && batch.length[0] === member.partialLength;
+      if (same) this.#members[member.partialTo]?.port.counters.receiveDropped(DROP_RING_FULL, 1);
+      member.port.complete(batch, same ? 1 : 0);
+    }
+    member.partialTo = -1;
+  }
+}
