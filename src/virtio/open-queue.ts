@@ -5,8 +5,8 @@ import type { DmaSpace } from '#core/dma-space';
 import { ADDRESS_LIMIT } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
 import { type FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from './features.ts';
-import { PackedQueue } from './packed.ts';
-import { SplitQueue } from './split.ts';
+import { PackedQueue, replayPacked } from './packed.ts';
+import { replaySplit, SplitQueue } from './split.ts';
 import type { QueueSetup, RingFeatures, VirtQueue, VringPosition } from './virtqueue.ts';
 
 export const MAXIMUM_QUEUE_SIZE = 32768;
@@ -17,8 +17,32 @@ export function initialPosition(features: FeatureSet): VringPosition {
   return { available: start, used: start };
 }
 
-/** Opens a queue at `position`, or says why it cannot be served. Call inside a turn (`dma.enter()`) on a thread other than the machine's. */
-export function openQueue(setup: QueueSetup, position: VringPosition, features: FeatureSet, dma: DmaSpace): VirtQueue | string {
+/** Bytes of the buffer that makes a queue's publishes repeatable by `replayPublish`; 0: this format needs none. */
+export function stagingBytes(size: number, features: FeatureSet): number {
+  return features.has(VIRTIO_F_RING_PACKED) ? 8 * size : 0;
+}
+
+/**
+ * Carries out, on another thread's behalf, the publish that would have moved a ring's used position from `from` to `to` (it may have happened, in part or whole: that does
+ * not matter). For after the thread died; the driver is to be notified afterwards. False when the ring is not memory the device may use any more.
+ */
+export function replayPublish(
+  setup: QueueSetup,
+  features: FeatureSet,
+  dma: DmaSpace,
+  from: number,
+  to: number,
+  staging: SharedArrayBuffer | undefined,
+): boolean {
+  if (!features.has(VIRTIO_F_RING_PACKED)) return replaySplit(setup, dma, to);
+  return staging !== undefined && replayPacked(setup, dma, from, to, staging);
+}
+
+/**
+ * Opens a queue at `position`, or says why it cannot be served. Call inside a turn (`dma.enter()`) on a thread other than the machine's.
+ * @param staging shared memory of `stagingBytes`, when another thread may have to finish what this one began.
+ */
+export function openQueue(setup: QueueSetup, position: VringPosition, features: FeatureSet, dma: DmaSpace, staging?: SharedArrayBuffer): VirtQueue | string {
   const packed = features.has(VIRTIO_F_RING_PACKED);
   const wrong = checkSize(setup.size, packed) ?? checkAreas(setup, packed) ?? checkPosition(position, setup.size, packed);
   if (wrong !== undefined) return wrong;
@@ -29,7 +53,7 @@ export function openQueue(setup: QueueSetup, position: VringPosition, features: 
     inOrder: features.has(VIRTIO_F_IN_ORDER),
   };
   const none = new SegmentList(0, (dma.memory.slabs[0] as { views: SegmentList['views'][number] }).views);
-  const queue = packed ? new PackedQueue(setup, position, ring, dma, none) : new SplitQueue(setup, position, ring, dma, none);
+  const queue = packed ? new PackedQueue(setup, position, ring, dma, none, staging) : new SplitQueue(setup, position, ring, dma, none);
   return queue.broken ?? queue;
 }
 

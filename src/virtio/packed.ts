@@ -57,11 +57,14 @@ export class PackedQueue implements VirtQueue {
   #usedBits: number;
   /** Descriptors taken and not returned. */
   #inFlight: number;
-  /** Entries written since the last publish; the first one's last word is held back until then, so that the batch appears at once. */
+  /**
+   * Used entries pushed since the last publish, two words each: id and descriptors - 1, bytes written. They go into the ring at publish only, because they overwrite
+   * descriptors that would be taken again if this device stopped before. May lie in shared memory, for `replayPublish`.
+   */
+  readonly #staged: Int32Array;
   #pending = 0;
   #firstSlot: number;
   #firstBits: number;
-  #firstWord = 0;
   /** What this device last wrote to its event suppression word; -1 before that. */
   #event = -1;
   /** Descriptors (and bit 15: writable bytes) of each chain popped, by pop number: for unpop and for IN_ORDER. */
@@ -78,13 +81,14 @@ export class PackedQueue implements VirtQueue {
   #id = 0;
 
   /** The setup has been checked by `openQueue`. */
-  constructor(setup: QueueSetup, position: VringPosition, features: RingFeatures, dma: DmaSpace, scratch: SegmentList) {
+  constructor(setup: QueueSetup, position: VringPosition, features: RingFeatures, dma: DmaSpace, scratch: SegmentList, staging?: SharedArrayBuffer) {
     const { size } = setup;
     this.size = size;
     this.#eventIdx = features.eventIdx;
     this.#indirect = features.indirect;
     this.#inOrder = features.inOrder;
     this.#dma = dma;
+    this.#staged = staging === undefined ? new Int32Array(2 * size) : new Int32Array(staging);
     this.#ring = new RingArea(dma, setup.descriptorArea, DESCRIPTOR_BYTES * size, 'both');
     this.#driver = new RingArea(dma, setup.driverArea, 4, 'read');
     this.#device = new RingArea(dma, setup.deviceArea, 4, 'write');
@@ -121,6 +125,25 @@ export class PackedQueue implements VirtQueue {
 
   get writableBytes(): number {
     return this.#chain.writableBytes;
+  }
+
+  get available(): number {
+    return this.#availablePosition();
+  }
+
+  /** Counts a run not sealed yet as one entry per chain would. */
+  get used(): number {
+    let slot = this.#used + this.#batchedDescriptors;
+    let wrap = this.#usedBits !== 0 ? WRAP : 0;
+    if (slot >= this.size) {
+      slot -= this.size;
+      wrap ^= WRAP;
+    }
+    return slot | wrap;
+  }
+
+  get published(): number {
+    return this.#firstSlot | (this.#firstBits !== 0 ? WRAP : 0);
   }
 
   get position(): VringPosition {
@@ -201,18 +224,21 @@ export class PackedQueue implements VirtQueue {
       return;
     }
     if (this.#batched > 0) this.#flushBatch();
-    this.#writeUsed(id, descriptors, written);
+    this.#stageUsed(id, descriptors, written);
+  }
+
+  seal(): void {
+    if (this.#batched > 0) this.#flushBatch();
   }
 
   publish(): boolean {
     if (this.#batched > 0) this.#flushBatch();
     if (this.#pending === 0 || this.#broken !== undefined || this.#paused) return false;
-    this.#pending = 0;
-    if (this.#dma.logging) this.#markUsed();
+    if (this.#dma.logging) markUsed(this.#ring, this.size, this.#firstSlot, this.#used, this.#firstBits === this.#usedBits);
     const from = this.#firstSlot;
     const bits = this.#firstBits;
-    // Release: the driver reads entries in ring order, so it sees none of the batch before this one and all of it after.
-    this.#ring.store32(DESCRIPTOR_BYTES * from + WORD3, this.#firstWord);
+    writeStaged(this.#ring, this.size, from, bits, this.#staged, this.#pending);
+    this.#pending = 0;
     this.#firstSlot = this.#used;
     this.#firstBits = this.#usedBits;
     // Sequentially consistent after the store above: the full barrier between showing used entries and reading what the driver wants of them.
@@ -293,16 +319,11 @@ export class PackedQueue implements VirtQueue {
     return chain.end();
   }
 
-  /** Writes a used entry over the next slot, and skips as many as the chain had. */
-  #writeUsed(id: number, descriptors: number, written: number): void {
-    const ring = this.#ring;
-    const offset = DESCRIPTOR_BYTES * this.#used;
-    if (ring.scattered) ring.seek(offset);
-    const at = (ring.bias + offset) >>> 2;
-    const word = id | this.#usedBits | (written > 0 ? WRITTEN : 0);
-    ring.words[at + 2] = written;
-    if (this.#pending === 0) this.#firstWord = word;
-    else ring.words[at + 3] = word;
+  /** Stages a used entry for the next slot, and skips as many slots as the chain had. */
+  #stageUsed(id: number, descriptors: number, written: number): void {
+    const at = 2 * this.#pending;
+    this.#staged[at] = ((descriptors - 1) << 16) | id;
+    this.#staged[at + 1] = written;
     this.#pending++;
     this.#inFlight -= descriptors;
     this.#used += descriptors;
@@ -316,16 +337,7 @@ export class PackedQueue implements VirtQueue {
     const descriptors = this.#batchedDescriptors;
     this.#batched = 0;
     this.#batchedDescriptors = 0;
-    this.#writeUsed(this.#batchedId, descriptors, 0);
-  }
-
-  /** Marks the slots from the first of the batch to the next to write: some were not written, which costs a page at most. */
-  #markUsed(): void {
-    const from = this.#firstSlot;
-    const sameLap = this.#firstBits === this.#usedBits;
-    const end = sameLap ? this.#used : this.size;
-    this.#ring.markDirty(DESCRIPTOR_BYTES * from, DESCRIPTOR_BYTES * (end - from));
-    if (!sameLap) this.#ring.markDirty(0, DESCRIPTOR_BYTES * this.#used);
+    this.#stageUsed(this.#batchedId, descriptors, 0);
   }
 
   #storeEvent(event: number): void {
@@ -363,4 +375,62 @@ export class PackedQueue implements VirtQueue {
     this.#break(`${what} at 0x${area.address.toString(16)} is not memory the device may use`);
     return false;
   }
+}
+
+/** Writes staged used entries from slot `from` on, the first one's last word after all else: the driver reads entries in ring order, so it sees all or none. */
+function writeStaged(ring: RingArea, size: number, from: number, bits: number, staged: Int32Array, count: number): void {
+  const firstWord = usedWord(staged[0] as number, staged[1] as number, bits);
+  let slot = from;
+  for (let i = 0; i < count; i++) {
+    const entry = staged[2 * i] as number;
+    const written = staged[2 * i + 1] as number;
+    const offset = DESCRIPTOR_BYTES * slot;
+    if (ring.scattered) ring.seek(offset);
+    const at = (ring.bias + offset) >>> 2;
+    ring.words[at + 2] = written;
+    if (i > 0) ring.words[at + 3] = usedWord(entry, written, bits);
+    slot += (entry >>> 16) + 1;
+    if (slot >= size) {
+      slot -= size;
+      bits ^= LAP_BITS;
+    }
+  }
+  // Release: the entries before what reveals them.
+  ring.store32(DESCRIPTOR_BYTES * from + WORD3, firstWord);
+}
+
+function usedWord(entry: number, written: number, bits: number): number {
+  return (entry & 0xffff) | bits | (written !== 0 ? WRITTEN : 0);
+}
+
+/** Marks the slots from the first of the batch to the next to write: some were not written, which costs a page at most. */
+function markUsed(ring: RingArea, size: number, from: number, to: number, sameLap: boolean): void {
+  const end = sameLap ? to : size;
+  ring.markDirty(DESCRIPTOR_BYTES * from, DESCRIPTOR_BYTES * (end - from));
+  if (!sameLap) ring.markDirty(0, DESCRIPTOR_BYTES * to);
+}
+
+/** Shows the driver the staged entries between two used positions, as the thread that staged them was about to. False when that ring is not memory any more. */
+export function replayPacked(setup: QueueSetup, dma: DmaSpace, from: number, to: number, staging: SharedArrayBuffer): boolean {
+  const { size } = setup;
+  const ring = new RingArea(dma, setup.descriptorArea, DESCRIPTOR_BYTES * size, 'both');
+  dma.sync();
+  if (!ring.resolve()) return false;
+  const staged = new Int32Array(staging);
+  const first = from & 0x7fff;
+  let slot = first;
+  let wrap = from & WRAP;
+  let count = 0;
+  while ((slot | wrap) !== to && count < size) {
+    slot += ((staged[2 * count] as number) >>> 16) + 1;
+    count++;
+    if (slot >= size) {
+      slot -= size;
+      wrap ^= WRAP;
+    }
+  }
+  if (count === 0) return true;
+  markUsed(ring, size, first, to & 0x7fff, ((from ^ to) & WRAP) === 0);
+  writeStaged(ring, size, first, (from & WRAP) !== 0 ? LAP_BITS : 0, staged, count);
+  return true;
 }

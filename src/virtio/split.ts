@@ -99,6 +99,18 @@ export class SplitQueue implements VirtQueue {
     return this.#chain.writableBytes;
   }
 
+  get available(): number {
+    return this.#available;
+  }
+
+  get used(): number {
+    return (this.#used + this.#batched) & 0xffff;
+  }
+
+  get published(): number {
+    return this.#published;
+  }
+
   get position(): VringPosition {
     return { available: this.#available, used: this.#published };
   }
@@ -157,6 +169,10 @@ export class SplitQueue implements VirtQueue {
     }
     this.#writeUsed(this.#used, token, written);
     this.#used = (this.#used + 1) & 0xffff;
+  }
+
+  seal(): void {
+    if (this.#batched > 0) this.#flushBatch();
   }
 
   publish(): boolean {
@@ -334,4 +350,14 @@ export class SplitQueue implements VirtQueue {
     this.#break(`${what} at 0x${area.address.toString(16)} is not memory the device may use`);
     return false;
   }
+}
+
+/** Shows the driver the used entries between two used indices, as the thread that wrote them was about to. False when that ring is not memory any more. */
+export function replaySplit(setup: QueueSetup, dma: DmaSpace, to: number): boolean {
+  const device = new RingArea(dma, setup.deviceArea, RING + USED_ENTRY_BYTES * setup.size, 'write');
+  dma.sync();
+  if (!device.resolve()) return false;
+  device.markDirty(0, device.length);
+  device.store16(INDEX, to);
+  return true;
 }

@@ -63,6 +63,8 @@ export interface VirtQueue {
    * before `publish` is overwritten (packed: descriptors keep their contents until then), so that a lost thread's batch can be taken again from the ring.
    */
   push(token: number, written: number): void;
+  /** Ends the run of chains that IN_ORDER would merge into one used entry: everything `publish` will show now lies in memory (`replayPublish` can show it). */
+  seal(): void;
   /** Makes what was pushed visible, all at once, and says whether the driver wants to be notified of it. */
   publish(): boolean;
   /** Asks the driver not to kick. */
@@ -71,6 +73,11 @@ export interface VirtQueue {
   awaitKick(): boolean;
   /** True when a chain is available (or the driver's index says so: whether it is sound, pop tells). */
   readonly ready: boolean;
+  /** The next available entry to pop, and the next used entry to write with what `push` has taken counted in, encoded as in VringPosition. */
+  readonly available: number;
+  readonly used: number;
+  /** The used position as last published. */
+  readonly published: number;
   /** Where the driver has been brought to: chains popped and not yet published count as in flight. Publish first for a final position. */
   readonly position: VringPosition;
 }

@@ -1,0 +1,48 @@
+// Which frames a virtio-net device lets through to its driver (virtio 1.4 5.1.6.5.1 to 5.1.6.5.3), from the first fourteen to eighteen bytes.
+
+import type { FrameBatch } from '#net/port';
+import {
+  type NetPolicy,
+  POLICY_ALL_MULTICAST,
+  POLICY_ALL_UNICAST,
+  POLICY_NO_BROADCAST,
+  POLICY_NO_MULTICAST,
+  POLICY_NO_UNICAST,
+  POLICY_PROMISCUOUS,
+  POLICY_VLAN_FILTER,
+} from '#virtio/net-policy';
+
+const ETHERTYPE_VLAN = 0x8100;
+const TAG_END = 16;
+
+/** Byte `at` of frame `f`; the frame is that long. */
+export function frameByte(batch: FrameBatch, f: number, at: number): number {
+  const { segments } = batch;
+  let s = batch.firstSegment[f] as number;
+  const end = s + (batch.segmentCount[f] as number);
+  for (; s < end; s++) {
+    const length = segments.length[s] as number;
+    if (at < length) return (segments.views[s] as (typeof segments.views)[number]).u8[(segments.offset[s] as number) + at] as number;
+    at -= length;
+  }
+  return 0;
+}
+
+/** True when the driver is to get frame `f`, of at least 14 bytes. */
+export function passesFilter(policy: NetPolicy, flags: number, batch: FrameBatch, f: number): boolean {
+  if ((flags & POLICY_PROMISCUOUS) !== 0) return true;
+  if ((flags & POLICY_VLAN_FILTER) !== 0 && ((frameByte(batch, f, 12) << 8) | frameByte(batch, f, 13)) === ETHERTYPE_VLAN) {
+    if ((batch.length[f] as number) < TAG_END) return false;
+    if (!policy.hasVlan(((frameByte(batch, f, 14) & 15) << 8) | frameByte(batch, f, 15))) return false;
+  }
+  const low = frameByte(batch, f, 0) | (frameByte(batch, f, 1) << 8) | (frameByte(batch, f, 2) << 16) | (frameByte(batch, f, 3) << 24);
+  const high = frameByte(batch, f, 4) | (frameByte(batch, f, 5) << 8);
+  if (low === -1 && high === 0xffff) return (flags & POLICY_NO_BROADCAST) === 0;
+  if ((low & 1) !== 0) {
+    if ((flags & POLICY_NO_MULTICAST) !== 0) return false;
+    return (flags & POLICY_ALL_MULTICAST) !== 0 || policy.inTable(low, high);
+  }
+  if ((flags & POLICY_NO_UNICAST) !== 0) return false;
+  if ((flags & POLICY_ALL_UNICAST) !== 0) return true;
+  return (low === policy.macLow && high === policy.macHigh) || policy.inTable(low, high);
+}

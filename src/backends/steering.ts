@@ -1,0 +1,74 @@
+// Automatic receive steering (virtio 1.4 5.1.6.5.5): frames of a flow go to the receive queue of the pair the driver last transmitted that flow on. A small
+// table by a hash that is the same in both directions; a collision sends a flow to another queue, which costs locality and nothing else.
+
+import type { FrameBatch } from '#net/port';
+import { frameByte } from './receive-filter.ts';
+
+const ENTRIES = 4096;
+const ETHERTYPE_IPV4 = 0x0800;
+const ETHERTYPE_IPV6 = 0x86dd;
+const ETHERTYPE_VLAN = 0x8100;
+const TCP = 6;
+const UDP = 17;
+
+function word(batch: FrameBatch, f: number, at: number): number {
+  return (frameByte(batch, f, at) << 24) | (frameByte(batch, f, at + 1) << 16) | (frameByte(batch, f, at + 2) << 8) | frameByte(batch, f, at + 3);
+}
+
+/** A number that both directions of a flow share; 0 for what is not IP. Looks at no byte past the frame. */
+export function flowHash(batch: FrameBatch, f: number): number {
+  const length = batch.length[f] as number;
+  let at = 14;
+  if (length < at) return 0;
+  let type = (frameByte(batch, f, 12) << 8) | frameByte(batch, f, 13);
+  if (type === ETHERTYPE_VLAN && length >= 18) {
+    type = (frameByte(batch, f, 16) << 8) | frameByte(batch, f, 17);
+    at = 18;
+  }
+  let hash: number;
+  let protocol: number;
+  let ports: number;
+  if (type === ETHERTYPE_IPV4 && length >= at + 20) {
+    const first = frameByte(batch, f, at);
+    protocol = frameByte(batch, f, at + 9);
+    // A later fragment has no ports: all fragments of a flow must hash alike, so none of them uses any.
+    const fragment = ((frameByte(batch, f, at + 6) & 0x3f) << 8) | frameByte(batch, f, at + 7);
+    hash = word(batch, f, at + 12) ^ word(batch, f, at + 16);
+    ports = fragment === 0 ? at + (first & 15) * 4 : -1;
+  } else if (type === ETHERTYPE_IPV6 && length >= at + 40) {
+    protocol = frameByte(batch, f, at + 6);
+    hash = 0;
+    for (let i = 8; i < 40; i += 4) hash ^= word(batch, f, at + i);
+    ports = at + 40;
+  } else return 0;
+  if ((protocol === TCP || protocol === UDP) && ports > 0 && length >= ports + 4) {
+    const pair = word(batch, f, ports);
+    hash ^= (pair ^ (pair >>> 16)) & 0xffff;
+  }
+  hash ^= protocol << 16;
+  hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b);
+  return (hash ^ (hash >>> 15)) | 1;
+}
+
+export class FlowTable {
+  /** Pair + 1 of each slot; 0: nothing learned. */
+  readonly #pairs = new Uint8Array(ENTRIES);
+
+  /** The driver transmitted frame `f` on `pair`. */
+  learn(batch: FrameBatch, f: number, pair: number): void {
+    const hash = flowHash(batch, f);
+    if (hash !== 0) this.#pairs[hash & (ENTRIES - 1)] = pair + 1;
+  }
+
+  /** The pair for a frame to the driver, below `active`: the learned one, else one by the hash; 0 for what has no flow. */
+  pair(batch: FrameBatch, f: number, active: number): number {
+    const hash = flowHash(batch, f);
+    if (hash === 0) return 0;
+    const learned = this.#pairs[hash & (ENTRIES - 1)] as number;
+    return learned !== 0 && learned <= active ? learned - 1 : (hash >>> 1) % active;
+  }
+
+  clear(): void {
+    this.#pairs.fill(0);
+  }
+}

@@ -1,0 +1,101 @@
+// One data ring as the thread that serves it holds it: the open queue, its interrupt and its shared record, and its part in the turn's commit.
+
+import type { Doorbell } from '#core/doorbell';
+import type { Call } from '#core/interrupts';
+import type { VirtQueue } from '#virtio/virtqueue';
+import { RING_BROKEN, RING_RUNNING, type RingRecord } from './port-block.ts';
+import type { TurnJournal, TurnParticipant } from './turn-journal.ts';
+
+export class Vring implements TurnParticipant {
+  readonly index: number;
+  readonly slot: number;
+  readonly queue: VirtQueue;
+  readonly record: RingRecord;
+  /** Rung by the driver, or by the machine's thread for it; undefined where kicks arrive as calls. */
+  readonly kick: Doorbell | undefined;
+  /** Kicks were asked for. */
+  armed = false;
+  readonly #call: Call;
+  readonly #journal: TurnJournal | undefined;
+  #staged = false;
+  #chains = 0;
+
+  constructor(parts: {
+    index: number;
+    slot: number;
+    queue: VirtQueue;
+    record: RingRecord;
+    kick: Doorbell | undefined;
+    call: Call;
+    journal: TurnJournal | undefined;
+  }) {
+    this.index = parts.index;
+    this.slot = parts.slot;
+    this.queue = parts.queue;
+    this.record = parts.record;
+    this.kick = parts.kick;
+    this.#call = parts.call;
+    this.#journal = parts.journal;
+    this.queue.suppressKicks();
+    this.record.setPosition(this.queue.available, this.queue.used);
+    this.record.state = RING_RUNNING;
+  }
+
+  get nextAvailable(): number {
+    return this.queue.available;
+  }
+
+  get usedFrom(): number {
+    return this.queue.published;
+  }
+
+  get nextUsed(): number {
+    return this.queue.used;
+  }
+
+  /** Chains were pushed: they become visible when the turn commits, or now where there is no journal. */
+  stage(chains: number): void {
+    this.#chains += chains;
+    if (this.#staged) return;
+    if (this.#journal === undefined) {
+      this.apply();
+      return;
+    }
+    this.#staged = true;
+    this.#journal.stage(this);
+  }
+
+  apply(): void {
+    this.#staged = false;
+    const { queue, record } = this;
+    const wanted = queue.publish();
+    record.setPosition(queue.available, queue.used);
+    record.addChains(this.#chains);
+    this.#chains = 0;
+    if (wanted) {
+      record.addCall();
+      this.#call.signal();
+    }
+  }
+
+  /** Asks for kicks. True when work slipped in. */
+  arm(): boolean {
+    if (!this.armed) {
+      this.armed = true;
+      this.record.addArm();
+    }
+    if (this.kick !== undefined && this.kick.take() !== 0) this.record.addKick();
+    return this.queue.awaitKick();
+  }
+
+  disarm(): void {
+    this.armed = false;
+    if (this.kick !== undefined && this.kick.take() !== 0) this.record.addKick();
+    this.queue.suppressKicks();
+  }
+
+  /** The driver broke a rule: the record says so to the host, and the position is where the driver was last told. */
+  markBroken(): void {
+    this.record.state = RING_BROKEN;
+  }
+}
