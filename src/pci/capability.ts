@@ -3,7 +3,7 @@
 // says so with one of the optional members; the function and the fabric look for those, never for capability ids.
 
 import type { ConfigSpace } from './config-space.ts';
-import type { PciFunction } from './function.ts';
+import type { PcieType, PciFunction } from './function.ts';
 import type { FunctionServices, MsiMessage, ResetKind } from './ports.ts';
 
 /** What happened that others must act on. A config write's effects are or-ed and acted on once, when the write is done. */
@@ -26,6 +26,9 @@ export const EFFECT_SECONDARY_RESET = 64;
 /** A function as its capabilities see it. `PciFunction` is one. */
 export interface FunctionHost {
   readonly config: ConfigSpace;
+  readonly pcieType: PcieType;
+  /** A VF. */
+  readonly virtual: boolean;
   /** What the device was attached with; undefined before it is attached to a fabric and after it is detached. */
   readonly services: FunctionServices | undefined;
   /** Present bus, device and function number (ARI: 8-bit function); 0 while detached. */
@@ -92,9 +95,10 @@ export interface Capability {
   beforeRead?(register: number): void;
   /**
    * A guest wrote to the dword at `register` (relative, a multiple of 4); the masks are already applied. `old` is the dword before; `written` is what was
-   * written, in place, zero in bytes not written. Returns effects. Narrow and unaligned writes arrive as several of these, lowest byte first.
+   * written, in place, zero in bytes not written; `lanes` has ones in the bytes that were written. Returns effects. Narrow and unaligned writes arrive as
+   * several of these, lowest byte first.
    */
-  afterWrite?(register: number, old: number, written: number): number;
+  afterWrite?(register: number, old: number, written: number, lanes: number): number;
   /** The function was reset; the config bytes are back already (sticky ones kept). Drops other state. */
   reset?(kind: ResetKind): void;
   /** The function was attached to, or taken off, a fabric. */

@@ -349,7 +349,8 @@ export class PciFunction implements FunctionHost {
     if (owner === 0) return this.#headerWritten(register, old);
     const capability = this.capabilities[owner - 1] as Capability;
     const mask = size === 4 ? 0xffff_ffff : 2 ** (8 * size) - 1;
-    return capability.afterWrite?.(register - (this.#offsets[owner - 1] as number), old, ((value & mask) << shift) >>> 0) ?? EFFECT_NONE;
+    const relative = register - (this.#offsets[owner - 1] as number);
+    return capability.afterWrite?.(relative, old, ((value & mask) << shift) >>> 0, (mask << shift) >>> 0) ?? EFFECT_NONE;
   }
 
   #headerWritten(register: number, old: number): number {

@@ -28,7 +28,7 @@ const payload = (code: number): string => `${128 << (code & 7)} bytes`;
 function watts(capabilities: number): string {
   const value = (capabilities >>> 7) & 0xff;
   if (value >= 0xf0) return `${250 + 25 * (value - 0xf0)}W`;
-  return `${Number((value * [1, 0.1, 0.01, 0.001][(capabilities >>> 15) & 3]!).toFixed(3))}W`;
+  return `${Number((value * 10 ** -((capabilities >>> 15) & 3)).toFixed(3))}W`;
 }
 
 export function expressTitle(f: FunctionView, at: number): string {

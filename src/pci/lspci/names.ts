@@ -2,48 +2,49 @@
 
 import { hex } from './text.ts';
 
-const CLASSES: Readonly<Record<number, string>> = {
-  0x0000: 'Unclassified device',
-  0x0100: 'SCSI storage controller',
-  0x0180: 'Mass storage controller',
-  0x0200: 'Ethernet controller',
-  0x0280: 'Network controller',
-  0x0300: 'VGA compatible controller',
-  0x0500: 'RAM memory',
-  0x0580: 'Memory controller',
-  0x0600: 'Host bridge',
-  0x0601: 'ISA bridge',
-  0x0604: 'PCI bridge',
-  0x0680: 'Bridge',
-  0x0700: 'Serial controller',
-  0x0780: 'Communication controller',
-  0x0880: 'System peripheral',
-  0x1200: 'Processing accelerators',
-  0xff00: 'Unassigned class',
-};
+const CLASSES: ReadonlyMap<number, string> = new Map([
+  [0x0000, 'Unclassified device'],
+  [0x0100, 'SCSI storage controller'],
+  [0x0180, 'Mass storage controller'],
+  [0x0200, 'Ethernet controller'],
+  [0x0280, 'Network controller'],
+  [0x0300, 'VGA compatible controller'],
+  [0x0500, 'RAM memory'],
+  [0x0580, 'Memory controller'],
+  [0x0600, 'Host bridge'],
+  [0x0601, 'ISA bridge'],
+  [0x0604, 'PCI bridge'],
+  [0x0680, 'Bridge'],
+  [0x0700, 'Serial controller'],
+  [0x0780, 'Communication controller'],
+  [0x0880, 'System peripheral'],
+  [0x1200, 'Processing accelerators'],
+  [0xff00, 'Unassigned class'],
+]);
 
-const VENDORS: Readonly<Record<number, string>> = {
-  0x1af4: 'Red Hat, Inc. (virtio)',
-  0x1b36: 'Red Hat, Inc. (platform)',
-  0x8086: 'Intel Corporation',
-};
+const VENDORS: ReadonlyMap<number, string> = new Map([
+  [0x1af4, 'Red Hat, Inc. (virtio)'],
+  [0x1b36, 'Red Hat, Inc. (platform)'],
+  [0x8086, 'Intel Corporation'],
+]);
 
-const DEVICES: Readonly<Record<number, string>> = {
-  0x1af41000: 'Virtio network device (transitional)',
-  0x1af41041: 'Virtio network device',
-  0x1b360008: 'PCIe Host bridge',
-  0x1b36000c: 'PCIe Root port',
-  0x8086100e: '82540EM Gigabit Ethernet Controller',
-  0x808610c9: '82576 Gigabit Network Connection',
-  0x808610ca: '82576 Virtual Function',
-};
+/** By vendor in the upper half. */
+const DEVICES: ReadonlyMap<number, string> = new Map([
+  [0x1af41000, 'Virtio network device (transitional)'],
+  [0x1af41041, 'Virtio network device'],
+  [0x1b360008, 'PCIe Host bridge'],
+  [0x1b36000c, 'PCIe Root port'],
+  [0x8086100e, '82540EM Gigabit Ethernet Controller'],
+  [0x808610c9, '82576 Gigabit Network Connection'],
+  [0x808610ca, '82576 Virtual Function'],
+]);
 
 export function className(code: number): string {
-  return CLASSES[code] ?? `Class ${hex(code, 4)}`;
+  return CLASSES.get(code) ?? `Class ${hex(code, 4)}`;
 }
 
 export function deviceName(vendor: number, device: number): string {
-  const maker = VENDORS[vendor] ?? `Vendor ${hex(vendor, 4)}`;
-  const name = DEVICES[vendor * 0x10000 + device] ?? `Device ${hex(device, 4)}`;
+  const maker = VENDORS.get(vendor) ?? `Vendor ${hex(vendor, 4)}`;
+  const name = DEVICES.get(vendor * 0x10000 + device) ?? `Device ${hex(device, 4)}`;
   return `${maker} ${name}`;
 }
