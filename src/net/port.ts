@@ -37,7 +37,7 @@ export class FrameBatch {
   /** RSS hash and its VIRTIO_NET_HASH_REPORT_* type; 0: not computed. */
   readonly hash: Uint32Array;
   readonly hashReport: Uint8Array;
-  /** What the source needs to complete the frame (a ring token). */
+  /** What the source needs to complete the frame (a ring token); the same when a frame that was given back is collected again. */
   readonly token: Int32Array;
   /** ACCEPTS_* bits a receiver must have to take the frame as it is; FRAME_MALFORMED when its offload request makes no sense. Set by the segment. */
   readonly needs: Uint16Array;
