@@ -15,7 +15,7 @@ export interface BarOptions {
   /** Reads have no side effects, writes may merge: lets it live in a bridge's prefetchable window. */
   readonly prefetchable?: boolean;
   readonly region: Region;
-  /** Decoded size, a power of two; by default the region's size rounded up (at least 16 bytes of memory, 4 of I/O). The rest reads 0. */
+  /** Decoded size, a power of two; by default the region's size rounded up (at least 16 bytes of memory, 4 of I/O). The rest reads all ones. */
   readonly size?: number;
 }
 

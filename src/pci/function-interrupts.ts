@@ -7,6 +7,7 @@ import type { InterruptPort, MsiMessage } from './ports.ts';
 /** What a pin needs to know of its function. */
 export interface PinHost {
   readonly intxAllowed: boolean;
+  readonly mayMaster: boolean;
   /** Interrupt Status in the Status register. */
   setInterruptStatus(pending: boolean): void;
   /** The level at the pin changed. */
@@ -48,7 +49,7 @@ export class FunctionInterrupts implements InterruptPort {
   }
 
   message(vector: number): MsiMessage | null {
-    return this.#active?.message(vector) ?? null;
+    return this.#host.mayMaster ? (this.#active?.message(vector) ?? null) : null;
   }
 
   setLine(asserted: boolean): void {

@@ -67,7 +67,7 @@ export interface PciFunctionOptions {
 /** The fabric as an attached function uses it. */
 export interface FabricSide {
   act(fn: PciFunction, effects: number): void;
-  sendMessage(message: MsiMessage, requester: number): void;
+  sendMessage(fn: PciFunction, message: MsiMessage): void;
   drivePin(fn: PciFunction, asserted: boolean): void;
 }
 
@@ -105,6 +105,7 @@ export class PciFunction implements FunctionHost {
   /** Set by the fabric: may send requests now. Use `mayMaster`. */
   mastering = false;
   #physical: PciFunction | undefined;
+  #virtualIndex = 0;
   #attachment: Attachment | undefined;
   #services: FunctionServices | undefined;
   readonly #options: PciFunctionOptions;
@@ -143,7 +144,10 @@ export class PciFunction implements FunctionHost {
     if (this.capabilities.some((c) => c.extended !== true)) this.config.bytes[6] = (this.config.bytes[6] as number) | STATUS_CAPABILITIES;
     this.config.captureInitial();
     this.virtualFunctions = this.capabilities.find((c) => c.virtualFunctions !== undefined)?.virtualFunctions;
-    for (const vf of this.virtualFunctions?.functions ?? []) vf.#physical = this;
+    this.virtualFunctions?.functions.forEach((vf, index) => {
+      vf.#physical = this;
+      vf.#virtualIndex = index;
+    });
     this.interrupts = this.#makeInterrupts();
   }
 
@@ -183,6 +187,9 @@ export class PciFunction implements FunctionHost {
       {
         get intxAllowed() {
           return fn.#attachment !== undefined && fn.config.get8(0x3d) !== 0 && (fn.command & COMMAND_INTX_DISABLE) === 0 && fn.powered;
+        },
+        get mayMaster() {
+          return fn.mastering;
         },
         setInterruptStatus(pending) {
           fn.config.bytes[6] = ((fn.config.bytes[6] as number) & ~STATUS_INTERRUPT) | (pending ? STATUS_INTERRUPT : 0);
@@ -228,8 +235,8 @@ export class PciFunction implements FunctionHost {
   get routingId(): number {
     const physical = this.#physical;
     if (physical?.virtualFunctions !== undefined) {
-      const { functions, firstOffset, stride } = physical.virtualFunctions;
-      return (physical.routingId + firstOffset + stride * functions.indexOf(this)) & 0xffff;
+      const { firstOffset, stride } = physical.virtualFunctions;
+      return (physical.routingId + firstOffset + stride * this.#virtualIndex) & 0xffff;
     }
     return this.#attachment ? (this.#attachment.bus.number << 8) | this.#attachment.devfn : 0;
   }
@@ -293,9 +300,9 @@ export class PciFunction implements FunctionHost {
     return this.mastering;
   }
 
-  /** A bridge: requests reach its secondary side at all (link up, slot powered, not in secondary reset). */
+  /** A bridge: requests reach its secondary side at all (D0, link up, slot powered, not in secondary reset). */
   get forwards(): boolean {
-    if (this.bridge?.inReset) return false;
+    if (this.bridge?.inReset || !this.powered) return false;
     for (const capability of this.capabilities) if (capability.linkUp === false) return false;
     return true;
   }
@@ -371,7 +378,7 @@ export class PciFunction implements FunctionHost {
 
   sendMessage(message: MsiMessage): boolean {
     if (!this.mastering || this.#attachment === undefined) return false;
-    this.#attachment.fabric.sendMessage(message, this.requesterId);
+    this.#attachment.fabric.sendMessage(this, message);
     return true;
   }
 
@@ -387,9 +394,21 @@ export class PciFunction implements FunctionHost {
 
   /** Resets this function alone (and the VFs of a PF). Called by the fabric, which then derives everything anew; others report EFFECT_FUNCTION_RESET. */
   reset(kind: ResetKind): void {
+    this.#reset(kind, () => this.config.reset(kind));
+  }
+
+  /** A conventional reset that sticky bits do not survive either. */
+  powerOn(): void {
+    for (const vf of this.virtualFunctions?.functions ?? []) vf.config.powerOn();
+    this.#reset('conventional', () => this.config.powerOn());
+  }
+
+  #reset(kind: ResetKind, resetConfig: () => void): void {
+    // First, so that no thread still moves data for a device that believes itself reset.
+    this.setMastering(false);
     for (const vf of this.virtualFunctions?.functions ?? []) vf.reset(kind);
     this.interrupts.clear();
-    this.config.reset(kind);
+    resetConfig();
     for (const capability of this.capabilities) capability.reset?.(kind);
     this.#options.onReset?.(kind);
   }
@@ -402,6 +421,7 @@ export class PciFunction implements FunctionHost {
     this.mastering = granted;
     this.#options.onMastering?.(granted);
     if (granted) this.interrupts.masteringRestored();
+    this.interrupts.onRouteChange?.();
   }
 }
 

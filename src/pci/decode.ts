@@ -1,0 +1,206 @@
+// What addresses mean: claims are collected from the tree in the order requests meet it and flattened into a sorted table of disjoint ranges, which an access
+// searches. Where two claims overlap the first one has the address: lower bus position before higher, a function's BARs in order, a bridge's windows (and all behind
+// them) at the bridge's own place. That is one of the answers real fabrics give, always the same one here, and it is logged as the guest's error.
+
+import type { Region } from '#core/region';
+import type { Bar } from './bars.ts';
+import type { Span } from './bridge-registers.ts';
+import type { Bus } from './bus.ts';
+import type { PciFunction } from './function.ts';
+
+export type AddressSpace = 'memory' | 'io';
+
+/** A range that decodes now. */
+export interface Decoded {
+  readonly space: AddressSpace;
+  readonly base: number;
+  readonly size: number;
+  readonly bdf: number;
+  /** BAR number; 6 is the expansion ROM. */
+  readonly bar: number;
+}
+
+/** A function's claim, or (no region) a bridge's window, where requests go down even if nothing there answers. */
+interface Claim {
+  readonly start: number;
+  readonly end: number;
+  /** Address of the region's offset 0. */
+  readonly base: number;
+  readonly fn: PciFunction | null;
+  readonly bar: number;
+  readonly region: Region | null;
+}
+
+/** A host bridge's own range, ahead of all functions. */
+export interface HostRange {
+  readonly base: number;
+  readonly region: Region;
+}
+
+export class AddressMap {
+  readonly space: AddressSpace;
+  #starts = new Float64Array(0);
+  #ends = new Float64Array(0);
+  #bases = new Float64Array(0);
+  #claims: Claim[] = [];
+  #regions: Region[] = [];
+  #last = 0;
+  #overlaps = new Set<string>();
+
+  constructor(space: AddressSpace) {
+    this.space = space;
+  }
+
+  /** The index of the range that holds `address`, or -1. */
+  find(address: number): number {
+    const last = this.#last;
+    if (address >= (this.#starts[last] as number) && address < (this.#ends[last] as number)) return last;
+    let low = 0;
+    let high = this.#starts.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >>> 1;
+      if (address < (this.#starts[middle] as number)) high = middle - 1;
+      else if (address >= (this.#ends[middle] as number)) low = middle + 1;
+      else if (address >= 0) {
+        this.#last = middle;
+        return middle;
+      } else return -1;
+    }
+    return -1;
+  }
+
+  region(index: number): Region {
+    return this.#regions[index] as Region;
+  }
+
+  /** Offset of `address` in its region. */
+  offset(index: number, address: number): number {
+    return address - (this.#bases[index] as number);
+  }
+
+  /** The function and BAR of a range; undefined for the host's own. */
+  owner(index: number): { fn: PciFunction; bar: number } | undefined {
+    const claim = this.#claims[index] as Claim;
+    return claim.fn ? { fn: claim.fn, bar: claim.bar } : undefined;
+  }
+
+  /** What functions decode, by address. A BAR cut by a window or by an overlap appears as the pieces that are left. */
+  decoded(): Decoded[] {
+    const list: Decoded[] = [];
+    this.#claims.forEach((claim, i) => {
+      const base = this.#starts[i] as number;
+      if (claim.fn) list.push({ space: this.space, base, size: (this.#ends[i] as number) - base, bdf: claim.fn.routingId, bar: claim.bar });
+    });
+    return list;
+  }
+
+  /** Builds the table anew. `reportOverlap` gets each overlap once as long as it lasts. */
+  rebuild(root: Bus, host: readonly HostRange[], zeroDecodes: boolean, reportOverlap: (message: string) => void): void {
+    const claims: Claim[] = host.map(({ base, region }) => ({ start: base, end: base + region.size, base, fn: null, bar: 0, region }));
+    claimBus(claims, root, this.space, [{ start: 0, end: Number.MAX_SAFE_INTEGER }], zeroDecodes);
+    const overlaps = new Set<string>();
+    const ranges = flatten(claims, (claim) => {
+      if (claim.fn === null) return;
+      const message = `${claim.fn.name} BAR ${claim.bar} at 0x${claim.start.toString(16)} is hidden by what decodes there first`;
+      if (!this.#overlaps.has(message)) reportOverlap(message);
+      overlaps.add(message);
+    }).filter((range) => range.claim.region !== null);
+    this.#overlaps = overlaps;
+    this.#starts = Float64Array.from(ranges, (range) => range.start);
+    this.#ends = Float64Array.from(ranges, (range) => range.end);
+    this.#bases = Float64Array.from(ranges, (range) => range.claim.base);
+    this.#claims = ranges.map((range) => range.claim);
+    this.#regions = ranges.map((range) => range.claim.region as Region);
+    this.#last = 0;
+  }
+}
+
+function claimBus(claims: Claim[], bus: Bus, space: AddressSpace, within: readonly Span[], zeroDecodes: boolean): void {
+  for (const fn of bus.functions) {
+    const enabled = space === 'memory' ? fn.decodesMemory : fn.decodesIo;
+    if (enabled) claimBars(claims, fn, space, within, zeroDecodes);
+    if (space === 'memory') claimVirtual(claims, fn, within);
+    if (enabled && fn.bridge && fn.forwards) {
+      const windows = intersect(space === 'memory' ? fn.bridge.memoryWindows() : fn.bridge.ioWindows(), within);
+      claimBus(claims, fn.secondaryBus as Bus, space, windows, zeroDecodes);
+      for (const { start, end } of windows) claims.push({ start, end, base: start, fn: null, bar: 0, region: null });
+    }
+  }
+}
+
+function claimBars(claims: Claim[], fn: PciFunction, space: AddressSpace, within: readonly Span[], zeroDecodes: boolean): void {
+  for (const bar of fn.bars.list) if ((bar.kind === 'io') === (space === 'io')) claimBar(claims, fn, bar, fn.bars.address(bar, zeroDecodes), within);
+  const rom = fn.bars.rom;
+  if (rom && space === 'memory') claimBar(claims, fn, rom, fn.bars.address(rom, zeroDecodes), within);
+}
+
+/** SR-IOV 1.1 3.4.1.3: VF MSE gates the VF BARs, each VF's at its multiple of the aperture. */
+function claimVirtual(claims: Claim[], fn: PciFunction, within: readonly Span[]): void {
+  const virtual = fn.virtualFunctions;
+  if (virtual === undefined || !virtual.memoryEnabled || !fn.powered) return;
+  for (const { index, base, stride } of virtual.bars) {
+    if (base <= 0) continue;
+    for (let i = 0; i < virtual.enabled; i++) {
+      const vf = virtual.functions[i];
+      const bar = vf?.powered ? vf.bars.list.find((b) => b.index === index) : undefined;
+      if (vf && bar) claimBar(claims, vf, bar, base + i * stride, within);
+    }
+  }
+}
+
+function claimBar(claims: Claim[], fn: PciFunction, bar: Bar, base: number, within: readonly Span[]): void {
+  if (base < 0) return;
+  for (const { start, end } of intersect([{ start: base, end: base + bar.size }], within))
+    claims.push({ start, end, base, fn, bar: bar.index, region: bar.region });
+}
+
+/** Every part of `spans` that lies in one of `within`; the parts keep the order of `spans`. */
+export function intersect(spans: readonly Span[], within: readonly Span[]): Span[] {
+  const parts: Span[] = [];
+  for (const span of spans)
+    for (const outer of within) {
+      const start = Math.max(span.start, outer.start);
+      const end = Math.min(span.end, outer.end);
+      if (start < end) parts.push({ start, end });
+    }
+  return parts;
+}
+
+interface Range {
+  readonly start: number;
+  readonly end: number;
+  readonly claim: Claim;
+}
+
+/** Disjoint ranges in address order; the earlier claim has what two want. `hidden` is told of claims that lost some of theirs to another function. */
+function flatten(claims: readonly Claim[], hidden: (claim: Claim) => void): Range[] {
+  const ranges: Range[] = [];
+  for (const claim of claims) {
+    let at = firstEndingAfter(ranges, claim.start);
+    let cursor = claim.start;
+    let lost = false;
+    while (cursor < claim.end) {
+      const next = ranges[at];
+      const end = next && next.start < claim.end ? next.start : claim.end;
+      if (cursor < end) ranges.splice(at++, 0, { start: cursor, end, claim });
+      if (end === claim.end) break;
+      // Two windows of one bridge may both hold a BAR: the same claim twice is no overlap.
+      lost ||= (next as Range).claim.fn !== claim.fn || (next as Range).claim.bar !== claim.bar;
+      cursor = (next as Range).end;
+      at++;
+    }
+    if (lost) hidden(claim);
+  }
+  return ranges;
+}
+
+function firstEndingAfter(ranges: readonly Range[], address: number): number {
+  let low = 0;
+  let high = ranges.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((ranges[middle] as Range).end > address) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}

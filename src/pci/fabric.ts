@@ -1,0 +1,415 @@
+// The PCI Express fabric of one machine: a root complex, the tree of functions below it, and every access to them. Accesses by address (memory, I/O), by
+// bus, device and function number (configuration), and by BAR (for hosts that decode themselves). Nothing a guest does throws: what nobody answers
+// reads as all ones and is dropped when written. Memory below a BAR is the embedder's to route first: RAM never reaches the fabric.
+
+import type { Clock } from '#core/clock';
+import { DmaSpace, dirtyBitmapBytes } from '#core/dma-space';
+import type { GuestMemory } from '#core/guest-memory';
+import { Log } from '#core/log';
+import { type AccessSize, allOnes, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
+import type { Envelope, Saved } from '#core/saved';
+import { ROM_BAR } from './bars.ts';
+import { Bus } from './bus.ts';
+import {
+  EFFECT_DECODE,
+  EFFECT_FUNCTION_RESET,
+  EFFECT_INTERRUPTS,
+  EFFECT_MASTERING,
+  EFFECT_NONE,
+  EFFECT_ROUTING,
+  EFFECT_SECONDARY_RESET,
+  EFFECT_SOFT_RESET,
+} from './capability.ts';
+import { CONFIG_ADDRESS_PORT, ConfigPorts, type ConfigTarget, EcamWindow } from './config-windows.ts';
+import { AddressMap, type AddressSpace, type Decoded, type HostRange } from './decode.ts';
+import { below, subtree, updateMastering, updateRequesters } from './derive.ts';
+import { restoreFabric, saveFabric } from './fabric-state.ts';
+import type { FabricSide, PciFunction } from './function.ts';
+import { IntxWires } from './intx-wires.ts';
+import { checkPlacement } from './placement.ts';
+import type { IntxSink, MsiMessage, MsiSink } from './ports.ts';
+import { Routing } from './routing.ts';
+
+export interface FabricOptions {
+  readonly memory: GuestMemory;
+  readonly clock: Clock;
+  readonly log?: Log;
+  /** Where message interrupts go. Called inside the access or the device's call that raised them; must not call back into the fabric. */
+  readonly msi: MsiSink;
+  /** Where INTA..INTD of the root go: levels. Same rule; a lowered line must be visible to the guest at once. */
+  readonly intx: IntxSink;
+  /** The memory-mapped configuration window: its address, its first bus (default 0) and how many buses (1..256, default 256). Without it the buses are 0..255. */
+  readonly ecam?: { readonly base: number; readonly firstBus?: number; readonly buses?: number };
+  /** Answer at I/O ports CF8..CFF (default true). */
+  readonly configPorts?: boolean;
+  /** Message writes to this range are interrupts (default 1 MiB at FEE00000); a message programmed to another address is a write to memory there. */
+  readonly msiWindow?: { readonly base: number; readonly size: number };
+  /** Decode BARs at address 0 too (default false: 0 is "unassigned", as every firmware takes it). */
+  readonly zeroDecodes?: boolean;
+  /** Dirty-page bitmap shared by every function's DmaSpace (see dirtyBitmapBytes). */
+  readonly dirty?: SharedArrayBuffer;
+  /** Called with a function's DmaSpace when it gets its first or another requester id: where an IOMMU picks the domain. */
+  readonly onRequester?: (dma: DmaSpace, fn: PciFunction) => void;
+}
+
+const RESETS = EFFECT_FUNCTION_RESET | EFFECT_SOFT_RESET | EFFECT_SECONDARY_RESET;
+const EVERYTHING = EFFECT_DECODE | EFFECT_INTERRUPTS | EFFECT_MASTERING | EFFECT_ROUTING;
+
+export class Fabric implements ConfigTarget, Saved<Envelope> {
+  /** The root complex's own bus: root ports, integrated endpoints, conventional devices of the chipset. */
+  readonly root: Bus;
+  /** CONFIG_ADDRESS, when the ports are there. */
+  readonly configPorts: ConfigPorts | undefined;
+  readonly log: Log;
+  readonly #options: FabricOptions;
+  readonly #dirty: SharedArrayBuffer;
+  readonly #routing: Routing;
+  readonly #wires: IntxWires;
+  readonly #memory = new AddressMap('memory');
+  readonly #io = new AddressMap('io');
+  readonly #hostMemory: HostRange[] = [];
+  readonly #hostIo: HostRange[] = [];
+  readonly #msiBase: number;
+  readonly #msiEnd: number;
+  readonly #side: FabricSide;
+  #stale = true;
+  #generation = 0;
+  #listeners: (() => void)[] = [];
+
+  /** @throws RangeError on an ECAM window that cannot be. */
+  constructor(options: FabricOptions) {
+    this.#options = options;
+    this.log = options.log ?? new Log('pci');
+    this.#dirty = options.dirty ?? new SharedArrayBuffer(dirtyBitmapBytes(options.memory));
+    const firstBus = options.ecam?.firstBus ?? 0;
+    const buses = options.ecam?.buses ?? 256 - firstBus;
+    if (!(Number.isInteger(firstBus) && firstBus >= 0 && Number.isInteger(buses) && buses >= 1 && firstBus + buses <= 256))
+      throw new RangeError(`ECAM of ${buses} buses from bus ${firstBus}: bus numbers are 0..255`);
+    this.root = new Bus('root', undefined, firstBus);
+    this.#routing = new Routing(this.root, firstBus + buses - 1);
+    if (options.ecam) {
+      if (!(Number.isSafeInteger(options.ecam.base) && options.ecam.base >= 0 && options.ecam.base % 2 ** 20 === 0))
+        throw new RangeError(`ECAM at ${options.ecam.base}: the base is a multiple of 1 MiB`);
+      this.#hostMemory.push({ base: options.ecam.base, region: new EcamWindow(this, firstBus, buses) });
+    }
+    this.configPorts = (options.configPorts ?? true) ? new ConfigPorts(this) : undefined;
+    if (this.configPorts) this.#hostIo.push({ base: CONFIG_ADDRESS_PORT, region: this.configPorts });
+    this.#msiBase = options.msiWindow?.base ?? 0xfee0_0000;
+    this.#msiEnd = this.#msiBase + (options.msiWindow?.size ?? 2 ** 20);
+    this.#wires = new IntxWires(options.intx);
+    this.#side = {
+      act: (fn, effects) => this.#act(fn, effects),
+      sendMessage: (fn, message) => this.#sendMessage(fn, message),
+      drivePin: (fn, asserted) => this.#wires.drive(fn, asserted),
+    };
+  }
+
+  // ---- building and hot plug ----
+
+  /**
+   * Attaches a device: one function, or several by function number (on a link up to 256, for ARI), to the root bus or below a bridge that is attached itself. At run
+   * time this is a hot plug: the port's slot is told. @throws TypeError or RangeError when it cannot be there; nothing has changed then.
+   */
+  attach(under: Bus | PciFunction, device: PciFunction | readonly (PciFunction | undefined)[], deviceNumber = 0): void {
+    const bus = under instanceof Bus ? under : under.secondaryBus;
+    if (bus === undefined) throw new TypeError('only a bridge has something below it');
+    if (bus !== this.root && bus.bridge?.attachment?.fabric !== this.#side) throw new TypeError(`attach ${bus.bridge?.name ?? 'the bus'} to this fabric first`);
+    const functions: readonly (PciFunction | undefined)[] = Array.isArray(device) ? device : [device as PciFunction];
+    checkPlacement(bus, functions, deviceNumber);
+    const several = functions.filter((fn) => fn !== undefined).length > 1;
+    for (const [number, fn] of functions.entries()) {
+      if (fn === undefined) continue;
+      fn.multiFunction = several;
+      this.#place(fn, bus, (deviceNumber << 3) + number);
+      const after = bus.functions.findIndex((other) => other.devfn > fn.devfn);
+      bus.functions.splice(after < 0 ? bus.functions.length : after, 0, fn);
+    }
+    this.#treeChanged(bus);
+    if (bus.bridge) for (const capability of bus.bridge.capabilities) capability.presenceChanged?.(true);
+  }
+
+  /** Takes the whole device that `fn` belongs to away, and all below it: a surprise removal. The functions can be attached again, as after power-on. */
+  detach(fn: PciFunction): void {
+    const bus = fn.bus;
+    if (bus === undefined || fn.attachment?.fabric !== this.#side) throw new TypeError(`${fn.name} is not attached to this fabric`);
+    const leaving = fn.virtual ? [] : bus.functions.filter((other) => bus.kind === 'link' || other.devfn >>> 3 === fn.devfn >>> 3);
+    if (leaving.length === 0) throw new TypeError(`${fn.name} is a virtual function: detach its PF`);
+    for (const gone of leaving) this.#remove(gone);
+    this.#treeChanged(bus);
+    if (bus.bridge && bus.functions.length === 0) for (const capability of bus.bridge.capabilities) capability.presenceChanged?.(false);
+  }
+
+  #place(fn: PciFunction, bus: Bus, devfn: number): void {
+    for (const each of [fn, ...(fn.virtualFunctions?.functions ?? [])]) {
+      const dma = DmaSpace.create(this.#options.memory, { dirty: this.#dirty, busMaster: false });
+      const log = this.log.child(`${each.name} ${(devfn >>> 3).toString(16).padStart(2, '0')}.${devfn & 7}`);
+      each.place({ fabric: this.#side, bus, devfn, services: { dma, clock: this.#options.clock, log } });
+      dma.requester = each.requesterId;
+      this.#options.onRequester?.(dma, each);
+    }
+  }
+
+  #remove(fn: PciFunction): void {
+    if (fn.secondaryBus) for (const child of [...fn.secondaryBus.functions]) this.#remove(child);
+    fn.setMastering(false);
+    fn.powerOn();
+    for (const vf of fn.virtualFunctions?.functions ?? []) {
+      vf.setMastering(false);
+      vf.place(undefined);
+    }
+    const bus = fn.bus as Bus;
+    bus.functions.splice(bus.functions.indexOf(fn), 1);
+    fn.place(undefined);
+  }
+
+  #treeChanged(bus: Bus): void {
+    if (bus.bridge) this.#act(bus.bridge, EVERYTHING);
+    else for (const fn of [...bus.functions]) this.#act(fn, EVERYTHING);
+    this.#routing.invalidate();
+    this.#decodeChanged();
+  }
+
+  /** Every attached function, VFs included (enabled or not), depth first. */
+  functions(): PciFunction[] {
+    return [...below(this.root)];
+  }
+
+  /** The function that answers to `bdf` now. */
+  functionAt(bdf: number): PciFunction | undefined {
+    return this.#routing.find(bdf & 0xffff) ?? undefined;
+  }
+
+  // ---- configuration ----
+
+  /** @param bdf 16 bits. @param offset 0..4095. */
+  configRead(bdf: number, offset: number, size: AccessSize): number {
+    const fn = this.#routing.find(bdf);
+    if (fn === null || (size !== 4 && size !== 2 && size !== 1)) return allOnes(size);
+    return fn.configRead(offset, size);
+  }
+
+  configWrite(bdf: number, offset: number, size: AccessSize, value: number): void {
+    const fn = this.#routing.find(bdf);
+    if (fn === null || (size !== 4 && size !== 2 && size !== 1)) return;
+    const effects = fn.configWrite(offset, size, value);
+    if (effects !== EFFECT_NONE) this.#act(fn, effects);
+  }
+
+  // ---- memory and I/O by address ----
+
+  /** 8 bytes are two accesses of 4, low half first; the value is then exact below 2^53. */
+  mmioRead(address: number, size: AccessSize | 8): number {
+    return this.#read(this.#memory, address, size);
+  }
+
+  mmioWrite(address: number, size: AccessSize | 8, value: number): void {
+    this.#write(this.#memory, address, size, value);
+  }
+
+  ioRead(port: number, size: AccessSize): number {
+    return this.#read(this.#io, port, size);
+  }
+
+  ioWrite(port: number, size: AccessSize, value: number): void {
+    this.#write(this.#io, port, size, value);
+  }
+
+  #read(map: AddressMap, address: number, size: AccessSize | 8): number {
+    if (this.#stale) this.#rebuild();
+    if (size === 8) return this.#read(map, address, 4) + this.#read(map, address + 4, 4) * 2 ** 32;
+    if ((address & (size - 1)) !== 0 || (size !== 4 && size !== 2 && size !== 1)) return this.#readSplit(map, address, size);
+    const at = map.find(address);
+    if (at < 0) return allOnes(size);
+    const region = map.region(at);
+    const offset = map.offset(at, address);
+    return offset + size <= region.size ? region.read(offset, size) : readRegion(region, offset, size);
+  }
+
+  #readSplit(map: AddressMap, address: number, size: AccessSize): number {
+    if ((size !== 4 && size !== 2) || !Number.isInteger(address)) return allOnes(size);
+    const half = size === 4 ? 2 : 1;
+    return this.#read(map, address, half) + this.#read(map, address + half, half) * 2 ** (8 * half);
+  }
+
+  #write(map: AddressMap, address: number, size: AccessSize | 8, value: number): void {
+    if (this.#stale) this.#rebuild();
+    if (size === 8) {
+      this.#write(map, address, 4, value % 2 ** 32);
+      this.#write(map, address + 4, 4, Math.floor(value / 2 ** 32));
+      return;
+    }
+    if ((address & (size - 1)) !== 0 || (size !== 4 && size !== 2 && size !== 1)) {
+      this.#writeSplit(map, address, size, value);
+      return;
+    }
+    const at = map.find(address);
+    if (at < 0) return;
+    const region = map.region(at);
+    const offset = map.offset(at, address);
+    const unsigned = size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff);
+    if (offset + size <= region.size) region.write(offset, size, unsigned);
+    else writeRegion(region, offset, size, unsigned);
+  }
+
+  #writeSplit(map: AddressMap, address: number, size: AccessSize, value: number): void {
+    if ((size !== 4 && size !== 2) || !Number.isInteger(address)) return;
+    const half = size === 4 ? 2 : 1;
+    this.#write(map, address, half, value);
+    this.#write(map, address + half, half, value >>> (8 * half));
+  }
+
+  /** The doorbell a guest thread may ring in place of this write, if its region names one. */
+  doorbell(address: number, size: AccessSize, value: number): FastDoorbell | undefined {
+    if (this.#stale) this.#rebuild();
+    const at = this.#memory.find(address);
+    return at < 0 ? undefined : this.#memory.region(at).doorbell?.(this.#memory.offset(at, address), size, value);
+  }
+
+  // ---- for hosts that decode themselves ----
+
+  /** What decodes now, in address order: memory, then I/O. Windows, enables, D-states, VF MSE and overlaps have been applied. */
+  decoded(): Decoded[] {
+    if (this.#stale) this.#rebuild();
+    return [...this.#memory.decoded(), ...this.#io.decoded()];
+  }
+
+  /** Who answers at an address, for hosts that hand over one big window. */
+  lookup(space: AddressSpace, address: number): { readonly bdf: number; readonly bar: number; readonly offset: number } | undefined {
+    if (this.#stale) this.#rebuild();
+    const map = space === 'memory' ? this.#memory : this.#io;
+    const at = map.find(address);
+    const owner = at < 0 ? undefined : map.owner(at);
+    return owner && { bdf: owner.fn.routingId, bar: owner.bar, offset: map.offset(at, address) };
+  }
+
+  /** Moves whenever what an address means may have changed. */
+  get decodeGeneration(): number {
+    return this.#generation;
+  }
+
+  /** Calls `listener` after each such change, inside the access that caused it. Returns a function that stops it. */
+  onDecodeChange(listener: () => void): () => void {
+    this.#listeners = [...this.#listeners, listener];
+    return () => {
+      this.#listeners = this.#listeners.filter((l) => l !== listener);
+    };
+  }
+
+  /** An access to `offset` of a BAR that decodes; all ones otherwise. */
+  barRead(bdf: number, bar: number, offset: number, size: AccessSize | 8): number {
+    if (size === 8) return this.barRead(bdf, bar, offset, 4) + this.barRead(bdf, bar, offset + 4, 4) * 2 ** 32;
+    const region = this.#barRegion(bdf, bar);
+    if (region === undefined || !(Number.isInteger(offset) && offset >= 0) || (size !== 4 && size !== 2 && size !== 1)) return allOnes(size);
+    return readRegion(region, offset, size);
+  }
+
+  barWrite(bdf: number, bar: number, offset: number, size: AccessSize | 8, value: number): void {
+    if (size === 8) {
+      this.barWrite(bdf, bar, offset, 4, value % 2 ** 32);
+      this.barWrite(bdf, bar, offset + 4, 4, Math.floor(value / 2 ** 32));
+      return;
+    }
+    const region = this.#barRegion(bdf, bar);
+    if (region === undefined || !(Number.isInteger(offset) && offset >= 0) || (size !== 4 && size !== 2 && size !== 1)) return;
+    writeRegion(region, offset, size, size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff));
+  }
+
+  #barRegion(bdf: number, index: number): Region | undefined {
+    const fn = this.#routing.find(bdf & 0xffff);
+    if (fn === null) return undefined;
+    const bar = index === ROM_BAR ? fn.bars.rom : fn.bars.list.find((b) => b.index === index);
+    if (bar === undefined) return undefined;
+    const physical = fn.physical;
+    const enabled = physical ? physical.virtualFunctions?.memoryEnabled === true && fn.powered : bar.kind === 'io' ? fn.decodesIo : fn.decodesMemory;
+    return enabled ? bar.region : undefined;
+  }
+
+  #rebuild(): void {
+    this.#stale = false;
+    const zeroDecodes = this.#options.zeroDecodes ?? false;
+    const overlap = (message: string): void => this.log.guestError(message);
+    this.#memory.rebuild(this.root, this.#hostMemory, zeroDecodes, overlap);
+    this.#io.rebuild(this.root, this.#hostIo, zeroDecodes, overlap);
+  }
+
+  #decodeChanged(): void {
+    this.#stale = true;
+    this.#generation++;
+    for (const listener of this.#listeners) listener();
+  }
+
+  // ---- resets ----
+
+  /** Power-on or platform reset: every function, sticky bits too. */
+  reset(): void {
+    if (this.configPorts) this.configPorts.address = 0;
+    for (const fn of this.root.functions) this.#powerOn(fn);
+    for (const fn of this.root.functions) this.#act(fn, EVERYTHING);
+  }
+
+  #powerOn(fn: PciFunction): void {
+    for (const child of fn.secondaryBus?.functions ?? []) this.#powerOn(child);
+    fn.powerOn();
+  }
+
+  /** Resets one function as an FLR does. */
+  resetFunction(fn: PciFunction): void {
+    this.#act(fn, EFFECT_FUNCTION_RESET);
+  }
+
+  /** Hot reset of everything below a bridge. */
+  resetBelow(bridge: PciFunction): void {
+    this.#act(bridge, EFFECT_SECONDARY_RESET);
+  }
+
+  // ---- effects ----
+
+  #act(fn: PciFunction, reported: number): void {
+    if (fn.attachment?.fabric !== this.#side) return;
+    let effects = reported;
+    if ((effects & RESETS) !== 0) {
+      if ((effects & EFFECT_SECONDARY_RESET) !== 0 && fn.secondaryBus) this.#resetBus(fn.secondaryBus);
+      if ((effects & EFFECT_FUNCTION_RESET) !== 0) fn.reset('function');
+      else if ((effects & EFFECT_SOFT_RESET) !== 0) fn.reset('d3hot');
+      effects |= EVERYTHING;
+    }
+    // A bridge outside D0 passes no type 1 request (PCIe 4.0 5.3.1.4), so its power state is a matter of routing as well.
+    if (fn.bridge) this.#routing.invalidate();
+    if ((effects & EFFECT_ROUTING) !== 0) {
+      this.#routing.invalidate();
+      updateRequesters(fn, (moved) => this.#options.onRequester?.((moved.services as { dma: DmaSpace }).dma, moved));
+    }
+    if ((effects & (EFFECT_MASTERING | EFFECT_ROUTING)) !== 0) updateMastering(fn);
+    fn.interrupts.updatePin();
+    if ((effects & EFFECT_INTERRUPTS) !== 0) fn.interrupts.onRouteChange?.();
+    if ((effects & (EFFECT_DECODE | EFFECT_ROUTING)) !== 0) this.#decodeChanged();
+  }
+
+  #resetBus(bus: Bus): void {
+    for (const fn of bus.functions) {
+      if (fn.secondaryBus) this.#resetBus(fn.secondaryBus);
+      fn.reset('conventional');
+    }
+  }
+
+  #sendMessage(fn: PciFunction, message: MsiMessage): void {
+    const address = message.addressHigh * 2 ** 32 + message.addressLow;
+    if (address >= this.#msiBase && address < this.#msiEnd) this.#options.msi.message(message, fn.requesterId);
+    // A message is a memory write; software may well aim it at memory and poll there (PCIe 4.0 6.1.4).
+    else fn.services?.dma.store32(address, message.data);
+  }
+
+  // ---- saved state ----
+
+  save(): Envelope {
+    return saveFabric(this);
+  }
+
+  /** @throws RestoreError when the tree is not the one that was saved. */
+  restore(envelope: Envelope): void {
+    restoreFabric(this, envelope);
+    this.#routing.invalidate();
+    for (const fn of this.root.functions) this.#act(fn, EVERYTHING);
+    for (const fn of this.root.functions) for (const each of subtree(fn)) each.interrupts.updatePin();
+  }
+}
