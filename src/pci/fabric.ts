@@ -3,7 +3,7 @@
 // reads as all ones and is dropped when written. Memory below a BAR is the embedder's to route first: RAM never reaches the fabric.
 
 import type { Clock } from '#core/clock';
-import { DmaSpace, dirtyBitmapBytes } from '#core/dma-space';
+import { DmaSpace } from '#core/dma-space';
 import type { GuestMemory } from '#core/guest-memory';
 import { Log } from '#core/log';
 import { type AccessSize, allOnes, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
@@ -46,8 +46,6 @@ export interface FabricOptions {
   readonly msiWindow?: { readonly base: number; readonly size: number };
   /** Decode BARs at address 0 too (default false: 0 is "unassigned", as every firmware takes it). */
   readonly zeroDecodes?: boolean;
-  /** Dirty-page bitmap shared by every function's DmaSpace (see dirtyBitmapBytes). */
-  readonly dirty?: SharedArrayBuffer;
   /** Called with a function's DmaSpace when it gets its first or another requester id: where an IOMMU picks the domain. */
   readonly onRequester?: (dma: DmaSpace, fn: PciFunction) => void;
 }
@@ -62,7 +60,6 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
   readonly configPorts: ConfigPorts | undefined;
   readonly log: Log;
   readonly #options: FabricOptions;
-  readonly #dirty: SharedArrayBuffer;
   readonly #routing: Routing;
   readonly #wires: IntxWires;
   readonly #memory = new AddressMap('memory');
@@ -80,7 +77,6 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
   constructor(options: FabricOptions) {
     this.#options = options;
     this.log = options.log ?? new Log('pci');
-    this.#dirty = options.dirty ?? new SharedArrayBuffer(dirtyBitmapBytes(options.memory));
     const firstBus = options.ecam?.firstBus ?? 0;
     const buses = options.ecam?.buses ?? 256 - firstBus;
     if (!(Number.isInteger(firstBus) && firstBus >= 0 && Number.isInteger(buses) && buses >= 1 && firstBus + buses <= 256))
@@ -141,7 +137,7 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
 
   #place(fn: PciFunction, bus: Bus, devfn: number): void {
     for (const each of [fn, ...(fn.virtualFunctions?.functions ?? [])]) {
-      const dma = DmaSpace.create(this.#options.memory, { dirty: this.#dirty, busMaster: false });
+      const dma = DmaSpace.create(this.#options.memory, { busMaster: false });
       const log = this.log.child(`${each.name} ${(devfn >>> 3).toString(16).padStart(2, '0')}.${devfn & 7}`);
       each.place({ fabric: this.#side, bus, devfn, services: { dma, clock: this.#options.clock, log } });
       dma.requester = each.requesterId;
