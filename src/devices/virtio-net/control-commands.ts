@@ -1,0 +1,116 @@
+// Commands of the control virtqueue (virtio 1.4 5.1.6.5): RX modes, MAC table and address, VLAN filter, queue pairs, guest offloads. A command is read once, front to back,
+// checked as it is read and taken over only when all of it was right. Commands of features that were not negotiated fail, as do classes nobody offers.
+
+import { FeatureSet } from '#virtio/features';
+import * as net from '#virtio/net-features';
+import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
+import type { ChainReader } from './chain-reader.ts';
+import { MAC_BYTES } from './config.ts';
+import { GUEST_OFFLOADS } from './features.ts';
+import { type ReceiveState, RX_MODES } from './receive-state.ts';
+
+const CLASS_RX = 0;
+const CLASS_MAC = 1;
+const CLASS_VLAN = 2;
+const CLASS_MQ = 4;
+const CLASS_GUEST_OFFLOADS = 5;
+
+const MAC_TABLE_SET = 0;
+const MAC_ADDR_SET = 1;
+const VLAN_ADD = 0;
+const VLAN_DEL = 1;
+const MQ_VQ_PAIRS_SET = 0;
+const GUEST_OFFLOADS_SET = 0;
+const RX_ALLMULTI = 1;
+
+export interface CommandContext {
+  readonly features: FeatureSet;
+  readonly state: ReceiveState;
+  readonly maxPairs: number;
+  setMac(mac: Uint8Array): void;
+}
+
+/** Runs one command; false is answered as VIRTIO_NET_ERR and has changed nothing. */
+export function runCommand(reader: ChainReader, context: CommandContext): boolean {
+  const commandClass = reader.u8();
+  const command = reader.u8();
+  if (command < 0) return false;
+  const { features } = context;
+  switch (commandClass) {
+    case CLASS_RX:
+      return features.has(command <= RX_ALLMULTI ? net.VIRTIO_NET_F_CTRL_RX : net.VIRTIO_NET_F_CTRL_RX_EXTRA) && setMode(reader, command, context.state);
+    case CLASS_MAC:
+      if (command === MAC_TABLE_SET) return features.has(net.VIRTIO_NET_F_CTRL_RX) && setMacTable(reader, context.state);
+      return command === MAC_ADDR_SET && features.has(net.VIRTIO_NET_F_CTRL_MAC_ADDR) && setMacAddress(reader, context);
+    case CLASS_VLAN:
+      return (command === VLAN_ADD || command === VLAN_DEL) && features.has(net.VIRTIO_NET_F_CTRL_VLAN) && setVlan(reader, command === VLAN_ADD, context.state);
+    case CLASS_MQ:
+      return command === MQ_VQ_PAIRS_SET && features.has(net.VIRTIO_NET_F_MQ) && setPairs(reader, context);
+    case CLASS_GUEST_OFFLOADS:
+      return command === GUEST_OFFLOADS_SET && features.has(net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) && setOffloads(reader, context);
+    default:
+      return false;
+  }
+}
+
+function setMode(reader: ChainReader, command: number, state: ReceiveState): boolean {
+  const bit = RX_MODES[command];
+  const on = reader.u8();
+  if (bit === undefined || on < 0) return false;
+  state.modes = on !== 0 ? state.modes | bit : state.modes & ~bit;
+  return true;
+}
+
+function setMacTable(reader: ChainReader, state: ReceiveState): boolean {
+  const addresses: Uint8Array[] = [];
+  let overflow = 0;
+  for (const all of [POLICY_ALL_UNICAST, POLICY_ALL_MULTICAST]) {
+    const entries = reader.u32();
+    // Compared, not multiplied into 32 bits: the count is the guest's.
+    if (entries < 0 || entries * MAC_BYTES > reader.remaining) return false;
+    // A list longer than the filter holds lets all of its kind pass, rather than some of them.
+    if (entries > POLICY_MAC_ENTRIES) {
+      overflow |= all;
+      reader.skip(entries * MAC_BYTES);
+      continue;
+    }
+    for (let i = 0; i < entries; i++) addresses.push(reader.bytes(MAC_BYTES) as Uint8Array);
+  }
+  if (reader.remaining !== 0) return false;
+  state.setTables(addresses, overflow);
+  return true;
+}
+
+function setMacAddress(reader: ChainReader, context: CommandContext): boolean {
+  const mac = reader.bytes(MAC_BYTES);
+  // A group address can be nobody's own.
+  if (mac === undefined || ((mac[0] as number) & 1) !== 0) return false;
+  context.state.addressKnown = true;
+  context.setMac(mac);
+  return true;
+}
+
+function setVlan(reader: ChainReader, on: boolean, state: ReceiveState): boolean {
+  const id = reader.u16();
+  if (id < 0 || id > 0xfff) return false;
+  state.setVlan(id, on);
+  return true;
+}
+
+function setPairs(reader: ChainReader, context: CommandContext): boolean {
+  const pairs = reader.u16();
+  // virtio 1.4 5.1.6.5.5.2 (driver MUST): 1 to max_virtqueue_pairs.
+  if (pairs < 1 || pairs > context.maxPairs) return false;
+  context.state.pairs = pairs;
+  return true;
+}
+
+function setOffloads(reader: ChainReader, context: CommandContext): boolean {
+  const low = reader.u32();
+  const high = reader.u32();
+  if (high < 0) return false;
+  const offloads = new FeatureSet([low, high]);
+  if (!offloads.without(context.features.and(GUEST_OFFLOADS)).empty) return false;
+  context.state.offloads = offloads;
+  return true;
+}

@@ -1,0 +1,119 @@
+// What a virtio-net device offers (virtio 1.4 5.1.3): everything whose whole behaviour is here, within what the backend's data plane carries and what the embedder
+// asks for. Not offered: RSS, hash reports, coalescing, statistics, announce, standby, tunnels, RSC, UFO, GUEST_HDRLEN.
+
+import { VirtioOptionError } from '#virtio/device';
+import {
+  FeatureSet,
+  VIRTIO_F_ACCESS_PLATFORM,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_RING_RESET,
+  VIRTIO_F_VERSION_1,
+} from '#virtio/features';
+import * as net from '#virtio/net-features';
+
+/** Feature bits an embedder may turn on and off, by the specification's names without their prefix. */
+export const NET_FEATURES = {
+  CSUM: net.VIRTIO_NET_F_CSUM,
+  GUEST_CSUM: net.VIRTIO_NET_F_GUEST_CSUM,
+  CTRL_GUEST_OFFLOADS: net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+  MTU: net.VIRTIO_NET_F_MTU,
+  MAC: net.VIRTIO_NET_F_MAC,
+  GUEST_TSO4: net.VIRTIO_NET_F_GUEST_TSO4,
+  GUEST_TSO6: net.VIRTIO_NET_F_GUEST_TSO6,
+  GUEST_ECN: net.VIRTIO_NET_F_GUEST_ECN,
+  HOST_TSO4: net.VIRTIO_NET_F_HOST_TSO4,
+  HOST_TSO6: net.VIRTIO_NET_F_HOST_TSO6,
+  HOST_ECN: net.VIRTIO_NET_F_HOST_ECN,
+  MRG_RXBUF: net.VIRTIO_NET_F_MRG_RXBUF,
+  STATUS: net.VIRTIO_NET_F_STATUS,
+  CTRL_VQ: net.VIRTIO_NET_F_CTRL_VQ,
+  CTRL_RX: net.VIRTIO_NET_F_CTRL_RX,
+  CTRL_VLAN: net.VIRTIO_NET_F_CTRL_VLAN,
+  CTRL_RX_EXTRA: net.VIRTIO_NET_F_CTRL_RX_EXTRA,
+  MQ: net.VIRTIO_NET_F_MQ,
+  CTRL_MAC_ADDR: net.VIRTIO_NET_F_CTRL_MAC_ADDR,
+  GUEST_USO4: net.VIRTIO_NET_F_GUEST_USO4,
+  GUEST_USO6: net.VIRTIO_NET_F_GUEST_USO6,
+  HOST_USO: net.VIRTIO_NET_F_HOST_USO,
+  SPEED_DUPLEX: net.VIRTIO_NET_F_SPEED_DUPLEX,
+  INDIRECT_DESC: VIRTIO_F_INDIRECT_DESC,
+  EVENT_IDX: VIRTIO_F_EVENT_IDX,
+  ACCESS_PLATFORM: VIRTIO_F_ACCESS_PLATFORM,
+  RING_PACKED: VIRTIO_F_RING_PACKED,
+  IN_ORDER: VIRTIO_F_IN_ORDER,
+  RING_RESET: VIRTIO_F_RING_RESET,
+} as const;
+
+export type NetFeatureName = keyof typeof NET_FEATURES;
+
+/** Receive offloads that OFFLOADS_SET switches; its mask uses the feature bits' numbers (virtio 1.4 5.1.6.5.6). */
+export const GUEST_OFFLOADS = FeatureSet.of(
+  net.VIRTIO_NET_F_GUEST_CSUM,
+  net.VIRTIO_NET_F_GUEST_TSO4,
+  net.VIRTIO_NET_F_GUEST_TSO6,
+  net.VIRTIO_NET_F_GUEST_ECN,
+  net.VIRTIO_NET_F_GUEST_USO4,
+  net.VIRTIO_NET_F_GUEST_USO6,
+);
+
+function nameOf(bit: number): string {
+  for (const [name, number] of Object.entries(NET_FEATURES)) if (number === bit) return name;
+  return `bit ${bit}`;
+}
+
+/** Why this set cannot work together (virtio 1.4 2.2.1, 5.1.3.1), or undefined. */
+export function missingDependency(features: FeatureSet): string | undefined {
+  for (const { bit, needs } of net.NET_FEATURE_DEPENDENCIES)
+    if (features.has(bit) && !needs.some((need) => features.has(need))) return `${nameOf(bit)} needs ${needs.map(nameOf).join(' or ')}`;
+  return undefined;
+}
+
+export interface OfferOptions {
+  /** true: must be offered; false: must not be; absent: offered if it makes sense. */
+  readonly features: { readonly [name in NetFeatureName]?: boolean };
+  readonly backend: FeatureSet;
+  readonly queuePairs: number;
+  readonly hasMtu: boolean;
+  readonly hasSpeed: boolean;
+}
+
+/** The set offered. @throws VirtioOptionError when what is asked for cannot be. */
+export function offer({ features, backend, queuePairs, hasMtu, hasSpeed }: OfferOptions): FeatureSet {
+  for (const name of Object.keys(features))
+    if (!(name in NET_FEATURES))
+      throw new VirtioOptionError('NICBOX_FEATURE_UNKNOWN', `no feature is called ${name}; these are: ${Object.keys(NET_FEATURES).join(', ')}`);
+  const asked = features as Readonly<Record<string, boolean | undefined>>;
+  const wants: Readonly<Record<string, [reason: string, possible: boolean]>> = {
+    MQ: ['queuePairs above 1', queuePairs > 1],
+    MTU: ['an mtu', hasMtu],
+    SPEED_DUPLEX: ['a speed', hasSpeed],
+  };
+  const bits: number[] = [VIRTIO_F_VERSION_1];
+  for (const [name, bit] of Object.entries(NET_FEATURES)) {
+    const [reason, possible] = wants[name] ?? ['', true];
+    const carried = !net.NET_DATA_PLANE_FEATURES.has(bit) || backend.has(bit);
+    if (asked[name] === true && !carried) throw new VirtioOptionError('NICBOX_FEATURE_UNSUPPORTED', `${name}: the backend's data plane does not carry it`);
+    if (asked[name] === true && !possible) throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', `${name} needs ${reason}`);
+    // Only a device whose memory is translated has a reason to ask for platform access.
+    const byDefault = bit !== VIRTIO_F_ACCESS_PLATFORM;
+    if ((asked[name] ?? byDefault) && carried && possible) bits.push(bit);
+  }
+  let offered = FeatureSet.of(...bits);
+  // Defaults whose prerequisite was turned off go with it, in rounds as one may carry another; a bit asked for by name is an error instead.
+  for (let changed = true; changed; ) {
+    changed = false;
+    for (const { bit, needs } of net.NET_FEATURE_DEPENDENCIES) {
+      if (!offered.has(bit) || needs.some((need) => offered.has(need))) continue;
+      if (asked[nameOf(bit)] === true)
+        throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', `${nameOf(bit)} needs ${needs.map(nameOf).join(' or ')}, which is not offered`);
+      offered = offered.without(FeatureSet.of(bit));
+      changed = true;
+    }
+  }
+  if (queuePairs > 1 && !offered.has(net.VIRTIO_NET_F_MQ))
+    throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', `${queuePairs} queue pairs need MQ and CTRL_VQ`);
+  return offered;
+}

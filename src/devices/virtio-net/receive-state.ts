@@ -1,0 +1,129 @@
+// What the control queue has set up for reception (virtio 1.4 5.1.6.5.1 to 5.1.6.5.4, 5.1.6.5.6): modes, address and VLAN tables, guest offloads, active queue pairs; and its
+// translation into the words the data plane reads.
+//
+// Our reading of the defaults: without CTRL_RX a driver has no way to ask for frames, so it gets them all. With it, the address table is empty after reset and
+// frames that match neither mac, table nor broadcast are held back (device SHOULD) until a mode says otherwise. Without MAC or CTRL_MAC_ADDR negotiated the
+// device cannot know the driver's address and lets every unicast frame pass.
+
+import { ACCEPTS_CSUM, ACCEPTS_ECN, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_USO4, ACCEPTS_USO6 } from '#net/port';
+import { FeatureSet } from '#virtio/features';
+import * as net from '#virtio/net-features';
+import type { NetPolicy } from '#virtio/net-policy';
+import * as words from '#virtio/net-policy';
+import { GUEST_OFFLOADS } from './features.ts';
+
+export const HEADER_BYTES = 12;
+const ETHERNET_HEADER_AND_TAG = 18;
+const VLANS = 4096;
+
+/** The RX class's modes, in command order. */
+export const RX_MODES = [
+  words.POLICY_PROMISCUOUS,
+  words.POLICY_ALL_MULTICAST,
+  words.POLICY_ALL_UNICAST,
+  words.POLICY_NO_MULTICAST,
+  words.POLICY_NO_UNICAST,
+  words.POLICY_NO_BROADCAST,
+] as const;
+
+export interface ReceiveSnapshot {
+  readonly modes: number;
+  readonly tables: readonly Uint8Array[];
+  readonly overflow: number;
+  readonly vlans: Uint8Array;
+  readonly offloads: readonly number[];
+  readonly pairs: number;
+}
+
+export class ReceiveState {
+  /** POLICY_* bits set by RX commands. */
+  modes = 0;
+  /** POLICY_ALL_UNICAST, POLICY_ALL_MULTICAST: tables that were longer than there is room for. */
+  overflow = 0;
+  unicast: readonly Uint8Array[] = [];
+  multicast: readonly Uint8Array[] = [];
+  readonly vlans = new Uint8Array(VLANS / 8);
+  /** Guest offloads in force. */
+  offloads = new FeatureSet();
+  pairs = 1;
+  /** The driver said which address it uses. */
+  addressKnown = false;
+
+  /** virtio 1.4 5.1.6.5.2.1, 5.1.6.5.5 (device MUST): after reset tables are empty and receiveq1 is the only active one. */
+  clear(features = new FeatureSet()): void {
+    this.modes = 0;
+    this.overflow = 0;
+    this.unicast = [];
+    this.multicast = [];
+    this.vlans.fill(0);
+    // virtio 1.4 5.1.6.5.6.1: negotiated guest offloads start enabled.
+    this.offloads = features.and(GUEST_OFFLOADS);
+    this.pairs = 1;
+    this.addressKnown = features.has(net.VIRTIO_NET_F_MAC);
+  }
+
+  hasVlan(id: number): boolean {
+    return ((this.vlans[id >>> 3] as number) & (1 << (id & 7))) !== 0;
+  }
+
+  setVlan(id: number, on: boolean): void {
+    const byte = this.vlans[id >>> 3] as number;
+    this.vlans[id >>> 3] = on ? byte | (1 << (id & 7)) : byte & ~(1 << (id & 7));
+  }
+
+  /** Files addresses by what they are, whichever list they came in. */
+  setTables(addresses: readonly Uint8Array[], overflow: number): void {
+    this.unicast = addresses.filter((a) => ((a[0] as number) & 1) === 0);
+    this.multicast = addresses.filter((a) => ((a[0] as number) & 1) === 1);
+    this.overflow = overflow;
+  }
+
+  publish(
+    policy: NetPolicy,
+    device: { readonly features: FeatureSet; readonly mac: Uint8Array; readonly mtu: number; readonly linkUp: boolean; readonly active: boolean },
+  ): void {
+    const { features } = device;
+    let flags = this.modes | this.overflow;
+    if (!features.has(net.VIRTIO_NET_F_CTRL_RX)) flags |= words.POLICY_PROMISCUOUS;
+    else if (!this.addressKnown) flags |= words.POLICY_ALL_UNICAST;
+    if (this.unicast.length > words.POLICY_MAC_ENTRIES) flags |= words.POLICY_ALL_UNICAST;
+    if (this.multicast.length > words.POLICY_MAC_ENTRIES) flags |= words.POLICY_ALL_MULTICAST;
+    if (features.has(net.VIRTIO_NET_F_CTRL_VLAN)) flags |= words.POLICY_VLAN_FILTER;
+    if (device.linkUp) flags |= words.POLICY_LINK_UP;
+    if (device.active) flags |= words.POLICY_ACTIVE;
+    policy.update((p) => {
+      p.flags = flags;
+      p.accepts = this.#accepts();
+      p.headerLength = HEADER_BYTES;
+      p.activePairs = this.pairs;
+      p.maximumFrame = features.has(net.VIRTIO_NET_F_MTU) ? device.mtu + ETHERNET_HEADER_AND_TAG : 0;
+      p.setMac(device.mac);
+      p.setTable('unicast', this.unicast);
+      p.setTable('multicast', this.multicast);
+      for (let id = 0; id < VLANS; id++) p.setVlan(id, this.hasVlan(id));
+    });
+  }
+
+  #accepts(): number {
+    // Segments without checksum offload would need a finished checksum that no sender of a GSO frame has computed.
+    if (!this.offloads.has(net.VIRTIO_NET_F_GUEST_CSUM)) return 0;
+    let accepts = ACCEPTS_CSUM;
+    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_TSO4)) accepts |= ACCEPTS_TSO4;
+    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_TSO6)) accepts |= ACCEPTS_TSO6;
+    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_ECN)) accepts |= ACCEPTS_ECN;
+    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_USO4)) accepts |= ACCEPTS_USO4;
+    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_USO6)) accepts |= ACCEPTS_USO6;
+    return accepts;
+  }
+
+  save(): ReceiveSnapshot {
+    return {
+      modes: this.modes,
+      tables: [...this.unicast, ...this.multicast].map((a) => a.slice()),
+      overflow: this.overflow,
+      vlans: this.vlans.slice(),
+      offloads: [...this.offloads.words],
+      pairs: this.pairs,
+    };
+  }
+}

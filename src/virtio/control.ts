@@ -1,0 +1,353 @@
+// The control plane that every virtio device shares (virtio 1.4 2.1, 2.2, 2.4, 2.6.1, 3.1): the status machine, feature negotiation, the queues' set-up and reset, the
+// configuration generation. It knows neither registers nor packets. Suspend (VIRTIO_F_SUSPEND) and administration queues are not offered.
+
+import { RestoreError } from '#core/saved';
+import type { VirtioDevice, VirtioHost } from './device.ts';
+import {
+  VIRTIO_STATUS_DEVICE_NEEDS_RESET,
+  VIRTIO_STATUS_DRIVER,
+  VIRTIO_STATUS_DRIVER_BITS,
+  VIRTIO_STATUS_DRIVER_OK,
+  VIRTIO_STATUS_FAILED,
+  VIRTIO_STATUS_FEATURES_OK,
+} from './device-status.ts';
+import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1 } from './features.ts';
+import { QueueRecord } from './queue-record.ts';
+import { type ControlState, checkControlState } from './saved-control.ts';
+
+const NO_FEATURES = new FeatureSet();
+/** Driver states in which the device must do nothing more. */
+const DEAD = VIRTIO_STATUS_DEVICE_NEEDS_RESET | VIRTIO_STATUS_FAILED;
+
+/** What the transport does for the control plane. */
+export interface ControlTransport extends Pick<VirtioHost, 'memory' | 'clock' | 'log' | 'call' | 'kicksChanged'> {
+  /** Feature bits of the transport itself, added to what the device offers. */
+  readonly features: FeatureSet;
+  /** Sends a configuration change notification. */
+  notifyConfig(): void;
+  /** Queue `index` is back in its reset state (its vector too). */
+  queueCleared(index: number): void;
+  /** The whole device is. */
+  cleared(): void;
+}
+
+export class VirtioControl {
+  readonly device: VirtioDevice;
+  readonly offered: FeatureSet;
+  readonly queues: readonly QueueRecord[];
+  readonly #transport: ControlTransport;
+  #status = 0;
+  #resetting = false;
+  #queueResets = 0;
+  #driverWords = [0, 0, 0, 0];
+  /** The driver acknowledged something past bit 127, where nothing is. */
+  #beyond = false;
+  #negotiated = NO_FEATURES;
+  #generation = 0;
+  #readSinceChange = false;
+
+  constructor(device: VirtioDevice, transport: ControlTransport) {
+    this.device = device;
+    this.#transport = transport;
+    this.offered = device.offered.or(transport.features);
+    this.queues = Array.from({ length: device.queueCount }, () => new QueueRecord());
+    this.#clearQueues();
+    const control = this;
+    device.attach({
+      memory: transport.memory,
+      clock: transport.clock,
+      log: transport.log,
+      get features() {
+        return control.#negotiated;
+      },
+      get driverOk() {
+        return control.driverOk;
+      },
+      queueEnabled: (index) => this.queues[index]?.enabled === true,
+      queueSetup: (index) => (this.queues[index] as QueueRecord).setup,
+      call: (index) => transport.call(index),
+      configChanged: () => this.configChanged(),
+      needsReset: (reason) => this.needsReset(reason),
+      kicksChanged: () => transport.kicksChanged(),
+    });
+  }
+
+  // ---- status ----
+
+  /** virtio 1.4 2.4 (device MUST): 0 once a reset is over, and not before. Reading is how a driver waits, so reading is when the backend is looked at. */
+  readStatus(): number {
+    this.poll();
+    return this.#status;
+  }
+
+  get driverOk(): boolean {
+    return (this.#status & (VIRTIO_STATUS_DRIVER_OK | DEAD)) === VIRTIO_STATUS_DRIVER_OK && !this.#resetting;
+  }
+
+  /** Negotiated features; empty before FEATURES_OK. */
+  get features(): FeatureSet {
+    return this.#negotiated;
+  }
+
+  writeStatus(value: number): void {
+    this.poll();
+    if (value === 0) {
+      this.beginReset();
+      return;
+    }
+    if (this.#resetting) {
+      this.#transport.log.guestError('status written before the reset was over', { value });
+      return;
+    }
+    // virtio 1.4 2.1.1 (driver MUST NOT): bits are only cleared by a reset.
+    if ((this.#status & ~value & VIRTIO_STATUS_DRIVER_BITS) !== 0) this.#transport.log.guestError('status bits cleared without a reset', { value });
+    const added = value & ~this.#status & VIRTIO_STATUS_DRIVER_BITS;
+    this.#status |= added & ~(VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK);
+    if ((added & VIRTIO_STATUS_FEATURES_OK) !== 0) this.#acceptFeatures();
+    if ((added & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#driverOk();
+    if ((added & VIRTIO_STATUS_FAILED) !== 0) this.device.stop();
+  }
+
+  #acceptFeatures(): void {
+    const features = new FeatureSet(this.#driverWords);
+    const reason = this.#refusal(features);
+    // virtio 1.4 2.2.2 (device MUST): an unacceptable set leaves FEATURES_OK clear.
+    if (reason !== undefined) {
+      this.#transport.log.guestError(`features refused: ${reason}`);
+      return;
+    }
+    this.#negotiated = features;
+    this.#status |= VIRTIO_STATUS_FEATURES_OK;
+    this.queues.forEach((queue, index) => {
+      queue.clear(this.device.queueMaxSize(index, features));
+    });
+    this.device.negotiated();
+  }
+
+  #refusal(features: FeatureSet): string | undefined {
+    if ((this.#status & VIRTIO_STATUS_DRIVER) === 0) return 'DRIVER is not set';
+    if (this.#beyond || !features.without(this.offered).empty) return 'bits that are not offered';
+    if (!features.has(VIRTIO_F_VERSION_1)) return 'VERSION_1 is not acknowledged';
+    return this.device.refuses(features);
+  }
+
+  #driverOk(): void {
+    if ((this.#status & VIRTIO_STATUS_FEATURES_OK) === 0) {
+      this.#transport.log.guestError('DRIVER_OK without FEATURES_OK');
+      return;
+    }
+    this.#status |= VIRTIO_STATUS_DRIVER_OK;
+    if ((this.#status & DEAD) === 0) this.device.start();
+  }
+
+  /** Looks for what happened behind the registers: a reset that is over, a queue that has stopped, a ring that broke. */
+  poll(): void {
+    if (this.#resetting) {
+      if (this.device.stopped) this.#finishReset();
+      return;
+    }
+    this.device.poll();
+    if (this.#queueResets > 0) this.#pollQueueResets();
+  }
+
+  /** Status 0, or a reset of the function. */
+  beginReset(): void {
+    this.#resetting = true;
+    this.device.stop();
+    this.poll();
+  }
+
+  #finishReset(): void {
+    this.#resetting = false;
+    this.#status = 0;
+    this.#driverWords = [0, 0, 0, 0];
+    this.#beyond = false;
+    this.#negotiated = NO_FEATURES;
+    this.#clearQueues();
+    this.device.reset();
+    this.#transport.cleared();
+  }
+
+  #clearQueues(): void {
+    this.#queueResets = 0;
+    this.queues.forEach((queue, index) => {
+      queue.clear(this.device.queueMaxSize(index, undefined));
+    });
+  }
+
+  needsReset(reason: string): void {
+    if ((this.#status & VIRTIO_STATUS_DEVICE_NEEDS_RESET) !== 0 || this.#resetting) return;
+    this.#transport.log.guestError(`needs reset: ${reason}`);
+    this.#status |= VIRTIO_STATUS_DEVICE_NEEDS_RESET;
+    this.device.stop();
+    // virtio 1.4 2.1.2 (device MUST): with DRIVER_OK set, the driver is told.
+    if ((this.#status & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#transport.notifyConfig();
+  }
+
+  // ---- features ----
+
+  deviceFeatures(selector: number): number {
+    return this.offered.words[selector] ?? 0;
+  }
+
+  driverFeatures(selector: number): number {
+    return this.#driverWords[selector] ?? 0;
+  }
+
+  writeDriverFeatures(selector: number, value: number): void {
+    if ((this.#status & VIRTIO_STATUS_FEATURES_OK) !== 0 || this.#resetting) {
+      this.#transport.log.guestError('features written after FEATURES_OK', { selector });
+      return;
+    }
+    if (selector < this.#driverWords.length) this.#driverWords[selector] = value >>> 0;
+    else this.#beyond = value !== 0;
+  }
+
+  // ---- queues ----
+
+  /** The queue, if these features have it; every other index reads as size 0. */
+  queue(index: number): QueueRecord | undefined {
+    const queue = this.queues[index];
+    return queue !== undefined && queue.maxSize > 0 ? queue : undefined;
+  }
+
+  /** The queue, if the driver may set it up now. */
+  writableQueue(index: number): QueueRecord | undefined {
+    const queue = this.queue(index);
+    if (queue !== undefined && !queue.enabled && !queue.resetting && !this.#resetting) return queue;
+    this.#transport.log.guestError('a queue that is enabled, or not there, was written', { queue: index });
+    return undefined;
+  }
+
+  writeQueueSize(index: number, size: number): void {
+    const powerOfTwo = !this.#negotiated.has(VIRTIO_F_RING_PACKED);
+    if (this.writableQueue(index)?.writeSize(size, powerOfTwo) === false) this.#transport.log.guestError('queue size refused', { queue: index, size });
+  }
+
+  enableQueue(index: number): void {
+    const queue = this.writableQueue(index);
+    if (queue === undefined) return;
+    if ((this.#status & VIRTIO_STATUS_FEATURES_OK) === 0) {
+      this.#transport.log.guestError('queue enabled before FEATURES_OK', { queue: index });
+      return;
+    }
+    queue.enabled = true;
+    if (this.driverOk) this.device.startQueue(index);
+  }
+
+  /** virtio 1.4 2.6.1: resets one queue; over when `queueResetting` says so. */
+  resetQueue(index: number): void {
+    const queue = this.queue(index);
+    if (queue === undefined || queue.resetting || this.#resetting) return;
+    if (!this.#negotiated.has(VIRTIO_F_RING_RESET)) {
+      this.#transport.log.guestError('queue reset without RING_RESET', { queue: index });
+      return;
+    }
+    queue.resetting = true;
+    this.#queueResets++;
+    this.device.stopQueue(index);
+    this.#pollQueueResets();
+  }
+
+  queueResetting(index: number): boolean {
+    if (this.#queueResets > 0) this.#pollQueueResets();
+    return this.queue(index)?.resetting === true;
+  }
+
+  #pollQueueResets(): void {
+    for (let index = 0; index < this.queues.length && this.#queueResets > 0; index++) {
+      const queue = this.queues[index] as QueueRecord;
+      if (!queue.resetting || !this.device.queueStopped(index)) continue;
+      queue.clear();
+      this.#queueResets--;
+      this.#transport.queueCleared(index);
+    }
+  }
+
+  /** virtio 1.4 2.1.1 (device MUST NOT): no buffer is consumed before DRIVER_OK, whatever is notified. */
+  notify(index: number): void {
+    const queue = this.queues[index];
+    if (this.driverOk && queue?.enabled && !queue.resetting) this.device.notify(index);
+    else this.#transport.log.guestError('notification for a queue that is not live', { queue: index });
+  }
+
+  // ---- configuration ----
+
+  /**
+   * virtio 1.4 4.1.4.3.1 (device MUST): differs once a field that changed had been read. Moving only then also keeps 256 changes in a row from bringing it back to a value
+   * that the driver saw before them.
+   */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  readConfig(offset: number, size: number): number {
+    this.#readSinceChange = true;
+    return this.device.configRead(offset, size);
+  }
+
+  configChanged(): void {
+    if (this.#readSinceChange) {
+      this.#readSinceChange = false;
+      this.#generation = (this.#generation + 1) & 0xff;
+    }
+    if (this.driverOk) this.#transport.notifyConfig();
+  }
+
+  // ---- saved state ----
+
+  save(): ControlState {
+    this.poll();
+    if (this.#resetting || this.#queueResets > 0) throw new BusyError('a reset is under way: save when it is over');
+    return {
+      offered: [...this.offered.words],
+      status: this.#status,
+      driver: [...this.#driverWords],
+      negotiated: [...this.#negotiated.words],
+      generation: this.#generation,
+      queues: this.queues.map((queue) => queue.save()),
+      device: this.device.save(),
+    };
+  }
+
+  /** Checks all of it, then lets the device check and take its part, then takes the rest: nothing has changed when it throws. @throws RestoreError */
+  restore(saved: unknown): void {
+    const state = checkControlState(saved, this.offered, this.queues.length);
+    const negotiated = new FeatureSet(state.negotiated);
+    if ((state.status & VIRTIO_STATUS_FEATURES_OK) !== 0) {
+      const reason = negotiated.has(VIRTIO_F_VERSION_1) ? this.device.refuses(negotiated) : 'VERSION_1 is missing';
+      if (reason !== undefined) throw new RestoreError(`saved features cannot have been negotiated: ${reason}`);
+    } else if (!negotiated.empty) throw new RestoreError('saved state has negotiated features without FEATURES_OK');
+    const features = (state.status & VIRTIO_STATUS_FEATURES_OK) !== 0 ? negotiated : undefined;
+    const powerOfTwo = !negotiated.has(VIRTIO_F_RING_PACKED);
+    state.queues.forEach((queue, index) => {
+      const trial = new QueueRecord();
+      trial.clear(this.device.queueMaxSize(index, features));
+      const exists = trial.maxSize > 0;
+      if (exists ? !trial.writeSize(queue.size, powerOfTwo) : queue.size !== 0 || queue.enabled)
+        throw new RestoreError(`saved queue ${index} has size ${queue.size}; at most ${trial.maxSize} is possible`);
+      if (queue.enabled && features === undefined) throw new RestoreError(`saved queue ${index} is enabled before FEATURES_OK`);
+    });
+    this.device.stop();
+    if (!this.device.stopped) throw new BusyError('restore into a device that is stopped');
+    this.device.restore(state.device, negotiated);
+    this.#resetting = false;
+    this.#queueResets = 0;
+    this.#status = state.status;
+    this.#driverWords = [...state.driver];
+    this.#beyond = false;
+    this.#negotiated = negotiated;
+    this.#generation = state.generation;
+    // Whatever was read before the save counts as read.
+    this.#readSinceChange = true;
+    this.queues.forEach((queue, index) => {
+      queue.clear(this.device.queueMaxSize(index, features));
+      queue.restore(state.queues[index] as ControlState['queues'][number]);
+    });
+  }
+}
+
+/** Something still runs that must have stopped first. `code` is stable. */
+export class BusyError extends Error {
+  readonly code = 'NICBOX_BUSY';
+}

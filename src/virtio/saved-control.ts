@@ -1,0 +1,71 @@
+// Checks of a saved control plane: saved state is untrusted input, and a derived value in it may lie.
+
+import { type Envelope, RestoreError } from '#core/saved';
+import { VIRTIO_STATUS_DEVICE_NEEDS_RESET, VIRTIO_STATUS_DRIVER_BITS, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from './device-status.ts';
+import { FeatureSet } from './features.ts';
+import type { SavedQueue } from './queue-record.ts';
+
+export interface ControlState {
+  readonly offered: readonly number[];
+  readonly status: number;
+  /** What the driver wrote so far. */
+  readonly driver: readonly number[];
+  readonly negotiated: readonly number[];
+  readonly generation: number;
+  readonly queues: readonly SavedQueue[];
+  readonly device: Envelope;
+}
+
+/** An integer of `0..limit`. @throws RestoreError */
+export function savedInteger(value: unknown, limit: number, what: string): number {
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= limit) return value;
+  throw new RestoreError(`saved ${what} is ${String(value)}; it must be an integer of 0..${limit}`);
+}
+
+/** `length` integers of `0..limit`. @throws RestoreError */
+export function savedIntegers(value: unknown, length: number, limit: number, what: string): number[] {
+  if (!Array.isArray(value) || value.length !== length) throw new RestoreError(`saved ${what} must be ${length} integers`);
+  return value.map((v) => savedInteger(v, limit, what));
+}
+
+export function savedBoolean(value: unknown, what: string): boolean {
+  if (typeof value === 'boolean') return value;
+  throw new RestoreError(`saved ${what} must be true or false`);
+}
+
+/** A plain object to look into. @throws RestoreError */
+export function savedRecord(value: unknown, what: string): Readonly<Record<string, unknown>> {
+  if (typeof value === 'object' && value !== null) return value as Readonly<Record<string, unknown>>;
+  throw new RestoreError(`saved ${what} is missing`);
+}
+
+export function checkControlState(saved: unknown, offered: FeatureSet, queueCount: number): ControlState {
+  const record = savedRecord(saved, 'control plane');
+  const words = savedIntegers(record.offered, 4, 0xffffffff, 'offered features');
+  if (!new FeatureSet(words).equals(offered)) throw new RestoreError('saved state is of a device that offered other features');
+  const status = savedInteger(record.status, 0xff, 'status');
+  if ((status & ~(VIRTIO_STATUS_DRIVER_BITS | VIRTIO_STATUS_DEVICE_NEEDS_RESET)) !== 0)
+    throw new RestoreError(`saved status 0x${status.toString(16)} has unknown bits`);
+  if ((status & VIRTIO_STATUS_DRIVER_OK) !== 0 && (status & VIRTIO_STATUS_FEATURES_OK) === 0)
+    throw new RestoreError('saved status has DRIVER_OK without FEATURES_OK');
+  const negotiated = savedIntegers(record.negotiated, 4, 0xffffffff, 'negotiated features');
+  if (!new FeatureSet(negotiated).without(offered).empty) throw new RestoreError('saved state negotiated features that are not offered');
+  const queues = record.queues;
+  if (!Array.isArray(queues) || queues.length !== queueCount) throw new RestoreError(`saved state must have ${queueCount} queues`);
+  return {
+    offered: words,
+    status,
+    driver: savedIntegers(record.driver, 4, 0xffffffff, 'driver features'),
+    negotiated,
+    generation: savedInteger(record.generation, 0xff, 'configuration generation'),
+    queues: queues.map((q: unknown) => {
+      const queue = savedRecord(q, 'queue');
+      return {
+        size: savedInteger(queue.size, 32768, 'queue size'),
+        enabled: savedBoolean(queue.enabled, 'queue enable'),
+        addresses: savedIntegers(queue.addresses, 6, 0xffffffff, 'queue addresses'),
+      };
+    }),
+    device: record.device as Envelope,
+  };
+}
