@@ -67,6 +67,7 @@ export class VirtioControl {
       queueSetup: (index) => (this.queues[index] as QueueRecord).setup,
       call: (index) => transport.call(index),
       configChanged: () => this.configChanged(),
+      configMoved: () => this.configMoved(),
       needsReset: (reason) => this.needsReset(reason),
       kicksChanged: () => transport.kicksChanged(),
     });
@@ -264,6 +265,14 @@ export class VirtioControl {
     }
   }
 
+  /** Looks at every live queue: notifications may have come to nothing while the function could not master the bus. */
+  notifyAll(): void {
+    if (!this.driverOk) return;
+    this.queues.forEach((queue, index) => {
+      if (queue.enabled && !queue.resetting && this.driverOk) this.device.notify(index);
+    });
+  }
+
   /** virtio 1.4 2.1.1 (device MUST NOT): no buffer is consumed before DRIVER_OK, whatever is notified. */
   notify(index: number): void {
     const queue = this.queues[index];
@@ -286,11 +295,14 @@ export class VirtioControl {
     return this.device.configRead(offset, size);
   }
 
+  configMoved(): void {
+    if (!this.#readSinceChange) return;
+    this.#readSinceChange = false;
+    this.#generation = (this.#generation + 1) & 0xff;
+  }
+
   configChanged(): void {
-    if (this.#readSinceChange) {
-      this.#readSinceChange = false;
-      this.#generation = (this.#generation + 1) & 0xff;
-    }
+    this.configMoved();
     if (this.driverOk) this.#transport.notifyConfig();
   }
 
@@ -328,9 +340,9 @@ export class VirtioControl {
         throw new RestoreError(`saved queue ${index} has size ${queue.size}; at most ${trial.maxSize} is possible`);
       if (queue.enabled && features === undefined) throw new RestoreError(`saved queue ${index} is enabled before FEATURES_OK`);
     });
-    this.device.stop();
-    if (!this.device.stopped) throw new BusyError('restore into a device that is stopped');
-    this.device.restore(state.device, negotiated);
+    const takeOver = this.device.restore(state.device, negotiated);
+    if (!this.device.stopped) throw new BusyError('the device runs: pause or reset it, then restore');
+    takeOver();
     this.#resetting = false;
     this.#queueResets = 0;
     this.#status = state.status;

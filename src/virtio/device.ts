@@ -35,6 +35,8 @@ export interface VirtioHost {
   call(index: number): Call;
   /** Configuration space changed on the device's own account: moves the generation and notifies the driver. */
   configChanged(): void;
+  /** Configuration space changed on the driver's own demand, or by a reset: moves the generation, notifies nobody. */
+  configMoved(): void;
   /** virtio 1.4 2.1.2 (device SHOULD): the device cannot go on. Stops it, sets DEVICE_NEEDS_RESET and notifies. */
   needsReset(reason: string): void;
   /** Doorbells behind `kickDoorbell` are others than before. */
@@ -84,6 +86,6 @@ export interface VirtioDevice {
   kickDoorbell(index: number): Doorbell | undefined;
   /** What the transport does not know. @throws Error with code NICBOX_BUSY unless paused or not running. */
   save(): Envelope;
-  /** Checks all of it, then takes it over; the device is then as if paused. @throws RestoreError */
-  restore(saved: unknown, features: FeatureSet): void;
+  /** Checks all of it, changing nothing, and returns what takes it over; the device is then as if paused. @throws RestoreError */
+  restore(saved: unknown, features: FeatureSet): () => void;
 }

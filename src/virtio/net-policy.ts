@@ -125,6 +125,11 @@ export class NetPolicy {
     return ((this.#words[VLAN + ((id & 0xfff) >>> 5)] as number) & (1 << (id & 31))) !== 0;
   }
 
+  /** All of the table: bit `id & 31` of word `id >>> 5`. */
+  setVlans(bits: Uint32Array): void {
+    for (let i = 0; i < 128; i++) this.#words[VLAN + i] = bits[i] ?? 0;
+  }
+
   clearVlans(): void {
     this.#words.fill(0, VLAN, VLAN + 128);
   }

@@ -35,6 +35,8 @@ export class PciInterrupts implements VectorRegisters {
   readonly #queueVectors: number[];
   #configVector = VIRTIO_MSI_NO_VECTOR;
   #isr = 0;
+  /** The bell as it was when the relays were last looked through. */
+  #seen: number | undefined;
   #port: InterruptPort | undefined;
 
   constructor(queueCount: number, tableSize: number, routing: CallRouting, requester: () => number) {
@@ -53,8 +55,8 @@ export class PciInterrupts implements VectorRegisters {
 
   attach(port: InterruptPort): void {
     this.#port = port;
-    port.onRouteChange = () => this.#reroute();
-    this.#reroute();
+    port.onRouteChange = () => this.reroute();
+    this.reroute();
   }
 
   detach(): void {
@@ -117,6 +119,9 @@ export class PciInterrupts implements VectorRegisters {
 
   /** Delivers calls that came to this thread. Returns whether there were any. */
   serviceRelays(): boolean {
+    const ticket = this.#routing.bell.ticket;
+    if (ticket === this.#seen) return false;
+    this.#seen = ticket;
     let any = false;
     for (let index = 0; index < this.#relays.length; index++) {
       if ((this.#relays[index] as Doorbell).take() === 0) continue;
@@ -139,7 +144,8 @@ export class PciInterrupts implements VectorRegisters {
 
   // ---- routing ----
 
-  #reroute(): void {
+  /** After anything that decides where an interrupt goes: mode, masks, messages, bus mastering. */
+  reroute(): void {
     for (let index = 0; index < this.#calls.length; index++) this.#route(index);
     this.#updateLine();
   }
@@ -181,7 +187,7 @@ export class PciInterrupts implements VectorRegisters {
     this.#configVector = VIRTIO_MSI_NO_VECTOR;
     this.#queueVectors.fill(VIRTIO_MSI_NO_VECTOR);
     this.#isr = 0;
-    this.#reroute();
+    this.reroute();
   }
 
   /** Delivers what is under way first, so that no call is lost between here and the restored device. */
@@ -197,6 +203,6 @@ export class PciInterrupts implements VectorRegisters {
     state.queueVectors.forEach((vector, index) => {
       this.#queueVectors[index] = this.#mappable(vector);
     });
-    this.#reroute();
+    this.reroute();
   }
 }

@@ -14,7 +14,7 @@ import { GUEST_OFFLOADS } from './features.ts';
 
 export const HEADER_BYTES = 12;
 const ETHERNET_HEADER_AND_TAG = 18;
-const VLANS = 4096;
+export const VLAN_WORDS = 128;
 
 /** The RX class's modes, in command order. */
 export const RX_MODES = [
@@ -30,9 +30,10 @@ export interface ReceiveSnapshot {
   readonly modes: number;
   readonly tables: readonly Uint8Array[];
   readonly overflow: number;
-  readonly vlans: Uint8Array;
+  readonly vlans: Uint32Array;
   readonly offloads: readonly number[];
   readonly pairs: number;
+  readonly addressKnown: boolean;
 }
 
 export class ReceiveState {
@@ -42,7 +43,8 @@ export class ReceiveState {
   overflow = 0;
   unicast: readonly Uint8Array[] = [];
   multicast: readonly Uint8Array[] = [];
-  readonly vlans = new Uint8Array(VLANS / 8);
+  /** One bit a VLAN id. */
+  readonly vlans = new Uint32Array(VLAN_WORDS);
   /** Guest offloads in force. */
   offloads = new FeatureSet();
   pairs = 1;
@@ -63,12 +65,12 @@ export class ReceiveState {
   }
 
   hasVlan(id: number): boolean {
-    return ((this.vlans[id >>> 3] as number) & (1 << (id & 7))) !== 0;
+    return ((this.vlans[id >>> 5] as number) & (1 << (id & 31))) !== 0;
   }
 
   setVlan(id: number, on: boolean): void {
-    const byte = this.vlans[id >>> 3] as number;
-    this.vlans[id >>> 3] = on ? byte | (1 << (id & 7)) : byte & ~(1 << (id & 7));
+    const word = this.vlans[id >>> 5] as number;
+    this.vlans[id >>> 5] = on ? word | (1 << (id & 31)) : word & ~(1 << (id & 31));
   }
 
   /** Files addresses by what they are, whichever list they came in. */
@@ -100,7 +102,7 @@ export class ReceiveState {
       p.setMac(device.mac);
       p.setTable('unicast', this.unicast);
       p.setTable('multicast', this.multicast);
-      for (let id = 0; id < VLANS; id++) p.setVlan(id, this.hasVlan(id));
+      p.setVlans(this.vlans);
     });
   }
 
@@ -124,6 +126,17 @@ export class ReceiveState {
       vlans: this.vlans.slice(),
       offloads: [...this.offloads.words],
       pairs: this.pairs,
+      addressKnown: this.addressKnown,
     };
+  }
+
+  /** `snapshot` has been checked. */
+  load(snapshot: ReceiveSnapshot): void {
+    this.modes = snapshot.modes;
+    this.setTables(snapshot.tables, snapshot.overflow);
+    this.vlans.set(snapshot.vlans);
+    this.offloads = new FeatureSet(snapshot.offloads);
+    this.pairs = snapshot.pairs;
+    this.addressKnown = snapshot.addressKnown;
   }
 }

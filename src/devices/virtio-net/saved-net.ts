@@ -1,0 +1,90 @@
+// A network device's saved state and its checks: everything in it may have been made up, so lengths, bounds and what the features allow are looked at before any of it is used.
+
+import { RestoreError, unseal } from '#core/saved';
+import { FeatureSet } from '#virtio/features';
+import { VIRTIO_NET_F_CTRL_VQ } from '#virtio/net-features';
+import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
+import { savedBoolean, savedInteger, savedIntegers, savedRecord } from '#virtio/saved-control';
+import type { VringPosition } from '#virtio/virtqueue';
+import { MAC_BYTES } from './config.ts';
+import { GUEST_OFFLOADS } from './features.ts';
+import { type ReceiveSnapshot, RX_MODES, VLAN_WORDS } from './receive-state.ts';
+
+export const NET_STATE_VERSION = 1;
+
+export interface NetState {
+  /** The address the device was made with: a saved state is of that device. */
+  readonly permanentMac: Uint8Array;
+  readonly mac: Uint8Array;
+  readonly linkUp: boolean;
+  readonly receive: ReceiveSnapshot;
+  /** Where each data ring stands; null: not live. */
+  readonly positions: readonly (VringPosition | null)[];
+  readonly control: VringPosition | null;
+}
+
+export interface NetExpectations {
+  /** As the saved control plane negotiated them. */
+  readonly features: FeatureSet;
+  readonly permanentMac: Uint8Array;
+  /** Queue pairs under those features. */
+  readonly pairs: number;
+  readonly rings: number;
+}
+
+/** @throws RestoreError */
+export function checkNetState(saved: unknown, expected: NetExpectations): NetState {
+  const state = savedRecord(unseal(saved, 'virtio-net', NET_STATE_VERSION), 'network device');
+  const permanentMac = savedMac(state.permanentMac, 'permanent address');
+  if (!permanentMac.every((byte, i) => byte === expected.permanentMac[i])) throw new RestoreError('saved state is of a device with another MAC address');
+  if (!Array.isArray(state.positions) || state.positions.length !== expected.rings)
+    throw new RestoreError(`saved state must have ${expected.rings} ring positions`);
+  const positions = state.positions.map((position: unknown, index) => {
+    if (position !== null && index >= 2 * expected.pairs) throw new RestoreError(`saved ring ${index} is live, but not among ${expected.pairs} queue pairs`);
+    return position === null ? null : savedPosition(position, `position of ring ${index}`);
+  });
+  const control = state.control === null ? null : savedPosition(state.control, 'position of the control queue');
+  if (control !== null && !expected.features.has(VIRTIO_NET_F_CTRL_VQ)) throw new RestoreError('saved state has a control queue without CTRL_VQ');
+  return {
+    permanentMac,
+    mac: savedMac(state.mac, 'address'),
+    linkUp: savedBoolean(state.linkUp, 'link state'),
+    receive: savedReceive(state.receive, expected),
+    positions,
+    control,
+  };
+}
+
+function savedMac(value: unknown, what: string): Uint8Array {
+  if (!(value instanceof Uint8Array) || value.length !== MAC_BYTES) throw new RestoreError(`saved ${what} must be ${MAC_BYTES} bytes`);
+  return value.slice();
+}
+
+function savedPosition(value: unknown, what: string): VringPosition {
+  const position = savedRecord(value, what);
+  return { available: savedInteger(position.available, 0xffff, what), used: savedInteger(position.used, 0xffff, what) };
+}
+
+function savedReceive(value: unknown, expected: NetExpectations): ReceiveSnapshot {
+  const state = savedRecord(value, 'receive state');
+  const modes = savedInteger(state.modes, 0xffff, 'receive modes');
+  const allModes = RX_MODES.reduce<number>((all, mode) => all | mode, 0);
+  const overflow = savedInteger(state.overflow, 0xffff, 'table overflow');
+  if ((modes & ~allModes) !== 0 || (overflow & ~(POLICY_ALL_UNICAST | POLICY_ALL_MULTICAST)) !== 0)
+    throw new RestoreError('saved receive modes have unknown bits');
+  if (!Array.isArray(state.tables) || state.tables.length > 2 * POLICY_MAC_ENTRIES) throw new RestoreError('saved address tables are too long');
+  if (!(state.vlans instanceof Uint32Array) || state.vlans.length !== VLAN_WORDS) throw new RestoreError('saved VLAN table has the wrong size');
+  const offloads = savedIntegers(state.offloads, 4, 0xffffffff, 'guest offloads');
+  if (!new FeatureSet(offloads).without(expected.features.and(GUEST_OFFLOADS)).empty) throw new RestoreError('saved guest offloads were not negotiated');
+  const pairs = savedInteger(state.pairs, expected.pairs, 'queue pairs');
+  if (pairs === 0) throw new RestoreError('saved state has no active queue pair');
+  return {
+    modes,
+    tables: state.tables.map((address: unknown) => savedMac(address, 'table address')),
+    overflow,
+    vlans: state.vlans.slice(),
+    offloads,
+    pairs,
+    addressKnown: savedBoolean(state.addressKnown, 'address flag'),
+  };
+}

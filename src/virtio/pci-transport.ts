@@ -1,0 +1,256 @@
+// A virtio device as a PCI function, modern interface only (virtio 1.4 4.1): identity, capabilities, the BAR with the virtio structures, the MSI-X BAR. Wires the
+// parts: pci-common.ts, pci-notify.ts, pci-interrupts.ts, pci-access.ts in front of control.ts. Left out: the legacy interface, shared memory, administration queues.
+
+import type { Doorbell } from '#core/doorbell';
+import type { AccessSize, Region } from '#core/region';
+import { type Envelope, seal, unseal } from '#core/saved';
+import { Express } from '#pci/express';
+import { type PcieType, PciFunction, type PlacedCapability } from '#pci/function';
+import { Msix, msixBar, msixOwnBar } from '#pci/msix';
+import { PowerManagement } from '#pci/pm';
+import type { FunctionServices } from '#pci/ports';
+import { BusyError, type ControlTransport, VirtioControl } from './control.ts';
+import type { VirtioDevice } from './device.ts';
+import { FeatureSet, VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_NOTIFICATION_DATA } from './features.ts';
+import { PciAccess } from './pci-access.ts';
+import { CommonConfig, notifyConfigData } from './pci-common.ts';
+import { type CallRouting, PciInterrupts } from './pci-interrupts.ts';
+import * as layout from './pci-layout.ts';
+import { NotifyArea } from './pci-notify.ts';
+import { structureCapability } from './pci-structure.ts';
+import { checkPciState, PCI_STATE_VERSION, type PciState } from './saved-pci.ts';
+
+const DEFAULT_MULTIPLIER = 4;
+const NETWORK_CLASS = 0x020000;
+const OTHER_CLASS = 0xff0000;
+const VIRTIO_ID_NETWORK = 1;
+
+export interface VirtioPciOptions {
+  readonly device: VirtioDevice;
+  /** How calls reach the platform. */
+  readonly routing: CallRouting;
+  /** Bytes from one queue's notification address to the next, a power of two (default 4); 0: all queues share one. */
+  readonly notifyMultiplier?: number;
+  /** Offer NOTIFICATION_DATA (default false). */
+  readonly notificationData?: boolean;
+  /** Offer NOTIF_CONFIG_DATA (default false). */
+  readonly notifConfigData?: boolean;
+  /** MSI-X vectors (default: one for each queue and one for configuration changes). */
+  readonly vectors?: number;
+  /** Default 'endpoint'; 'root-complex-endpoint' on a root bus; 'conventional' leaves the PCI Express capability out. */
+  readonly pcieType?: PcieType;
+  /** Further capabilities: AER, ARI, serial number, SR-IOV. */
+  readonly capabilities?: readonly PlacedCapability[];
+}
+
+/** A queue's notification address for a bus that can ring a doorbell in place of an exit. */
+export interface FastKick {
+  readonly queue: number;
+  readonly bar: number;
+  readonly offset: number;
+  readonly size: 2 | 4;
+  /** Only writes of this value mean this queue (multiplier 0); absent: any value does. */
+  readonly match?: number;
+  readonly doorbell: Doorbell;
+}
+
+export class VirtioPci {
+  readonly device: VirtioDevice;
+  readonly fn: PciFunction;
+  /** Called when `fastKicks` has other doorbells than before: addresses must go through the register again until it is asked anew. */
+  onKicksChanged: (() => void) | undefined;
+  readonly #layout: layout.PciLayout;
+  readonly #features: FeatureSet;
+  readonly #interrupts: PciInterrupts;
+  #attached: { readonly control: VirtioControl; readonly common: CommonConfig; readonly notify: NotifyArea } | undefined;
+
+  /** @throws VirtioOptionError */
+  constructor(options: VirtioPciOptions) {
+    const { device, notificationData = false, notifConfigData = false, pcieType = 'endpoint' } = options;
+    this.device = device;
+    this.#features = FeatureSet.of(...(notificationData ? [VIRTIO_F_NOTIFICATION_DATA] : []), ...(notifConfigData ? [VIRTIO_F_NOTIF_CONFIG_DATA] : []));
+    this.#layout = layout.planLayout({
+      queueCount: device.queueCount,
+      configSize: device.configSize,
+      notifyMultiplier: options.notifyMultiplier ?? DEFAULT_MULTIPLIER,
+      notificationData,
+      vectors: options.vectors,
+    });
+    this.#interrupts = new PciInterrupts(device.queueCount, this.#layout.vectors, options.routing, () => this.fn.requesterId);
+    const structures = this.#structures();
+    const msix = new Msix(msixOwnBar(layout.MSIX_BAR, this.#layout.vectors));
+    const id = layout.VIRTIO_PCI_DEVICE_BASE + device.type;
+    this.fn = new PciFunction({
+      name: device.name,
+      identity: {
+        vendorId: layout.VIRTIO_PCI_VENDOR,
+        deviceId: id,
+        // virtio 1.4 4.1.2.1 (device SHOULD): 1 or higher without the legacy interface, and a subsystem id from 0x40.
+        revision: 1,
+        classCode: device.type === VIRTIO_ID_NETWORK ? NETWORK_CLASS : OTHER_CLASS,
+        subsystemVendorId: layout.VIRTIO_PCI_VENDOR,
+        subsystemId: id,
+        interruptPin: 1,
+        pcieType,
+      },
+      bars: [
+        { index: layout.STRUCTURES_BAR, kind: 'memory64', prefetchable: true, region: structures, size: this.#layout.barSize },
+        { index: layout.MSIX_BAR, kind: 'memory32', region: msixBar(msix, layout.MSIX_BAR) },
+      ],
+      capabilities: [
+        ...this.#structureCapabilities(),
+        new PciAccess((index) => this.fn.bars.list.find((bar) => bar.index === index)?.region),
+        msix,
+        new PowerManagement({ noSoftReset: true }),
+        ...(pcieType === 'conventional' ? [] : [new Express()]),
+        ...(options.capabilities ?? []),
+      ],
+      onAttach: (services) => this.#attach(services),
+      onDetach: () => this.#detach(),
+      onReset: () => this.#reset(),
+      onMastering: (granted) => {
+        this.#interrupts.reroute();
+        if (granted) this.#attached?.control.notifyAll();
+      },
+    });
+  }
+
+  #structureCapabilities(): PlacedCapability[] {
+    const bar = layout.STRUCTURES_BAR;
+    const { notifyLength, notifyMultiplier } = this.#layout;
+    const list = [
+      structureCapability({ type: layout.VIRTIO_PCI_CAP_COMMON_CFG, bar, offset: layout.COMMON_OFFSET, length: layout.COMMON_LENGTH }),
+      structureCapability({ type: layout.VIRTIO_PCI_CAP_NOTIFY_CFG, bar, offset: layout.NOTIFY_OFFSET, length: notifyLength, notifyMultiplier }),
+      structureCapability({ type: layout.VIRTIO_PCI_CAP_ISR_CFG, bar, offset: layout.ISR_OFFSET, length: 1 }),
+    ];
+    // virtio 1.4 4.1.4.6: only for device types that have any.
+    if (this.device.configSize > 0)
+      list.push(structureCapability({ type: layout.VIRTIO_PCI_CAP_DEVICE_CFG, bar, offset: layout.DEVICE_OFFSET, length: this.device.configSize }));
+    return list;
+  }
+
+  /** The BAR: what lies between the structures reads 0. */
+  #structures(): Region {
+    const pick = (offset: number): [region: Region | undefined, start: number] => {
+      if (offset >= layout.NOTIFY_OFFSET) return [this.#attached?.notify, layout.NOTIFY_OFFSET];
+      if (offset >= layout.DEVICE_OFFSET) return [this.#deviceConfig, layout.DEVICE_OFFSET];
+      if (offset >= layout.ISR_OFFSET) return [this.#interrupts.isrRegion, layout.ISR_OFFSET];
+      return [this.#attached?.common, layout.COMMON_OFFSET];
+    };
+    return {
+      size: this.#layout.barSize,
+      read(offset: number, size: AccessSize): number {
+        const [region, start] = pick(offset);
+        return region !== undefined && offset - start + size <= region.size ? region.read(offset - start, size) : 0;
+      },
+      write(offset: number, size: AccessSize, value: number): void {
+        const [region, start] = pick(offset);
+        if (region !== undefined && offset - start + size <= region.size) region.write(offset - start, size, value);
+      },
+    };
+  }
+
+  readonly #deviceConfig: Region = (() => {
+    const transport = this;
+    return {
+      get size() {
+        return transport.device.configSize;
+      },
+      read: (offset: number, size: AccessSize) => this.#attached?.control.readConfig(offset, size) ?? 0,
+      write: (offset: number, size: AccessSize, value: number) => this.device.configWrite(offset, size, value),
+    };
+  })();
+
+  // ---- life ----
+
+  #attach(services: FunctionServices): void {
+    if (!this.device.stopped) throw new BusyError(`${this.device.name}: its data plane still stops; attach it when that is over`);
+    const interrupts = this.#interrupts;
+    const transport: ControlTransport = {
+      memory: services.dma,
+      clock: services.clock,
+      log: services.log,
+      features: this.#features,
+      call: (index) => interrupts.call(index),
+      kicksChanged: () => this.onKicksChanged?.(),
+      notifyConfig: () => interrupts.notifyConfig(),
+      queueCleared: (index) => {
+        interrupts.clearQueue(index);
+        this.onKicksChanged?.();
+      },
+      cleared: () => {
+        interrupts.clear();
+        this.#attached?.common.clear();
+        this.onKicksChanged?.();
+      },
+    };
+    const control = new VirtioControl(this.device, transport);
+    this.#attached = {
+      control,
+      common: new CommonConfig(control, interrupts, this.#layout.notifyMultiplier > 0),
+      notify: new NotifyArea(control, this.#layout, () => this.service()),
+    };
+    interrupts.attach(services.interrupts);
+  }
+
+  #detach(): void {
+    this.device.stop();
+    this.#interrupts.clear();
+    this.#interrupts.detach();
+    this.#attached = undefined;
+    this.onKicksChanged?.();
+  }
+
+  #reset(): void {
+    // Interrupts cease at once; the rest when the data plane has let go of memory.
+    this.#interrupts.clear();
+    this.#attached?.common.clear();
+    this.#attached?.control.beginReset();
+  }
+
+  /** The machine's thread: delivers relayed calls. Returns whether there were any. */
+  service(): boolean {
+    return this.#interrupts.serviceRelays();
+  }
+
+  /** Doorbells of the queues that are live now. */
+  fastKicks(): FastKick[] {
+    const control = this.#attached?.control;
+    const kicks: FastKick[] = [];
+    if (control === undefined || !control.driverOk) return kicks;
+    const data = control.features.has(VIRTIO_F_NOTIFICATION_DATA);
+    const { notifyMultiplier } = this.#layout;
+    control.queues.forEach((queue, index) => {
+      const doorbell = queue.enabled && !queue.resetting ? this.device.kickDoorbell(index) : undefined;
+      if (doorbell === undefined) return;
+      const kick = { queue: index, bar: layout.STRUCTURES_BAR, offset: layout.NOTIFY_OFFSET + index * notifyMultiplier, size: data ? 4 : 2, doorbell } as const;
+      if (notifyMultiplier > 0) kicks.push(kick);
+      // With ring positions in the value, no one value stands for the queue.
+      else if (!data) kicks.push({ ...kick, match: control.features.has(VIRTIO_F_NOTIF_CONFIG_DATA) ? notifyConfigData(index) : index });
+    });
+    return kicks;
+  }
+
+  // ---- saved state: of the transport and the device; configuration registers and MSI-X tables are the function's ----
+
+  /** @throws BusyError while a reset or the data plane runs. */
+  save(): Envelope<PciState> {
+    const { control, common } = this.#require();
+    return seal('virtio-pci', PCI_STATE_VERSION, { control: control.save(), interrupts: this.#interrupts.save(), selectors: common.selectors });
+  }
+
+  /** Leaves the device paused. Nothing has changed when it throws. @throws RestoreError, BusyError */
+  restore(saved: unknown): void {
+    const { control, common } = this.#require();
+    const state = checkPciState(unseal(saved, 'virtio-pci', PCI_STATE_VERSION), this.device.queueCount, this.#layout.vectors);
+    control.restore(state.control);
+    common.selectors = state.selectors;
+    this.#interrupts.restore(state.interrupts);
+    this.onKicksChanged?.();
+  }
+
+  #require(): { readonly control: VirtioControl; readonly common: CommonConfig } {
+    if (this.#attached === undefined) throw new BusyError(`${this.device.name} is not attached to a fabric`);
+    return this.#attached;
+  }
+}
