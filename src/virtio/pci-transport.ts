@@ -185,6 +185,8 @@ export class VirtioPci {
       },
     };
     const control = new VirtioControl(this.device, transport);
+    // Power-on state, also for a device that was taken out of another slot.
+    this.device.reset();
     this.#attached = {
       control,
       common: new CommonConfig(control, interrupts, this.#layout.notifyMultiplier > 0),
