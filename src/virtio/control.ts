@@ -1,6 +1,7 @@
 // The control plane that every virtio device shares (virtio 1.4 2.1, 2.2, 2.4, 2.6.1, 3.1): the status machine, feature negotiation, the queues' set-up and reset, the
 // configuration generation. It knows neither registers nor packets. Suspend (VIRTIO_F_SUSPEND) and administration queues are not offered.
 
+import type { Doorbell } from '#core/doorbell';
 import { RestoreError } from '#core/saved';
 import type { VirtioDevice, VirtioHost } from './device.ts';
 import {
@@ -20,7 +21,7 @@ const NO_FEATURES = new FeatureSet();
 const DEAD = VIRTIO_STATUS_DEVICE_NEEDS_RESET | VIRTIO_STATUS_FAILED;
 
 /** What the transport does for the control plane. */
-export interface ControlTransport extends Pick<VirtioHost, 'memory' | 'clock' | 'log' | 'call' | 'kicksChanged'> {
+export interface ControlTransport extends Pick<VirtioHost, 'memory' | 'clock' | 'log' | 'call'> {
   /** Feature bits of the transport itself, added to what the device offers. */
   readonly features: FeatureSet;
   /** Sends a configuration change notification. */
@@ -69,7 +70,6 @@ export class VirtioControl {
       configChanged: () => this.configChanged(),
       configMoved: () => this.configMoved(),
       needsReset: (reason) => this.needsReset(reason),
-      kicksChanged: () => transport.kicksChanged(),
     });
   }
 
@@ -263,6 +263,12 @@ export class VirtioControl {
       this.#queueResets--;
       this.#transport.queueCleared(index);
     }
+  }
+
+  /** The doorbell a guest may ring in place of notifying queue `index`, while it is live. */
+  kickDoorbell(index: number): Doorbell | undefined {
+    const queue = this.queues[index];
+    return this.driverOk && queue?.enabled && !queue.resetting ? this.device.kickDoorbell(index) : undefined;
   }
 
   /** Looks at every live queue: notifications may have come to nothing while the function could not master the bus. */

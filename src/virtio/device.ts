@@ -39,8 +39,6 @@ export interface VirtioHost {
   configMoved(): void;
   /** virtio 1.4 2.1.2 (device SHOULD): the device cannot go on. Stops it, sets DEVICE_NEEDS_RESET and notifies. */
   needsReset(reason: string): void;
-  /** Doorbells behind `kickDoorbell` are others than before. */
-  kicksChanged(): void;
 }
 
 export interface VirtioDevice {
@@ -82,7 +80,7 @@ export interface VirtioDevice {
   notify(index: number): void;
   /** Looks for what a backend has to say (a broken ring, a finished stop); called when the driver reads the status. */
   poll(): void;
-  /** Doorbell a guest may ring in place of notifying queue `index`, if any. */
+  /** Doorbell a guest may ring in place of notifying queue `index`, if there is one now; the device revokes it when that ends. */
   kickDoorbell(index: number): Doorbell | undefined;
   /** What the transport does not know. @throws Error with code NICBOX_BUSY unless paused or not running. */
   save(): Envelope;

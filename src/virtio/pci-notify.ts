@@ -1,9 +1,9 @@
 // The notification area (virtio 1.4 4.1.4.4, 4.1.5.2, 2.9): which queue a write means. With a multiplier each queue has an address of its own and the address says it
 // all; with multiplier 0 the value does. The ring position that NOTIFICATION_DATA adds is a driver's hint, which nothing here trusts.
 
-import type { AccessSize, Region } from '#core/region';
+import type { AccessSize, FastDoorbell, Region } from '#core/region';
 import type { VirtioControl } from './control.ts';
-import { VIRTIO_F_NOTIF_CONFIG_DATA } from './features.ts';
+import { VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_NOTIFICATION_DATA } from './features.ts';
 import { notifyConfigData } from './pci-common.ts';
 import type { PciLayout } from './pci-layout.ts';
 
@@ -38,6 +38,18 @@ export class NotifyArea implements Region {
       return;
     }
     if (offset === 0) this.#notify(this.#named(value & 0xffff));
+  }
+
+  /** The one write of a queue's own width and place; others take the register. */
+  doorbell(offset: number, size: AccessSize, value: number): FastDoorbell | undefined {
+    const data = this.#control.features.has(VIRTIO_F_NOTIFICATION_DATA);
+    if (size !== (data ? 4 : 2)) return undefined;
+    const perQueue = this.#multiplier > 0;
+    if (perQueue ? offset % this.#multiplier !== 0 : offset !== 0) return undefined;
+    // With ring positions in the value, no one value stands for the queue.
+    if (!perQueue && data) return undefined;
+    const doorbell = this.#control.kickDoorbell(perQueue ? offset / this.#multiplier : this.#named(value & 0xffff));
+    return doorbell && { doorbell, match: perQueue ? 'address' : 'value' };
   }
 
   #named(value: number): number {

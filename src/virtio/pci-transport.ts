@@ -1,8 +1,7 @@
 // A virtio device as a PCI function, modern interface only (virtio 1.4 4.1): identity, capabilities, the BAR with the virtio structures, the MSI-X BAR. Wires the
 // parts: pci-common.ts, pci-notify.ts, pci-interrupts.ts, pci-access.ts in front of control.ts. Left out: the legacy interface, shared memory, administration queues.
 
-import type { Doorbell } from '#core/doorbell';
-import type { AccessSize, Region } from '#core/region';
+import type { AccessSize, FastDoorbell, Region } from '#core/region';
 import { type Envelope, seal, unseal } from '#core/saved';
 import { Express } from '#pci/express';
 import { type PcieType, PciFunction, type PlacedCapability } from '#pci/function';
@@ -13,7 +12,7 @@ import { BusyError, type ControlTransport, VirtioControl } from './control.ts';
 import type { VirtioDevice } from './device.ts';
 import { FeatureSet, VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_NOTIFICATION_DATA } from './features.ts';
 import { PciAccess } from './pci-access.ts';
-import { CommonConfig, notifyConfigData } from './pci-common.ts';
+import { CommonConfig } from './pci-common.ts';
 import { type CallRouting, PciInterrupts } from './pci-interrupts.ts';
 import * as layout from './pci-layout.ts';
 import { NotifyArea } from './pci-notify.ts';
@@ -43,22 +42,9 @@ export interface VirtioPciOptions {
   readonly capabilities?: readonly PlacedCapability[];
 }
 
-/** A queue's notification address for a bus that can ring a doorbell in place of an exit. */
-export interface FastKick {
-  readonly queue: number;
-  readonly bar: number;
-  readonly offset: number;
-  readonly size: 2 | 4;
-  /** Only writes of this value mean this queue (multiplier 0); absent: any value does. */
-  readonly match?: number;
-  readonly doorbell: Doorbell;
-}
-
 export class VirtioPci {
   readonly device: VirtioDevice;
   readonly fn: PciFunction;
-  /** Called when `fastKicks` has other doorbells than before: addresses must go through the register again until it is asked anew. */
-  onKicksChanged: (() => void) | undefined;
   readonly #layout: layout.PciLayout;
   readonly #features: FeatureSet;
   readonly #interrupts: PciInterrupts;
@@ -147,6 +133,10 @@ export class VirtioPci {
         const [region, start] = pick(offset);
         if (region !== undefined && offset - start + size <= region.size) region.write(offset - start, size, value);
       },
+      doorbell(offset: number, size: AccessSize, value: number): FastDoorbell | undefined {
+        const [region, start] = pick(offset);
+        return region?.doorbell?.(offset - start, size, value);
+      },
     };
   }
 
@@ -172,16 +162,11 @@ export class VirtioPci {
       log: services.log,
       features: this.#features,
       call: (index) => interrupts.call(index),
-      kicksChanged: () => this.onKicksChanged?.(),
       notifyConfig: () => interrupts.notifyConfig(),
-      queueCleared: (index) => {
-        interrupts.clearQueue(index);
-        this.onKicksChanged?.();
-      },
+      queueCleared: (index) => interrupts.clearQueue(index),
       cleared: () => {
         interrupts.clear();
         this.#attached?.common.clear();
-        this.onKicksChanged?.();
       },
     };
     const control = new VirtioControl(this.device, transport);
@@ -200,7 +185,6 @@ export class VirtioPci {
     this.#interrupts.clear();
     this.#interrupts.detach();
     this.#attached = undefined;
-    this.onKicksChanged?.();
   }
 
   #reset(): void {
@@ -213,24 +197,6 @@ export class VirtioPci {
   /** The machine's thread: delivers relayed calls. Returns whether there were any. */
   service(): boolean {
     return this.#interrupts.serviceRelays();
-  }
-
-  /** Doorbells of the queues that are live now. */
-  fastKicks(): FastKick[] {
-    const control = this.#attached?.control;
-    const kicks: FastKick[] = [];
-    if (control === undefined || !control.driverOk) return kicks;
-    const data = control.features.has(VIRTIO_F_NOTIFICATION_DATA);
-    const { notifyMultiplier } = this.#layout;
-    control.queues.forEach((queue, index) => {
-      const doorbell = queue.enabled && !queue.resetting ? this.device.kickDoorbell(index) : undefined;
-      if (doorbell === undefined) return;
-      const kick = { queue: index, bar: layout.STRUCTURES_BAR, offset: layout.NOTIFY_OFFSET + index * notifyMultiplier, size: data ? 4 : 2, doorbell } as const;
-      if (notifyMultiplier > 0) kicks.push(kick);
-      // With ring positions in the value, no one value stands for the queue.
-      else if (!data) kicks.push({ ...kick, match: control.features.has(VIRTIO_F_NOTIF_CONFIG_DATA) ? notifyConfigData(index) : index });
-    });
-    return kicks;
   }
 
   // ---- saved state: of the transport and the device; configuration registers and MSI-X tables are the function's ----
@@ -248,7 +214,6 @@ export class VirtioPci {
     control.restore(state.control);
     common.selectors = state.selectors;
     this.#interrupts.restore(state.interrupts);
-    this.onKicksChanged?.();
   }
 
   #require(): { readonly control: VirtioControl; readonly common: CommonConfig } {

@@ -2,6 +2,7 @@
 // pause, moving to another backend, a lost worker. A stop is asked for and then observed, so every method here returns at once; `settle` brings what is under
 // way as far as it goes and is called from whatever may wait for it.
 
+import type { Doorbell } from '#core/doorbell';
 import { BusyError } from '#virtio/control';
 import type { VirtioHost } from '#virtio/device';
 import { VirtioOptionError } from '#virtio/device';
@@ -130,7 +131,6 @@ export class DataPlane {
       fresh.push(index);
     }
     if (fresh.length === 0) return;
-    host.kicksChanged();
     for (const index of fresh) if (this.#rings[index]?.running) this.#backend.kick(index);
   }
 
@@ -138,8 +138,9 @@ export class DataPlane {
     if (this.#rings[index]?.running) this.#backend.kick(index);
   }
 
-  runs(index: number): boolean {
-    return this.#rings[index]?.running === true;
+  kickDoorbell(index: number): Doorbell | undefined {
+    const ring = this.#rings[index];
+    return ring?.running && !ring.stopping ? this.#backend.kickDoorbell(index) : undefined;
   }
 
   /** Queue reset. */
@@ -163,6 +164,8 @@ export class DataPlane {
   #ask(index: number, ring: Ring): void {
     if (!ring.running || ring.stopping) return;
     ring.stopping = true;
+    // Before a new owner can look at the queue, guests stop ringing this one's doorbell.
+    this.#backend.kickDoorbell(index)?.revoke();
     this.#backend.stopVring(index);
   }
 
@@ -232,6 +235,7 @@ export class DataPlane {
       const state = this.#backend.vringState(index);
       if (state === 'running' || state === 'stopping') continue;
       ring.running = false;
+      if (!ring.stopping) this.#backend.kickDoorbell(index)?.revoke();
       if (state === 'broken') {
         if (ring.wanted) reason ??= `the driver broke queue ${index}`;
         ring.wanted = false;
@@ -248,15 +252,12 @@ export class DataPlane {
   }
 
   #change(next: VhostBackend): void {
-    // Before the new owner looks at a queue for the first time, guests stop ringing the old one's doorbells.
-    for (let index = 0; index < this.#rings.length; index++) this.#backend.kickDoorbell(index)?.revoke();
     this.#backend.onEvent = undefined;
     this.#backend = next;
     this.#next = undefined;
     this.#introduced = false;
     this.#listen(next);
     if (this.#open) this.#openSession();
-    this.#host?.kicksChanged();
   }
 
   // ---- positions ----

@@ -244,7 +244,7 @@ export class VirtioNet implements VirtioDevice {
   }
 
   kickDoorbell(index: number): Doorbell | undefined {
-    return this.#data.runs(index) ? this.#data.backend.kickDoorbell(index) : undefined;
+    return this.#data.kickDoorbell(index);
   }
 
   #command(reader: ChainReader): boolean {
