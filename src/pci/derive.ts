@@ -16,17 +16,16 @@ export function* below(bus: Bus): Generator<PciFunction> {
   for (const fn of bus.functions) yield* subtree(fn);
 }
 
-/** Writes present requester ids into the DMA spaces from `fn` down. */
-export function updateRequesters(fn: PciFunction, moved: (fn: PciFunction, from: number, to: number) => void): void {
+/** Writes present requester ids into the DMA spaces from `fn` down; says whether any was another before. */
+export function updateRequesters(fn: PciFunction): boolean {
+  let moved = false;
   for (const each of subtree(fn)) {
     const dma = each.services?.dma;
-    if (dma === undefined) continue;
-    const from = dma.requester;
-    const to = each.requesterId;
-    if (from === to) continue;
-    dma.requester = to;
-    moved(each, from, to);
+    if (dma === undefined || dma.requester === each.requesterId) continue;
+    dma.requester = each.requesterId;
+    moved = true;
   }
+  return moved;
 }
 
 /** Works out the right to master from `fn` down. */

@@ -5,6 +5,7 @@
 import type { Clock } from '#core/clock';
 import { DmaSpace } from '#core/dma-space';
 import type { GuestMemory } from '#core/guest-memory';
+import type { Iommu } from '#core/iommu';
 import { Log } from '#core/log';
 import { type AccessSize, allOnes, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
 import type { Envelope, Saved } from '#core/saved';
@@ -46,8 +47,8 @@ export interface FabricOptions {
   readonly msiWindow?: { readonly base: number; readonly size: number };
   /** Decode BARs at address 0 too (default false: 0 is "unassigned", as every firmware takes it). */
   readonly zeroDecodes?: boolean;
-  /** Called with a function's DmaSpace when it gets its first or another requester id: where an IOMMU picks the domain. */
-  readonly onRequester?: (dma: DmaSpace, fn: PciFunction) => void;
+  /** Translates what functions ask of memory, by requester id; without it their addresses are the guest's physical ones. */
+  readonly iommu?: Iommu;
 }
 
 const RESETS = EFFECT_FUNCTION_RESET | EFFECT_SOFT_RESET | EFFECT_SECONDARY_RESET;
@@ -141,18 +142,15 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
       const log = this.log.child(`${each.name} ${(devfn >>> 3).toString(16).padStart(2, '0')}.${devfn & 7}`);
       each.place({ fabric: this.#side, bus, devfn, services: { dma, clock: this.#options.clock, log } });
       dma.requester = each.requesterId;
-      this.#options.onRequester?.(dma, each);
+      this.#options.iommu?.connect(dma);
     }
   }
 
   #remove(fn: PciFunction): void {
     if (fn.secondaryBus) for (const child of [...fn.secondaryBus.functions]) this.#remove(child);
-    fn.setMastering(false);
     fn.powerOn();
-    for (const vf of fn.virtualFunctions?.functions ?? []) {
-      vf.setMastering(false);
-      vf.place(undefined);
-    }
+    for (const each of [fn, ...(fn.virtualFunctions?.functions ?? [])]) if (each.services) this.#options.iommu?.disconnect(each.services.dma);
+    for (const vf of fn.virtualFunctions?.functions ?? []) vf.place(undefined);
     const bus = fn.bus as Bus;
     bus.functions.splice(bus.functions.indexOf(fn), 1);
     fn.place(undefined);
@@ -373,7 +371,7 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
     if (fn.bridge) this.#routing.invalidate();
     if ((effects & EFFECT_ROUTING) !== 0) {
       this.#routing.invalidate();
-      updateRequesters(fn, (moved) => this.#options.onRequester?.((moved.services as { dma: DmaSpace }).dma, moved));
+      if (updateRequesters(fn)) this.#options.iommu?.requestersChanged();
     }
     if ((effects & (EFFECT_MASTERING | EFFECT_ROUTING)) !== 0) updateMastering(fn);
     fn.interrupts.updatePin();
