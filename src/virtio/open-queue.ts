@@ -5,7 +5,8 @@ import type { DmaSpace } from '#core/dma-space';
 import { ADDRESS_LIMIT } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
 import { type FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from './features.ts';
-import { PackedQueue, replayPacked } from './packed.ts';
+import { PackedQueue } from './packed.ts';
+import { replayPacked } from './packed-used.ts';
 import { replaySplit, SplitQueue } from './split.ts';
 import type { QueueSetup, RingFeatures, VirtQueue, VringPosition } from './virtqueue.ts';
 

@@ -17,14 +17,24 @@ import {
   INDIRECT_LIMIT,
   IndirectTable,
 } from './chain.ts';
+import { markUsed, writeStaged } from './packed-used.ts';
 import { RingArea } from './ring-area.ts';
 import { QUEUE_BROKEN, QUEUE_EMPTY, type QueueSetup, type RingFeatures, type VirtQueue, type VringPosition } from './virtqueue.ts';
+
+// The JIT folds constants of the module at hand, not those of another: our own names for what the hot path tests (measured).
+const NEXT = DESC_F_NEXT;
+const INDIRECT = DESC_F_INDIRECT;
+const OK = CHAIN_OK;
+const EMPTY = QUEUE_EMPTY;
+const BROKEN = QUEUE_BROKEN;
+const DESCRIPTOR = DESCRIPTOR_BYTES;
+const NO_WORDS = new Int32Array(0);
+const NO_HALVES = new Uint16Array(0);
 
 // The last word of a descriptor: id in the low half, flags in the high half.
 const AVAIL = 1 << 23;
 const USED = 1 << 31;
 const LAP_BITS = AVAIL | USED;
-const WRITTEN = DESC_F_WRITE << 16;
 
 // Event suppression word: offset and wrap in the low half, mode in the high half.
 const EVENT_ENABLE = 0;
@@ -36,10 +46,17 @@ const WRAP = 0x8000;
 const WORD3 = 12;
 
 export class PackedQueue implements VirtQueue {
-  readonly size: number;
-  readonly #eventIdx: boolean;
-  readonly #indirect: boolean;
-  readonly #inOrder: boolean;
+  // Fields of the hot path start as a value of their final kind, not undefined, so that the JIT knows what they hold (measured: bench/virtqueue.ts).
+  readonly size: number = 0;
+  readonly #eventIdx: boolean = false;
+  readonly #indirect: boolean = false;
+  readonly #inOrder: boolean = false;
+  /** Views of the ring and the index in them of descriptor 0; in a scattered ring those of the page last sought. */
+  #words: Int32Array = NO_WORDS;
+  #base = 0;
+  #scattered = 0;
+  /** Paused or broken: one test for the hot path. */
+  #stopped = 1;
   readonly #dma: DmaSpace;
   readonly #ring: RingArea;
   readonly #driver: RingArea;
@@ -47,29 +64,29 @@ export class PackedQueue implements VirtQueue {
   readonly #chain: Chain;
   readonly #indirectTable: IndirectTable;
   #broken: string | undefined;
-  #paused = true;
   #generation = -1;
   /** Next descriptor to take; what its lap bits are when the driver has made it available. */
-  #available: number;
-  #availableBits: number;
+  #available = 0;
+  #availableBits = 0;
   /** Next slot to write a used entry to; the lap bits that make it used. */
-  #used: number;
-  #usedBits: number;
-  /** Descriptors taken and not returned. */
-  #inFlight: number;
+  #used = 0;
+  #usedBits = 0;
+  /** Descriptors taken and not shown as used. */
+  #inFlight = 0;
   /**
    * Used entries pushed since the last publish, two words each: id and descriptors - 1, bytes written. They go into the ring at publish only, because they overwrite
    * descriptors that would be taken again if this device stopped before. May lie in shared memory, for `replayPublish`.
    */
-  readonly #staged: Int32Array;
+  readonly #staged: Int32Array = NO_WORDS;
   #pending = 0;
-  #firstSlot: number;
-  #firstBits: number;
+  #pendingDescriptors = 0;
+  #firstSlot = 0;
+  #firstBits = 0;
   /** What this device last wrote to its event suppression word; -1 before that. */
   #event = -1;
   /** Descriptors (and bit 15: writable bytes) of each chain popped, by pop number: for unpop and for IN_ORDER. */
-  readonly #popped: Uint16Array;
-  readonly #poppedMask: number;
+  readonly #popped: Uint16Array = NO_HALVES;
+  readonly #poppedMask: number = 0;
   #pops = 0;
   #pushes = 0;
   /** IN_ORDER: read-only chains pushed since the last used entry: their count, their descriptors, the id of the last. */
@@ -89,7 +106,7 @@ export class PackedQueue implements VirtQueue {
     this.#inOrder = features.inOrder;
     this.#dma = dma;
     this.#staged = staging === undefined ? new Int32Array(2 * size) : new Int32Array(staging);
-    this.#ring = new RingArea(dma, setup.descriptorArea, DESCRIPTOR_BYTES * size, 'both');
+    this.#ring = new RingArea(dma, setup.descriptorArea, DESCRIPTOR * size, 'both');
     this.#driver = new RingArea(dma, setup.driverArea, 4, 'read');
     this.#device = new RingArea(dma, setup.deviceArea, 4, 'write');
     this.#chain = new Chain(dma, scratch);
@@ -128,7 +145,7 @@ export class PackedQueue implements VirtQueue {
   }
 
   get available(): number {
-    return this.#availablePosition();
+    return this.#available | (this.#availableBits === AVAIL ? WRAP : 0);
   }
 
   /** Counts a run not sealed yet as one entry per chain would. */
@@ -147,49 +164,56 @@ export class PackedQueue implements VirtQueue {
   }
 
   get position(): VringPosition {
-    return { available: this.#availablePosition(), used: this.#firstSlot | (this.#firstBits !== 0 ? WRAP : 0) };
+    return { available: this.available, used: this.published };
   }
 
   resync(): boolean {
     if (this.#broken !== undefined) return false;
+    this.#chain.forget();
     const generation = this.#dma.generation;
-    if (generation === this.#generation && !this.#paused && this.#ring.current && this.#driver.current && this.#device.current) return true;
+    if (generation === this.#generation && this.#stopped === 0 && this.#ring.current && this.#driver.current && this.#device.current) return true;
     this.#generation = generation;
-    this.#paused = true;
+    this.#stopped = 1;
     if (!this.#dma.busMaster) return false;
     if (!this.#ring.resolve()) return this.#lost('descriptor ring', this.#ring);
     if (!this.#driver.resolve()) return this.#lost('driver event area', this.#driver);
     if (!this.#device.resolve()) return this.#lost('device event area', this.#device);
-    this.#paused = false;
+    this.#scattered = this.#ring.scattered ? 1 : 0;
+    this.#seek(0);
+    this.#stopped = 0;
     return true;
   }
 
+  #seek(slot: number): void {
+    this.#ring.seek(DESCRIPTOR * slot);
+    this.#words = this.#ring.words;
+    this.#base = this.#ring.bias >> 2;
+  }
+
   pop(into: SegmentList): number {
-    if (this.#paused || this.#broken !== undefined) return this.#broken === undefined ? QUEUE_EMPTY : QUEUE_BROKEN;
-    const ring = this.#ring;
-    const offset = DESCRIPTOR_BYTES * this.#available;
-    if (ring.scattered) ring.seek(offset);
-    const at = (ring.bias + offset) >>> 2;
-    const words = ring.words;
+    if (this.#stopped !== 0) return this.#broken === undefined ? EMPTY : BROKEN;
+    const available = this.#available;
+    if (this.#scattered !== 0) this.#seek(available);
+    const words = this.#words;
+    const at = (this.#base + (available << 2)) | 0;
     // Acquire: the rest of the descriptor, and of its list, was written before these flags.
-    const rest = Atomics.load(words, at + 3) | 0;
-    if ((rest & LAP_BITS) !== this.#availableBits) return QUEUE_EMPTY;
+    const rest = Atomics.load(words, (at + 3) | 0);
+    if ((rest & LAP_BITS) !== this.#availableBits) return EMPTY;
     const low = words[at] as number;
-    const high = words[at + 1] as number;
-    const length = words[at + 2] as number;
+    const high = words[(at + 1) | 0] as number;
+    const length = words[(at + 2) | 0] as number;
     const chain = this.#chain;
     const first = into.count;
-    chain.begin(into);
     let result: ChainResult;
-    if ((rest & ((DESC_F_NEXT | DESC_F_INDIRECT) << 16)) === 0) {
+    if ((rest & ((NEXT | INDIRECT) << 16)) === 0) {
       this.#descriptors = 1;
       this.#id = rest & 0xffff;
-      result = chain.add(low, high, length, rest >>> 16);
-    } else result = this.#walk(low, high, length, rest);
+      result = chain.single(into, low, high, length, rest >>> 16);
+    } else result = this.#walk(into, low, high, length, rest);
     const descriptors = this.#descriptors;
     // A driver that makes a list available over descriptors it has not been given back.
-    if (result === CHAIN_OK && this.#inFlight + descriptors > this.size) result = chain.bad(`more than ${this.size} descriptors in flight`);
-    if (result !== CHAIN_OK) return this.#refuse(into, first, result);
+    if (result === OK && this.#inFlight + descriptors > this.size) result = chain.bad(`more than ${this.size} descriptors in flight`);
+    if (result !== OK) return this.#refuse(into, first, result);
     this.#inFlight += descriptors;
     this.#popped[this.#pops & this.#poppedMask] = (descriptors - 1) | (chain.writableBytes > 0 ? WRAP : 0);
     this.#pops = (this.#pops + 1) | 0;
@@ -233,12 +257,14 @@ export class PackedQueue implements VirtQueue {
 
   publish(): boolean {
     if (this.#batched > 0) this.#flushBatch();
-    if (this.#pending === 0 || this.#broken !== undefined || this.#paused) return false;
+    if (this.#pending === 0 || this.#stopped !== 0) return false;
     if (this.#dma.logging) markUsed(this.#ring, this.size, this.#firstSlot, this.#used, this.#firstBits === this.#usedBits);
     const from = this.#firstSlot;
     const bits = this.#firstBits;
     writeStaged(this.#ring, this.size, from, bits, this.#staged, this.#pending);
     this.#pending = 0;
+    this.#inFlight -= this.#pendingDescriptors;
+    this.#pendingDescriptors = 0;
     this.#firstSlot = this.#used;
     this.#firstBits = this.#usedBits;
     // Sequentially consistent after the store above: the full barrier between showing used entries and reading what the driver wants of them.
@@ -259,45 +285,44 @@ export class PackedQueue implements VirtQueue {
   }
 
   awaitKick(): boolean {
-    this.#storeEvent(this.#eventIdx ? EVENT_DESC | this.#availablePosition() : EVENT_ENABLE);
+    this.#storeEvent(this.#eventIdx ? EVENT_DESC | this.available : EVENT_ENABLE);
     return this.ready;
   }
 
   get ready(): boolean {
-    if (this.#paused || this.#broken !== undefined) return false;
-    return (this.#ring.load32(DESCRIPTOR_BYTES * this.#available + WORD3) & LAP_BITS) === this.#availableBits;
+    if (this.#stopped !== 0) return false;
+    return (this.#ring.load32(DESCRIPTOR * this.#available + WORD3) & LAP_BITS) === this.#availableBits;
   }
 
   /**
    * A list of more than one descriptor, or an indirect table; the words are those of its head. Sets #descriptors and #id (the id is in the last of a list).
    * Only the head's lap bits count: the driver writes them last.
    */
-  #walk(low: number, high: number, length: number, rest: number): ChainResult {
+  #walk(into: SegmentList, low: number, high: number, length: number, rest: number): ChainResult {
     const chain = this.#chain;
-    const ring = this.#ring;
+    chain.begin(into);
     let slot = this.#available;
     for (let descriptors = 1; ; descriptors++) {
       const flags = rest >>> 16;
       this.#descriptors = descriptors;
       this.#id = rest & 0xffff;
-      if ((flags & DESC_F_INDIRECT) !== 0) {
+      if ((flags & INDIRECT) !== 0) {
         // virtio 1.4 2.8.19 (driver MUST NOT): an indirect descriptor is alone, never part of a list.
-        if (descriptors > 1 || (flags & DESC_F_NEXT) !== 0) return chain.bad('an indirect descriptor in a list');
+        if (descriptors > 1 || (flags & NEXT) !== 0) return chain.bad('an indirect descriptor in a list');
         return this.#walkIndirect(low, high, length);
       }
       const result = chain.add(low, high, length, flags);
-      if (result !== CHAIN_OK) return result;
-      if ((flags & DESC_F_NEXT) === 0) return chain.end();
+      if (result !== OK) return result;
+      if ((flags & NEXT) === 0) return chain.end();
       if (descriptors === this.size) return chain.bad(`looped list: more than ${this.size} descriptors`);
       slot = slot + 1 === this.size ? 0 : slot + 1;
-      const offset = DESCRIPTOR_BYTES * slot;
-      if (ring.scattered) ring.seek(offset);
-      const at = (ring.bias + offset) >>> 2;
-      const words = ring.words;
+      if (this.#scattered !== 0) this.#seek(slot);
+      const words = this.#words;
+      const at = (this.#base + (slot << 2)) | 0;
       low = words[at] as number;
-      high = words[at + 1] as number;
-      length = words[at + 2] as number;
-      rest = words[at + 3] as number;
+      high = words[(at + 1) | 0] as number;
+      length = words[(at + 2) | 0] as number;
+      rest = words[(at + 3) | 0] as number;
     }
   }
 
@@ -312,9 +337,9 @@ export class PackedQueue implements VirtQueue {
     for (let i = 0; i < table.entries; i++) {
       if (!table.load(i)) return chain.bad('an indirect table that is not readable memory');
       const { words, at } = table;
-      const flags = (words[at + 3] as number) >>> 16;
-      const result = chain.add(words[at] as number, words[at + 1] as number, words[at + 2] as number, flags & DESC_F_WRITE);
-      if (result !== CHAIN_OK) return result;
+      const flags = (words[(at + 3) | 0] as number) >>> 16;
+      const result = chain.add(words[at] as number, words[(at + 1) | 0] as number, words[(at + 2) | 0] as number, flags & DESC_F_WRITE);
+      if (result !== OK) return result;
     }
     return chain.end();
   }
@@ -325,7 +350,7 @@ export class PackedQueue implements VirtQueue {
     this.#staged[at] = ((descriptors - 1) << 16) | id;
     this.#staged[at + 1] = written;
     this.#pending++;
-    this.#inFlight -= descriptors;
+    this.#pendingDescriptors += descriptors;
     this.#used += descriptors;
     if (this.#used >= this.size) {
       this.#used -= this.size;
@@ -341,14 +366,10 @@ export class PackedQueue implements VirtQueue {
   }
 
   #storeEvent(event: number): void {
-    if (this.#event === event || this.#paused || this.#broken !== undefined) return;
+    if (this.#event === event || this.#stopped !== 0) return;
     this.#event = event;
     if (this.#dma.logging) this.#device.markDirty(0, 4);
     this.#device.store32(0, event);
-  }
-
-  #availablePosition(): number {
-    return this.#available | (this.#availableBits === AVAIL ? WRAP : 0);
   }
 
   #advanceAvailable(descriptors: number): void {
@@ -362,75 +383,18 @@ export class PackedQueue implements VirtQueue {
   #refuse(into: SegmentList, first: number, result: ChainResult): number {
     into.truncate(first);
     if (result === CHAIN_BAD) return this.#break(this.#chain.reason);
-    if (result === CHAIN_FULL && first > 0) return QUEUE_EMPTY;
+    if (result === CHAIN_FULL && first > 0) return EMPTY;
     return this.#break(`a chain of more than the ${into.capacity} segments this device takes`);
   }
 
   #break(reason: string): number {
     this.#broken = reason;
-    return QUEUE_BROKEN;
+    this.#stopped = 1;
+    return BROKEN;
   }
 
   #lost(what: string, area: RingArea): false {
     this.#break(`${what} at 0x${area.address.toString(16)} is not memory the device may use`);
     return false;
   }
-}
-
-/** Writes staged used entries from slot `from` on, the first one's last word after all else: the driver reads entries in ring order, so it sees all or none. */
-function writeStaged(ring: RingArea, size: number, from: number, bits: number, staged: Int32Array, count: number): void {
-  const firstWord = usedWord(staged[0] as number, staged[1] as number, bits);
-  let slot = from;
-  for (let i = 0; i < count; i++) {
-    const entry = staged[2 * i] as number;
-    const written = staged[2 * i + 1] as number;
-    const offset = DESCRIPTOR_BYTES * slot;
-    if (ring.scattered) ring.seek(offset);
-    const at = (ring.bias + offset) >>> 2;
-    ring.words[at + 2] = written;
-    if (i > 0) ring.words[at + 3] = usedWord(entry, written, bits);
-    slot += (entry >>> 16) + 1;
-    if (slot >= size) {
-      slot -= size;
-      bits ^= LAP_BITS;
-    }
-  }
-  // Release: the entries before what reveals them.
-  ring.store32(DESCRIPTOR_BYTES * from + WORD3, firstWord);
-}
-
-function usedWord(entry: number, written: number, bits: number): number {
-  return (entry & 0xffff) | bits | (written !== 0 ? WRITTEN : 0);
-}
-
-/** Marks the slots from the first of the batch to the next to write: some were not written, which costs a page at most. */
-function markUsed(ring: RingArea, size: number, from: number, to: number, sameLap: boolean): void {
-  const end = sameLap ? to : size;
-  ring.markDirty(DESCRIPTOR_BYTES * from, DESCRIPTOR_BYTES * (end - from));
-  if (!sameLap) ring.markDirty(0, DESCRIPTOR_BYTES * to);
-}
-
-/** Shows the driver the staged entries between two used positions, as the thread that staged them was about to. False when that ring is not memory any more. */
-export function replayPacked(setup: QueueSetup, dma: DmaSpace, from: number, to: number, staging: SharedArrayBuffer): boolean {
-  const { size } = setup;
-  const ring = new RingArea(dma, setup.descriptorArea, DESCRIPTOR_BYTES * size, 'both');
-  dma.sync();
-  if (!ring.resolve()) return false;
-  const staged = new Int32Array(staging);
-  const first = from & 0x7fff;
-  let slot = first;
-  let wrap = from & WRAP;
-  let count = 0;
-  while ((slot | wrap) !== to && count < size) {
-    slot += ((staged[2 * count] as number) >>> 16) + 1;
-    count++;
-    if (slot >= size) {
-      slot -= size;
-      wrap ^= WRAP;
-    }
-  }
-  if (count === 0) return true;
-  markUsed(ring, size, first, to & 0x7fff, ((from ^ to) & WRAP) === 0);
-  writeStaged(ring, size, first, (from & WRAP) !== 0 ? LAP_BITS : 0, staged, count);
-  return true;
 }

@@ -6,7 +6,7 @@ import type { ByteViews } from '#core/guest-memory';
 
 const PAGE = 4096;
 const PAGE_SHIFT = 12;
-const NO_WORDS = new Uint32Array(0);
+const NO_WORDS = new Int32Array(0);
 const NO_HALVES = new Uint16Array(0);
 
 /**
@@ -14,7 +14,7 @@ const NO_HALVES = new Uint16Array(0);
  * `if (area.scattered) area.seek(o)` before every access. Accesses are naturally aligned, hence never cross a page.
  */
 export class RingArea {
-  words: Uint32Array = NO_WORDS;
+  words: Int32Array = NO_WORDS;
   halves: Uint16Array = NO_HALVES;
   bias = 0;
   scattered = false;
@@ -48,7 +48,7 @@ export class RingArea {
       this.scattered = false;
       this.#windows.push(whole);
       this.#views.push(whole.slab.views);
-      this.words = whole.slab.views.u32;
+      this.words = whole.slab.views.i32;
       this.halves = whole.slab.views.u16;
       this.bias = this.address + whole.bias;
       return this.bias % 16 === this.address % 16;
@@ -74,8 +74,9 @@ export class RingArea {
 
   /** Scattered areas: makes the views those of the page that area offset `offset` lies in. */
   seek(offset: number): void {
+    if (!this.scattered) return;
     const window = this.#windows[(offset - this.#firstPage) >>> PAGE_SHIFT] as Window;
-    this.words = window.slab.views.u32;
+    this.words = window.slab.views.i32;
     this.halves = window.slab.views.u16;
     this.bias = this.address + window.bias;
   }
@@ -90,6 +91,7 @@ export class RingArea {
     Atomics.store(this.halves, (this.bias + offset) >>> 1, value);
   }
 
+  /** Signed, as all words of the ring code are: 32-bit integers stay integers in the JIT. */
   load32(offset: number): number {
     if (this.scattered) this.seek(offset);
     return Atomics.load(this.words, (this.bias + offset) >>> 2);
