@@ -62,6 +62,7 @@ export class Vring implements TurnParticipant {
       return;
     }
     this.#staged = true;
+    this.queue.seal();
     this.#journal.stage(this);
   }
 
@@ -69,7 +70,7 @@ export class Vring implements TurnParticipant {
     this.#staged = false;
     const { queue, record } = this;
     const wanted = queue.publish();
-    record.setPosition(queue.available, queue.used);
+    record.setPosition(queue.available, queue.published);
     record.addChains(this.#chains);
     this.#chains = 0;
     if (wanted) {

@@ -1,0 +1,175 @@
+// The data plane on the caller's thread: a kick serves the segment there and then, within a bound; what is left goes on in a deferred turn, so that no register
+// write is held up by a peer that keeps sending. The same ring loop as the worker's.
+
+import type { Doorbell } from '#core/doorbell';
+import type { Call } from '#core/interrupts';
+import type { PortCounters } from '#net/counters';
+import type { NetPort } from '#net/port';
+import type { Segment, ServiceBudget } from '#net/segment';
+import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
+import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import { BACKEND_FEATURES, MAX_QUEUE_PAIRS } from './carried-features.ts';
+import { PortBlock, RING_BROKEN, type RingStatistics } from './port-block.ts';
+import { RingPort } from './ring-port.ts';
+import { SegmentServer } from './segment-server.ts';
+
+export interface InlineOptions {
+  /** Runs `work` later on this thread, outside of any access. Default: a zero timeout. */
+  readonly defer?: (work: () => void) => void;
+  /** Rounds served inside one call before the rest is deferred. */
+  readonly rounds?: number;
+  readonly budget?: ServiceBudget;
+}
+
+const DEFAULT_ROUNDS = 8;
+
+/** A segment served on the thread that kicks it. */
+export class InlineSegment {
+  readonly server: SegmentServer;
+  readonly #defer: (work: () => void) => void;
+  readonly #rounds: number;
+  readonly #resume = (): void => {
+    this.#deferred = false;
+    this.service();
+  };
+  #running = false;
+  #again = false;
+  #deferred = false;
+
+  constructor(segment: Segment, options: InlineOptions = {}) {
+    this.server = new SegmentServer(segment, options.budget);
+    this.#defer = options.defer ?? ((work) => void setTimeout(work, 0));
+    this.#rounds = options.rounds ?? DEFAULT_ROUNDS;
+    if (!(this.#rounds >= 1)) throw new RangeError(`rounds ${this.#rounds}: at least 1`);
+  }
+
+  /** The backend for one device, attached to this segment. */
+  port(name: string, pairs = 1): InlineBackend {
+    return new InlineBackend(this, name, pairs);
+  }
+
+  /** Attaches a port of this thread. Call `wake` when it has frames or room. */
+  addPort(port: NetPort): void {
+    this.server.add(port);
+  }
+
+  removePort(port: NetPort): void {
+    this.server.remove(port);
+  }
+
+  wake(port: NetPort): void {
+    this.server.wake(port);
+    this.service();
+  }
+
+  /** Inside a round: a caller must not change what is being served. */
+  get running(): boolean {
+    return this.#running;
+  }
+
+  /** Serves until nothing is left or the bound is met. A call made from inside (an interrupt that leads to a kick) is noted, not nested. */
+  service(): void {
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
+    this.#running = true;
+    let left = true;
+    for (let round = 0; left && round < this.#rounds; round++) {
+      this.#again = false;
+      left = this.server.turn() || this.server.rest() || this.#again;
+      for (const port of this.server.rings) port.stopUnwanted();
+    }
+    this.#running = false;
+    if (!left || this.#deferred) return;
+    this.#deferred = true;
+    this.#defer(this.#resume);
+  }
+}
+
+/** One device's rings on an inline segment. */
+export class InlineBackend implements VhostBackend {
+  readonly name: string;
+  readonly features = BACKEND_FEATURES;
+  readonly maxQueuePairs: number;
+  onEvent: ((event: VhostEvent) => void) | undefined;
+  readonly #segment: InlineSegment;
+  readonly #block: PortBlock;
+  readonly #port: RingPort;
+  #starts = 0;
+
+  constructor(segment: InlineSegment, name: string, pairs: number) {
+    if (!(Number.isInteger(pairs) && pairs >= 1 && pairs <= MAX_QUEUE_PAIRS)) throw new RangeError(`queue pairs ${pairs}: 1 to ${MAX_QUEUE_PAIRS}`);
+    this.name = `inline ${name}`;
+    this.maxQueuePairs = pairs;
+    this.#segment = segment;
+    this.#block = new PortBlock(2 * pairs);
+    this.#port = new RingPort({ name, block: this.#block, onBroken: (index, reason) => this.onEvent?.({ kind: 'broken', index, reason }) });
+    segment.server.addRings(this.#port);
+  }
+
+  open(session: VhostSession): void {
+    this.#port.open(session);
+  }
+
+  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
+    const record = this.#block.records[index];
+    if (record === undefined) throw new RangeError(`${this.name} has ${this.#block.rings} data rings: no ring ${index}`);
+    const start = ++this.#starts;
+    record.wanted = start;
+    this.#port.start({ index, start, setup, position, call });
+    this.#look();
+  }
+
+  stopVring(index: number): void {
+    const record = this.#block.records[index];
+    if (record === undefined) return;
+    record.wanted = 0;
+    // From inside a round the ring stops at its end.
+    if (!this.#segment.running) this.#port.stop(index);
+  }
+
+  vringState(index: number): VringState {
+    const record = this.#block.records[index];
+    if (record === undefined) return 'stopped';
+    if (record.state === RING_BROKEN) return 'broken';
+    if (this.#port.ring(index) === undefined) return 'stopped';
+    return record.wanted === 0 ? 'stopping' : 'running';
+  }
+
+  vringPosition(index: number): VringPosition {
+    return this.#block.records[index]?.position ?? { available: 0, used: 0 };
+  }
+
+  kick(index: number): void {
+    const record = this.#block.records[index];
+    if (record === undefined) return;
+    record.addKick();
+    this.#look();
+  }
+
+  kickDoorbell(_index: number): Doorbell | undefined {
+    return undefined;
+  }
+
+  policyChanged(): void {
+    this.#look();
+  }
+
+  get counters(): PortCounters {
+    return this.#port.counters;
+  }
+
+  ringStatistics(index: number): RingStatistics | undefined {
+    return this.#block.records[index]?.statistics;
+  }
+
+  /** Takes the device off the segment. */
+  detach(): void {
+    this.#segment.removePort(this.#port);
+  }
+
+  #look(): void {
+    this.#segment.wake(this.#port);
+  }
+}

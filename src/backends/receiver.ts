@@ -1,0 +1,305 @@
+// From frames to receive rings: picks the ring, filters, writes the header and copies the frame, over one chain or (MRG_RXBUF) as many as it takes. Nothing is
+// visible to the driver before `flush`.
+
+import { copyBytes } from '#core/copy';
+import type { DmaSpace } from '#core/dma-space';
+import { type ByteViews, viewsOf } from '#core/guest-memory';
+import { SegmentList } from '#core/segments';
+import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_TOO_LONG, type PortCounters } from '#net/counters';
+import { ACCEPTS_CSUM, FRAME_DATA_VALID, FRAME_NEEDS_CSUM, type FrameBatch } from '#net/port';
+import { type NetPolicy, POLICY_PROMISCUOUS } from '#virtio/net-policy';
+import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
+import { QUEUE_BROKEN } from '#virtio/virtqueue';
+import { passesFilter } from './receive-filter.ts';
+import type { PortSession } from './ring-port.ts';
+import type { FlowTable } from './steering.ts';
+import type { Vring } from './vring.ts';
+
+const MINIMUM_FRAME = 14;
+const HEADER_WORDS = 8;
+/** Segments of one receive chain. */
+const CHAIN_SEGMENTS = 1280;
+/** What #put returns when it is not a drop reason. */
+const PUT_OK = -1;
+const PUT_HELD = -2;
+const ONE_BUFFER = 1 << 16;
+
+export class Receiver {
+  /** By active pair; undefined: that ring is not running. */
+  rings: (Vring | undefined)[] = [];
+  /** A ring of this port has broken: frames for a missing ring are dropped, not held. */
+  broken = false;
+  readonly #counters: PortCounters;
+  readonly #flows: FlowTable;
+  readonly #broke: (ring: Vring) => void;
+  readonly #chain = new SegmentList(CHAIN_SEGMENTS, viewsOf(new ArrayBuffer(8)));
+  /** The header of a frame that does not go into one piece of memory. */
+  readonly #header = viewsOf(new ArrayBuffer(HEADER_WORDS * 4));
+  #dma: DmaSpace | undefined;
+  #policy: NetPolicy | undefined;
+  #mergeable = false;
+  #flags = 0;
+  #accepts = 0;
+  #headerLength = 12;
+  #maximumFrame = 0;
+  /** Where the driver had too few buffers, and how many it had; undefined: nowhere, or the ring was not running. */
+  #starved: Vring | undefined;
+  #starvedWith = 0;
+  // What was delivered since the last flush, by pair.
+  readonly #pushed: number[] = [];
+  #touched = false;
+  // Chains of the frame being spread over several, not pushed yet.
+  #tokens = new Int32Array(256);
+  #written = new Int32Array(256);
+
+  constructor(counters: PortCounters, flows: FlowTable, broke: (ring: Vring) => void) {
+    this.#counters = counters;
+    this.#flows = flows;
+    this.#broke = broke;
+  }
+
+  open(session: PortSession): void {
+    this.#dma = session.memory;
+    this.#policy = session.policy;
+    this.#mergeable = session.features.has(VIRTIO_NET_F_MRG_RXBUF);
+    this.#starved = undefined;
+    this.broken = false;
+  }
+
+  configure(flags: number, accepts: number, headerLength: number, maximumFrame: number): void {
+    this.#flags = flags;
+    this.#accepts = accepts;
+    this.#headerLength = Math.min(Math.max(headerLength, 12), HEADER_WORDS * 4) & ~3;
+    this.#maximumFrame = maximumFrame;
+  }
+
+  deliver(batch: FrameBatch, from: number, to: number): number {
+    const { rings } = this;
+    const policy = this.#policy as NetPolicy;
+    const promiscuous = (this.#flags & POLICY_PROMISCUOUS) !== 0;
+    const single = rings.length === 1;
+    const maximum = this.#maximumFrame === 0 ? 0x7fffffff : this.#maximumFrame;
+    let frames = 0;
+    let bytes = 0;
+    let f = from;
+    for (; f < to; f++) {
+      const length = batch.length[f] as number;
+      let reason = PUT_OK;
+      if (length < MINIMUM_FRAME) reason = DROP_MALFORMED;
+      else if (!promiscuous && !passesFilter(policy, this.#flags, batch, f)) reason = DROP_FILTERED;
+      else if (length > maximum && batch.gsoType[f] === 0) reason = DROP_TOO_LONG;
+      else {
+        const pair = single ? 0 : this.#flows.pair(batch, f, rings.length);
+        const ring = rings[pair] ?? (single ? undefined : this.#anyRing());
+        if (ring === undefined) {
+          if (!this.broken) break;
+          reason = DROP_BROKEN;
+        } else {
+          reason = this.#put(ring, batch, f, length);
+          if (reason === PUT_HELD) {
+            this.#starved = ring;
+            break;
+          }
+          if (reason === PUT_OK) {
+            frames++;
+            bytes += length;
+            this.#touched = true;
+          }
+        }
+      }
+      if (reason !== PUT_OK) this.#counters.receiveDropped(reason, 1);
+    }
+    if (frames > 0) this.#counters.received(frames, bytes);
+    return f - from;
+  }
+
+  #anyRing(): Vring | undefined {
+    for (const ring of this.rings) if (ring !== undefined) return ring;
+    return undefined;
+  }
+
+  /** Puts a frame into a ring: PUT_OK, PUT_HELD (no buffer now), or a drop reason. */
+  #put(ring: Vring, batch: FrameBatch, f: number, length: number): number {
+    const { queue } = ring;
+    const chain = this.#chain;
+    chain.count = 0;
+    const token = queue.pop(chain);
+    if (token < 0) return this.#noChain(ring, token, 0);
+    const headerLength = this.#headerLength;
+    const total = headerLength + length;
+    const s = batch.firstSegment[f] as number;
+    const at = chain.offset[0] as number;
+    if (queue.segments === 1 && queue.writableBytes >= total && batch.segmentCount[f] === 1 && (at & 3) === 0) {
+      const views = chain.views[0] as ByteViews;
+      this.#writeHeader(views.i32, at >>> 2, batch, f);
+      const { segments } = batch;
+      copyBytes(views, at + headerLength, segments.views[s] as ByteViews, segments.offset[s] as number, length);
+      const window = chain.window[0];
+      if (window !== null && window !== undefined) (this.#dma as DmaSpace).markDirty(window, chain.address[0] as number, total);
+      queue.push(token, total);
+      this.#pushed[ring.index >>> 1] = (this.#pushed[ring.index >>> 1] ?? 0) + 1;
+      return PUT_OK;
+    }
+    return this.#spread(ring, token, batch, f, total);
+  }
+
+  #noChain(ring: Vring, token: number, chains: number): number {
+    if (token !== QUEUE_BROKEN) {
+      this.#starvedWith = chains;
+      return PUT_HELD;
+    }
+    this.#broke(ring);
+    return DROP_BROKEN;
+  }
+
+  /** The virtio_net_hdr of frame `f`, num_buffers 1 (virtio 1.4 5.1.6.4.1, also without MRG_RXBUF). */
+  #writeHeader(words: Int32Array, at: number, batch: FrameBatch, f: number): void {
+    const asked = ((batch.flags[f] as number) & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) | ((batch.gsoType[f] as number) << 8);
+    if (asked === 0) {
+      words[at] = 0;
+      words[at + 1] = 0;
+      words[at + 2] = ONE_BUFFER;
+    } else this.#writeRequest(words, at, batch, f);
+    for (let i = 3; i < this.#headerLength >>> 2; i++) words[at + i] = 0;
+  }
+
+  /** virtio 1.4 5.1.6.4.1 (device MUST): without GUEST_CSUM flags are zero. What the driver does not take was converted before. */
+  #writeRequest(words: Int32Array, at: number, batch: FrameBatch, f: number): void {
+    const flags = (this.#accepts & ACCEPTS_CSUM) === 0 ? 0 : (batch.flags[f] as number) & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID);
+    const gsoType = batch.gsoType[f] as number;
+    const needs = (flags & FRAME_NEEDS_CSUM) !== 0;
+    words[at] = flags | (gsoType << 8) | (gsoType === 0 ? 0 : (batch.headerLength[f] as number) << 16);
+    words[at + 1] = (gsoType === 0 ? 0 : (batch.gsoSize[f] as number)) | (needs ? (batch.csumStart[f] as number) << 16 : 0);
+    words[at + 2] = (needs ? (batch.csumOffset[f] as number) : 0) | ONE_BUFFER;
+  }
+
+  /** Any shape of frame and chain; with MRG_RXBUF over several chains, each filled to capacity but the last (virtio 1.4 5.1.6.4.1). */
+  #spread(ring: Vring, firstToken: number, batch: FrameBatch, f: number, total: number): number {
+    const { queue } = ring;
+    const chain = this.#chain;
+    const header = this.#header;
+    this.#writeHeader(header.i32, 0, batch, f);
+    const { segments } = batch;
+    const endSegment = (batch.firstSegment[f] as number) + (batch.segmentCount[f] as number);
+    // Source: the header, then the frame's segments.
+    let from: ByteViews = header;
+    let source = 0;
+    let left = this.#headerLength;
+    let s = (batch.firstSegment[f] as number) - 1;
+    // Where num_buffers ended up: one place a byte, the header may be split between them.
+    let lowViews = header;
+    let lowAt = 10;
+    let highViews = header;
+    let highAt = 11;
+    let done = 0;
+    let chains = 0;
+    let token = firstToken;
+    for (;;) {
+      if (chains === this.#tokens.length) this.#grow();
+      this.#tokens[chains] = token;
+      const room = Math.min(queue.writableBytes, total - done);
+      if (!this.#mergeable && room < total) {
+        queue.unpop(1);
+        return DROP_TOO_LONG;
+      }
+      let written = 0;
+      for (let w = queue.readableSegments; written < room; w++) {
+        const to = chain.views[w] as ByteViews;
+        const target = chain.offset[w] as number;
+        const space = Math.min(chain.length[w] as number, room - written);
+        for (let filled = 0; filled < space; ) {
+          if (left === 0) {
+            s++;
+            if (s === endSegment) break;
+            from = segments.views[s] as ByteViews;
+            source = segments.offset[s] as number;
+            left = segments.length[s] as number;
+          }
+          const run = Math.min(space - filled, left);
+          copyBytes(to, target + filled, from, source, run);
+          if (done <= 10 && done + run > 10) {
+            lowViews = to;
+            lowAt = target + filled + 10 - done;
+          }
+          if (done <= 11 && done + run > 11) {
+            highViews = to;
+            highAt = target + filled + 11 - done;
+          }
+          filled += run;
+          source += run;
+          left -= run;
+          done += run;
+        }
+        const window = chain.window[w];
+        if (window !== null && window !== undefined) (this.#dma as DmaSpace).markDirty(window, chain.address[w] as number, space);
+        written += space;
+      }
+      this.#written[chains++] = written;
+      if (done >= total) break;
+      chain.count = 0;
+      token = queue.pop(chain);
+      if (token < 0) {
+        // Too few buffers: none is used. When the ring cannot hold more, there will never be enough.
+        queue.unpop(chains);
+        return chains >= queue.size || chains >= 0xffff ? DROP_TOO_LONG : this.#noChain(ring, token, chains);
+      }
+    }
+    // virtio 1.4 5.1.6.4.1 (device MUST): the number of buffers used for the frame, in the header of the first.
+    lowViews.u8[lowAt] = chains;
+    highViews.u8[highAt] = chains >>> 8;
+    for (let i = 0; i < chains; i++) queue.push(this.#tokens[i] as number, this.#written[i] as number);
+    this.#pushed[ring.index >>> 1] = (this.#pushed[ring.index >>> 1] ?? 0) + chains;
+    return PUT_OK;
+  }
+
+  #grow(): void {
+    const tokens = new Int32Array(2 * this.#tokens.length);
+    const written = new Int32Array(tokens.length);
+    tokens.set(this.#tokens);
+    written.set(this.#written);
+    this.#tokens = tokens;
+    this.#written = written;
+  }
+
+  flush(): void {
+    if (!this.#touched) return;
+    this.#touched = false;
+    for (let pair = 0; pair < this.#pushed.length; pair++) {
+      const pushed = this.#pushed[pair] ?? 0;
+      if (pushed === 0) continue;
+      this.#pushed[pair] = 0;
+      this.rings[pair]?.stage(pushed);
+    }
+  }
+
+  /** After a refusal: whether trying again makes sense. */
+  get hasRoom(): boolean {
+    const ring = this.#starved;
+    if (ring === undefined || !this.rings.includes(ring)) return this.broken || this.#anyRing() !== undefined;
+    return this.#pastStarved(ring, false);
+  }
+
+  /** After a refusal: asks the driver to say when it adds buffers. */
+  arm(): boolean {
+    const ring = this.#starved;
+    if (ring === undefined || !this.rings.includes(ring)) return this.broken || this.#anyRing() !== undefined;
+    return this.#pastStarved(ring, true);
+  }
+
+  /**
+   * Whether there are more buffers than were too few: looks, or asks for a kick, behind those. In front of them the answer would be yes for ever, and the event
+   * index one the driver has passed already.
+   */
+  #pastStarved(ring: Vring, arm: boolean): boolean {
+    const { queue } = ring;
+    let popped = 0;
+    for (; popped < this.#starvedWith; popped++) {
+      this.#chain.count = 0;
+      if (queue.pop(this.#chain) < 0) break;
+    }
+    // Fewer than there were: the queue is broken or paused, and trying again says so.
+    const ready = popped < this.#starvedWith || (arm ? ring.arm() : queue.ready);
+    queue.unpop(popped);
+    return ready;
+  }
+}

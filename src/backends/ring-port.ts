@@ -1,0 +1,274 @@
+// All data queues of one virtio-net device as one port of a segment. It turns transmit chains into frames that point at guest memory, and frames into receive chains,
+// copying each byte once. The driver is not trusted: the virtio_net_hdr is read once, whatever its layout, and judged by what was negotiated.
+//
+// One turn: `enter`, then the segment's collect / deliver / flush / complete, then `leave`. Nothing is in flight between turns. Queue numbering as in virtio 1.4
+// 5.1.2: receiveqN = 2(N-1), transmitqN = 2N-1.
+
+import type { DmaSpace } from '#core/dma-space';
+import type { Doorbell } from '#core/doorbell';
+import type { Call } from '#core/interrupts';
+import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
+import type { FrameBatch, NetPort } from '#net/port';
+import type { FeatureSet } from '#virtio/features';
+import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-policy';
+import { openQueue } from '#virtio/open-queue';
+import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import { type PortBlock, RING_BROKEN, RING_STOPPED } from './port-block.ts';
+import { Receiver } from './receiver.ts';
+import { FlowTable } from './steering.ts';
+import { Transmitter } from './transmitter.ts';
+import type { TurnJournal } from './turn-journal.ts';
+import { Vring } from './vring.ts';
+
+/** What a driver negotiated, as the serving thread sees it. */
+export interface PortSession {
+  readonly features: FeatureSet;
+  readonly memory: DmaSpace;
+  readonly policy: NetPolicy;
+}
+
+/** A ring to serve. */
+export interface RingStart {
+  readonly index: number;
+  /** Number of this start (port-block.ts). */
+  readonly start: number;
+  readonly setup: QueueSetup;
+  readonly position: VringPosition;
+  readonly call: Call;
+  readonly kick?: Doorbell | undefined;
+  readonly staging?: SharedArrayBuffer | undefined;
+}
+
+export interface RingPortOptions {
+  readonly name: string;
+  readonly block: PortBlock;
+  readonly counters?: PortCounters;
+  /** Turns commit through it; without one, each ring publishes by itself. */
+  readonly journal?: TurnJournal | undefined;
+  /** The first of this port's slots in the journal: one a ring. */
+  readonly firstSlot?: number;
+  /** A driver broke a rule. */
+  readonly onBroken?: (index: number, reason: string) => void;
+}
+
+export class RingPort implements NetPort {
+  readonly name: string;
+  readonly block: PortBlock;
+  readonly counters: PortCounters;
+  readonly #journal: TurnJournal | undefined;
+  readonly #firstSlot: number;
+  readonly #onBroken: (index: number, reason: string) => void;
+  readonly #rings: (Vring | undefined)[];
+  readonly #flows = new FlowTable();
+  readonly #transmitter: Transmitter;
+  readonly #receiver: Receiver;
+  #session: PortSession | undefined;
+  #policyGeneration = -1;
+  #dmaGeneration = -1;
+  #flags = 0;
+  #accepts = 0;
+  #activePairs = 1;
+  /** Between enter and leave, with bus mastering on. */
+  #open = false;
+
+  constructor(options: RingPortOptions) {
+    this.name = options.name;
+    this.block = options.block;
+    this.counters = options.counters ?? new PortCounters();
+    this.#journal = options.journal;
+    this.#firstSlot = options.firstSlot ?? 0;
+    this.#onBroken = options.onBroken ?? (() => {});
+    this.#rings = new Array<Vring | undefined>(options.block.rings).fill(undefined);
+    const broke = (ring: Vring): void => this.#break(ring);
+    this.#transmitter = new Transmitter(this.counters, this.#flows, broke);
+    this.#receiver = new Receiver(this.counters, this.#flows, broke);
+  }
+
+  // ---- control ----
+
+  /** A driver has negotiated; every ring is stopped. */
+  open(session: PortSession): void {
+    this.close();
+    this.#session = session;
+    this.#policyGeneration = -1;
+    this.#dmaGeneration = -1;
+    this.#flows.clear();
+    this.#transmitter.open(session);
+    this.#receiver.open(session);
+  }
+
+  /** Lets go of the session: rings are stopped where they stand, the DMA reader slot is given back. */
+  close(): void {
+    for (const ring of this.#rings) if (ring !== undefined) this.stop(ring.index);
+    this.#session?.memory.close();
+    this.block.reader = -1;
+    this.#session = undefined;
+  }
+
+  /** Starts a ring; one that cannot be served is broken. Between turns. */
+  start(start: RingStart): void {
+    const { index } = start;
+    const record = this.block.records[index];
+    const session = this.#session;
+    if (record === undefined || session === undefined) return;
+    this.stop(index);
+    session.memory.enter();
+    this.block.reader = session.memory.reader;
+    const queue = openQueue(start.setup, start.position, session.features, session.memory, start.staging);
+    if (typeof queue === 'string') {
+      record.setPosition(start.position.available, start.position.used);
+      record.state = RING_BROKEN;
+      this.#onBroken(index, queue);
+    } else {
+      const slot = this.#firstSlot + index;
+      this.#rings[index] = new Vring({ index, slot, queue, record, kick: start.kick, call: start.call, journal: this.#journal });
+    }
+    session.memory.leave();
+    record.taken = start.start;
+    this.#dmaGeneration = -1;
+    this.#arrange();
+  }
+
+  /** Stops a ring; its record holds the final position. Between turns. */
+  stop(index: number): void {
+    const ring = this.#rings[index];
+    if (ring === undefined) return;
+    this.#rings[index] = undefined;
+    this.#arrange();
+    ring.record.setPosition(ring.queue.available, ring.queue.published);
+    if (ring.queue.broken === undefined) ring.record.state = RING_STOPPED;
+  }
+
+  ring(index: number): Vring | undefined {
+    return this.#rings[index];
+  }
+
+  /** Stops what the host no longer wants. Between turns. */
+  stopUnwanted(): void {
+    for (const ring of this.#rings) if (ring !== undefined && ring.record.wanted === 0) this.stop(ring.index);
+  }
+
+  // ---- turns ----
+
+  /** Opens a turn: from here to `leave` guest memory may be touched. */
+  enter(): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    this.#open = session.memory.enter();
+    this.#look(session);
+  }
+
+  leave(): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    this.#open = false;
+    session.memory.leave();
+  }
+
+  #look(session: PortSession): void {
+    const { policy, memory } = session;
+    const generation = policy.generation;
+    // Odd: the machine's thread is in the middle of a change. What was read before serves until it is done.
+    if (generation !== this.#policyGeneration && (generation & 1) === 0) {
+      const { flags, accepts, activePairs } = policy;
+      const headerLength = policy.headerLength;
+      const maximumFrame = policy.maximumFrame;
+      if (policy.generation === generation) {
+        this.#policyGeneration = generation;
+        this.#flags = flags;
+        this.#accepts = accepts;
+        this.#activePairs = Math.max(1, Math.min(activePairs, this.block.rings >>> 1));
+        this.#transmitter.configure(headerLength);
+        this.#receiver.configure(flags, accepts, headerLength, maximumFrame);
+        this.#arrange();
+      }
+    }
+    // Windows moved, or the embedder may have replaced RAM that is not shared memory.
+    if (memory.generation !== this.#dmaGeneration || !memory.memory.shared) {
+      this.#dmaGeneration = memory.generation;
+      for (const ring of this.#rings) if (ring !== undefined && !ring.queue.resync() && ring.queue.broken !== undefined) this.#break(ring);
+    }
+  }
+
+  /** Which rings are in use: those that run, of the pairs the driver has made active. */
+  #arrange(): void {
+    const pairs = this.#activePairs;
+    const transmit: Vring[] = [];
+    const receive: (Vring | undefined)[] = [];
+    for (let pair = 0; pair < pairs; pair++) {
+      receive.push(this.#rings[2 * pair]);
+      const ring = this.#rings[2 * pair + 1];
+      if (ring !== undefined) transmit.push(ring);
+    }
+    this.#transmitter.rings = transmit;
+    this.#transmitter.steering = pairs > 1;
+    this.#receiver.rings = receive;
+  }
+
+  #break(ring: Vring): void {
+    const { index } = ring;
+    if (this.#rings[index] !== ring) return;
+    this.#rings[index] = undefined;
+    ring.record.setPosition(ring.queue.available, ring.queue.published);
+    ring.markBroken();
+    this.#receiver.broken = true;
+    this.#arrange();
+    this.#onBroken(index, ring.queue.broken ?? 'broken');
+  }
+
+  // ---- NetPort ----
+
+  get linkUp(): boolean {
+    return (this.#flags & POLICY_LINK_UP) !== 0;
+  }
+
+  get accepts(): number {
+    return this.#accepts;
+  }
+
+  /** Bus mastering on and DRIVER_OK set: the rings may be served. */
+  get #serving(): boolean {
+    return this.#open && (this.#flags & POLICY_ACTIVE) !== 0;
+  }
+
+  collect(batch: FrameBatch, frames: number, bytes: number): number {
+    if (!this.#serving) return 0;
+    const collected = this.#transmitter.collect(batch, frames, bytes);
+    // No complete follows, but malformed chains may have gone back.
+    if (collected === 0) this.#journal?.commit();
+    return collected;
+  }
+
+  complete(_batch: FrameBatch, done: number): void {
+    this.#transmitter.complete(done);
+    this.#journal?.commit();
+  }
+
+  deliver(batch: FrameBatch, from: number, to: number): number {
+    // Memory is not reachable, or the driver is not there yet: hardware would drop it, and so does this.
+    if (!this.#serving) return this.#drop(DROP_NOT_READY, to - from);
+    if (!this.linkUp) return this.#drop(DROP_LINK_DOWN, to - from);
+    return this.#receiver.deliver(batch, from, to);
+  }
+
+  #drop(reason: number, frames: number): number {
+    this.counters.receiveDropped(reason, frames);
+    return frames;
+  }
+
+  flush(): void {
+    this.#receiver.flush();
+  }
+
+  get hasRoom(): boolean {
+    return !this.#serving || this.#receiver.hasRoom;
+  }
+
+  awaitFrames(): boolean {
+    return this.#serving && this.#transmitter.arm();
+  }
+
+  awaitRoom(): boolean {
+    return !this.#serving || this.#receiver.arm();
+  }
+}

@@ -1,0 +1,259 @@
+// From transmit rings to frames: pops chains, round robin over the active rings, reads each header once and fills a batch; afterwards returns the chains
+// in the order they were popped, or puts back those that were refused.
+
+import type { ByteViews } from '#core/guest-memory';
+import { DROP_MALFORMED, DROP_TOO_LONG, type PortCounters } from '#net/counters';
+import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch } from '#net/port';
+import { QUEUE_BROKEN } from '#virtio/virtqueue';
+import { gsoAllowed, transmitOffloads } from './net-header.ts';
+import type { PortSession } from './ring-port.ts';
+import type { FlowTable } from './steering.ts';
+import type { Vring } from './vring.ts';
+
+/** The Ethernet header: less is no frame (CVE-2024-41090). */
+const MINIMUM_FRAME = 14;
+/** Ethernet header, two VLAN tags, IPv6 header and its longest payload. */
+const MAXIMUM_FRAME = 14 + 8 + 40 + 65535;
+/** Chains a batch holds, frames or not. */
+const CHAINS = 1024;
+const IS_FRAME = 255;
+
+export class Transmitter {
+  /** Running rings of active pairs. */
+  rings: Vring[] = [];
+  /** More than one pair is active: learn which flow leaves where. */
+  steering = false;
+  readonly #counters: PortCounters;
+  readonly #flows: FlowTable;
+  readonly #broke: (ring: Vring) => void;
+  #offloads = 0;
+  #headerLength = 12;
+  #first = 0;
+  // The chains in hand, oldest first.
+  #count = 0;
+  readonly #token = new Int32Array(CHAINS);
+  readonly #ring = new Array<Vring | undefined>(CHAINS).fill(undefined);
+  /** IS_FRAME, or why it is none. */
+  readonly #kind = new Uint8Array(CHAINS);
+  readonly #length = new Int32Array(CHAINS);
+  /** Rings of what was put back, to be taken again in this order before anything else. */
+  readonly #again: Vring[] = [];
+  #againCount = 0;
+  readonly #scratch = new Uint8Array(32);
+  readonly #scratchWords = new Int32Array(this.#scratch.buffer);
+  #bytes = 0;
+
+  constructor(counters: PortCounters, flows: FlowTable, broke: (ring: Vring) => void) {
+    this.#counters = counters;
+    this.#flows = flows;
+    this.#broke = broke;
+  }
+
+  open(session: PortSession): void {
+    this.#offloads = transmitOffloads(session.features);
+    this.#againCount = 0;
+  }
+
+  configure(headerLength: number): void {
+    this.#headerLength = Math.min(Math.max(headerLength, 12), 32);
+  }
+
+  collect(batch: FrameBatch, frames: number, bytes: number): number {
+    const before = batch.count;
+    let room = Math.min(frames, batch.capacity - before, CHAINS);
+    this.#count = 0;
+    this.#bytes = bytes;
+    const { rings } = this;
+    if (this.#againCount > 0) room -= this.#retake(batch, room);
+    const count = rings.length;
+    if (this.#first >= count) this.#first = 0;
+    for (let n = 0; n < count && room > 0 && this.#bytes > 0; n++) {
+      const ring = rings[(this.#first + n) % count] as Vring;
+      if (ring.armed) ring.disarm();
+      room -= this.#take(ring, batch, room);
+    }
+    this.#first++;
+    const collected = batch.count - before;
+    // Nothing but malformed chains: they go back now, since no `complete` follows.
+    if (collected === 0 && this.#count > 0) this.complete(0);
+    return collected;
+  }
+
+  /** Pops up to `limit` chains of a ring. Returns how many. */
+  #take(ring: Vring, batch: FrameBatch, limit: number): number {
+    const { queue } = ring;
+    const { segments } = batch;
+    const kinds = this.#kind;
+    const rings = this.#ring;
+    const tokens = this.#token;
+    const lengths = this.#length;
+    const headerLength = this.#headerLength;
+    let taken = 0;
+    while (taken < limit && this.#bytes > 0) {
+      const first = segments.count;
+      const token = queue.pop(segments);
+      if (token < 0) {
+        if (token === QUEUE_BROKEN) this.#broke(ring);
+        break;
+      }
+      const n = this.#count++;
+      taken++;
+      tokens[n] = token;
+      rings[n] = ring;
+      const length = queue.readableBytes - headerLength;
+      const kind = this.#frame(batch, first, queue.readableSegments, length);
+      kinds[n] = kind;
+      if (kind !== IS_FRAME) {
+        segments.truncate(first);
+        continue;
+      }
+      lengths[n] = length;
+      const f = batch.count++;
+      batch.length[f] = length;
+      batch.token[f] = (ring.index << 16) ^ token;
+      this.#bytes -= length;
+      if (this.steering) this.#flows.learn(batch, f, ring.index >>> 1);
+    }
+    return taken;
+  }
+
+  /** Fills in frame batch.count from the readable segments at `first`; returns IS_FRAME or a drop reason. */
+  #frame(batch: FrameBatch, first: number, readable: number, length: number): number {
+    if (length < MINIMUM_FRAME) return DROP_MALFORMED;
+    if (length > MAXIMUM_FRAME) return DROP_TOO_LONG;
+    const { segments } = batch;
+    const headerLength = this.#headerLength;
+    const f = batch.count;
+    const at = segments.offset[first] as number;
+    const run = segments.length[first] as number;
+    let low: number;
+    let middle: number;
+    let high: number;
+    let start = first;
+    if (run >= headerLength && (at & 3) === 0) {
+      const words = (segments.views[first] as ByteViews).i32;
+      const word = at >>> 2;
+      low = words[word] as number;
+      middle = words[word + 1] as number;
+      high = words[word + 2] as number;
+      skip(segments.offset, segments.length, segments.address, first, headerLength);
+      if (run === headerLength) start++;
+    } else {
+      start = this.#gather(batch, first, headerLength);
+      low = this.#scratchWords[0] as number;
+      middle = this.#scratchWords[1] as number;
+      high = this.#scratchWords[2] as number;
+    }
+    batch.firstSegment[f] = start;
+    batch.segmentCount[f] = first + readable - start;
+    batch.hashReport[f] = 0;
+    // Nothing asked: the common case.
+    if ((low & 0xffff) === 0) {
+      batch.flags[f] = 0;
+      batch.gsoType[f] = 0;
+      return IS_FRAME;
+    }
+    return this.#request(batch, f, low, middle, high);
+  }
+
+  /** virtio 1.4 5.1.6.2.2 (device MUST): flag bits it does not know are disregarded; checksum fields mean nothing without NEEDS_CSUM. */
+  #request(batch: FrameBatch, f: number, low: number, middle: number, high: number): number {
+    const needsChecksum = (low & FRAME_NEEDS_CSUM) !== 0 && (this.#offloads & ACCEPTS_CSUM) !== 0;
+    const gsoType = (low >>> 8) & 0xff;
+    if (gsoType !== 0 && !gsoAllowed(gsoType, this.#offloads)) return DROP_MALFORMED;
+    batch.flags[f] = needsChecksum ? FRAME_NEEDS_CSUM : 0;
+    batch.gsoType[f] = gsoType;
+    batch.headerLength[f] = low >>> 16;
+    batch.gsoSize[f] = middle;
+    batch.csumStart[f] = middle >>> 16;
+    batch.csumOffset[f] = high;
+    return IS_FRAME;
+  }
+
+  /** A header in any layout: gathers its bytes, cuts them off the segments, and returns the first segment with frame bytes. The chain is longer than the header. */
+  #gather(batch: FrameBatch, first: number, headerLength: number): number {
+    const { segments } = batch;
+    let s = first;
+    for (let done = 0; done < headerLength; ) {
+      const run = Math.min(headerLength - done, segments.length[s] as number);
+      const bytes = (segments.views[s] as ByteViews).u8;
+      const from = segments.offset[s] as number;
+      for (let i = 0; i < run; i++) this.#scratch[done + i] = bytes[from + i] as number;
+      done += run;
+      if (run === segments.length[s]) s++;
+      else skip(segments.offset, segments.length, segments.address, s, run);
+    }
+    return s;
+  }
+
+  /** Takes what was put back, in the order it had. Returns how many chains. */
+  #retake(batch: FrameBatch, limit: number): number {
+    const again = this.#again;
+    const count = this.#againCount;
+    this.#againCount = 0;
+    let taken = 0;
+    for (let i = 0; i < count && taken < limit; ) {
+      const ring = again[i] as Vring;
+      let run = 1;
+      while (i + run < count && again[i + run] === ring) run++;
+      i += run;
+      if (!this.rings.includes(ring)) continue;
+      taken += this.#take(ring, batch, Math.min(run, limit - taken));
+    }
+    return taken;
+  }
+
+  complete(done: number): void {
+    const count = this.#count;
+    const kinds = this.#kind;
+    const rings = this.#ring;
+    const tokens = this.#token;
+    let frames = 0;
+    let bytes = 0;
+    let n = 0;
+    while (n < count) {
+      const ring = rings[n] as Vring;
+      const { queue } = ring;
+      const from = n;
+      for (; n < count && rings[n] === ring; n++) {
+        const kind = kinds[n] as number;
+        if (kind === IS_FRAME) {
+          if (frames === done) break;
+          frames++;
+          bytes += this.#length[n] as number;
+        } else this.#counters.transmitDropped(kind, 1);
+        queue.push(tokens[n] as number, 0);
+      }
+      if (n > from) ring.stage(n - from);
+      if (n < count && rings[n] === ring) break;
+    }
+    if (n < count) this.#putBack(n, count);
+    this.#count = 0;
+    if (frames > 0) this.#counters.transmitted(frames, bytes);
+  }
+
+  /** Chains `from` .. `to` - 1 were refused: newest first, each ring gets its own back. */
+  #putBack(from: number, to: number): void {
+    for (let n = from; n < to; n++) this.#again[n - from] = this.#ring[n] as Vring;
+    this.#againCount = to - from;
+    for (let n = to - 1; n >= from; ) {
+      const ring = this.#ring[n] as Vring;
+      let run = 0;
+      for (; n >= from && this.#ring[n] === ring; n--) run++;
+      ring.queue.unpop(run);
+    }
+  }
+
+  /** Asks for kicks on every ring. True when a chain is there already. */
+  arm(): boolean {
+    let ready = false;
+    for (const ring of this.rings) if (ring.arm()) ready = true;
+    return ready;
+  }
+}
+
+function skip(offset: Int32Array, length: Int32Array, address: Float64Array, s: number, bytes: number): void {
+  offset[s] = (offset[s] as number) + bytes;
+  length[s] = (length[s] as number) - bytes;
+  address[s] = (address[s] as number) + bytes;
+}
