@@ -19,6 +19,8 @@ export interface InlineOptions {
   /** Rounds served inside one call before the rest is deferred. */
   readonly rounds?: number;
   readonly budget?: ServiceBudget;
+  /** Serve nothing before `resume`: for a hand-over, in which every port of a segment moves before any frame does. */
+  readonly paused?: boolean;
 }
 
 const DEFAULT_ROUNDS = 8;
@@ -33,6 +35,7 @@ export class InlineSegment {
     this.service();
   };
   #running = false;
+  #paused: boolean;
   #again = false;
   #deferred = false;
 
@@ -40,6 +43,7 @@ export class InlineSegment {
     this.server = new SegmentServer(segment, options.budget);
     this.#defer = options.defer ?? ((work) => void setTimeout(work, 0));
     this.#rounds = options.rounds ?? DEFAULT_ROUNDS;
+    this.#paused = options.paused ?? false;
     if (!(this.#rounds >= 1)) throw new RangeError(`rounds ${this.#rounds}: at least 1`);
   }
 
@@ -62,6 +66,13 @@ export class InlineSegment {
     this.service();
   }
 
+  /** Lets frames move. */
+  resume(): void {
+    this.#paused = false;
+    this.server.wakeAll();
+    this.service();
+  }
+
   /** Inside a round: a caller must not change what is being served. */
   get running(): boolean {
     return this.#running;
@@ -73,6 +84,7 @@ export class InlineSegment {
       this.#again = true;
       return;
     }
+    if (this.#paused) return;
     this.#running = true;
     let left = true;
     for (let round = 0; left && round < this.#rounds; round++) {
