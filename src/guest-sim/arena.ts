@@ -1,7 +1,7 @@
 // The guest's own memory allocator: contiguous blocks from one slab of guest RAM, which is all a bare-metal driver wants for rings and buffers.
 // Offsets index the slab's views; `address` turns one into what a device is told. First fit, neighbours joined on free; a control-path tool.
 
-import type { GuestMemory } from '#core/guest-memory';
+import type { ByteViews, GuestMemory } from '#core/guest-memory';
 
 /** A guest ran out of the memory it was given. */
 export class GuestOutOfMemoryError extends Error {
@@ -22,6 +22,7 @@ interface Block {
 const RESERVED_LOW = 2 ** 20;
 
 export class GuestArena {
+  readonly views: ByteViews;
   readonly u8: Uint8Array;
   readonly u16: Uint16Array;
   readonly u32: Uint32Array;
@@ -37,6 +38,7 @@ export class GuestArena {
     for (const candidate of memory.slabs) if (slab && candidate.size > slab.size && candidate.base < 2 ** 32) slab = candidate;
     if (!slab) throw new RangeError('guest memory has no RAM');
     const { u8, u16, u32, i32 } = slab.views;
+    this.views = slab.views;
     this.u8 = u8;
     this.u16 = u16;
     this.u32 = u32;

@@ -194,7 +194,7 @@ export class PackedRing implements DriverRing {
     return this.broken === '' && this.outstanding > 0 && ((Atomics.load(this.#i32, this.#desc + (this.#usedSlot << 2) + 3) >>> 16) & BOTH) === this.#usedBits;
   }
 
-  harvest(tokens: Int32Array, lengths: Int32Array, max: number): number {
+  harvest(tokens: Int32Array, lengths: Int32Array, max: number, at = 0): number {
     if (this.broken !== '') return 0;
     const i32 = this.#i32;
     const limit = this.outstanding < max ? this.outstanding : max;
@@ -206,12 +206,12 @@ export class PackedRing implements DriverRing {
         id = this.#order[this.#orderHead & this.#idMask] as number;
         length = --this.#batchLeft === 0 ? this.#batchLength : (this.#writable[id] as number);
       } else {
-        const at = this.#desc + (this.#usedSlot << 2);
-        const word = Atomics.load(i32, at + 3);
+        const slot = this.#desc + (this.#usedSlot << 2);
+        const word = Atomics.load(i32, slot + 3);
         if (((word >>> 16) & BOTH) !== this.#usedBits) break;
         id = word & 0xffff;
         // The length is meaningful only when WRITE is set (2.8.5).
-        length = ((word >>> 16) & DESC_WRITE) !== 0 ? (this.#u32[at + 2] as number) : 0;
+        length = ((word >>> 16) & DESC_WRITE) !== 0 ? (this.#u32[slot + 2] as number) : 0;
         if (id >= this.size || this.#count[id] === 0) {
           this.broken = `used id ${id} is not a buffer the device holds`;
           break;
@@ -232,8 +232,8 @@ export class PackedRing implements DriverRing {
           }
         }
       }
-      tokens[n] = this.#token[id] as number;
-      lengths[n++] = length;
+      tokens[at + n] = this.#token[id] as number;
+      lengths[at + n++] = length;
       const slots = this.#count[id] as number;
       this.#count[id] = 0;
       this.#orderHead = (this.#orderHead + 1) & 0xffff;

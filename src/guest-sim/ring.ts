@@ -38,8 +38,8 @@ export interface DriverRing {
   publish(): boolean;
   /** The upper half of a notification carrying data: next_off and next_wrap. */
   readonly notificationData: number;
-  /** Takes up to `max` used buffers: their tokens and the bytes the device wrote. */
-  harvest(tokens: Int32Array, lengths: Int32Array, max: number): number;
+  /** Takes up to `max` used buffers: their tokens and the bytes the device wrote, into the arrays from index `at` (default 0). Returns how many. */
+  harvest(tokens: Int32Array, lengths: Int32Array, max: number, at?: number): number;
   /** A used buffer waits. */
   readonly hasUsed: boolean;
   disableCalls(): void;

@@ -187,22 +187,22 @@ export class SplitRing implements DriverRing {
     return this.#batchLeft > 0 || (this.broken === '' && Atomics.load(this.#u16, this.#usedIdx) !== this.#used);
   }
 
-  harvest(tokens: Int32Array, lengths: Int32Array, max: number): number {
+  harvest(tokens: Int32Array, lengths: Int32Array, max: number, at = 0): number {
     if (this.broken !== '') return 0;
     const pending = (Atomics.load(this.#u16, this.#usedIdx) - this.#used) & 0xffff;
     if (pending === 0) return 0;
     // Only what was published can be used; a wild index would otherwise have us read stale elements for 65535 turns.
     if (pending > this.outstanding) return this.#break(`used index is ${pending} ahead with ${this.outstanding} buffers outstanding`);
     const n = pending < max ? pending : max;
-    if (this.#inOrder) return this.#harvestInOrder(tokens, lengths, n, pending);
+    if (this.#inOrder) return this.#harvestInOrder(tokens, lengths, n, pending, at);
     const u32 = this.#u32;
     const count = this.#count;
     const mask = this.#mask;
     let used = this.#used;
     for (let i = 0; i < n; i++) {
-      const at = this.#usedRing + ((used & mask) << 1);
-      const id = u32[at] as number;
-      const length = u32[at + 1] as number;
+      const element = this.#usedRing + ((used & mask) << 1);
+      const id = u32[element] as number;
+      const length = u32[element + 1] as number;
       if (id > mask || count[id] === 0) {
         this.#used = used;
         this.#break(`used id ${id} is not a buffer the device holds`);
@@ -214,8 +214,8 @@ export class SplitRing implements DriverRing {
         return i;
       }
       used = (used + 1) & 0xffff;
-      tokens[i] = this.#token[id] as number;
-      lengths[i] = length;
+      tokens[at + i] = this.#token[id] as number;
+      lengths[at + i] = length;
       this.#release(id);
     }
     this.#used = used;
@@ -223,7 +223,7 @@ export class SplitRing implements DriverRing {
   }
 
   /** 2.7.9: one element may stand for a batch; it lies in the slot of the batch's first buffer and names the last. */
-  #harvestInOrder(tokens: Int32Array, lengths: Int32Array, n: number, pending: number): number {
+  #harvestInOrder(tokens: Int32Array, lengths: Int32Array, n: number, pending: number, into: number): number {
     const mask = this.#mask;
     for (let i = 0; i < n; i++) {
       const slot = this.#used & mask;
@@ -245,9 +245,9 @@ export class SplitRing implements DriverRing {
       }
       const head = this.#order[slot] as number;
       this.#batchLeft--;
-      tokens[i] = this.#token[head] as number;
+      tokens[into + i] = this.#token[head] as number;
       // A skipped buffer counts as written in full.
-      lengths[i] = this.#batchLeft === 0 ? this.#batchLength : (this.#writable[head] as number);
+      lengths[into + i] = this.#batchLeft === 0 ? this.#batchLength : (this.#writable[head] as number);
       this.#used = (this.#used + 1) & 0xffff;
       this.#release(head);
     }

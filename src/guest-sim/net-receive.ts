@@ -1,0 +1,238 @@
+// A virtio-net receive queue (virtio 1.4 5.1.6.3, 5.1.6.4): stocked with mergeable or big buffers once, which then go round without any allocation.
+// What arrives is described by one reused `ReceivedFrame`; a length or header that cannot be true breaks the queue or drops the frame.
+
+import type { ByteViews } from '#core/guest-memory';
+import type { GuestArena } from './arena.ts';
+import type { DriverRing } from './ring.ts';
+import {
+  NET_GSO_ECN,
+  NET_GSO_NONE,
+  NET_GSO_TCPV4,
+  NET_GSO_TCPV6,
+  NET_GSO_UDP_L4,
+  NET_HDR_F_DATA_VALID,
+  NET_HDR_F_NEEDS_CSUM,
+  NET_HDR_F_RSC_INFO,
+  NET_HEADER_SIZE,
+} from './virtio-constants.ts';
+import type { QueueKick } from './virtio-pci.ts';
+
+/** What the device said about a frame's transport checksum. */
+export const CHECKSUM_UNKNOWN = 0;
+/** The device vouches for it. */
+export const CHECKSUM_VALID = 1;
+/** Not filled in yet: it covers csumStart to the end and belongs at csumStart + csumOffset. */
+export const CHECKSUM_PARTIAL = 2;
+
+/** One frame as it lies in receive buffers: valid during the call that hands it over. */
+export class ReceivedFrame {
+  readonly views: ByteViews;
+  /** Ethernet header to payload. */
+  length = 0;
+  /** Pieces, in order: offsets into `views` and their lengths. */
+  segmentCount = 0;
+  readonly offsets: Int32Array;
+  readonly lengths: Int32Array;
+  checksum = CHECKSUM_UNKNOWN;
+  csumStart = 0;
+  csumOffset = 0;
+  /** NET_GSO_* without the ECN bit; a segmentation-offload frame is one frame here, whatever its length. */
+  gsoType = NET_GSO_NONE;
+  gsoEcn = false;
+  gsoSize = 0;
+  headerLength = 0;
+  queue = 0;
+
+  constructor(views: ByteViews, segments: number) {
+    this.views = views;
+    this.offsets = new Int32Array(segments);
+    this.lengths = new Int32Array(segments);
+  }
+
+  /** Byte `at` of the frame; at must lie within it. */
+  byte(at: number): number {
+    for (let i = 0; i < this.segmentCount; i++) {
+      const length = this.lengths[i] as number;
+      if (at < length) return this.views.u8[(this.offsets[i] as number) + at] as number;
+      at -= length;
+    }
+    return 0;
+  }
+}
+
+export interface FrameSink {
+  /** Called for each frame, in order; copies out what it wants to keep. */
+  receive(frame: ReceivedFrame): void;
+}
+
+export interface ReceiveQueueOptions {
+  readonly arena: GuestArena;
+  readonly ring: DriverRing;
+  readonly index: number;
+  readonly mergeable: boolean;
+  readonly bufferSize: number;
+  /** Big buffers are posted as lists of pieces this long (the whole buffer in one piece when it is no shorter). */
+  readonly pieceSize: number;
+  readonly buffers: number;
+  /** gsoType values the driver accepted, as a bit set, and GUEST_CSUM, GUEST_ECN. */
+  readonly gsoTypes: number;
+  readonly checksum: boolean;
+  readonly ecn: boolean;
+}
+
+const HARVEST = 64;
+
+export class ReceiveQueue {
+  readonly ring: DriverRing;
+  readonly index: number;
+  readonly frame: ReceivedFrame;
+  kick: QueueKick | undefined;
+  frames = 0;
+  bytes = 0;
+  /** Frames whose header could not be true: dropped. */
+  malformed = 0;
+  /** Why this queue stopped believing its device; '' while it does. */
+  broken = '';
+  readonly #arena: GuestArena;
+  readonly #options: ReceiveQueueOptions;
+  readonly #start: number;
+  readonly #stride: number;
+  readonly #tokens: Int32Array;
+  readonly #lengths: Int32Array;
+  readonly #pieceOffsets: Int32Array;
+  readonly #pieceLengths: Int32Array;
+  readonly #pieces: number;
+
+  constructor(options: ReceiveQueueOptions) {
+    const { arena, ring, bufferSize } = options;
+    this.ring = ring;
+    this.index = options.index;
+    this.#arena = arena;
+    this.#options = options;
+    this.#stride = Math.ceil(bufferSize / 64) * 64;
+    this.#start = arena.allocate(this.#stride * options.buffers, 64);
+    this.frame = new ReceivedFrame(arena.views, options.mergeable ? ring.size : 1);
+    this.frame.queue = options.index;
+    this.#tokens = new Int32Array(HARVEST + ring.size);
+    this.#lengths = new Int32Array(HARVEST + ring.size);
+    this.#pieces = options.mergeable ? 1 : Math.ceil(bufferSize / options.pieceSize);
+    this.#pieceOffsets = new Int32Array(this.#pieces);
+    this.#pieceLengths = new Int32Array(this.#pieces);
+  }
+
+  /** Posts every buffer; nothing is announced to the device. Buffers that do not fit the ring are left out. */
+  stock(): void {
+    for (let i = 0; i < this.#options.buffers; i++) if (!this.#post(i)) break;
+    this.ring.publish();
+  }
+
+  #post(buffer: number): boolean {
+    const offset = this.#start + buffer * this.#stride;
+    if (this.#pieces === 1) return this.ring.addOne(offset, this.#options.bufferSize, true, buffer);
+    let left = this.#options.bufferSize;
+    for (let i = 0; i < this.#pieces; i++) {
+      this.#pieceOffsets[i] = offset + i * this.#options.pieceSize;
+      this.#pieceLengths[i] = Math.min(left, this.#options.pieceSize);
+      left -= this.#options.pieceSize;
+    }
+    return this.ring.addList(this.#pieceOffsets, this.#pieceLengths, 0, this.#pieces, buffer);
+  }
+
+  /** Hands up to `budget` frames to `sink`, gives their buffers back to the device and kicks it if it asked for that. Returns the frames taken off the ring. */
+  poll(budget: number, sink: FrameSink): number {
+    let taken = 0;
+    while (taken < budget && this.broken === '') {
+      const want = budget - taken;
+      let n = this.ring.harvest(this.#tokens, this.#lengths, want < HARVEST ? want : HARVEST);
+      if (n === 0) break;
+      for (let i = 0; i < n; ) {
+        let count = 1;
+        const header = this.#start + (this.#tokens[i] as number) * this.#stride;
+        if ((this.#lengths[i] as number) < NET_HEADER_SIZE) {
+          this.#break(`a receive buffer came back with ${this.#lengths[i]} bytes, less than a header`);
+          break;
+        }
+        if (this.#options.mergeable) {
+          count = this.#arena.u16[(header + 10) >>> 1] as number;
+          if (count === 0 || count > this.ring.size) {
+            this.#break(`num_buffers ${count} with a ring of ${this.ring.size}`);
+            break;
+          }
+          // The rest of a merged frame may lie beyond this harvest, but the device used all of it at once (virtio 1.4 2.8.16, 5.1.6.4).
+          if (i + count > n) n += this.ring.harvest(this.#tokens, this.#lengths, i + count - n, n);
+          if (i + count > n) {
+            this.#break(`a frame of ${count} buffers came with only ${n - i} of them used`);
+            break;
+          }
+        }
+        if (this.#describe(header, i, count)) {
+          this.frames++;
+          this.bytes += this.frame.length;
+          sink.receive(this.frame);
+        } else this.malformed++;
+        for (const end = i + count; i < end; i++) this.#post(this.#tokens[i] as number);
+        taken++;
+      }
+    }
+    if (this.ring.broken !== '' && this.broken === '') this.#break(this.ring.broken);
+    this.flush();
+    return taken;
+  }
+
+  /** Publishes reposted buffers and kicks if the device asked to be told. */
+  flush(): void {
+    if (this.ring.publish()) this.kick?.ring(this.ring.notificationData);
+  }
+
+  /** Fills `frame` from used buffers i .. i + count - 1. False when the header cannot be true for these bytes. */
+  #describe(header: number, i: number, count: number): boolean {
+    const { frame } = this;
+    const u32 = this.#arena.u32;
+    const at = header >>> 2;
+    const word0 = u32[at] as number;
+    const word1 = u32[at + 1] as number;
+    frame.offsets[0] = header + NET_HEADER_SIZE;
+    let length = (this.#lengths[i] as number) - NET_HEADER_SIZE;
+    frame.lengths[0] = length;
+    for (let k = 1; k < count; k++) {
+      frame.offsets[k] = this.#start + (this.#tokens[i + k] as number) * this.#stride;
+      const more = this.#lengths[i + k] as number;
+      frame.lengths[k] = more;
+      length += more;
+    }
+    frame.segmentCount = count;
+    frame.length = length;
+    const flags = word0 & 0xff;
+    const gso = (word0 >>> 8) & 0xff;
+    frame.headerLength = word0 >>> 16; // a hint, used by nobody who would mind a wrong one
+    frame.gsoSize = word1 & 0xffff;
+    frame.gsoType = gso & ~NET_GSO_ECN;
+    frame.gsoEcn = (gso & NET_GSO_ECN) !== 0;
+    if (length < 14) return false;
+    // virtio 1.4 5.1.6.4.2 (driver MUST): unknown flags ignored; csum fields only with NEEDS_CSUM and without RSC_INFO.
+    if ((flags & (NET_HDR_F_NEEDS_CSUM | NET_HDR_F_RSC_INFO)) === NET_HDR_F_NEEDS_CSUM) {
+      const csum = u32[at + 2] as number;
+      frame.csumStart = word1 >>> 16;
+      frame.csumOffset = csum & 0xffff;
+      if (!this.#options.checksum || frame.csumStart + frame.csumOffset + 2 > length) return false;
+      frame.checksum = CHECKSUM_PARTIAL;
+    } else frame.checksum = (flags & NET_HDR_F_DATA_VALID) !== 0 && this.#options.checksum ? CHECKSUM_VALID : CHECKSUM_UNKNOWN;
+    if (gso === NET_GSO_NONE) return true;
+    return (
+      frame.gsoSize !== 0 &&
+      (!frame.gsoEcn || this.#options.ecn) &&
+      (frame.gsoType === NET_GSO_TCPV4 || frame.gsoType === NET_GSO_TCPV6 || frame.gsoType === NET_GSO_UDP_L4) &&
+      ((this.#options.gsoTypes >>> frame.gsoType) & 1) === 1
+    );
+  }
+
+  #break(why: string): void {
+    this.broken = `receive queue ${this.index}: ${why}`;
+  }
+
+  /** Frees buffers and ring. Only after the device or the queue was reset. */
+  dispose(): void {
+    this.ring.dispose();
+    this.#arena.free(this.#start);
+  }
+}
