@@ -42,7 +42,8 @@ export class ControlQueue {
   /** Sends a command and waits for its answer; true: the device said OK. @throws VirtioError when it does not answer, or answers nonsense. */
   command(kind: number, command: number, data: Uint8Array): boolean {
     if (this.broken !== '') throw new VirtioError('ERR_VIRTIO_CONTROL', this.broken);
-    if (data.length + 2 > COMMAND_ROOM) throw new RangeError(`a control command of ${data.length} bytes is longer than the ${COMMAND_ROOM - 2} there is room for`);
+    if (data.length + 2 > COMMAND_ROOM)
+      throw new RangeError(`a control command of ${data.length} bytes is longer than the ${COMMAND_ROOM - 2} there is room for`);
     const { u8 } = this.#arena;
     const ack = this.#at + COMMAND_ROOM;
     u8[this.#at] = kind;

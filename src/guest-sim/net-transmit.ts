@@ -51,6 +51,7 @@ export class TransmitQueue {
   /** Bytes of frame a buffer holds, and the longest frame one list can carry. */
   readonly frameRoom: number;
   readonly longestFrame: number;
+  readonly buffers: number;
   readonly #arena: GuestArena;
   readonly #options: TransmitQueueOptions;
   readonly #start: number;
@@ -73,6 +74,7 @@ export class TransmitQueue {
     this.#start = options.arena.allocate(this.#stride * options.buffers, 64);
     this.#free = Int32Array.from({ length: options.buffers }, (_, i) => options.buffers - 1 - i);
     this.#freeCount = options.buffers;
+    this.buffers = options.buffers;
     this.#next = new Int32Array(options.buffers).fill(-1);
     this.#offsets = new Int32Array(options.maxSegments + 1);
     this.#pieceLengths = new Int32Array(options.maxSegments + 1);
@@ -92,6 +94,11 @@ export class TransmitQueue {
   reserve(): number {
     if (!this.hasRoom) return -1;
     return this.#start + (this.#free[this.#freeCount - 1] as number) * this.#stride + NET_HEADER_SIZE;
+  }
+
+  /** Number of the buffer `reserve` points into: buffers go round, so what a workload once wrote there is still there. */
+  get reservedBuffer(): number {
+    return this.#free[this.#freeCount - 1] as number;
   }
 
   /** Adds the frame just written at `reserve()`, visible to the device at the next `flush`. */

@@ -179,7 +179,7 @@ export class PackedRing implements DriverRing {
     // Anything else but a negotiated DESC counts as enabled: a kick too many is harmless, one too few hangs.
     if (mode !== PACKED_EVENT_DESC || !this.#eventIdx) return true;
     const slot = event & 0x7fff;
-    const sameLap = (event & 0x8000) !== 0 === (this.#availBits === PACKED_AVAIL);
+    const sameLap = ((event & 0x8000) !== 0) === (this.#availBits === PACKED_AVAIL);
     // How far back from the next slot the device's event lies: within what was just added, it was crossed.
     const back = sameLap ? this.#nextSlot - slot : this.#nextSlot + this.size - slot;
     return back >= 1 && back <= added;

@@ -103,7 +103,8 @@ class Enumerator {
       const at = extended.find((c) => c.id === EXT_CAP_SRIOV)?.offset ?? 0;
       const sriov = at === 0 ? undefined : this.#sriov(rid, at, ari);
       if (sriov) {
-        for (const bar of sriov.bars) this.#want(lists, wide, bar, bar.size * sriov.totalVfs, (address) => placeBar(config, rid, at + SRIOV.VF_BAR0, bar, address));
+        for (const bar of sriov.bars)
+          this.#want(lists, wide, bar, bar.size * sriov.totalVfs, (address) => placeBar(config, rid, at + SRIOV.VF_BAR0, bar, address));
         vfEnd = Math.max(vfEnd, sriov.lastBus);
       }
       this.#add(bus, { rid, ...header, bars, capabilities: caps, extendedCapabilities: extended, portType, bridge: undefined, sriov, physical: undefined });
@@ -124,7 +125,15 @@ class Enumerator {
     lists[bar.io ? 'io' : bar.wide && bar.prefetchable && wide ? 'prefetchable' : 'memory'].push(resource);
   }
 
-  #bridge(bus: PciBus, rid: number, portType: number, caps: Capability[], header: { vendor: number; device: number; classCode: number }, lists: ResourceLists, wide: boolean): void {
+  #bridge(
+    bus: PciBus,
+    rid: number,
+    portType: number,
+    caps: Capability[],
+    header: { vendor: number; device: number; classCode: number },
+    lists: ResourceLists,
+    wide: boolean,
+  ): void {
     const { config } = this;
     const bars = sizeBars(config, rid, CFG.BAR0, 2);
     for (const bar of bars) this.#want(lists, wide, bar, bar.size, (address) => placeBar(config, rid, CFG.BAR0, bar, address));

@@ -46,7 +46,8 @@ export function vfRid(pf: number, offset: number, stride: number, index: number)
 export function enableVirtualFunctions(config: ConfigAccess, pf: PciDevice, count: number, delay: Delay): PciDevice[] {
   const info = pf.sriov;
   if (!info) throw new RangeError(`${formatRid(pf.rid)} has no SR-IOV capability`);
-  if (!(Number.isInteger(count) && count >= 1 && count <= info.totalVfs)) throw new RangeError(`${count} virtual functions asked of ${formatRid(pf.rid)}, which has 1 to ${info.totalVfs}`);
+  if (!(Number.isInteger(count) && count >= 1 && count <= info.totalVfs))
+    throw new RangeError(`${count} virtual functions asked of ${formatRid(pf.rid)}, which has 1 to ${info.totalVfs}`);
   const control = info.at + SRIOV.CONTROL;
   const kept = config.read(pf.rid, control, 2) & SRIOV_ARI_HIERARCHY;
   config.write(pf.rid, control, 2, kept);
@@ -54,7 +55,8 @@ export function enableVirtualFunctions(config: ConfigAccess, pf: PciDevice, coun
   const offset = config.read(pf.rid, info.at + SRIOV.FIRST_VF_OFFSET, 2);
   const stride = config.read(pf.rid, info.at + SRIOV.VF_STRIDE, 2);
   const last = vfRid(pf.rid, offset, stride, count - 1);
-  if (last >> 8 > info.lastBus || last >> 8 > config.lastBus) throw new RangeError(`virtual functions of ${formatRid(pf.rid)} reach ${formatRid(last)}, past the bus numbers reserved for them`);
+  if (last >> 8 > info.lastBus || last >> 8 > config.lastBus)
+    throw new RangeError(`virtual functions of ${formatRid(pf.rid)} reach ${formatRid(last)}, past the bus numbers reserved for them`);
   config.write(pf.rid, control, 2, kept | SRIOV_VF_ENABLE | SRIOV_VF_MEMORY_ENABLE);
   delay(VF_ENABLE_WAIT_NANOS);
   const found: PciDevice[] = [];

@@ -50,7 +50,8 @@ export class SplitRing implements DriverRing {
 
   constructor(options: RingOptions) {
     const { arena, size } = options;
-    if (!(size >= 1 && size <= QUEUE_SIZE_LIMIT && (size & (size - 1)) === 0)) throw new RangeError(`split ring size ${size} is not a power of two up to 32768`);
+    if (!(size >= 1 && size <= QUEUE_SIZE_LIMIT && (size & (size - 1)) === 0))
+      throw new RangeError(`split ring size ${size} is not a power of two up to 32768`);
     this.#arena = arena;
     this.size = size;
     this.#mask = size - 1;
@@ -123,7 +124,12 @@ export class SplitRing implements DriverRing {
       const table = tables.offset + head * tables.stride;
       // In the table `next` counts 1, 2, ... whether or not in-order use asks for it (2.7.5.3.1).
       for (let i = 0; i < segments; i++)
-        this.#write((table >>> 2) + (i << 2), offsets[i] as number, lengths[i] as number, (i >= readable ? DESC_WRITE : 0) | (i + 1 < segments ? DESC_NEXT | ((i + 1) << 16) : 0));
+        this.#write(
+          (table >>> 2) + (i << 2),
+          offsets[i] as number,
+          lengths[i] as number,
+          (i >= readable ? DESC_WRITE : 0) | (i + 1 < segments ? DESC_NEXT | ((i + 1) << 16) : 0),
+        );
       this.#write(this.#desc + (head << 2), table, segments * 16, DESC_INDIRECT);
       this.#freeHead = (this.#freeHead + 1) & 0xffff;
       this.#freeCount--;
@@ -134,7 +140,12 @@ export class SplitRing implements DriverRing {
         this.#freeHead = (this.#freeHead + 1) & 0xffff;
         const next = this.#free[this.#freeHead & mask] as number;
         const last = i + 1 === segments;
-        this.#write(this.#desc + (at << 2), offsets[i] as number, lengths[i] as number, (i >= readable ? DESC_WRITE : 0) | (last ? 0 : DESC_NEXT | (next << 16)));
+        this.#write(
+          this.#desc + (at << 2),
+          offsets[i] as number,
+          lengths[i] as number,
+          (i >= readable ? DESC_WRITE : 0) | (last ? 0 : DESC_NEXT | (next << 16)),
+        );
         this.#next[at] = next;
         at = next;
       }

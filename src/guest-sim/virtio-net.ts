@@ -50,9 +50,14 @@ export interface VirtioNetOptions {
   readonly receiveBuffer?: number;
   /** The header of a transmitted frame in a descriptor of its own. */
   readonly separateHeader?: boolean;
+  /** Turn promiscuous mode on, for guests that are to see frames addressed to others, as in a replayed capture. */
+  readonly promiscuous?: boolean;
   /** Accept VIRTIO_F_SR_IOV, which has to precede enabling virtual functions. */
   readonly sriov?: boolean;
 }
+
+/** Entry 0 is the configuration's; queue q has entry 1 + q, all queues have entry 1, or everything has entry 0. */
+type VectorPlan = 'per-queue' | 'shared' | 'one';
 
 export interface NetConfiguration {
   readonly mac: Uint8Array;
@@ -102,6 +107,8 @@ export class VirtioNet {
   readonly #options: VirtioNetOptions;
   #msix: Msix | undefined;
   #intx = false;
+  /** How queues map to MSI-X entries. */
+  #plan: VectorPlan = 'shared';
   #configChanged = false;
   /** Receive queues to be polled, and how often each was found empty in a row. */
   #scheduled = new Uint8Array(1);
@@ -148,7 +155,9 @@ export class VirtioNet {
       transport.addStatus(VIRTIO_STATUS.DRIVER_OK);
       // The first notification comes only now, for the receive buffers stocked before.
       for (const queue of this.receive) queue.kick?.ring(queue.ring.notificationData);
-      if (this.pairs > 1 && this.control && !this.control.setQueuePairs(this.pairs)) throw new VirtioError('ERR_VIRTIO_CONTROL', `the device refused ${this.pairs} queue pairs`);
+      if (this.pairs > 1 && this.control && !this.control.setQueuePairs(this.pairs))
+        throw new VirtioError('ERR_VIRTIO_CONTROL', `the device refused ${this.pairs} queue pairs`);
+      if (this.#options.promiscuous) this.control?.setReceiveMode('promiscuous', true);
       for (let i = 0; i < this.receive.length; i++) if (this.#rearm(i)) this.#scheduled[i] = 1;
     } catch (error) {
       transport.addStatus(VIRTIO_STATUS.FAILED);
@@ -166,7 +175,8 @@ export class VirtioNet {
     this.features = chooseFeatures(offered, featureMask(wanted));
     const needed = [VIRTIO_F.VERSION_1, ...(ring === 'packed' ? [VIRTIO_F.RING_PACKED] : []), ...require];
     const missing = needed.filter((bit) => !this.has(bit));
-    if (missing.length > 0) throw new VirtioError('ERR_VIRTIO_FEATURES', `the device does not offer feature bits ${missing.join(', ')}, which this guest was told to use`);
+    if (missing.length > 0)
+      throw new VirtioError('ERR_VIRTIO_FEATURES', `the device does not offer feature bits ${missing.join(', ')}, which this guest was told to use`);
     this.transport.acceptFeatures(this.features);
   }
 
@@ -198,7 +208,8 @@ export class VirtioNet {
     this.pairs = Math.max(1, Math.min(this.#options.pairs ?? 1, maxPairs));
     const withControl = this.has(VIRTIO_NET_F.CTRL_VQ);
     const controlIndex = 2 * maxPairs;
-    if (this.transport.queueCount < 2 * this.pairs) throw new VirtioError('ERR_VIRTIO_QUEUE', `the device has ${this.transport.queueCount} queues, fewer than ${this.pairs} pairs need`);
+    if (this.transport.queueCount < 2 * this.pairs)
+      throw new VirtioError('ERR_VIRTIO_QUEUE', `the device has ${this.transport.queueCount} queues, fewer than ${this.pairs} pairs need`);
     this.#scheduled = new Uint8Array(this.pairs);
     this.#idle = new Int32Array(this.pairs);
     this.#setUpInterrupts();
@@ -278,7 +289,15 @@ export class VirtioNet {
     const separateHeader = this.#options.separateHeader ?? false;
     const segments = Math.ceil((LONGEST_GSO_FRAME + NET_HEADER_SIZE) / TRANSMIT_BUFFER) + (separateHeader ? 2 : 1);
     const ring = this.#ring(2 * index + 1, segments);
-    return new TransmitQueue({ arena: this.#arena, ring, index, bufferSize: TRANSMIT_BUFFER, buffers: ring.size, maxSegments: Math.min(segments, ring.size), separateHeader });
+    return new TransmitQueue({
+      arena: this.#arena,
+      ring,
+      index,
+      bufferSize: TRANSMIT_BUFFER,
+      buffers: ring.size,
+      maxSegments: Math.min(segments, ring.size),
+      separateHeader,
+    });
   }
 
   /** MSI-X with as many vectors as the device and the CPU give, down to one for everything; else the line. */
@@ -294,7 +313,7 @@ export class VirtioNet {
     this.#msix = undefined;
   }
 
-  #mapVectors(msix: Msix, plan: 'per-queue' | 'shared' | 'one'): boolean {
+  #mapVectors(msix: Msix, plan: VectorPlan): boolean {
     const { transport, pairs } = this;
     msix.begin();
     const everything = (): void => {
@@ -304,7 +323,8 @@ export class VirtioNet {
     let ok = msix.route(0, plan === 'one' ? everything : () => this.#onConfig()) && transport.setConfigVector(0);
     if (ok && plan === 'shared') ok = msix.route(1, everything);
     for (let q = 0; ok && q < 2 * pairs; q++) {
-      if (plan === 'per-queue') ok = msix.route(1 + q, q % 2 === 0 ? () => this.#onReceive(q >>> 1) : () => this.#onTransmit(q >>> 1)) && transport.setQueueVector(q, 1 + q);
+      if (plan === 'per-queue')
+        ok = msix.route(1 + q, q % 2 === 0 ? () => this.#onReceive(q >>> 1) : () => this.#onTransmit(q >>> 1)) && transport.setQueueVector(q, 1 + q);
       else ok = transport.setQueueVector(q, plan === 'shared' ? 1 : 0);
     }
     if (!ok) {
@@ -312,6 +332,7 @@ export class VirtioNet {
       return false;
     }
     msix.finish();
+    this.#plan = plan;
     this.#intx = false;
     return true;
   }
@@ -376,7 +397,7 @@ export class VirtioNet {
     if (this.broken !== '') return false;
     const busyPolls = this.#options.busyPolls ?? 0;
     let more = false;
-    for (let i = 0; i < this.pairs; i++) {
+    for (let i = 0; i < this.receive.length; i++) {
       if (this.#scheduled[i] === 0) continue;
       const queue = this.receive[i] as ReceiveQueue;
       const taken = queue.poll(POLL_BUDGET, sink);
@@ -395,7 +416,7 @@ export class VirtioNet {
         }
       }
     }
-    for (let i = 0; i < this.pairs; i++) {
+    for (let i = 0; i < this.transmit.length; i++) {
       const queue = this.transmit[i] as TransmitQueue;
       if (queue.broken !== '') this.#giveUp(queue.broken);
     }
@@ -453,7 +474,7 @@ export class VirtioNet {
     const transmit = this.#transmitQueue(index);
     this.receive[index] = receive;
     this.transmit[index] = transmit;
-    if (this.#msix && !this.#intx) this.#remapPair(index);
+    if (!this.#intx) this.#remapPair(index);
     receive.kick = this.#enable(2 * index, receive.ring);
     transmit.kick = this.#enable(2 * index + 1, transmit.ring);
     transmit.ring.disableCalls();
@@ -463,9 +484,8 @@ export class VirtioNet {
   }
 
   #remapPair(index: number): void {
-    const perQueue = this.#options.interrupts !== 'shared' && (this.#msix as Msix).entries > 2 * this.pairs;
     for (const q of [2 * index, 2 * index + 1]) {
-      const vector = perQueue ? 1 + q : (this.#msix as Msix).entries >= 2 ? 1 : 0;
+      const vector = this.#plan === 'per-queue' ? 1 + q : this.#plan === 'shared' ? 1 : 0;
       if (!this.transport.setQueueVector(q, vector)) throw new VirtioError('ERR_VIRTIO_VECTOR', `queue ${q} lost its vector in a queue reset`);
     }
   }

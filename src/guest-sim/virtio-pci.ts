@@ -61,7 +61,11 @@ export class VirtioPci {
   /** The bits this driver has set since the reset; NEEDS_RESET is the device's and is never written back. */
   #written = 0;
 
-  private constructor(bus: GuestBus, rid: number, parts: { common: Structure; notify: Structure; isr: Structure; device: Structure | undefined; multiplier: number }) {
+  private constructor(
+    bus: GuestBus,
+    rid: number,
+    parts: { common: Structure; notify: Structure; isr: Structure; device: Structure | undefined; multiplier: number },
+  ) {
     this.#bus = bus;
     this.rid = rid;
     this.#common = parts.common;
@@ -96,7 +100,8 @@ export class VirtioPci {
     const common = found.get(VIRTIO_PCI_CAP.COMMON_CFG);
     const notify = found.get(VIRTIO_PCI_CAP.NOTIFY_CFG);
     const isr = found.get(VIRTIO_PCI_CAP.ISR_CFG);
-    if (!common || !notify || !isr) throw new VirtioError('ERR_VIRTIO_CAPABILITIES', 'no usable common, notification and ISR structures: not a virtio 1.x device');
+    if (!common || !notify || !isr)
+      throw new VirtioError('ERR_VIRTIO_CAPABILITIES', 'no usable common, notification and ISR structures: not a virtio 1.x device');
     const command = config.read(device.rid, CFG.COMMAND, 2);
     config.write(device.rid, CFG.COMMAND, 2, command | COMMAND_MASTER | (device.physical ? 0 : COMMAND_MEMORY));
     return new VirtioPci(bus, device.rid, { common, notify, isr, device: found.get(VIRTIO_PCI_CAP.DEVICE_CFG), multiplier });
@@ -143,7 +148,8 @@ export class VirtioPci {
     this.#set(COMMON_CFG.driver_feature_select, 4, 1);
     this.#set(COMMON_CFG.driver_feature, 4, Number((features >> 32n) & 0xffffffffn));
     this.addStatus(VIRTIO_STATUS.FEATURES_OK);
-    if ((this.status & VIRTIO_STATUS.FEATURES_OK) === 0) throw new VirtioError('ERR_VIRTIO_FEATURES', `the device refused the feature set 0x${features.toString(16)}`);
+    if ((this.status & VIRTIO_STATUS.FEATURES_OK) === 0)
+      throw new VirtioError('ERR_VIRTIO_FEATURES', `the device refused the feature set 0x${features.toString(16)}`);
   }
 
   /** Reads from the device configuration between two equal generations (2.5.1). @throws VirtioError when it never holds still. */
@@ -191,7 +197,8 @@ export class VirtioPci {
     this.#setWide(COMMON_CFG.queue_device, ring.device);
     const offset = this.#get(COMMON_CFG.queue_notify_off, 2) * this.#multiplier;
     const width = options.notificationData ? 4 : 2;
-    if (offset + width > this.#notify.length) throw new VirtioError('ERR_VIRTIO_QUEUE', `queue ${queue} is notified at ${offset}, outside the ${this.#notify.length} bytes of the structure`);
+    if (offset + width > this.#notify.length)
+      throw new VirtioError('ERR_VIRTIO_QUEUE', `queue ${queue} is notified at ${offset}, outside the ${this.#notify.length} bytes of the structure`);
     const id = options.notifyConfigData ? this.#get(COMMON_CFG.queue_notif_config_data, 2) : queue;
     this.#set(COMMON_CFG.queue_enable, 2, 1);
     return new QueueKick(this.#bus, this.#notify.address + offset, id, options.notificationData);

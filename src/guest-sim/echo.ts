@@ -1,0 +1,176 @@
+// Echo, which sends every frame back to where it came from, and ping, which measures the round trip to it one request at a time.
+
+import { copyBytes } from '#core/copy';
+import type { GuestArena } from './arena.ts';
+import { Histogram } from './histogram.ts';
+import type { ReceivedFrame } from './net-receive.ts';
+import { buildFrame, readSequence, SHORTEST_FRAME, stampSequence, UDP_PAYLOAD } from './test-frame.ts';
+import type { VirtioNet } from './virtio-net.ts';
+import { Tally, type Workload, type WorkloadResult } from './workload.ts';
+
+export interface EchoJob {
+  readonly kind: 'echo';
+  /** Done after this many frames; without it echo runs until it is stopped. */
+  readonly count?: number;
+}
+
+export interface PingJob {
+  readonly kind: 'ping';
+  readonly count: number;
+  readonly size?: number;
+  readonly destination?: readonly number[];
+}
+
+export class Echo implements Workload {
+  readonly #count: number;
+  readonly #arena: GuestArena;
+  readonly #net: VirtioNet;
+  readonly #tally = new Tally();
+  #refused = 0;
+  #pending = false;
+  readonly nextDue = Infinity;
+
+  constructor(job: EchoJob, arena: GuestArena, net: VirtioNet) {
+    this.#count = job.count ?? Infinity;
+    this.#arena = arena;
+    this.#net = net;
+  }
+
+  get done(): boolean {
+    return this.#tally.framesReceived >= this.#count && !this.#pending;
+  }
+  get framesSent(): number {
+    return this.#tally.framesSent;
+  }
+  get bytesSent(): number {
+    return this.#tally.bytesSent;
+  }
+  get framesReceived(): number {
+    return this.#tally.framesReceived;
+  }
+  get bytesReceived(): number {
+    return this.#tally.bytesReceived;
+  }
+
+  step(net: VirtioNet): boolean {
+    if (!this.#pending) return false;
+    this.#pending = false;
+    for (const queue of net.transmit) queue.flush();
+    return true;
+  }
+
+  receive(frame: ReceivedFrame): void {
+    this.#tally.framesReceived++;
+    this.#tally.bytesReceived += frame.length;
+    const queue = this.#net.transmit[frame.queue] ?? this.#net.transmit[0];
+    if (!queue) return;
+    const at = frame.length <= queue.frameRoom ? queue.reserve() : -1;
+    if (at < 0) {
+      // No room to answer in: an echo service drops, it does not hold the receiver up.
+      this.#refused++;
+      return;
+    }
+    const { views } = this.#arena;
+    let to = at;
+    for (let i = 0; i < frame.segmentCount; i++) {
+      copyBytes(views, to, frame.views, frame.offsets[i] as number, frame.lengths[i] as number);
+      to += frame.lengths[i] as number;
+    }
+    const { u8 } = views;
+    swap(u8, at, at + 6, 6);
+    // Swapping addresses and ports leaves every checksum as it is.
+    if (u8[at + 12] === 8 && u8[at + 13] === 0 && frame.length >= UDP_PAYLOAD) {
+      swap(u8, at + 26, at + 30, 4);
+      swap(u8, at + 34, at + 36, 2);
+    }
+    queue.send(frame.length);
+    this.#pending = true;
+    this.#tally.framesSent++;
+    this.#tally.bytesSent += frame.length;
+  }
+
+  result(): WorkloadResult {
+    return this.#tally.result('echo', this.done, { refused: this.#refused });
+  }
+}
+
+function swap(u8: Uint8Array, a: number, b: number, length: number): void {
+  for (let i = 0; i < length; i++) {
+    const byte = u8[a + i] as number;
+    u8[a + i] = u8[b + i] as number;
+    u8[b + i] = byte;
+  }
+}
+
+const LOST_AFTER_MS = 1000;
+
+export class Ping implements Workload {
+  readonly #job: PingJob;
+  readonly #arena: GuestArena;
+  readonly #tally = new Tally();
+  readonly #histogram = new Histogram();
+  #waiting = -1;
+  #sequence = 0;
+  #sentAt = 0;
+  nextDue = Infinity;
+
+  constructor(job: PingJob, arena: GuestArena) {
+    this.#job = job;
+    this.#arena = arena;
+  }
+
+  get done(): boolean {
+    return this.#waiting < 0 && this.#sequence >= this.#job.count;
+  }
+  get framesSent(): number {
+    return this.#tally.framesSent;
+  }
+  get bytesSent(): number {
+    return this.#tally.bytesSent;
+  }
+  get framesReceived(): number {
+    return this.#tally.framesReceived;
+  }
+  get bytesReceived(): number {
+    return this.#tally.bytesReceived;
+  }
+
+  step(net: VirtioNet, now: number): boolean {
+    if (this.#waiting >= 0) {
+      if (performance.now() - this.#sentAt < LOST_AFTER_MS) return false;
+      this.#tally.fail(() => `no answer to request ${this.#waiting} within a second`);
+      this.#waiting = -1;
+    }
+    const queue = net.transmit[0];
+    if (this.done || !queue) return false;
+    const at = queue.reserve();
+    if (at < 0) return queue.awaitRoom();
+    const size = this.#job.size ?? SHORTEST_FRAME;
+    const destination = Uint8Array.from(this.#job.destination ?? [255, 255, 255, 255, 255, 255]);
+    buildFrame(this.#arena.u8, at, { size, tcp: false, flow: 0, source: net.configuration.mac, destination, unfilled: false });
+    stampSequence(this.#arena.views, at, UDP_PAYLOAD, this.#sequence);
+    this.#waiting = this.#sequence++;
+    this.nextDue = now + LOST_AFTER_MS * 1e6;
+    this.#tally.framesSent++;
+    this.#tally.bytesSent += size;
+    queue.send(size);
+    this.#sentAt = performance.now();
+    queue.flush();
+    return true;
+  }
+
+  receive(frame: ReceivedFrame): void {
+    const at = frame.offsets[0] as number;
+    if (frame.segmentCount !== 1 || frame.length < SHORTEST_FRAME || readSequence(frame.views, at + UDP_PAYLOAD) !== this.#waiting || this.#waiting < 0) return;
+    this.#histogram.add((performance.now() - this.#sentAt) * 1e6);
+    this.#waiting = -1;
+    this.nextDue = Infinity;
+    this.#tally.framesReceived++;
+    this.#tally.bytesReceived += frame.length;
+  }
+
+  result(): WorkloadResult {
+    const h = this.#histogram;
+    return this.#tally.result('ping', this.done, { p50: h.quantile(0.5), p99: h.quantile(0.99), max: h.max });
+  }
+}

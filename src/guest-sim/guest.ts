@@ -1,0 +1,194 @@
+// A whole guest: enumerates its machine, brings its network device up, and runs workloads on it, one non-blocking `step` at a time. The same class runs
+// on the machine's thread (a test, the inline backend) and inside a guest's own thread (guest-thread.ts).
+
+import type { GuestBus } from '#core/guest-bus';
+import { GuestArena } from './arena.ts';
+import { Compare } from './compare.ts';
+import { Echo, Ping } from './echo.ts';
+import { Generate, Sink } from './generator.ts';
+import { VectorSpace } from './msix.ts';
+import { type ConfigAccess, EcamAccess, PortAccess } from './pci-config.ts';
+import { enumeratePci, type PciDevice, type PciTree } from './pci-enumerate.ts';
+import { type Delay, enableVirtualFunctions, sleepOn } from './pci-sriov.ts';
+import { Replay } from './replay.ts';
+import { isVirtioNet, VirtioNet, type VirtioNetOptions } from './virtio-net.ts';
+import type { Job, Workload, WorkloadResult } from './workload.ts';
+
+/** How a guest is set up. Plain cloneable data. */
+export interface GuestOptions {
+  readonly net?: VirtioNetOptions;
+  /** Which of the virtio-net functions found to drive, in order of discovery. Default 0. */
+  readonly device?: number;
+  /** How configuration space is reached. Default 'ecam'. */
+  readonly config?: 'ecam' | 'ports';
+}
+
+/** A job's result with what it cost. */
+export interface GuestReport extends WorkloadResult {
+  readonly seconds: number;
+  readonly framesPerSecond: number;
+  readonly bytesPerSecond: number;
+  /** Notifications the driver sent; how many went without an exit; how many woke a sleeping data plane. */
+  readonly kicks: number;
+  readonly fastKicks: number;
+  readonly fastKickWakes: number;
+  /** Accesses the machine's thread served. */
+  readonly exits: number;
+  readonly interrupts: number;
+  /** Times this guest slept. */
+  readonly wakes: number;
+  /** Frames whose header the driver did not believe. */
+  readonly malformed: number;
+  /** Why the driver gave its device up; '' when it did not. */
+  readonly broken: string;
+}
+
+interface Costs {
+  readonly at: number;
+  readonly kicks: number;
+  readonly fastKicks: number;
+  readonly fastKickWakes: number;
+  readonly exits: number;
+  readonly interrupts: number;
+  readonly wakes: number;
+  readonly malformed: number;
+}
+
+const VECTORS = 256;
+
+export class Guest {
+  readonly bus: GuestBus;
+  readonly config: ConfigAccess;
+  readonly arena: GuestArena;
+  readonly vectors: VectorSpace;
+  readonly tree: PciTree;
+  readonly net: VirtioNet;
+  #workload: Workload | undefined;
+  #before: Costs | undefined;
+  #finishedAt = -1;
+  readonly #ignore = { receive(): void {} };
+
+  /** Enumerates and brings the device up. @throws RangeError when there is no such device, VirtioError when it does not come up. */
+  constructor(bus: GuestBus, options: GuestOptions = {}) {
+    this.bus = bus;
+    this.config = options.config === 'ports' ? new PortAccess(bus) : new EcamAccess(bus);
+    this.arena = new GuestArena(bus.memory);
+    this.vectors = new VectorSpace(bus.platform.intxVectors);
+    this.tree = enumeratePci(bus, { config: this.config });
+    const index = options.device ?? 0;
+    const found = this.tree.devices.filter(isVirtioNet);
+    const device = found[index];
+    if (!device) throw new RangeError(`the guest found ${found.length} virtio network functions and was told to drive number ${index}`);
+    this.net = this.openNet(device, options.net);
+  }
+
+  /** Drives a further function, such as a virtual one; its frames are the caller's to poll. @throws VirtioError */
+  openNet(device: PciDevice, options: VirtioNetOptions = {}): VirtioNet {
+    return new VirtioNet({ bus: this.bus, config: this.config, device, arena: this.arena, vectors: this.vectors, options });
+  }
+
+  /** Enables virtual functions of a physical one. `delay` lets guest time pass: the default sleeps, which only suits a guest whose clock moves meanwhile. */
+  enableVirtualFunctions(pf: PciDevice, count: number, delay: Delay = sleepOn(this.bus)): PciDevice[] {
+    return enableVirtualFunctions(this.config, pf, count, delay);
+  }
+
+  /** Starts a job; it takes the place of the one before. @throws RangeError when the job cannot be done. */
+  start(job: Job): Workload {
+    const workload = this.#make(job);
+    this.#workload = workload;
+    this.#finishedAt = -1;
+    this.#before = this.#costs();
+    return workload;
+  }
+
+  #make(job: Job): Workload {
+    switch (job.kind) {
+      case 'replay':
+        return new Replay(job);
+      case 'compare':
+        return new Compare(job);
+      case 'generate':
+        return new Generate(job, this.arena);
+      case 'sink':
+        return new Sink(job);
+      case 'echo':
+        return new Echo(job, this.arena, this.net);
+      case 'ping':
+        return new Ping(job, this.arena);
+    }
+  }
+
+  get workload(): Workload | undefined {
+    return this.#workload;
+  }
+
+  /** Takes interrupts, polls, and lets the workload send. True: call again at once; false: nothing to do before an interrupt or `nextDue`. Never blocks. */
+  step(): boolean {
+    const { net, bus } = this;
+    let busy = false;
+    for (let i = 0; i < VECTORS; i++) {
+      const vector = bus.vectors.take();
+      if (vector < 0) break;
+      this.vectors.handlers[vector]?.();
+      busy = true;
+    }
+    // A level: served until the line falls, whatever edge was or was not seen.
+    if (net.usesIntx && (bus.lines.asserted(0) || bus.lines.asserted(1) || bus.lines.asserted(2) || bus.lines.asserted(3))) net.onIntx();
+    const workload = this.#workload;
+    if (net.poll(workload ?? this.#ignore)) busy = true;
+    if (workload && !workload.done) {
+      if (workload.step(net, bus.now())) busy = true;
+    }
+    if (workload?.done && this.#finishedAt < 0) this.#finishedAt = performance.now();
+    return busy && net.broken === '';
+  }
+
+  /** Milliseconds the guest may sleep if no interrupt comes, at most `most`. */
+  sleepTime(most: number): number {
+    const due = this.#workload?.nextDue ?? Infinity;
+    if (due === Infinity) return most;
+    return Math.max(0, Math.min(most, (due - this.bus.now()) / 1e6));
+  }
+
+  #costs(): Costs {
+    const { counts } = this.bus;
+    let malformed = 0;
+    for (const queue of this.net.receive) malformed += queue.malformed;
+    return {
+      at: performance.now(),
+      kicks: this.net.kicks,
+      fastKicks: counts.fastKicks,
+      fastKickWakes: counts.fastKickWakes,
+      exits: counts.exits,
+      interrupts: this.net.interrupts,
+      wakes: counts.halts,
+      malformed,
+    };
+  }
+
+  /** The present job's result so far. @throws Error when no job was started. */
+  report(): GuestReport {
+    const workload = this.#workload;
+    const before = this.#before;
+    if (!workload || !before) throw new Error('no job was started on this guest');
+    const now = this.#costs();
+    const result = workload.result();
+    const seconds = ((this.#finishedAt < 0 ? now.at : this.#finishedAt) - before.at) / 1000;
+    const rate = (n: number): number => (seconds > 0 ? n / seconds : 0);
+    return {
+      ...result,
+      errors: this.net.broken === '' ? result.errors : [...result.errors, this.net.broken],
+      seconds,
+      framesPerSecond: rate(result.framesSent + result.framesReceived),
+      bytesPerSecond: rate(result.bytesSent + result.bytesReceived),
+      kicks: now.kicks - before.kicks,
+      fastKicks: now.fastKicks - before.fastKicks,
+      fastKickWakes: now.fastKickWakes - before.fastKickWakes,
+      exits: now.exits - before.exits,
+      interrupts: now.interrupts - before.interrupts,
+      wakes: now.wakes - before.wakes,
+      malformed: now.malformed - before.malformed,
+      broken: this.net.broken,
+    };
+  }
+}

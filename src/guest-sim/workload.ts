@@ -1,0 +1,89 @@
+// What a guest does with its network device: sends from `step`, takes frames in `receive`, and tells how it went as a plain record. The jobs are
+// plain cloneable data, so that they can be posted to a guest's thread.
+
+import type { CompareJob } from './compare.ts';
+import type { EchoJob, PingJob } from './echo.ts';
+import type { GenerateJob, SinkJob } from './generator.ts';
+import type { FrameSink } from './net-receive.ts';
+import type { ReplayJob } from './replay.ts';
+import type { VirtioNet } from './virtio-net.ts';
+
+export type Job = ReplayJob | CompareJob | GenerateJob | SinkJob | EchoJob | PingJob;
+
+/** Frames packed one behind the other: frame i is bytes[offsets[i]] .. bytes[offsets[i + 1] - 1]. */
+export interface PackedFrames {
+  readonly count: number;
+  readonly bytes: SharedArrayBuffer;
+  /** Uint32, count + 1 of them. */
+  readonly offsets: SharedArrayBuffer;
+  /** Float64 nanoseconds, count of them; without it frames have no times. */
+  readonly times?: SharedArrayBuffer;
+}
+
+export interface WorkloadResult {
+  readonly kind: Job['kind'];
+  readonly done: boolean;
+  /** Frames and bytes that this workload sent, and that it took. */
+  readonly framesSent: number;
+  readonly bytesSent: number;
+  readonly framesReceived: number;
+  readonly bytesReceived: number;
+  /** Why the workload counts as failed: the first things that went wrong, in words. Empty when all is well. */
+  readonly errors: readonly string[];
+  /** Whatever else this kind counts. */
+  readonly details: Readonly<Record<string, number>>;
+}
+
+export interface Workload extends FrameSink {
+  /** Sends what it can now. True when it got anywhere; false: wait for an interrupt (or for `nextDue`). */
+  step(net: VirtioNet, now: number): boolean;
+  /** When a timed workload wants to be called next (the bus's nanoseconds); Infinity when it waits for frames only. */
+  readonly nextDue: number;
+  readonly done: boolean;
+  readonly framesSent: number;
+  readonly framesReceived: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  result(): WorkloadResult;
+}
+
+const REMEMBERED_ERRORS = 8;
+
+/** Counts and errors, which every workload has. */
+export class Tally {
+  framesSent = 0;
+  bytesSent = 0;
+  framesReceived = 0;
+  bytesReceived = 0;
+  errorCount = 0;
+  readonly errors: string[] = [];
+
+  /** The message is only made while it will be kept. */
+  fail(describe: () => string): void {
+    if (this.errorCount++ < REMEMBERED_ERRORS) this.errors.push(describe());
+  }
+
+  result(kind: Job['kind'], done: boolean, details: Record<string, number> = {}): WorkloadResult {
+    return {
+      kind,
+      done,
+      framesSent: this.framesSent,
+      bytesSent: this.bytesSent,
+      framesReceived: this.framesReceived,
+      bytesReceived: this.bytesReceived,
+      errors: this.errorCount > this.errors.length ? [...this.errors, `and ${this.errorCount - this.errors.length} more`] : [...this.errors],
+      details: { errors: this.errorCount, ...details },
+    };
+  }
+}
+
+/** After the last frame: true once the device gave every transmit buffer back; until then asks for an interrupt. */
+export function drained(net: VirtioNet): boolean {
+  let left = 0;
+  for (const queue of net.transmit) {
+    queue.reclaim();
+    left += queue.ring.outstanding;
+    if (queue.ring.outstanding > 0) queue.awaitRoom();
+  }
+  return left === 0;
+}
