@@ -172,6 +172,7 @@ export class GuestMemory {
 
   /** The slab that holds `address`, or undefined for a hole. */
   slabAt(address: number): Slab | undefined {
+    if (Number.isNaN(address)) return undefined;
     let low = 0;
     let high = this.slabs.length - 1;
     while (low <= high) {

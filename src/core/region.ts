@@ -33,10 +33,10 @@ function inside(region: Region, offset: number, size: number): boolean {
   return Number.isInteger(offset) && offset >= 0 && offset + size <= region.size;
 }
 
-/** The widest aligned piece an access of `left` bytes at `offset` can go on with. */
-function pieceAt(offset: number, left: number): AccessSize {
-  if ((offset & 3) === 0 && left >= 4) return 4;
-  if ((offset & 1) === 0 && left >= 2) return 2;
+/** The widest aligned piece inside the region an access of `left` bytes at `offset` can go on with; a byte outside it. */
+function pieceAt(region: Region, offset: number, left: number): AccessSize {
+  if ((offset & 3) === 0 && left >= 4 && inside(region, offset, 4)) return 4;
+  if ((offset & 1) === 0 && left >= 2 && inside(region, offset, 2)) return 2;
   return 1;
 }
 
@@ -49,7 +49,7 @@ export function readRegion(region: Region, offset: number, size: AccessSize): nu
   if (!Number.isInteger(offset)) return allOnes(size);
   let value = 0;
   for (let done = 0; done < size; ) {
-    const piece = pieceAt(offset + done, size - done);
+    const piece = pieceAt(region, offset + done, size - done);
     const bits = inside(region, offset + done, piece) ? region.read(offset + done, piece) & allOnes(piece) : allOnes(piece);
     value |= bits << (8 * done);
     done += piece;
@@ -65,7 +65,7 @@ export function writeRegion(region: Region, offset: number, size: AccessSize, va
   }
   if (!Number.isInteger(offset)) return;
   for (let done = 0; done < size; ) {
-    const piece = pieceAt(offset + done, size - done);
+    const piece = pieceAt(region, offset + done, size - done);
     if (inside(region, offset + done, piece)) region.write(offset + done, piece, ((value >>> (8 * done)) & allOnes(piece)) >>> 0);
     done += piece;
   }
