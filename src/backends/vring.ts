@@ -79,26 +79,19 @@ export class Vring implements TurnParticipant {
     }
   }
 
-  /** Takes a kick that was rung. */
-  takeKick(): boolean {
-    if (this.kick === undefined || this.kick.take() === 0) return false;
-    this.record.addKick();
-    return true;
-  }
-
   /** Asks for kicks. True when work slipped in. */
   arm(): boolean {
     if (!this.armed) {
       this.armed = true;
       this.record.addArm();
     }
-    this.takeKick();
+    if (this.kick !== undefined && this.kick.take() !== 0) this.record.addKick();
     return this.queue.awaitKick();
   }
 
   disarm(): void {
     this.armed = false;
-    this.takeKick();
+    if (this.kick !== undefined && this.kick.take() !== 0) this.record.addKick();
     this.queue.suppressKicks();
   }
 
