@@ -125,6 +125,7 @@ export class Receiver {
     chain.count = 0;
     const token = queue.pop(chain);
     if (token < 0) return this.#noChain(ring, token, 0);
+    if (ring.armed) ring.disarm();
     const headerLength = this.#headerLength;
     const total = headerLength + length;
     const s = batch.firstSegment[f] as number;

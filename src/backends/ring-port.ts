@@ -143,6 +143,13 @@ export class RingPort implements NetPort {
     return this.#rings[index];
   }
 
+  /** Takes the kicks that were rung. True when there were any. */
+  takeKicks(): boolean {
+    let any = false;
+    for (const ring of this.#rings) if (ring?.takeKick() === true) any = true;
+    return any;
+  }
+
   /** Stops what the host no longer wants. Between turns. */
   stopUnwanted(): void {
     for (const ring of this.#rings) if (ring !== undefined && ring.record.wanted === 0) this.stop(ring.index);

@@ -79,19 +79,26 @@ export class Vring implements TurnParticipant {
     }
   }
 
+  /** Takes a kick that was rung. */
+  takeKick(): boolean {
+    if (this.kick === undefined || this.kick.take() === 0) return false;
+    this.record.addKick();
+    return true;
+  }
+
   /** Asks for kicks. True when work slipped in. */
   arm(): boolean {
     if (!this.armed) {
       this.armed = true;
       this.record.addArm();
     }
-    if (this.kick !== undefined && this.kick.take() !== 0) this.record.addKick();
+    this.takeKick();
     return this.queue.awaitKick();
   }
 
   disarm(): void {
     this.armed = false;
-    if (this.kick !== undefined && this.kick.take() !== 0) this.record.addKick();
+    this.takeKick();
     this.queue.suppressKicks();
   }
 

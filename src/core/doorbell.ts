@@ -31,6 +31,11 @@ export class Bell {
     return Atomics.notify(this.words, this.index) > 0;
   }
 
+  /** The thread that slept here is dead: it will not take its mark away itself. */
+  forgetSleepers(): void {
+    Atomics.store(this.words, this.index + 1, 0);
+  }
+
   /** The ticket to wait with: read it, look for work once more, then wait. A ring in between makes the wait return at once. */
   get ticket(): number {
     return Atomics.load(this.words, this.index);

@@ -143,6 +143,13 @@ export class Call {
     if (woke) Atomics.add(this.#state, 3, 1);
   }
 
+  /** Signals on behalf of a thread that died, perhaps between marking the interrupt pending and waking who takes it: wakes in any case. */
+  repeat(): void {
+    this.signal();
+    if (this.#target !== null) this.#target.bell.ring();
+    this.#relay.bell.ring();
+  }
+
   /** Signals sent, and how many of them had to wake a sleeping thread. */
   get counts(): { signals: number; wakes: number } {
     return { signals: Atomics.load(this.#state, 2), wakes: Atomics.load(this.#state, 3) };

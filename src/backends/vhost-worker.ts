@@ -1,0 +1,218 @@
+// A worker thread as its host sees it: what it serves, how it is told, and what happens when it dies. Its run is one long task of a piscina pool; when the task
+// is rejected, what the thread had committed is carried out, the devices are told that their rings are lost, and a new run begins on another thread.
+
+import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import { Bell } from '#core/doorbell';
+import { PortCounters } from '#net/counters';
+import type { ServiceBudget } from '#net/segment';
+import { MAX_QUEUE_PAIRS } from './carried-features.ts';
+import { createRingLink, RingLink, type RingLinkOptions, type RingLinkShare, recoverRingLink } from './ring-link.ts';
+import { RunBlock, type WorkerStatistics } from './run-block.ts';
+import { TurnJournal } from './turn-journal.ts';
+import { VhostNet } from './vhost-net.ts';
+import type { PollOptions, RunResult, SegmentKind, WorkerEvent, WorkerJob, WorkerMessage } from './worker-job.ts';
+
+export type RunTask = (job: WorkerJob, transfer: MessagePort[]) => Promise<RunResult>;
+
+interface SegmentSpec {
+  readonly kind: SegmentKind;
+  readonly budget: ServiceBudget | undefined;
+  paused: boolean;
+}
+
+interface LinkSpec {
+  readonly segment: number;
+  readonly name: string;
+  readonly share: RingLinkShare;
+  readonly counters: PortCounters;
+  readonly firstSlot: number;
+}
+
+/** So many runs in a row that died without moving a frame, and no more are begun. */
+const VAIN_RUNS = 5;
+
+export interface SegmentSettings {
+  /** How frames are forwarded: a direct link of two ports, or a learning switch. */
+  readonly kind?: SegmentKind;
+  readonly budget?: ServiceBudget;
+  /** Serve nothing before `resume`: for a hand-over, in which every port of a segment moves before any frame does. */
+  readonly paused?: boolean;
+}
+
+export class VhostWorker {
+  /** What the thread sleeps on. */
+  readonly bell = new Bell();
+  /** Told when a run ended by itself: why. The worker has recovered by then, and, unless `again` is false, a new run has begun. */
+  onLost: ((reason: string, again: boolean) => void) | undefined;
+  readonly #task: RunTask;
+  readonly #poll: PollOptions;
+  readonly #run = new RunBlock();
+  readonly #journal = new TurnJournal();
+  readonly #segments: SegmentSpec[] = [];
+  readonly #ports = new Map<number, VhostNet>();
+  readonly #links = new Map<number, LinkSpec>();
+  #nextPort = 0;
+  #nextSlot = 0;
+  #channel: MessagePort | undefined;
+  #ended: Promise<void> = Promise.resolve();
+  #movedBefore = 0;
+  #vainRuns = 0;
+
+  /** Made by `VhostPool.worker`. */
+  constructor(task: RunTask, poll: PollOptions) {
+    this.#task = task;
+    this.#poll = poll;
+    this.#begin();
+  }
+
+  /** A new segment, served by this worker. */
+  segment(settings: SegmentSettings = {}): VhostSegment {
+    const segment = this.#segments.length;
+    const spec: SegmentSpec = { kind: settings.kind ?? 'link', budget: settings.budget, paused: settings.paused ?? false };
+    this.#segments.push(spec);
+    this.post(segmentMessage(segment, spec));
+    return new VhostSegment(this, segment);
+  }
+
+  get statistics(): WorkerStatistics {
+    return this.#run.statistics;
+  }
+
+  /** Ends the run: every ring stops where it stands. Resolves when the thread is free. */
+  async stop(): Promise<void> {
+    this.#run.stop = true;
+    this.callAttention();
+    await this.#ended;
+  }
+
+  // ---- for this worker's segments and ports ----
+
+  addPort(segment: number, name: string, pairs: number): VhostNet {
+    const port = this.#nextPort++;
+    const backend = new VhostNet(this, { name, pairs, port, firstSlot: this.#takeSlots(2 * pairs), segment });
+    this.#ports.set(port, backend);
+    for (const message of backend.announce()) this.post(message);
+    return backend;
+  }
+
+  addLink(segment: number, name: string, near: Bell, options: RingLinkOptions): RingLink {
+    const port = this.#nextPort++;
+    const { near: ours, far } = createRingLink(near, this.bell, options);
+    const link: LinkSpec = { segment, name, share: far, counters: new PortCounters(), firstSlot: this.#takeSlots(2) };
+    this.#links.set(port, link);
+    this.post(linkMessage(port, link));
+    return new RingLink(name, ours);
+  }
+
+  resume(segment: number): void {
+    const spec = this.#segments[segment];
+    if (spec === undefined) return;
+    spec.paused = false;
+    this.post({ op: 'resume', segment });
+  }
+
+  remove(backend: VhostNet): void {
+    if (!this.#ports.delete(backend.port)) return;
+    this.post({ op: 'remove', port: backend.port });
+  }
+
+  post(message: WorkerMessage): void {
+    this.#channel?.postMessage(message);
+    this.callAttention();
+  }
+
+  callAttention(): void {
+    this.#run.callAttention();
+    this.bell.ring();
+  }
+
+  #takeSlots(count: number): number {
+    const first = this.#nextSlot;
+    this.#nextSlot += count;
+    return first;
+  }
+
+  // ---- runs ----
+
+  #begin(): void {
+    const { port1, port2 } = new MessageChannel();
+    this.#channel = port1;
+    port1.on('message', (event: WorkerEvent) => this.#ports.get(event.port)?.broken(event.index, event.reason));
+    // The pool keeps the process alive while it should; this port need not.
+    port1.unref();
+    this.#movedBefore = this.#moved();
+    this.#segments.forEach((spec, segment) => {
+      port1.postMessage(segmentMessage(segment, spec));
+    });
+    for (const backend of this.#ports.values()) for (const message of backend.announce()) port1.postMessage(message);
+    for (const [port, link] of this.#links) port1.postMessage(linkMessage(port, link));
+    const job: WorkerJob = { run: this.#run.buffer, journal: this.#journal.buffer, bell: this.bell.share(), port: port2, poll: this.#poll };
+    this.#ended = this.#task(job, [port2]).then(
+      () => this.#finish(port1, 'stopped'),
+      (error: unknown) => this.#finish(port1, error instanceof Error ? error.message : String(error)),
+    );
+  }
+
+  #moved(): number {
+    let frames = 0;
+    for (const backend of this.#ports.values()) frames += backend.counters.snapshot().transmitFrames;
+    return frames;
+  }
+
+  #finish(channel: MessagePort, reason: string): void {
+    channel.close();
+    this.#channel = undefined;
+    this.bell.forgetSleepers();
+    const entries = this.#journal.takeCommitted();
+    for (const backend of this.#ports.values()) backend.recover(entries);
+    for (const { share, firstSlot } of this.#links.values())
+      for (const { slot, available } of entries) {
+        if (slot === firstSlot) recoverRingLink(share, 'out', available);
+        else if (slot === firstSlot + 1) recoverRingLink(share, 'in', available);
+      }
+    if (this.#run.stop) return;
+    this.#vainRuns = this.#moved() === this.#movedBefore ? this.#vainRuns + 1 : 0;
+    const again = this.#vainRuns < VAIN_RUNS;
+    if (again) this.#begin();
+    for (const backend of this.#ports.values()) backend.lost(reason);
+    this.onLost?.(reason, again);
+  }
+}
+
+/** A segment on a worker. */
+export class VhostSegment {
+  readonly #worker: VhostWorker;
+  readonly #segment: number;
+
+  constructor(worker: VhostWorker, segment: number) {
+    this.#worker = worker;
+    this.#segment = segment;
+  }
+
+  /** The backend for one device, attached to this segment. */
+  port(name: string, pairs = 1): VhostNet {
+    if (!(Number.isInteger(pairs) && pairs >= 1 && pairs <= MAX_QUEUE_PAIRS)) throw new RangeError(`queue pairs ${pairs}: 1 to ${MAX_QUEUE_PAIRS}`);
+    return this.#worker.addPort(this.#segment, name, pairs);
+  }
+
+  /**
+   * Attaches a port of the calling thread: the returned end is a NetPort for a segment (or any loop) there, whose frames come and go on this segment.
+   * @param bell what the calling thread sleeps on
+   */
+  link(name: string, bell: Bell, options: RingLinkOptions = {}): RingLink {
+    return this.#worker.addLink(this.#segment, name, bell, options);
+  }
+
+  /** Lets frames move on a segment that was made paused. */
+  resume(): void {
+    this.#worker.resume(this.#segment);
+  }
+}
+
+function segmentMessage(segment: number, spec: SegmentSpec): WorkerMessage {
+  return { op: 'segment', segment, kind: spec.kind, budget: spec.budget, paused: spec.paused };
+}
+
+function linkMessage(port: number, link: LinkSpec): WorkerMessage {
+  return { op: 'link', segment: link.segment, port, name: link.name, share: link.share, counters: link.counters.buffer, firstSlot: link.firstSlot };
+}

@@ -1,0 +1,69 @@
+// What is said to a worker: the job it starts with and the messages that follow on its port, all of it structured-cloneable. Shared memory goes by reference.
+// Messages are control only; they are read when the run block's attention word has moved.
+
+import type { MessagePort } from 'node:worker_threads';
+import type { DmaSpaceShare } from '#core/dma-space';
+import type { BellShare, DoorbellShare } from '#core/doorbell';
+import type { CallShare } from '#core/interrupts';
+import type { ServiceBudget } from '#net/segment';
+import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import type { RingLinkShare } from './ring-link.ts';
+
+/** How frames find their way on a segment. */
+export type SegmentKind = 'link' | 'switch';
+
+export interface PollOptions {
+  /** Longest time, in nanoseconds, to look for work before sleeping. 0: never poll. */
+  readonly maximum: number;
+}
+
+export interface WorkerJob {
+  readonly run: SharedArrayBuffer;
+  readonly journal: SharedArrayBuffer;
+  readonly bell: BellShare;
+  readonly port: MessagePort;
+  readonly poll: PollOptions;
+}
+
+export type WorkerMessage =
+  | { readonly op: 'segment'; readonly segment: number; readonly kind: SegmentKind; readonly budget: ServiceBudget | undefined; readonly paused: boolean }
+  | { readonly op: 'resume'; readonly segment: number }
+  | {
+      readonly op: 'port';
+      readonly segment: number;
+      readonly port: number;
+      readonly name: string;
+      readonly rings: number;
+      readonly block: SharedArrayBuffer;
+      readonly counters: SharedArrayBuffer;
+      readonly firstSlot: number;
+    }
+  | { readonly op: 'open'; readonly port: number; readonly features: readonly number[]; readonly memory: DmaSpaceShare; readonly policy: SharedArrayBuffer }
+  | {
+      readonly op: 'start';
+      readonly port: number;
+      readonly index: number;
+      readonly start: number;
+      readonly setup: QueueSetup;
+      readonly position: VringPosition;
+      readonly call: CallShare;
+      readonly kick: DoorbellShare;
+      readonly staging: SharedArrayBuffer | undefined;
+    }
+  | {
+      readonly op: 'link';
+      readonly segment: number;
+      readonly port: number;
+      readonly name: string;
+      readonly share: RingLinkShare;
+      readonly counters: SharedArrayBuffer;
+      readonly firstSlot: number;
+    }
+  | { readonly op: 'remove'; readonly port: number };
+
+/** What a worker says, outside of shared memory. */
+export type WorkerEvent = { readonly op: 'broken'; readonly port: number; readonly index: number; readonly reason: string };
+
+export interface RunResult {
+  readonly turns: number;
+}

@@ -1,0 +1,247 @@
+// The loop of a worker thread: rounds over its segments while there is work, a polling time that adapts to how useful polling has been, then sleep on its bell.
+// Control comes as messages, looked at only when the run block's attention word has moved.
+
+import { receiveMessageOnPort } from 'node:worker_threads';
+import { WallClock } from '#core/clock';
+import { DmaSpace } from '#core/dma-space';
+import { Bell, Doorbell } from '#core/doorbell';
+import { Call } from '#core/interrupts';
+import { PortCounters } from '#net/counters';
+import { DirectLink } from '#net/direct-link';
+import { LearningSwitch } from '#net/learning-switch';
+import type { NetPort } from '#net/port';
+import { Segment } from '#net/segment';
+import { FeatureSet } from '#virtio/features';
+import { NetPolicy } from '#virtio/net-policy';
+import { PortBlock } from './port-block.ts';
+import { RingLink } from './ring-link.ts';
+import { RingPort } from './ring-port.ts';
+import { RunBlock } from './run-block.ts';
+import { SegmentServer } from './segment-server.ts';
+import { TurnJournal } from './turn-journal.ts';
+import type { RunResult, WorkerEvent, WorkerJob, WorkerMessage } from './worker-job.ts';
+
+/** Rounds between looks at the time while polling. */
+const POLL_CHECK = 16;
+/** The least time worth polling for: shorter ones are as good as none. */
+const LEAST_BUDGET = 4000;
+/** A sleep shorter than this would have been better spent polling: a wake costs about as much (performance.md 7). */
+const SHORT_SLEEP = 100_000;
+/** No sleep is longer: what no doorbell tells (bus mastering switched on) is noticed then. Milliseconds. */
+const LONGEST_SLEEP = 250;
+
+interface Served {
+  readonly port: NetPort;
+  readonly server: Group;
+  readonly doorbells: Doorbell[];
+}
+
+interface Group {
+  readonly server: SegmentServer;
+  paused: boolean;
+}
+
+export class WorkerLoop {
+  readonly #job: WorkerJob;
+  readonly #run: RunBlock;
+  readonly #bell: Bell;
+  readonly #journal: TurnJournal;
+  readonly #groups = new Map<number, Group>();
+  readonly #ports = new Map<number, Served>();
+  /** The same as arrays, for the loop. */
+  #servers: Group[] = [];
+  #served: Served[] = [];
+  readonly #clock = new WallClock();
+  #attention = -1;
+  #turns = 0;
+  #sleeps = 0;
+  #empty = 0;
+  #budget: number;
+
+  constructor(job: WorkerJob) {
+    this.#job = job;
+    this.#run = new RunBlock(job.run);
+    this.#bell = new Bell(job.bell);
+    this.#journal = new TurnJournal(job.journal);
+    this.#budget = Math.min(20_000, job.poll.maximum);
+  }
+
+  /** Runs until told to stop. */
+  run(): RunResult {
+    let seen = this.#bell.ticket;
+    let idle = 0;
+    let idleSince = 0;
+    for (;;) {
+      if (this.#run.attention !== this.#attention) {
+        this.#look();
+        if (this.#run.stop) break;
+      }
+      const ticket = this.#bell.ticket;
+      if (ticket !== seen) {
+        seen = ticket;
+        this.#takeKicks();
+      }
+      if (this.#turn()) {
+        idle = 0;
+        continue;
+      }
+      this.#empty++;
+      if (idle++ % POLL_CHECK !== 0) continue;
+      const now = performance.now() * 1e6;
+      if (idle === 1) idleSince = now;
+      if (now - idleSince < this.#budget) continue;
+      this.#publishCounters();
+      this.#sleep(seen, now);
+      idle = 0;
+    }
+    this.#publishCounters();
+    for (const { port } of this.#served) if (port instanceof RingPort) port.close();
+    return { turns: this.#turns };
+  }
+
+  #turn(): boolean {
+    this.#turns++;
+    if ((this.#turns & 0xfff) === 0) this.#publishCounters();
+    let worked = false;
+    const servers = this.#servers;
+    for (let i = 0; i < servers.length; i++) {
+      const group = servers[i] as Group;
+      if (!group.paused && group.server.turn()) worked = true;
+    }
+    return worked;
+  }
+
+  /** @param ticket of the bell when kicks were last taken: a ring since then ends the sleep at once. */
+  #sleep(ticket: number, now: number): void {
+    let work = false;
+    let deadline = LONGEST_SLEEP;
+    for (const { server, paused } of this.#servers) {
+      if (paused) continue;
+      if (server.rest()) work = true;
+      const ends = server.segment.nextDeadline;
+      if (ends !== undefined) deadline = Math.min(deadline, Math.max(0, (ends - this.#clock.now()) / 1e6));
+    }
+    if (work || this.#run.attention !== this.#attention) return;
+    this.#sleeps++;
+    this.#publishCounters();
+    this.#bell.wait(ticket, deadline);
+    const slept = performance.now() * 1e6 - now;
+    if (slept < SHORT_SLEEP) this.#budget = Math.min(this.#job.poll.maximum, 2 * Math.max(this.#budget, LEAST_BUDGET));
+    else this.#budget = this.#budget > LEAST_BUDGET ? this.#budget / 2 : 0;
+    // Nobody rang: look everywhere.
+    if (this.#bell.ticket === ticket) for (const { server } of this.#servers) server.wakeAll();
+  }
+
+  /** Doorbells that were rung: their ports go back into the rounds. */
+  #takeKicks(): void {
+    for (const served of this.#served) {
+      const { port, server } = served;
+      if (port instanceof RingPort ? port.takeKicks() : takeAny(served.doorbells)) server.server.wake(port);
+    }
+  }
+
+  #publishCounters(): void {
+    this.#run.counted(this.#turns, this.#sleeps, this.#empty, this.#budget);
+  }
+
+  // ---- control ----
+
+  #look(): void {
+    this.#attention = this.#run.attention;
+    for (;;) {
+      const received = receiveMessageOnPort(this.#job.port);
+      if (received === undefined) break;
+      this.#handle(received.message as WorkerMessage);
+    }
+    for (const { port, server } of this.#served) {
+      if (port instanceof RingPort) port.stopUnwanted();
+      server.server.wake(port);
+    }
+  }
+
+  #handle(message: WorkerMessage): void {
+    switch (message.op) {
+      case 'segment': {
+        const forwarding = message.kind === 'link' ? new DirectLink() : new LearningSwitch();
+        this.#groups.set(message.segment, {
+          server: new SegmentServer(new Segment(forwarding, { clock: this.#clock }), message.budget),
+          paused: message.paused,
+        });
+        this.#servers = [...this.#groups.values()];
+        return;
+      }
+      case 'resume': {
+        const group = this.#groups.get(message.segment);
+        if (group !== undefined) group.paused = false;
+        return;
+      }
+      case 'port':
+        this.#addPort(message);
+        return;
+      case 'link': {
+        const group = this.#groups.get(message.segment);
+        if (group === undefined) return;
+        const counters = new PortCounters(message.counters);
+        const link = new RingLink(message.name, message.share, { journal: this.#journal, firstSlot: message.firstSlot, counters });
+        group.server.add(link);
+        this.#serve(message.port, { port: link, server: group, doorbells: [...link.doorbells] });
+        return;
+      }
+      case 'open': {
+        const port = this.#ring(message.port);
+        port?.open({
+          features: new FeatureSet(message.features),
+          memory: DmaSpace.open(message.memory),
+          policy: new NetPolicy(message.policy),
+        });
+        return;
+      }
+      case 'start': {
+        const { index, start, setup, position, staging } = message;
+        const port = this.#ring(message.port);
+        port?.start({ index, start, setup, position, staging, call: Call.open(message.call), kick: Doorbell.open(message.kick) });
+        return;
+      }
+      case 'remove': {
+        const served = this.#ports.get(message.port);
+        if (served === undefined) return;
+        served.server.server.remove(served.port);
+        this.#ports.delete(message.port);
+        this.#served = [...this.#ports.values()];
+        return;
+      }
+    }
+  }
+
+  #addPort(message: Extract<WorkerMessage, { op: 'port' }>): void {
+    const group = this.#groups.get(message.segment);
+    if (group === undefined) return;
+    const id = message.port;
+    const port = new RingPort({
+      name: message.name,
+      block: new PortBlock(message.rings, message.block),
+      counters: new PortCounters(message.counters),
+      journal: this.#journal,
+      firstSlot: message.firstSlot,
+      onBroken: (index, reason) => this.#job.port.postMessage({ op: 'broken', port: id, index, reason } satisfies WorkerEvent),
+    });
+    group.server.addRings(port);
+    this.#serve(id, { port, server: group, doorbells: [] });
+  }
+
+  #serve(id: number, served: Served): void {
+    this.#ports.set(id, served);
+    this.#served = [...this.#ports.values()];
+  }
+
+  #ring(id: number): RingPort | undefined {
+    const port = this.#ports.get(id)?.port;
+    return port instanceof RingPort ? port : undefined;
+  }
+}
+
+function takeAny(doorbells: readonly Doorbell[]): boolean {
+  let any = false;
+  for (const doorbell of doorbells) if (doorbell.take() !== 0) any = true;
+  return any;
+}
