@@ -40,6 +40,7 @@ export class Bars {
   readonly hasMemory: boolean;
   readonly hasIo: boolean;
   readonly #config: ConfigSpace;
+  readonly #byIndex: (Bar | undefined)[] = new Array(ROM_BAR + 1).fill(undefined);
 
   /** @throws RangeError on BARs that no register can describe. */
   constructor(config: ConfigSpace, options: readonly BarOptions[], rom: Region | undefined, shape: { count: number; romRegister: number; registers: boolean }) {
@@ -54,6 +55,8 @@ export class Bars {
       size: Math.max(2048, roundUp(rom.size)),
       register: shape.romRegister,
     };
+    for (const bar of this.list) this.#byIndex[bar.index] = bar;
+    this.#byIndex[ROM_BAR] = this.rom;
     this.hasMemory = this.rom !== undefined || this.list.some((bar) => bar.kind !== 'io');
     this.hasIo = this.list.some((bar) => bar.kind === 'io');
     // A VF has regions but no registers: the PF's VF BARs place them (SR-IOV 1.1 3.4.1.11).
@@ -77,6 +80,11 @@ export class Bars {
     if (high === 0 && base + bar.size === 2 ** 32) return UNPLACED;
     if (address + bar.size > ADDRESS_LIMIT) return UNPLACED;
     return address === 0 && !zeroDecodes ? UNPLACED : address;
+  }
+
+  /** The BAR (or ROM) of an index, in constant time. */
+  at(index: number): Bar | undefined {
+    return this.#byIndex[index];
   }
 
   /** True when the dword at `register` is one of the BARs' (or the ROM's). */

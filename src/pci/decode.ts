@@ -142,7 +142,7 @@ function claimVirtual(claims: Claim[], fn: PciFunction, within: readonly Span[])
     if (base <= 0) continue;
     for (let i = 0; i < virtual.enabled; i++) {
       const vf = virtual.functions[i];
-      const bar = vf?.powered ? vf.bars.list.find((b) => b.index === index) : undefined;
+      const bar = vf?.powered ? vf.bars.at(index) : undefined;
       if (vf && bar) claimBar(claims, vf, bar, base + i * stride, within);
     }
   }

@@ -9,7 +9,6 @@ import type { Iommu } from '#core/iommu';
 import { Log } from '#core/log';
 import { type AccessSize, allOnes, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
 import type { Envelope, Saved } from '#core/saved';
-import { ROM_BAR } from './bars.ts';
 import { Bus } from './bus.ts';
 import {
   EFFECT_DECODE,
@@ -311,7 +310,7 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
   #barRegion(bdf: number, index: number): Region | undefined {
     const fn = this.#routing.find(bdf & 0xffff);
     if (fn === null) return undefined;
-    const bar = index === ROM_BAR ? fn.bars.rom : fn.bars.list.find((b) => b.index === index);
+    const bar = fn.bars.at(index);
     if (bar === undefined) return undefined;
     const physical = fn.physical;
     const enabled = physical ? physical.virtualFunctions?.memoryEnabled === true && fn.powered : bar.kind === 'io' ? fn.decodesIo : fn.decodesMemory;

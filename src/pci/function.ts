@@ -5,10 +5,22 @@ import type { Region } from '#core/region';
 import { type BarOptions, Bars } from './bars.ts';
 import { type BridgeOptions, BridgeRegisters } from './bridge-registers.ts';
 import { Bus } from './bus.ts';
-import { type Capability, EFFECT_DECODE, EFFECT_INTERRUPTS, EFFECT_MASTERING, EFFECT_NONE, type FunctionHost, type VirtualFunctions } from './capability.ts';
+import { type Capability, EFFECT_DECODE, EFFECT_NONE, type FunctionHost, type VirtualFunctions } from './capability.ts';
 import { placeCapabilities } from './capability-list.ts';
 import { ConfigSpace } from './config-space.ts';
 import { FunctionInterrupts } from './function-interrupts.ts';
+import {
+  COMMAND,
+  COMMAND_INTX_DISABLE,
+  COMMAND_IO,
+  COMMAND_MASTER,
+  COMMAND_MEMORY,
+  commandEffects,
+  HEADER_MULTI_FUNCTION,
+  installHeader,
+  STATUS_CAPABILITIES,
+  STATUS_INTERRUPT,
+} from './header.ts';
 import type { FunctionServices, MsiMessage, ResetKind } from './ports.ts';
 
 /** What the function is in the hierarchy. The PCI Express capability (pcie-capability) states it to software; this is what the fabric acts on. */
@@ -79,16 +91,6 @@ export interface Attachment {
   readonly services: Omit<FunctionServices, 'interrupts'>;
 }
 
-const COMMAND = 4;
-const COMMAND_IO = 1;
-const COMMAND_MEMORY = 2;
-const COMMAND_MASTER = 4;
-const COMMAND_INTX_DISABLE = 0x400;
-const STATUS_INTERRUPT = 8;
-const STATUS_CAPABILITIES = 0x10;
-const STATUS_ERRORS = 0xf900;
-const HEADER_MULTI_FUNCTION = 0x80;
-
 export class PciFunction implements FunctionHost {
   readonly name: string;
   readonly identity: PciIdentity;
@@ -133,7 +135,7 @@ export class PciFunction implements FunctionHost {
       romRegister: isBridge ? 0x38 : 0x30,
       registers: !this.virtual,
     });
-    this.#installHeader(express, isBridge);
+    installHeader(this.config, identity, { express, isBridge, virtual: this.virtual, hasIo: this.bars.hasIo, hasMemory: this.bars.hasMemory });
     this.bridge = options.bridge && new BridgeRegisters(this.config, options.bridge, express);
     this.secondaryBus = isBridge ? new Bus(busKind ?? 'conventional', this) : undefined;
     const placed = placeCapabilities(this, options.capabilities ?? []);
@@ -149,36 +151,6 @@ export class PciFunction implements FunctionHost {
       vf.#virtualIndex = index;
     });
     this.interrupts = this.#makeInterrupts();
-  }
-
-  #installHeader(express: boolean, isBridge: boolean): void {
-    const { config, identity, virtual } = this;
-    config.set16(0, virtual ? 0xffff : identity.vendorId);
-    config.set16(2, virtual ? 0xffff : identity.deviceId);
-    config.set8(8, identity.revision ?? 0);
-    config.set8(9, identity.classCode);
-    config.set16(10, identity.classCode >>> 8);
-    config.set8(14, isBridge ? 1 : 0);
-    config.permitClear(6, 2, STATUS_ERRORS);
-    if (!isBridge) {
-      config.set16(0x2c, identity.subsystemVendorId ?? (virtual ? 0 : identity.vendorId));
-      config.set16(0x2e, identity.subsystemId ?? 0);
-    }
-    if (virtual) {
-      // SR-IOV 1.1 3.4.1.3: of a VF's Command register only Bus Master Enable is its own; the PF's VF MSE governs memory.
-      config.permitWrite(COMMAND, 2, COMMAND_MASTER);
-      return;
-    }
-    let command = COMMAND_MASTER | 0x40 | 0x100;
-    if (isBridge || this.bars.hasIo) command |= COMMAND_IO;
-    if (isBridge || this.bars.hasMemory) command |= COMMAND_MEMORY;
-    const pin = identity.interruptPin ?? 0;
-    if (pin !== 0 || isBridge) command |= COMMAND_INTX_DISABLE;
-    config.permitWrite(COMMAND, 2, command);
-    config.permitWrite(12, 1, 0xff);
-    if (!express) config.permitWrite(13, 1, 0xf8);
-    config.permitWrite(0x3c, 1, 0xff);
-    config.set8(0x3d, pin);
   }
 
   #makeInterrupts(): FunctionInterrupts {
@@ -361,14 +333,7 @@ export class PciFunction implements FunctionHost {
   }
 
   #headerWritten(register: number, old: number): number {
-    if (register === COMMAND) {
-      const changed = this.command ^ (old & 0xffff);
-      let effects = EFFECT_NONE;
-      if ((changed & (COMMAND_IO | COMMAND_MEMORY)) !== 0) effects |= EFFECT_DECODE;
-      if ((changed & COMMAND_MASTER) !== 0) effects |= EFFECT_MASTERING;
-      if ((changed & COMMAND_INTX_DISABLE) !== 0) effects |= EFFECT_INTERRUPTS;
-      return effects;
-    }
+    if (register === COMMAND) return commandEffects(this.command ^ (old & 0xffff));
     if (register < 0x10) return EFFECT_NONE;
     if (this.bars.covers(register)) return this.config.get32(register) !== old ? EFFECT_DECODE : EFFECT_NONE;
     return this.bridge?.afterWrite(register, old) ?? EFFECT_NONE;

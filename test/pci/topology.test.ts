@@ -1,8 +1,10 @@
 // The tree: routing by bus numbers, windows, swizzle, mastering, requester ids, resets, hot plug, conventional devices, placement rules.
 import { describe, expect, it } from 'vitest';
 import { Iommu } from '#core/iommu';
+import { rootPort } from '#pci/bridges';
 import type { Capability } from '#pci/capability';
 import { EFFECT_DECODE, EFFECT_MASTERING, EFFECT_ROUTING } from '#pci/capability';
+import { Msi } from '#pci/msi';
 import type { ResetKind } from '#pci/ports';
 import { Bytes, bdf, COMMAND, ECAM_BASE, makeBench, makeDevice, makePort, programBridge } from './fabric-kit.ts';
 
@@ -237,6 +239,17 @@ describe('INTx', () => {
     expect(edges).toEqual(['C+', 'C-']);
   });
 
+  it('sees device number 0 below a port, also for the high function numbers of ARI', () => {
+    const { fabric, lines } = makeBench();
+    const port = makePort();
+    const far = makeDevice('f9', [], { pin: 2 });
+    fabric.attach(fabric.root, port, 1);
+    fabric.attach(port, [makeDevice('f0'), ...new Array(8).fill(undefined), far]);
+    far.services?.interrupts.setLine(true);
+    // INTB stays B at the port; device 1 of the root makes it C.
+    expect(lines).toEqual([false, false, true, false]);
+  });
+
   it('shows the level in Status and obeys Interrupt Disable at once', () => {
     const { fabric, lines } = makeBench();
     const device = makeDevice('toy');
@@ -330,6 +343,52 @@ describe('mastering', () => {
     expect(device.mayMaster).toBe(false);
     expect(fabric.mmioRead(0xe000_0000, 4)).toBe(0xffff_ffff);
     expect(fabric.configRead(bdf(1, 0), 0, 4)).toBe(0xffff_ffff);
+  });
+});
+
+describe('a bridge outside D0', () => {
+  it('passes nothing down but answers itself, and lets everything through again in D0', () => {
+    const { fabric } = makeBench();
+    const port = rootPort();
+    const device = makeDevice('toy', [{ index: 0, kind: 'memory32', region: new Bytes(0x1000) }]);
+    fabric.attach(fabric.root, port, 0);
+    fabric.attach(port, device);
+    programBridge(fabric, 0, [0, 1, 1], { memory: [0xe000_0000, 0xe00f_ffff] });
+    fabric.configWrite(bdf(1, 0), 0x10, 4, 0xe000_0000);
+    fabric.configWrite(bdf(1, 0), COMMAND, 2, 6);
+    const power = port.offsetOf(port.capability(1) as Capability) + 4;
+    const reads = () => [fabric.configRead(bdf(1, 0), 0, 4), fabric.mmioRead(0xe000_0000, 4), device.mayMaster, fabric.configRead(0, 0, 2)];
+    expect(reads()).toEqual([0x1111_1234, 0, true, 0x1b36]);
+    fabric.configWrite(0, power, 2, 3);
+    expect(reads()).toEqual([0xffff_ffff, 0xffff_ffff, false, 0x1b36]);
+    // Without No_Soft_Reset the way back is a reset of the port: it has lost its numbers.
+    fabric.configWrite(0, power, 2, 0);
+    programBridge(fabric, 0, [0, 1, 1], { memory: [0xe000_0000, 0xe00f_ffff] });
+    expect(reads()).toEqual([0x1111_1234, 0, true, 0x1b36]);
+  });
+});
+
+describe('messages', () => {
+  it('inside the interrupt window are interrupts, elsewhere writes to memory, and nothing without bus mastering', () => {
+    const { fabric, memory, messages } = makeBench();
+    const msi = new Msi();
+    const device = makeDevice('toy', [], { capabilities: [msi] });
+    fabric.attach(fabric.root, device, 0);
+    const at = device.offsetOf(msi);
+    const interrupts = device.services?.interrupts;
+    fabric.configWrite(0, at + 4, 4, 0xfee0_1000);
+    fabric.configWrite(0, at + 12, 2, 0x31);
+    fabric.configWrite(0, at + 2, 2, 1);
+    expect(interrupts?.mode).toBe('msi');
+    expect(interrupts?.message(0)).toBeNull();
+    fabric.configWrite(0, COMMAND, 2, 4);
+    const before = messages.length;
+    interrupts?.raise(0);
+    expect(messages.slice(before)).toEqual([{ message: { addressLow: 0xfee0_1000, addressHigh: 0, data: 0x31 }, requester: 0 }]);
+    fabric.configWrite(0, at + 4, 4, 0x2000);
+    interrupts?.raise(0);
+    expect(messages).toHaveLength(before + 1);
+    expect(memory.slabs[0]?.views.u32[0x2000 / 4]).toBe(0x31);
   });
 });
 
