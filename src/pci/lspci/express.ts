@@ -141,7 +141,7 @@ function slotLines(f: FunctionView, at: number): string[] {
       [5, 'HPIrq'],
       [12, 'LinkChg'],
     ])}`,
-    `\tControl: AttnInd ${indicator[(control >>> 6) & 3]}, PwrInd ${indicator[(control >>> 8) & 3]}, Power${control & 0x400 ? '-' : '+'} ${flagText(control, [[11, 'Interlock']])}`,
+    `\tControl: AttnInd ${indicator[(control >>> 6) & 3]}, PwrInd ${indicator[(control >>> 8) & 3]}, Power ${control & 0x400 ? 'Off' : 'On'}, ${flagText(control, [[11, 'Interlock']])}`,
     `SltSta:\tStatus: ${flagText(status, [
       [0, 'AttnBtn'],
       [1, 'PowerFlt'],

@@ -18,7 +18,6 @@ const COMMAND: FlagList = [
   [10, 'DisINTx'],
 ];
 const STATUS_BEFORE: FlagList = [
-  [4, 'Cap'],
   [5, '66MHz'],
   [6, 'UDF'],
   [7, 'FastB2B'],
@@ -55,7 +54,10 @@ export function headerLines(f: FunctionView, barSize: BarSize | undefined): stri
   const command = f.u16(0x04);
   const lines: string[] = [];
   if (!type1 && f.u32(0x2c) !== 0) lines.push(`Subsystem: ${hex(f.u16(0x2c), 4)}:${hex(f.u16(0x2e), 4)}`);
-  lines.push(`Control: ${flagText(command, COMMAND)}`, `Status: ${statusText(f.u16(0x06))} ${flagText(f.u16(0x06), [[3, 'INTx']])}`);
+  lines.push(
+    `Control: ${flagText(command, COMMAND)}`,
+    `Status: ${flagText(f.u16(0x06), [[4, 'Cap']])} ${statusText(f.u16(0x06))} ${flagText(f.u16(0x06), [[3, 'INTx']])}`,
+  );
   const pin = f.u8(0x3d);
   if (pin >= 1 && pin <= 4) lines.push(`Interrupt: pin ${'ABCD'[pin - 1]} routed to IRQ ${f.u8(0x3c)}`);
   for (let bar = 0; bar < (type1 ? 2 : 6); bar++) {
