@@ -7,16 +7,13 @@ import type { FrameBatch } from './port.ts';
 /** Bytes of a frame that are looked at: two VLAN tags, an IPv4 header with options or IPv6 with extensions, TCP with options, and room. */
 export const HEADER_LIMIT = 256;
 
-export const ETHERTYPE_IPV4 = 0x0800;
-export const ETHERTYPE_ARP = 0x0806;
+const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_VLAN = 0x8100;
 export const ETHERTYPE_QINQ = 0x88a8;
-export const ETHERTYPE_IPV6 = 0x86dd;
+const ETHERTYPE_IPV6 = 0x86dd;
 
-export const PROTOCOL_ICMP = 1;
 export const PROTOCOL_TCP = 6;
 export const PROTOCOL_UDP = 17;
-export const PROTOCOL_ICMPV6 = 58;
 
 const MAXIMUM_TAGS = 2;
 const MAXIMUM_EXTENSIONS = 8;

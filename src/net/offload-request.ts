@@ -53,7 +53,24 @@ function offloadNeeds(batch: FrameBatch, frame: number): number {
     return field + 2 > (batch.length[frame] as number) ? FRAME_MALFORMED : ACCEPTS_CSUM;
   }
   const copied = gatherHeader(batch, frame, scratch, 0, HEADER_LIMIT);
-  return gsoNeeds(batch, frame, scratch, copied, headers);
+  const needs = gsoNeeds(batch, frame, scratch, copied, headers);
+  // virtio 1.4 5.1.6.4.1 (device SHOULD): hdr_len covers the headers. The sender's may not.
+  if (needs !== FRAME_MALFORMED) batch.headerLength[frame] = headers.payload;
+  return needs;
+}
+
+/**
+ * How many leading frames of a batch (at least one) become at most about `pieces` frames when they are segmented: a budget of bytes alone would let a sender of
+ * tiny segment sizes keep the thread a hundred times longer than its neighbours. Call after inspectOffloads found something.
+ */
+export function framesWithin(batch: FrameBatch, pieces: number): number {
+  let sum = 0;
+  for (let i = 0; i < batch.count; i++) {
+    if (batch.gsoType[i] === 0 || ((batch.needs[i] as number) & FRAME_MALFORMED) !== 0) continue;
+    sum += Math.ceil((batch.length[i] as number) / (batch.gsoSize[i] as number));
+    if (sum > pieces && i > 0) return i;
+  }
+  return batch.count;
 }
 
 /**

@@ -16,7 +16,6 @@ export const GSO_ECN = 0x80;
 /** Per-frame offload state, with virtio's names and encoding (virtio 1.4 5.1.6): both what a sender asks and what a receiver is told. */
 export const FRAME_NEEDS_CSUM = 1;
 export const FRAME_DATA_VALID = 2;
-export const FRAME_RSC_INFO = 4;
 
 export class FrameBatch {
   readonly capacity: number;
@@ -73,9 +72,6 @@ export const ACCEPTS_TSO6 = 4;
 export const ACCEPTS_ECN = 8;
 export const ACCEPTS_USO4 = 16;
 export const ACCEPTS_USO6 = 32;
-export const ACCEPTS_UFO = 64;
-export const ACCEPTS_UDP_TUNNEL = 128;
-export const ACCEPTS_UDP_TUNNEL_CSUM = 256;
 /** In `FrameBatch.needs` only: no receiver takes it. */
 export const FRAME_MALFORMED = 0x8000;
 

@@ -5,8 +5,8 @@
 import { type Clock, type Nanos, WallClock } from '#core/clock';
 import { viewsOf } from '#core/guest-memory';
 import { DROP_LINK_DOWN, DROP_MALFORMED, DROP_RING_FULL } from './counters.ts';
-import { inspectOffloads } from './offload-request.ts';
-import { FRAME_MALFORMED, FrameBatch, type NetPort } from './port.ts';
+import { framesWithin, inspectOffloads } from './offload-request.ts';
+import { ACCEPTS_CSUM, FRAME_MALFORMED, FrameBatch, type NetPort } from './port.ts';
 import { SoftwareOffload } from './software-offload.ts';
 
 /** What one port may move in one turn. */
@@ -16,7 +16,7 @@ export interface ServiceBudget {
 }
 
 /** vhost-net's limits: one port cannot keep the thread from the others. */
-export const DEFAULT_BUDGET: ServiceBudget = { frames: 256, bytes: 512 * 1024 };
+const DEFAULT_BUDGET: ServiceBudget = { frames: 256, bytes: 512 * 1024 };
 
 export interface SegmentOptions {
   readonly clock?: Clock;
@@ -47,6 +47,18 @@ export interface Forwarding {
   detach(index: number): void;
 }
 
+/** A list whose memory is kept when it empties: shortening an array frees it, and every turn would allocate it anew (measured). */
+class MemberList {
+  readonly items: SegmentMember[] = [];
+  count = 0;
+
+  add(member: SegmentMember): void {
+    if (this.count === this.items.length) this.items.push(member);
+    else this.items[this.count] = member;
+    this.count++;
+  }
+}
+
 class SegmentMember implements Member {
   readonly index: number;
   readonly port: NetPort;
@@ -72,6 +84,8 @@ class SegmentMember implements Member {
   }
 }
 
+/** Frames that the GSO frames of one turn may become: the byte budget in segments of 128 bytes. */
+const SEGMENTS_PER_TURN = 4096;
 const DEFAULT_HOLD_LIMIT: Nanos = 1e9;
 const DEFAULT_IDLE_ROUNDS = 4096;
 
@@ -82,10 +96,11 @@ export class Segment {
   readonly #idleRounds: number;
   readonly #members: (SegmentMember | undefined)[] = [];
   readonly #attached: SegmentMember[] = [];
-  /** The round: a queue of ready members, each in it at most once. */
-  #round: SegmentMember[] = [];
-  #next: SegmentMember[] = [];
-  readonly #touched: SegmentMember[] = [];
+  /** The ready members, each once, in the order of their turns. */
+  #next = new MemberList();
+  /** The last round's list, kept for its memory. */
+  #previous = new MemberList();
+  readonly #touched = new MemberList();
   #serving = false;
   readonly #batch = new FrameBatch(viewsOf(new ArrayBuffer(8)));
   readonly #offload = new SoftwareOffload();
@@ -138,7 +153,7 @@ export class Segment {
     member.idle = 0;
     if (member.ready) return;
     member.ready = true;
-    this.#next.push(member);
+    this.#next.add(member);
   }
 
   /**
@@ -148,22 +163,29 @@ export class Segment {
   service(budget: ServiceBudget = DEFAULT_BUDGET): boolean {
     if (this.#serving) return false;
     this.#serving = true;
+    try {
+      return this.#round(budget);
+    } finally {
+      this.#serving = false;
+    }
+  }
+
+  #round(budget: ServiceBudget): boolean {
     const round = this.#next;
-    this.#next = this.#round;
-    this.#round = round;
+    this.#next = this.#previous;
+    this.#previous = round;
     let worked = false;
-    for (let i = 0; i < round.length; i++) {
-      const member = round[i] as SegmentMember;
+    for (let i = 0; i < round.count; i++) {
+      const member = round.items[i] as SegmentMember;
       if (!member.attached) {
         member.ready = false;
         continue;
       }
       if (this.#turn(member, budget)) worked = true;
       // Later rounds go in the order of this one, so every ready port gets its turn before any gets a second.
-      if (member.ready) this.#next.push(member);
+      if (member.ready) this.#next.add(member);
     }
-    round.length = 0;
-    this.#serving = false;
+    round.count = 0;
     return worked;
   }
 
@@ -180,15 +202,20 @@ export class Segment {
       return false;
     }
     member.idle = 0;
-    let done = batch.count;
-    if (port.linkUp) done = this.#forwarding.relay(batch, inspectOffloads(batch), member.index, this);
-    else port.counters.transmitDropped(DROP_LINK_DOWN, done);
-    for (let i = 0; i < this.#touched.length; i++) {
-      const touched = this.#touched[i] as SegmentMember;
+    const collected = batch.count;
+    let done = collected;
+    if (port.linkUp) {
+      const needs = inspectOffloads(batch);
+      if ((needs & ~ACCEPTS_CSUM) !== 0) batch.count = framesWithin(batch, SEGMENTS_PER_TURN);
+      done = this.#forwarding.relay(batch, needs, member.index, this);
+      batch.count = collected;
+    } else port.counters.transmitDropped(DROP_LINK_DOWN, done);
+    for (let i = 0; i < this.#touched.count; i++) {
+      const touched = this.#touched.items[i] as SegmentMember;
       touched.touched = false;
       touched.port.flush();
     }
-    this.#touched.length = 0;
+    this.#touched.count = 0;
     port.complete(batch, done);
     return done > 0;
   }
@@ -208,8 +235,8 @@ export class Segment {
   rest(): boolean {
     let work = false;
     let kept = 0;
-    for (let i = 0; i < this.#next.length; i++) {
-      const member = this.#next[i] as SegmentMember;
+    for (let i = 0; i < this.#next.count; i++) {
+      const member = this.#next.items[i] as SegmentMember;
       const blocker = member.blockedBy;
       if (!member.attached) {
         member.ready = false;
@@ -225,9 +252,9 @@ export class Segment {
         // A blocked port stays in the round either way: looking at it costs little, and its hold may end by time alone.
         work = true;
       }
-      this.#next[kept++] = member;
+      this.#next.items[kept++] = member;
     }
-    this.#next.length = kept;
+    this.#next.count = kept;
     return work;
   }
 
@@ -297,7 +324,7 @@ export class Segment {
   #touch(member: SegmentMember): void {
     if (member.touched) return;
     member.touched = true;
-    this.#touched.push(member);
+    this.#touched.add(member);
   }
 
   /** Runs that the receiver accepts go as they are, the frames between them converted. Returns how many frames were dealt with. */
@@ -361,7 +388,8 @@ export class Segment {
    */
   settle(index: number): void {
     const member = this.#members[index];
-    if (member === undefined || member.partialTo < 0) return;
+    // Inside a turn, the batch is in use, and the frame in question is being dealt with.
+    if (member === undefined || member.partialTo < 0 || this.#serving) return;
     const batch = this.#batch;
     batch.clear();
     const count = member.port.collect(batch, 1, 0);

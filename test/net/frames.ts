@@ -12,11 +12,11 @@ export const MAC_B = [0x02, 0, 0, 0, 0, 0x0b];
 export const MAC_C = [0x02, 0, 0, 0, 0, 0x0c];
 export const BROADCAST = [255, 255, 255, 255, 255, 255];
 
-export function u16(value: number): number[] {
+function u16(value: number): number[] {
   return [(value >>> 8) & 0xff, value & 0xff];
 }
 
-export function u32(value: number): number[] {
+function u32(value: number): number[] {
   return [...u16(value >>> 16), ...u16(value & 0xffff)];
 }
 
@@ -56,8 +56,8 @@ export function ipv4(protocol: number, body: readonly number[], options: { id?: 
   return [...header, ...body];
 }
 
-export const V6_A = [0xfd, ...new Array(14).fill(0), 1];
-export const V6_B = [0xfd, ...new Array(14).fill(0), 2];
+const V6_A = [0xfd, ...new Array(14).fill(0), 1];
+const V6_B = [0xfd, ...new Array(14).fill(0), 2];
 
 /** `extensions`: [type, ...bytes after the next-header byte] each, a multiple of 8 bytes long in all. */
 export function ipv6(protocol: number, body: readonly number[], extensions: readonly (readonly number[])[] = []): number[] {

@@ -11,6 +11,7 @@ export interface Frame {
   readonly gsoSize?: number;
   readonly csumStart?: number;
   readonly csumOffset?: number;
+  readonly headerLength?: number;
   /** Lengths of the first pieces; the rest is one. */
   readonly pieces?: readonly number[];
   /** Where in memory it starts, modulo 8. */
@@ -81,6 +82,7 @@ export class MemoryPort implements NetPort {
         gsoSize: batch.gsoSize[i] as number,
         csumStart: batch.csumStart[i] as number,
         csumOffset: batch.csumOffset[i] as number,
+        headerLength: batch.headerLength[i] as number,
       });
       this.counters.received(1, batch.length[i] as number);
     }
@@ -134,7 +136,7 @@ export function appendFrame(batch: FrameBatch, frame: Frame, token = 0): void {
   batch.flags[i] = frame.flags ?? 0;
   batch.gsoType[i] = frame.gsoType ?? 0;
   batch.gsoSize[i] = frame.gsoSize ?? 0;
-  batch.headerLength[i] = 0;
+  batch.headerLength[i] = frame.headerLength ?? 0;
   batch.csumStart[i] = frame.csumStart ?? 0;
   batch.csumOffset[i] = frame.csumOffset ?? 0;
   batch.token[i] = token;
