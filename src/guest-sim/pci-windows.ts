@@ -39,7 +39,7 @@ export function windowOver(kind: ResourceKind, resources: readonly Resource[], o
     alignment: Math.max(GRANULE[kind], (order[0] as Resource).alignment),
     place(address) {
       open(address, size);
-      order.forEach((r, i) => r.place(address + (offsets[i] as number)));
+      for (const [i, r] of order.entries()) r.place(address + (offsets[i] as number));
     },
   };
 }

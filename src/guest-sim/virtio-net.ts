@@ -405,8 +405,9 @@ export class VirtioNet {
         this.#giveUp(queue.broken);
         return false;
       }
-      if (taken > 0) this.#idle[i] = 0;
-      if (taken === POLL_BUDGET || (this.#idle[i] = (this.#idle[i] as number) + 1) <= busyPolls) more = true;
+      const idle = taken > 0 ? 1 : (this.#idle[i] as number) + 1;
+      this.#idle[i] = idle;
+      if (taken === POLL_BUDGET || idle <= busyPolls) more = true;
       else {
         this.#scheduled[i] = 0;
         // The re-check that closes the window between the last poll and turning interrupts on.
