@@ -159,3 +159,10 @@ export function transportChecksum(u8: Uint8Array, at: number, h: Headers): numbe
   const value = ~sum & 0xffff;
   return value === 0 && h.protocol === PROTOCOL_UDP ? 0xffff : value;
 }
+
+/** The transport checksum field holds the pseudo header's sum only: a frame recorded on its way to a device that was to fill it in. */
+export function checksumUnfilled(u8: Uint8Array, at: number, h: Headers): boolean {
+  if (h.version === 0 || h.fragment || h.transport === 0 || (h.protocol !== PROTOCOL_TCP && h.protocol !== PROTOCOL_UDP)) return false;
+  const length = h.end - h.transport;
+  return get16(u8, at + h.transport + h.checksumOffset) === fold(pseudoHeaderSum(u8, at, h, length)) && !checksumsHold(u8, at, h);
+}

@@ -2,8 +2,9 @@
 // offload hands to its device, and go out that way; without the offload the guest's own stack segments them first.
 
 import { type ByteViews, viewsOf } from '#core/guest-memory';
-import { TransmitOffload } from './net-transmit.ts';
+import { TransmitOffload, type TransmitQueue } from './net-transmit.ts';
 import {
+  checksumUnfilled,
   ETHERTYPE_IPV4,
   fold,
   get16,
@@ -39,7 +40,6 @@ export class Replay implements Workload {
   readonly #job: ReplayJob;
   readonly #tally = new Tally();
   readonly #views: ByteViews;
-  readonly #offsets: Uint32Array;
   readonly #times: Float64Array | undefined;
   readonly #headers = new Headers();
   readonly #offload = new TransmitOffload();
@@ -51,14 +51,14 @@ export class Replay implements Workload {
   /** Payload bytes of the present frame that software segmentation has sent. */
   #segmented = 0;
   #offloaded = 0;
+  #unfilled = 0;
   nextDue = Infinity;
   done = false;
 
   constructor(job: ReplayJob) {
     this.#job = job;
-    this.#views = viewsOf(job.frames.bytes);
-    this.#offsets = new Uint32Array(job.frames.offsets);
-    this.#times = job.speed !== undefined && job.frames.times ? new Float64Array(job.frames.times) : undefined;
+    this.#views = viewsOf(job.frames.buffer);
+    this.#times = job.speed !== undefined ? job.frames.time : undefined;
     this.#repeat = job.repeat ?? 1;
     if (job.frames.count === 0) this.#round = this.#repeat;
   }
@@ -120,22 +120,14 @@ export class Replay implements Workload {
   #send(net: VirtioNet): boolean {
     const queue = net.transmit[0];
     if (!queue) return false;
-    const start = this.#offsets[this.#index] as number;
-    const length = (this.#offsets[this.#index + 1] as number) - start;
+    const start = this.#job.frames.offset[this.#index] as number;
+    const length = this.#job.frames.length[this.#index] as number;
     const mtu = net.configuration.mtu || DEFAULT_MTU;
-    if (length - 14 <= mtu || !this.#headers.parse(this.#views.u8, start, length) || this.#headers.end - this.#headers.network <= mtu) {
-      if (length > queue.longestFrame) {
-        this.#tally.fail(() => `frame ${this.#index} of ${length} bytes is longer than the transmit queue can send`);
-        return true;
-      }
-      if (!queue.copy(this.#views, start, length)) return false;
-      this.#count(length);
-      return true;
-    }
-    const type = this.#gsoType(net);
+    const h = this.#headers;
+    if (!h.parse(this.#views.u8, start, length) || h.end - h.network <= mtu) return this.#sendPlain(net, start, length);
+    const type = this.#gsoType(net, start);
     if (type < 0) return this.#segment(net, start, mtu);
     // Copied aside, since the capture itself is shared and stays as it is: the checksum field becomes the start the device finishes from.
-    const h = this.#headers;
     const { u8 } = this.#scratch;
     u8.set(this.#views.u8.subarray(start, start + length));
     const field = h.transport + h.checksumOffset;
@@ -154,25 +146,58 @@ export class Replay implements Workload {
     return true;
   }
 
-  #gsoType(net: VirtioNet): number {
+  /** A frame within the MTU. One recorded before its checksum was filled in is sent as its sender did: for the device to fill, or else filled here. */
+  #sendPlain(net: VirtioNet, start: number, length: number): boolean {
+    const h = this.#headers;
+    const queue = net.transmit[0] as TransmitQueue;
+    if (length > queue.longestFrame) {
+      this.#tally.fail(() => `frame ${this.#index} of ${length} bytes is longer than the transmit queue can send`);
+      return true;
+    }
+    if (!checksumUnfilled(this.#views.u8, start, h)) {
+      if (!queue.copy(this.#views, start, length)) return false;
+      this.#count(length);
+      return true;
+    }
+    if (net.has(VIRTIO_NET_F.CSUM)) {
+      const offload = this.#offload;
+      offload.clear();
+      offload.flags = NET_HDR_F_NEEDS_CSUM;
+      offload.csumStart = h.transport;
+      offload.csumOffset = h.checksumOffset;
+      if (!queue.copy(this.#views, start, h.end, offload)) return false;
+      this.#unfilled++;
+      this.#count(h.end);
+      return true;
+    }
+    const { u8 } = this.#scratch;
+    u8.set(this.#views.u8.subarray(start, start + length));
+    set16(u8, h.transport + h.checksumOffset, transportChecksum(u8, 0, h));
+    if (!queue.copy(this.#scratch, 0, length)) return false;
+    this.#count(length);
+    return true;
+  }
+
+  #gsoType(net: VirtioNet, start: number): number {
     const h = this.#headers;
     if (h.transport === 0) return -1;
     if (h.protocol === PROTOCOL_UDP) return net.has(VIRTIO_NET_F.HOST_USO) ? NET_GSO_UDP_L4 : -1;
     if (h.protocol !== PROTOCOL_TCP) return -1;
     const v4 = h.etherType === ETHERTYPE_IPV4;
     if (!net.has(v4 ? VIRTIO_NET_F.HOST_TSO4 : VIRTIO_NET_F.HOST_TSO6)) return -1;
-    const flags = this.#views.u8[(this.#offsets[this.#index] as number) + h.transport + 13] as number;
+    const flags = this.#views.u8[start + h.transport + 13] as number;
     // virtio 1.4 5.1.6.2.1 (driver SHOULD NOT, MUST): CWR frames only with HOST_ECN, and then they say so.
     if ((flags & TCP_CWR) !== 0) return net.has(VIRTIO_NET_F.HOST_ECN) ? (v4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6) | NET_GSO_ECN : -1;
     return v4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6;
   }
 
-  /** Software segmentation of a TCP frame, as a stack does it for a device without the offload. Resumes where a full queue stopped it. */
+  /** Software segmentation of a TCP frame, or of a UDP one into datagrams, as a stack does it for a device without the offload. Resumes where a full queue stopped it. */
   #segment(net: VirtioNet, start: number, mtu: number): boolean {
     const h = this.#headers;
     const source = this.#views.u8;
-    if (h.protocol !== PROTOCOL_TCP || h.transport === 0) {
-      this.#tally.fail(() => `frame ${this.#index} is longer than the MTU and is not TCP: it cannot be sent without segmentation offload`);
+    const tcp = h.protocol === PROTOCOL_TCP;
+    if ((!tcp && h.protocol !== PROTOCOL_UDP) || h.transport === 0) {
+      this.#tally.fail(() => `frame ${this.#index} is longer than the MTU and is neither TCP nor UDP: no sender has it cut up`);
       return true;
     }
     const queue = net.transmit[0];
@@ -191,11 +216,12 @@ export class Replay implements Workload {
         set16(u8, h.network + 10, 0);
         set16(u8, h.network + 10, ~fold(sumBytes(u8, h.network, h.transport - h.network)) & 0xffff);
       } else set16(u8, h.network + 4, h.payload - h.network - 40 + part);
-      set32(u8, h.transport + 4, (get32(u8, h.transport + 4) + this.#segmented) >>> 0);
-      if (!last) u8[h.transport + 13] = (u8[h.transport + 13] as number) & ~TCP_FIN_PSH;
-      if (this.#segmented > 0) u8[h.transport + 13] = (u8[h.transport + 13] as number) & ~TCP_CWR;
+      if (tcp) set32(u8, h.transport + 4, (get32(u8, h.transport + 4) + this.#segmented) >>> 0);
+      else set16(u8, h.transport + 4, 8 + part);
+      if (tcp && !last) u8[h.transport + 13] = (u8[h.transport + 13] as number) & ~TCP_FIN_PSH;
+      if (tcp && this.#segmented > 0) u8[h.transport + 13] = (u8[h.transport + 13] as number) & ~TCP_CWR;
       piece.parse(u8, 0, h.payload + part);
-      set16(u8, h.transport + 16, transportChecksum(u8, 0, piece));
+      set16(u8, h.transport + h.checksumOffset, transportChecksum(u8, 0, piece));
       if (!queue?.copy(this.#scratch, 0, h.payload + part)) return false;
       this.#count(h.payload + part);
       this.#segmented += part;
@@ -210,6 +236,6 @@ export class Replay implements Workload {
   }
 
   result(): WorkloadResult {
-    return this.#tally.result('replay', this.done, { offloaded: this.#offloaded });
+    return this.#tally.result('replay', this.done, { offloaded: this.#offloaded, unfilled: this.#unfilled });
   }
 }

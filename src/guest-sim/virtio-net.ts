@@ -77,6 +77,7 @@ const PIECE = 4096;
 const BIG_BUFFER = 65_601;
 const PLAIN_BUFFER = 1526;
 const BIG_BUFFERS = 64;
+const DEFAULT_MTU = 1500;
 const LONGEST_GSO_FRAME = 65_550;
 const POLL_BUDGET = 64;
 
@@ -263,8 +264,8 @@ export class VirtioNet {
     if (this.has(F.GUEST_TSO4)) gsoTypes |= 1 << NET_GSO_TCPV4;
     if (this.has(F.GUEST_TSO6)) gsoTypes |= 1 << NET_GSO_TCPV6;
     if (this.has(F.GUEST_USO4) || this.has(F.GUEST_USO6)) gsoTypes |= 1 << NET_GSO_UDP_L4;
-    // One frame of the device's MTU with an Ethernet header and a VLAN tag, or the spec's floor.
-    const plain = Math.max(PLAIN_BUFFER, NET_HEADER_SIZE + 18 + this.configuration.mtu);
+    // One frame of the MTU with an Ethernet header and a VLAN tag: a little more than the spec asks for.
+    const plain = Math.max(PLAIN_BUFFER, NET_HEADER_SIZE + 18 + (this.configuration.mtu || DEFAULT_MTU));
     const bufferSize = mergeable ? Math.max(64, this.#options.receiveBuffer ?? 2048) : gsoTypes !== 0 ? BIG_BUFFER : plain;
     const pieces = mergeable ? 1 : Math.ceil(bufferSize / PIECE);
     const ring = this.#ring(2 * index, pieces);

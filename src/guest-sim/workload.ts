@@ -10,14 +10,14 @@ import type { VirtioNet } from './virtio-net.ts';
 
 export type Job = ReplayJob | CompareJob | GenerateJob | SinkJob | EchoJob | PingJob;
 
-/** Frames packed one behind the other: frame i is bytes[offsets[i]] .. bytes[offsets[i + 1] - 1]. */
+/** Frames in one block of shared memory, and where each lies in it. Plain cloneable data; whatever else a capture loader knows may ride along. */
 export interface PackedFrames {
   readonly count: number;
-  readonly bytes: SharedArrayBuffer;
-  /** Uint32, count + 1 of them. */
-  readonly offsets: SharedArrayBuffer;
-  /** Float64 nanoseconds, count of them; without it frames have no times. */
-  readonly times?: SharedArrayBuffer;
+  readonly buffer: SharedArrayBuffer;
+  readonly offset: Float64Array | Uint32Array;
+  readonly length: Int32Array;
+  /** Nanoseconds from any zero; without it frames have no times. */
+  readonly time?: Float64Array;
 }
 
 export interface WorkloadResult {

@@ -1,0 +1,74 @@
+// Two machines with a virtio-net device each, joined by a link, for guests that drive them: the whole path from a driver's ring to the other's.
+
+import { readFileSync } from 'node:fs';
+import { InlineSegment } from '#backends/inline-backend';
+import type { VirtioNetOptions as DeviceOptions } from '#devices/virtio-net/device';
+import { Guest, type GuestOptions, type GuestReport } from '#guest-sim/guest';
+import type { Job, PackedFrames } from '#guest-sim/workload';
+import { openCapture } from '#net/capture';
+import { loadFrames } from '#net/capture-frames';
+import { DirectLink } from '#net/direct-link';
+import { Segment } from '#net/segment';
+import { Machine, type VirtioNetPlace } from '#nicbox/machine';
+import type { PciFunction } from '#pci/function';
+
+export interface Setup {
+  readonly guest?: GuestOptions;
+  readonly device?: Partial<DeviceOptions>;
+  readonly place?: Omit<VirtioNetPlace, 'under'>;
+  /** Attaches whatever the device is to sit under, and returns it. */
+  readonly under?: (machine: Machine) => PciFunction;
+}
+
+export interface Side {
+  readonly machine: Machine;
+  readonly setup: Setup;
+}
+
+export function makeMachine(segment: InlineSegment, name: string, setup: Setup): Side {
+  const machine = new Machine({ name, memory: 96 * 2 ** 20 });
+  const under = setup.under?.(machine);
+  const pairs = setup.device?.queuePairs ?? 1;
+  machine.addVirtioNet(
+    { mac: name === 'a' ? '52:54:00:00:00:0a' : '52:54:00:00:00:0b', ...setup.device, backend: segment.port(name, pairs) },
+    { ...setup.place, ...(under && { under }) },
+  );
+  return { machine, setup };
+}
+
+export function inlineLink(): InlineSegment {
+  return new InlineSegment(new Segment(new DirectLink()));
+}
+
+/** Both guests on this thread, stepping in turn until both jobs are done. @throws Error with both reports when they do not get there. */
+export async function runBoth(a: Guest, b: Guest, jobA: Job, jobB: Job, patience = 20_000): Promise<{ a: GuestReport; b: GuestReport }> {
+  const workB = b.start(jobB);
+  const workA = a.start(jobA);
+  const deadline = performance.now() + patience;
+  while (!workA.done || !workB.done) {
+    const busyA = a.step();
+    const busyB = b.step();
+    if (a.net.broken !== '' || b.net.broken !== '' || performance.now() > deadline)
+      throw new Error(`the jobs did not finish: ${JSON.stringify([a.report(), b.report()])}`);
+    // Deferred turns of the inline segment need the event loop.
+    if (!busyA && !busyB) await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  b.step();
+  return { a: a.report(), b: b.report() };
+}
+
+export async function withTwoGuests(setup: Setup | { a: Setup; b: Setup }, use: (a: Guest, b: Guest) => Promise<void> | void): Promise<void> {
+  const segment = inlineLink();
+  const [setupA, setupB] = 'a' in setup ? [setup.a, setup.b] : [setup, setup];
+  const sides = [makeMachine(segment, 'a', setupA), makeMachine(segment, 'b', setupB)] as const;
+  try {
+    const [a, b] = sides.map((s) => new Guest(s.machine.localBus(), s.setup.guest)) as [Guest, Guest];
+    await use(a, b);
+  } finally {
+    for (const s of sides) await s.machine.close();
+  }
+}
+
+export function realCapture(): PackedFrames {
+  return loadFrames(openCapture(readFileSync(new URL('../../captures/real.pcapng', import.meta.url))));
+}
