@@ -84,11 +84,10 @@ export class PackedQueue implements VirtQueue {
   #firstBits = 0;
   /** What this device last wrote to its event suppression word; -1 before that. */
   #event = -1;
-  /** Descriptors (and bit 15: writable bytes) of each chain popped, by pop number: for unpop and for IN_ORDER. */
-  readonly #popped: Uint16Array = NO_HALVES;
-  readonly #poppedMask: number = 0;
-  #pops = 0;
-  #pushes = 0;
+  /** Descriptors of each chain taken, by the slot of its last one: for unpop. */
+  readonly #taken: Uint16Array = NO_HALVES;
+  /** IN_ORDER: whether a chain has writable bytes, by the slot of its first descriptor (where its own used entry goes). 1 for chains a previous owner took. */
+  readonly #writable: Uint8Array;
   /** IN_ORDER: read-only chains pushed since the last used entry: their count, their descriptors, the id of the last. */
   #batched = 0;
   #batchedDescriptors = 0;
@@ -111,9 +110,8 @@ export class PackedQueue implements VirtQueue {
     this.#device = new RingArea(dma, setup.deviceArea, 4, 'write');
     this.#chain = new Chain(dma, scratch);
     this.#indirectTable = new IndirectTable(dma);
-    const slots = 2 ** Math.ceil(Math.log2(size));
-    this.#popped = new Uint16Array(slots);
-    this.#poppedMask = slots - 1;
+    this.#taken = new Uint16Array(size);
+    this.#writable = new Uint8Array(features.inOrder ? size : 0).fill(1);
     this.#available = position.available & 0x7fff;
     this.#availableBits = (position.available & WRAP) !== 0 ? AVAIL : USED;
     this.#used = position.used & 0x7fff;
@@ -215,16 +213,15 @@ export class PackedQueue implements VirtQueue {
     if (result === OK && this.#inFlight + descriptors > this.size) result = chain.bad(`more than ${this.size} descriptors in flight`);
     if (result !== OK) return this.#refuse(into, first, result);
     this.#inFlight += descriptors;
-    this.#popped[this.#pops & this.#poppedMask] = (descriptors - 1) | (chain.writableBytes > 0 ? WRAP : 0);
-    this.#pops = (this.#pops + 1) | 0;
+    if (this.#inOrder) this.#writable[available] = chain.writableBytes > 0 ? 1 : 0;
     this.#advanceAvailable(descriptors);
+    this.#taken[(this.#available === 0 ? this.size : this.#available) - 1] = descriptors;
     return ((descriptors - 1) << 16) | this.#id;
   }
 
   unpop(chains: number): void {
     for (let i = 0; i < chains; i++) {
-      this.#pops = (this.#pops - 1) | 0;
-      const descriptors = ((this.#popped[this.#pops & this.#poppedMask] as number) & 0x7fff) + 1;
+      const descriptors = this.#taken[(this.#available === 0 ? this.size : this.#available) - 1] as number;
       this.#inFlight -= descriptors;
       this.#available -= descriptors;
       if (this.#available < 0) {
@@ -237,11 +234,9 @@ export class PackedQueue implements VirtQueue {
   push(token: number, written: number): void {
     const id = token & 0xffff;
     const descriptors = (token >>> 16) + 1;
-    const pops = this.#pushes;
-    this.#pushes = (pops + 1) | 0;
     // virtio 1.4 2.8.8: one used entry may stand for a run of chains under IN_ORDER. It says nothing of what was written to all but the last, so only chains
     // without writable bytes are run together.
-    if (this.#inOrder && written === 0 && ((this.#popped[pops & this.#poppedMask] as number) & WRAP) === 0) {
+    if (this.#inOrder && written === 0 && this.#writable[this.used & 0x7fff] === 0) {
       this.#batched++;
       this.#batchedDescriptors += descriptors;
       this.#batchedId = id;

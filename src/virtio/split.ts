@@ -58,7 +58,8 @@ export class SplitQueue implements VirtQueue {
   readonly #chain: Chain;
   readonly #indirectTable: IndirectTable;
   #broken: string | undefined;
-  #paused = true;
+  /** Paused or broken: nothing is read or written. */
+  #stopped = 1;
   #generation = -1;
   /** Next available entry to pop, and the driver's index as last read: the entries between are known to be there. */
   #available = 0;
@@ -71,7 +72,7 @@ export class SplitQueue implements VirtQueue {
   /** IN_ORDER: read-only chains pushed since the last used entry, to be covered by one entry that names the last of them. */
   #batched = 0;
   #batchedToken = 0;
-  /** IN_ORDER: 1 for each chain in flight (by available index) that has writable bytes. */
+  /** IN_ORDER: whether a chain has writable bytes, by available index (and so by used index). 1 for chains a previous owner took. */
   readonly #writable: Uint8Array;
 
   /** The setup has been checked by `openQueue`. */
@@ -89,7 +90,7 @@ export class SplitQueue implements VirtQueue {
     this.#device = new RingArea(dma, setup.deviceArea, RING + USED_ENTRY_BYTES * size + event, 'write');
     this.#chain = new Chain(dma, scratch);
     this.#indirectTable = new IndirectTable(dma);
-    this.#writable = new Uint8Array(features.inOrder ? size : 0);
+    this.#writable = new Uint8Array(features.inOrder ? size : 0).fill(1);
     this.#available = position.available;
     this.#seen = position.available;
     this.#used = position.used;
@@ -140,10 +141,10 @@ export class SplitQueue implements VirtQueue {
     const table = this.#table;
     const driver = this.#driver;
     const device = this.#device;
-    if (generation === this.#generation && !this.#paused && table.current && driver.current && device.current) return true;
+    if (generation === this.#generation && this.#stopped === 0 && table.current && driver.current && device.current) return true;
     this.#generation = generation;
-    this.#paused = true;
-    // Forget what is known to be available: an emptied fast path leads pop to the check of #paused.
+    this.#stopped = 1;
+    // Forget what is known to be available: an emptied fast path leads pop to the check of #stopped.
     this.#seen = this.#available;
     if (!this.#dma.busMaster) return false;
     if (!table.resolve()) return this.#lost('descriptor table', table);
@@ -153,7 +154,7 @@ export class SplitQueue implements VirtQueue {
     this.#seekTable(0);
     this.#seekDriver(0);
     this.#seekDevice(0);
-    this.#paused = false;
+    this.#stopped = 0;
     return true;
   }
 
@@ -201,10 +202,11 @@ export class SplitQueue implements VirtQueue {
 
   unpop(chains: number): void {
     this.#available = (this.#available - chains) & 0xffff;
-    if (this.#paused || this.#broken !== undefined) this.#seen = this.#available;
+    if (this.#stopped !== 0) this.#seen = this.#available;
   }
 
   push(token: number, written: number): void {
+    if (this.#stopped !== 0) return;
     if (this.#inOrder) {
       if (this.#batch(token, written)) return;
     }
@@ -221,7 +223,7 @@ export class SplitQueue implements VirtQueue {
     const before = this.#published;
     const used = this.#used;
     const count = (used - before) & 0xffff;
-    if (count === 0 || this.#broken !== undefined || this.#paused) return false;
+    if (count === 0 || this.#stopped !== 0) return false;
     const device = this.#device;
     if (this.#dma.logging) this.#markUsed(before, count);
     // virtio 1.4 2.7.8.2 (device MUST): used entries before the index. This store releases them.
@@ -238,13 +240,13 @@ export class SplitQueue implements VirtQueue {
 
   suppressKicks(): void {
     // With EVENT_IDX used.flags stays 0 and an avail_event left behind is suppression enough.
-    if (this.#eventIdx || this.#suppressed === true || this.#paused || this.#broken !== undefined) return;
+    if (this.#eventIdx || this.#suppressed === true || this.#stopped !== 0) return;
     this.#suppressed = true;
     this.#storeUsedHalf(FLAGS, USED_F_NO_NOTIFY);
   }
 
   awaitKick(): boolean {
-    if (this.#paused || this.#broken !== undefined) return false;
+    if (this.#stopped !== 0) return false;
     if (this.#eventIdx) this.#storeUsedHalf(RING + USED_ENTRY_BYTES * this.size, this.#available);
     else if (this.#suppressed !== false) {
       this.#suppressed = false;
@@ -255,12 +257,12 @@ export class SplitQueue implements VirtQueue {
 
   get ready(): boolean {
     if (this.#available !== this.#seen) return true;
-    return !this.#paused && this.#broken === undefined && this.#driver.load16(INDEX) !== this.#available;
+    return this.#stopped === 0 && this.#driver.load16(INDEX) !== this.#available;
   }
 
   /** Reads the driver's index. False when nothing is available, or the queue is paused or broken. */
   #refill(): boolean {
-    if (this.#paused || this.#broken !== undefined) return false;
+    if (this.#stopped !== 0) return false;
     const index = this.#driver.load16(INDEX);
     if (index === this.#available) return false;
     // A driver has at most `size` chains out, each from when it is available until it is shown as used: so an index that jumps, one that goes back, and a
@@ -374,6 +376,7 @@ export class SplitQueue implements VirtQueue {
 
   #break(reason: string): number {
     this.#broken = reason;
+    this.#stopped = 1;
     this.#seen = this.#available;
     return BROKEN;
   }

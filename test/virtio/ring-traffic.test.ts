@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from 'vitest';
 import { QUEUE_EMPTY } from '#virtio/virtqueue';
-import type { Buffer } from './driver-split.ts';
+import { type Buffer, SplitDriver } from './driver-split.ts';
 import { DATA, TABLES, World, type WorldOptions } from './ring-world.ts';
 
 const FLAGS = [false, true];
@@ -23,9 +23,15 @@ function title(o: WorldOptions): string {
   return `${o.packed ? 'packed' : 'split'} ${o.size}${o.eventIdx ? ' EVENT_IDX' : ''}${o.inOrder ? ' IN_ORDER' : ''}`;
 }
 
+/** A split chain may begin with plain descriptors and end in a table; a packed one is all table. */
+function addIndirect(world: World, cookie: number, buffers: Buffer[], table: number, direct: number): boolean {
+  return world.driver instanceof SplitDriver ? world.driver.add(cookie, buffers, table, direct) : world.driver.add(cookie, buffers, table);
+}
+
 describe.each(KINDS.map((k) => [title(k), k] as const))('%s', (_, options) => {
   test('chains of every shape come out as they went in and come back once, with their lengths', () => {
-    const world = new World(options);
+    // Split indices wrap early in the run.
+    const world = new World(options.packed ? options : { ...options, start: 65500 });
     const random = generator(options.size ?? 1);
     const expected = new Map<number, { buffers: Buffer[]; length: number }>();
     const held: { token: number; cookie: number; length: number }[] = [];
@@ -35,14 +41,16 @@ describe.each(KINDS.map((k) => [title(k), k] as const))('%s', (_, options) => {
     let popped = 0;
     let reopened = 0;
     const order: number[] = [];
-    for (let round = 0; round < 12000; round++) {
+    for (let round = 0; round < 4000; round++) {
       for (let n = random(4); n > 0; n--) {
         const readable = random(3);
         const writable = random(3) + (readable === 0 ? 1 : 0);
         const buffers: Buffer[] = [];
         for (let i = 0; i < readable + writable; i++) buffers.push({ address: DATA + 64 * random(1000), length: random(8) * 100, write: i >= readable });
         const indirect = random(3) === 0;
-        const added = indirect ? world.driver.add(cookie, buffers, TABLES + 512 * (cookie % 64)) : world.driver.add(cookie, buffers);
+        const table = TABLES + 512 * (cookie % 64) + 8 * random(2);
+        const direct = Math.min(random(2), buffers.length - 1);
+        const added = indirect ? addIndirect(world, cookie, buffers, table, direct) : world.driver.add(cookie, buffers);
         if (!added) break;
         expected.set(cookie, { buffers, length: 0 });
         order.push(cookie++);
@@ -81,14 +89,14 @@ describe.each(KINDS.map((k) => [title(k), k] as const))('%s', (_, options) => {
         returned.push(done.cookie);
         expected.delete(done.cookie);
       }
-      // Live hand-over whenever nothing is in flight.
-      if (held.length === 0 && random(4) === 0) {
+      // Live hand-over, with whatever is in flight: tokens go on to the next owner.
+      if (random(10) === 0) {
         world.reopen();
         reopened++;
       }
     }
     expect(returned).toEqual(sent);
-    expect(returned.length).toBeGreaterThan(1500);
-    expect(reopened).toBeGreaterThan(10);
+    expect(returned.length).toBeGreaterThan(500);
+    expect(reopened).toBeGreaterThan(200);
   });
 });

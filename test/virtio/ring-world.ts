@@ -24,6 +24,8 @@ export interface WorldOptions {
   readonly inOrder?: boolean;
   readonly setup?: Partial<QueueSetup>;
   readonly at?: At;
+  /** Split: the free-running index both sides start from. */
+  readonly start?: number;
   readonly prepare?: (dma: DmaSpace) => void;
 }
 
@@ -62,7 +64,9 @@ export class World {
     this.features = featuresOf(options);
     this.setup = setupOf(options);
     this.driver = newDriver(this.ram, this.setup, options);
-    this.queue = mustOpen(openQueue(this.setup, initialPosition(this.features), this.features, this.dma));
+    if (options.start !== undefined) this.split.startAt(options.start);
+    const position = options.start === undefined ? initialPosition(this.features) : { available: options.start, used: options.start };
+    this.queue = mustOpen(openQueue(this.setup, position, this.features, this.dma));
   }
 
   get split(): SplitDriver {
