@@ -297,7 +297,7 @@ describe.each([['split', SPLIT, false] as const, ['packed', PACKED, true] as con
     expect(world.queue.resync()).toBe(false);
     world.queue.unpop(1);
     expect(world.pop()).toBe(QUEUE_BROKEN);
-    expect(Buffer.compare(world.u8, before), "bytes of RAM that differ").toBe(0);
+    expect(Buffer.compare(world.u8, before), 'bytes of RAM that differ').toBe(0);
   });
 });
 

@@ -47,6 +47,7 @@ export class World {
   readonly ram = new SharedArrayBuffer(RAM_BYTES);
   readonly u8 = new Uint8Array(this.ram);
   readonly view = new DataView(this.ram);
+  readonly memory: GuestMemory;
   readonly dma: DmaSpace;
   readonly list: SegmentList;
   readonly features: FeatureSet;
@@ -58,6 +59,7 @@ export class World {
   constructor(options: WorldOptions = {}) {
     this.options = options;
     const memory = new GuestMemory([{ base: 0, size: RAM_BYTES, source: this.ram }]);
+    this.memory = memory;
     this.dma = DmaSpace.create(memory);
     options.prepare?.(this.dma);
     this.list = new SegmentList(4096, (memory.slabs[0] as (typeof memory.slabs)[0]).views);
