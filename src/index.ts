@@ -1,3 +1,50 @@
-// The public face: what an embedder needs. Runs in a browser; the worker-thread backend, which needs Node, is its own entry point.
+// The public face: what an embedder needs. Runs in a browser; the worker-thread backend, which needs Node, is its own entry point (nicbox/vhost-net), and so are the
+// synthetic guest (nicbox/guest-sim) and the lab (nicbox/lab).
 
-export { Machine, MachineError, type MachineOptions, type VirtioNetPlace } from './machine.ts';
+export { InlineBackend, type InlineOptions, InlineSegment } from '#backends/inline-backend';
+export { BellLoop } from '#core/bell-loop';
+export { type Clock, HostClock, type HostClockPort, type Nanos, SimClock, type Timer, WallClock } from '#core/clock';
+export type { DirtyLog } from '#core/dirty-log';
+export { DMA_READ, DMA_WRITE, type DmaFault, type DmaMapping, DmaSpace } from '#core/dma-space';
+export { Bell, Doorbell } from '#core/doorbell';
+export { type GuestBusShare, MachineGoneError, openGuestBus } from '#core/exit-channel';
+export { type AddressRange, type BusCounts, type GuestBus, LocalGuestBus, type PlatformDescription } from '#core/guest-bus';
+export { GuestMemory, type MemorySource, type RamRange } from '#core/guest-memory';
+export { IntxLines, PendingVectors } from '#core/interrupts';
+export { Iommu, IommuDomain, type IommuFault, type UnattachedPolicy } from '#core/iommu';
+export { type DiagnosticsChannel, Log, type LogKind, type LogRecord, type LogSink } from '#core/log';
+export { type AccessSize, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
+export { RegisterFile, type RegisterHooks, type RegisterSpec, type RegisterTable } from '#core/register-file';
+export { type Envelope, RestoreError } from '#core/saved';
+export { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
+export { CaptureSink, CaptureSource } from '#net/capture-ports';
+export { DirectLink } from '#net/direct-link';
+export { LearningSwitch } from '#net/learning-switch';
+export { FrameBatch, type NetPort } from '#net/port';
+export { Segment, type SegmentOptions } from '#net/segment';
+export { Acs } from '#pci/acs';
+export { Aer } from '#pci/aer';
+export { Ari } from '#pci/ari';
+export type { BarOptions } from '#pci/bars';
+export { type BridgeFunctionOptions, downstreamPort, pciBridge, rootPort, upstreamPort } from '#pci/bridges';
+export type { Capability } from '#pci/capability';
+export type { Decoded } from '#pci/decode';
+export { Express } from '#pci/express';
+export { Fabric, type FabricOptions } from '#pci/fabric';
+export { type PcieType, PciFunction, type PciFunctionOptions, type PciIdentity } from '#pci/function';
+export { HotPlugSlot } from '#pci/hotplug';
+export { lspci, lspciTree, lspciVerbose } from '#pci/lspci';
+export { Msi } from '#pci/msi';
+export { Msix, msixBar, msixOwnBar } from '#pci/msix';
+export { PowerManagement } from '#pci/pm';
+export type { FunctionServices, InterruptPort, IntxSink, MsiMessage, MsiSink, ResetKind } from '#pci/ports';
+export { SerialNumber } from '#pci/serial-number';
+export { Sriov } from '#pci/sriov';
+export { BusyError } from '#virtio/control';
+export { VirtioOptionError } from '#virtio/device';
+export { FeatureSet } from '#virtio/features';
+export { VirtioPci, type VirtioPciOptions } from '#virtio/pci-transport';
+export type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
+export { Machine } from './machine.ts';
+export { type DevicePlace, type HostInterrupts, MachineError, type MachineErrorCode, type MachineOptions, type VirtioNetPlace } from './machine-options.ts';
+export type { MachinePart, MachineState } from './machine-state.ts';

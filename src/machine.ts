@@ -1,55 +1,44 @@
-// One guest's machine: memory, clock, the PCI Express fabric with its devices, an interrupt controller, and the ways a guest reaches all that: on this thread, or
-// from a thread of its own through exits. Data planes (src/backends, or the embedder's) are joined to devices by handing them in.
+// One guest's machine: memory, clock, the PCI Express fabric with its devices, an interrupt controller, and the ways a guest reaches all that: through this object on
+// this thread, or from a thread of its own through exits. An emulator with its own CPU, interrupt controller and clock hands those in and calls the accessors; data
+// planes (src/backends, or the embedder's) are joined to devices by handing them in.
 
 import { BellLoop } from '#core/bell-loop';
 import { type Clock, WallClock } from '#core/clock';
+import type { DirtyLog } from '#core/dirty-log';
 import { ExitServer, type ExitTarget, type GuestBusShare } from '#core/exit-channel';
 import { type GuestBus, LocalGuestBus, type PlatformDescription } from '#core/guest-bus';
 import { GuestMemory } from '#core/guest-memory';
 import { IntxLines, PendingVectors } from '#core/interrupts';
 import type { Iommu } from '#core/iommu';
 import { Log } from '#core/log';
-import type { AccessSize } from '#core/region';
+import type { AccessSize, FastDoorbell } from '#core/region';
+import type { Envelope } from '#core/saved';
 import { allocateWords, type SharedWords } from '#core/word-arena';
 import { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
+import type { AddressSpace, Decoded } from '#pci/decode';
 import { Fabric } from '#pci/fabric';
 import type { PciFunction } from '#pci/function';
 import type { MsiMessage } from '#pci/ports';
 import { VirtioPci, type VirtioPciOptions } from '#virtio/pci-transport';
+import {
+  type DevicePlace,
+  type HostInterrupts,
+  MachineError,
+  type MachineOptions,
+  MSI_WINDOW_SIZE,
+  PC_PLATFORM,
+  type VirtioNetPlace,
+} from './machine-options.ts';
+import { type MachinePart, type MachineState, restoreMachine, saveMachine } from './machine-state.ts';
 
-/** An embedder asked for what cannot be. `code` is stable. */
-export class MachineError extends Error {
-  readonly code = 'NICBOX_MACHINE';
-}
+/** How long data planes may take to stop, in milliseconds: a turn of theirs is a few hundred frames. */
+const QUIET_LIMIT = 10_000;
 
-export interface MachineOptions {
-  /** For logs. */
-  readonly name?: string;
-  /** RAM, or bytes of it (a multiple of 4 KiB) to lay out as on a PC. */
-  readonly memory: GuestMemory | number;
-  /** Default: real time. */
-  readonly clock?: Clock;
-  readonly log?: Log;
-  /** Puts every function behind this IOMMU. Default: device addresses are guest-physical. */
-  readonly iommu?: Iommu;
-}
-
-/** Addresses as on a PC with the PCIe memory-mapped configuration window (q35-like): RAM below 2 GiB and from 4 GiB, the holes for devices. */
-const PLATFORM: PlatformDescription = {
-  ecam: { base: 0xb000_0000, firstBus: 0, lastBus: 255 },
-  memory32: { base: 0xc000_0000, size: 0x3e00_0000 },
-  memory64: { base: 2 ** 40, size: 2 ** 40 },
-  io: { base: 0x1000, size: 0xf000 },
-  msiAddress: 0xfee0_0000,
-  intxVectors: [0x20, 0x21, 0x22, 0x23],
-};
-const MSI_WINDOW = { base: PLATFORM.msiAddress, size: 2 ** 20 };
-
-export interface VirtioNetPlace extends Omit<VirtioPciOptions, 'device' | 'routing'> {
-  /** The port or bridge to put it under; absent: the root bus, as a root complex integrated endpoint. */
-  readonly under?: PciFunction;
-  /** Device number where there are several (default: the first free one). */
-  readonly deviceNumber?: number;
+/** A device whose relayed interrupts and state the machine looks after. */
+interface Resident {
+  readonly fn: PciFunction;
+  readonly part: MachinePart | undefined;
+  readonly virtio: { readonly net: VirtioNet; readonly pci: VirtioPci; readonly leave: () => void } | undefined;
 }
 
 export class Machine {
@@ -59,73 +48,149 @@ export class Machine {
   readonly log: Log;
   readonly fabric: Fabric;
   readonly iommu: Iommu | undefined;
-  readonly platform: PlatformDescription = PLATFORM;
-  /** The guest CPU's pending interrupts. */
+  /** What firmware would tell a guest. Plain cloneable data. */
+  readonly platform: PlatformDescription;
+  /** The guest CPU's pending interrupts and INTx levels, unless the host has its own. */
   readonly vectors = new PendingVectors();
   readonly lines = new IntxLines();
   /** Serves guest threads' exits and data planes' relayed interrupts on this thread, from construction to `close()`. */
   readonly loop = new BellLoop();
+  readonly #hostInterrupts: HostInterrupts | undefined;
+  readonly #ownClock: WallClock | undefined;
   readonly #generation: SharedWords = allocateWords();
   readonly #generationWord: Int32Array;
-  readonly #virtio: VirtioPci[] = [];
+  #residents: Resident[] = [];
   readonly #guests = new Set<ExitServer>();
   readonly #target: ExitTarget;
   #seen = 0;
-  #closed = false;
+  #closing: Promise<void> | undefined;
 
-  /** @throws RangeError when the memory is not a multiple of 4 KiB. */
+  /** @throws RangeError when the memory is not a multiple of 4 KiB, MachineError when it lies where devices are. */
   constructor(options: MachineOptions) {
     this.name = options.name ?? 'machine';
     this.memory = typeof options.memory === 'number' ? GuestMemory.pc(options.memory) : options.memory;
-    this.clock = options.clock ?? new WallClock();
+    if (options.clock === undefined) this.#ownClock = new WallClock();
+    this.clock = options.clock ?? (this.#ownClock as WallClock);
     this.log = options.log ?? new Log(this.name);
     this.iommu = options.iommu;
+    this.platform = { ...PC_PLATFORM, ...options.platform };
+    this.#hostInterrupts = options.interrupts;
+    const { ecam, msiAddress } = this.platform;
+    const deviceRange = Math.min(ecam.base, this.platform.memory32.base);
     for (const slab of this.memory.slabs)
-      if (slab.base < 2 ** 32 && slab.base + slab.size > PLATFORM.ecam.base)
+      if (slab.base < 2 ** 32 && slab.base + slab.size > deviceRange)
         throw new MachineError(
-          `RAM at 0x${slab.base.toString(16)} reaches into the device range 0x${PLATFORM.ecam.base.toString(16)}..4 GiB: put it below, or from 4 GiB`,
+          'NICBOX_RAM_LAYOUT',
+          `RAM at 0x${slab.base.toString(16)} reaches into the device range 0x${deviceRange.toString(16)}..4 GiB: put it below, or from 4 GiB`,
         );
     this.#generationWord = new Int32Array(this.#generation.buffer, this.#generation.index * 4, 1);
+    const sinks: HostInterrupts = options.interrupts ?? {
+      message: (message) => void this.vectors.post(message.data & 0xff),
+      setIntx: (line, asserted) => {
+        if (this.lines.set(line, asserted)) this.vectors.post(this.platform.intxVectors[line & 3] as number);
+      },
+    };
     this.fabric = new Fabric({
       memory: this.memory,
       clock: this.clock,
       log: this.log,
-      ecam: { base: PLATFORM.ecam.base, firstBus: PLATFORM.ecam.firstBus, buses: PLATFORM.ecam.lastBus - PLATFORM.ecam.firstBus + 1 },
-      msiWindow: MSI_WINDOW,
-      msi: { message: (message) => void this.vectors.post(message.data & 0xff) },
-      intx: {
-        setIntx: (line, asserted) => {
-          if (this.lines.set(line, asserted)) this.vectors.post(PLATFORM.intxVectors[line & 3] as number);
-        },
-      },
+      ecam: { base: ecam.base, firstBus: ecam.firstBus, buses: ecam.lastBus - ecam.firstBus + 1 },
+      msiWindow: { base: msiAddress, size: MSI_WINDOW_SIZE },
+      msi: sinks,
+      intx: sinks,
       ...(options.iommu && { iommu: options.iommu }),
     });
     this.fabric.onDecodeChange(() => void Atomics.add(this.#generationWord, 0, 1));
-    this.#target = {
-      mmioRead: (address, size) => this.#after(this.fabric.mmioRead(address, size)),
-      mmioWrite: (address, size, value) => this.#after(this.fabric.mmioWrite(address, size, value)),
-      ioRead: (port, size) => this.#after(this.fabric.ioRead(port, size)),
-      ioWrite: (port, size, value) => this.#after(this.fabric.ioWrite(port, size, value)),
-      doorbell: (address: number, size: AccessSize, value: number) => this.fabric.doorbell(address, size, value),
-    };
+    this.#target = this;
   }
 
-  /** Interrupts that data planes relayed go out before the access ends: on this thread nothing else may run for long. */
+  // ---- a CPU's accesses, on this thread. Nothing here throws, whatever a guest does ----
+
+  /** By address. 8 bytes are two accesses of 4, low half first; hosts may split further. Absent: all ones. */
+  mmioRead(address: number, size: AccessSize | 8): number {
+    return this.#after(this.fabric.mmioRead(address, size));
+  }
+
+  mmioWrite(address: number, size: AccessSize | 8, value: number): void {
+    this.#after(this.fabric.mmioWrite(address, size, value));
+  }
+
+  ioRead(port: number, size: AccessSize): number {
+    return this.#after(this.fabric.ioRead(port, size));
+  }
+
+  ioWrite(port: number, size: AccessSize, value: number): void {
+    this.#after(this.fabric.ioWrite(port, size, value));
+  }
+
+  /** By bus, device and function number (16 bits), offset 0..4095. Absent: all ones. */
+  configRead(bdf: number, offset: number, size: AccessSize): number {
+    return this.#after(this.fabric.configRead(bdf, offset, size));
+  }
+
+  configWrite(bdf: number, offset: number, size: AccessSize, value: number): void {
+    this.#after(this.fabric.configWrite(bdf, offset, size, value));
+  }
+
+  /** By function and BAR (6: the expansion ROM), for hosts that decode addresses themselves; memory and I/O BARs alike. */
+  barRead(bdf: number, bar: number, offset: number, size: AccessSize | 8): number {
+    return this.#after(this.fabric.barRead(bdf, bar, offset, size));
+  }
+
+  barWrite(bdf: number, bar: number, offset: number, size: AccessSize | 8, value: number): void {
+    this.#after(this.fabric.barWrite(bdf, bar, offset, size, value));
+  }
+
+  /** The doorbell that a write stands for, for hosts whose CPUs are other threads. */
+  doorbell(address: number, size: AccessSize, value: number): FastDoorbell | undefined {
+    return this.fabric.doorbell(address, size, value);
+  }
+
+  /** What decodes now; look again after `onDecodeChange`. */
+  decoded(): Decoded[] {
+    return this.fabric.decoded();
+  }
+
+  /** Calls `listener` inside the access that changed what addresses mean. Returns a function that stops it. */
+  onDecodeChange(listener: () => void): () => void {
+    return this.fabric.onDecodeChange(listener);
+  }
+
+  /** Who answers at an address, for hosts that hand over one big window. */
+  lookup(space: AddressSpace, address: number): { readonly bdf: number; readonly bar: number; readonly offset: number } | undefined {
+    return this.fabric.lookup(space, address);
+  }
+
+  /** Delivers interrupts that data planes on other threads relayed. Every access does so already; a host that computes for long without one calls it. */
+  service(): void {
+    this.#after(undefined);
+  }
+
   #after<T>(result: T): T {
     const ticket = this.loop.bell.ticket;
     if (ticket !== this.#seen) {
       this.#seen = ticket;
-      for (const device of this.#virtio) device.service();
+      for (const { virtio } of this.#residents) virtio?.pci.service();
     }
     return result;
   }
 
   // ---- devices ----
 
-  /** Attaches a function (or the functions of a device) under a port, or on the root bus. @throws TypeError, RangeError when it cannot be there. */
-  attach(device: PciFunction | readonly (PciFunction | undefined)[], place: { readonly under?: PciFunction; readonly deviceNumber?: number } = {}): void {
+  /** Attaches a function (or the functions of a device) under a port, or on the root bus. @throws TypeError, RangeError, MachineError when it cannot be there. */
+  attach(device: PciFunction | readonly (PciFunction | undefined)[], place: DevicePlace = {}): void {
+    this.#requireOpen();
     const bus = place.under ?? this.fabric.root;
     this.fabric.attach(bus, device, place.deviceNumber ?? this.#freeDevice(place.under));
+    const [fn] = (Array.isArray(device) ? device : [device]) as [PciFunction];
+    if (place.part) this.#residents.push({ fn, part: place.part, virtio: undefined });
+  }
+
+  /** Takes a device and all below it away: a surprise removal. */
+  detach(fn: PciFunction): void {
+    this.fabric.detach(fn);
+    for (const resident of this.#residents) if (resident.fn.attachment === undefined) resident.virtio?.leave();
+    this.#residents = this.#residents.filter((resident) => resident.fn.attachment !== undefined);
   }
 
   #freeDevice(under: PciFunction | undefined): number {
@@ -134,43 +199,52 @@ export class Machine {
     const used = new Set(bus.functions.map((fn) => fn.devfn >>> 3));
     // Device 0 of the root bus is where a host bridge sits.
     for (let number = bus.kind === 'root' ? 1 : 0; number < 32; number++) if (!used.has(number)) return number;
-    throw new MachineError('the bus is full: it has 32 devices');
+    throw new MachineError('NICBOX_BUS_FULL', 'the bus has 32 devices: put further ones below a port or bridge');
   }
 
   /** Makes a virtio network device over `backend` and attaches it. @throws VirtioOptionError and what `attach` throws. */
   addVirtioNet(options: VirtioNetOptions, place: VirtioNetPlace = {}): { readonly net: VirtioNet; readonly pci: VirtioPci } {
+    this.#requireOpen();
     const net = new VirtioNet(options);
     const { under, deviceNumber, ...transport } = place;
     const kind = under === undefined ? 'root-complex-endpoint' : under.secondaryBus?.kind === 'conventional' ? 'conventional' : 'endpoint';
     const pci = new VirtioPci({ pcieType: kind, ...transport, device: net, routing: this.callRouting });
     this.attach(pci.fn, { ...(under && { under }), ...(deviceNumber !== undefined && { deviceNumber }) });
-    this.#virtio.push(pci);
-    this.loop.add(() => pci.service());
+    const part: MachinePart = {
+      name: `${net.name} ${this.#residents.filter((r) => r.virtio).length}`,
+      save: () => pci.save(),
+      restore: (state) => pci.restore(state),
+      pause: () => net.pause(),
+      get paused() {
+        return net.paused;
+      },
+      resume: () => net.resume(),
+    };
+    this.#residents.push({ fn: pci.fn, part, virtio: { net, pci, leave: this.loop.add(() => pci.service()) } });
     return { net, pci };
   }
 
   /** How a virtio device's calls reach this machine's CPU. */
   get callRouting(): VirtioPciOptions['routing'] {
-    return {
-      bell: this.loop.bell,
-      vectors: this.vectors,
-      resolve: ({ addressLow, addressHigh, data }: MsiMessage) =>
-        addressHigh === 0 && addressLow >= MSI_WINDOW.base && addressLow < MSI_WINDOW.base + MSI_WINDOW.size ? data & 0xff : undefined,
-    };
+    const { msiAddress } = this.platform;
+    const direct = ({ addressLow, addressHigh, data }: MsiMessage): number | undefined =>
+      addressHigh === 0 && addressLow >= msiAddress && addressLow < msiAddress + MSI_WINDOW_SIZE ? data & 0xff : undefined;
+    return this.#hostInterrupts ? { bell: this.loop.bell } : { bell: this.loop.bell, vectors: this.vectors, resolve: direct };
   }
 
   // ---- guests ----
 
   /** A bus for a guest on this thread. */
   localBus(): GuestBus {
-    return new LocalGuestBus({ platform: PLATFORM, memory: this.memory, vectors: this.vectors, lines: this.lines, target: this.#target, clock: this.clock });
+    const { platform, memory, vectors, lines, clock } = this;
+    return new LocalGuestBus({ platform, memory, vectors, lines, target: this.#target, clock });
   }
 
   /** A bus for a guest on a thread of its own: post `share` to it, `openGuestBus(share)` there. @throws TypeError unless RAM is shared memory. */
   threadBus(): { readonly share: GuestBusShare; readonly exits: () => number; close(): void } {
-    if (this.#closed) throw new MachineError(`${this.name} is closed`);
+    this.#requireOpen();
     const server = new ExitServer(this.loop, this.#target, {
-      platform: PLATFORM,
+      platform: this.platform,
       memory: this.memory.share(),
       vectors: this.vectors.share(),
       lines: this.lines.buffer,
@@ -187,19 +261,114 @@ export class Machine {
     };
   }
 
-  /** Platform reset: every function to its power-on state, RAM as it is. */
-  reset(): void {
-    this.fabric.reset();
+  // ---- standing still, saved state, dirty pages ----
+
+  /** Pages that devices wrote since `start` or the last `take`, on any thread. */
+  get dirty(): DirtyLog {
+    return this.memory.dirty;
   }
 
-  /** Ends service: guest threads' accesses fail from now on, devices stop. Data planes and their threads are their owner's to close, afterwards. Idempotent. */
-  async close(): Promise<void> {
-    if (this.#closed) return this.loop.done;
-    this.#closed = true;
+  /** Stops every data plane where it is, unseen by the guest, until `resume`. @throws MachineError when one does not stop; then all go on. */
+  async pause(): Promise<void> {
+    this.#requireOpen();
+    for (const { part } of this.#residents) part?.pause?.();
+    const moving = (): string[] => this.#parts.filter((part) => part.paused === false).map((part) => part.name);
+    if (await until(() => moving().length === 0)) return;
+    const names = moving().join(', ');
+    this.resume();
+    throw new MachineError('NICBOX_NOT_QUIET', `${names}: the data plane has not stopped within ${QUIET_LIMIT} ms: close or replace its backend`);
+  }
+
+  resume(): void {
+    for (const part of this.#parts) part.resume?.();
+  }
+
+  get #parts(): MachinePart[] {
+    return this.#residents.flatMap(({ part }) => (part ? [part] : []));
+  }
+
+  /**
+   * The machine's state as a plain cloneable record. Pauses for it, and goes on afterwards unless told to stay paused (for a move: nothing may change any more). RAM is in it only
+   * if asked for; the CPUs are the embedder's, and must stand still if so. @throws MachineError
+   */
+  async save(options: { readonly memory?: boolean; readonly stay?: 'paused' | 'running' } = {}): Promise<Envelope<MachineState>> {
+    await this.pause();
+    try {
+      return await this.#whenSettled(() => saveMachine(this.#stateful, { memory: options.memory ?? false }));
+    } finally {
+      if (options.stay !== 'paused') this.resume();
+    }
+  }
+
+  /** Takes a saved state over, and goes on from there. The machine must be built as the saved one was. @throws RestoreError, with everything as it was. */
+  async restore(saved: unknown): Promise<void> {
+    await this.pause();
+    try {
+      await this.#whenSettled(() => restoreMachine(this.#stateful, saved));
+    } finally {
+      this.resume();
+    }
+  }
+
+  get #stateful(): Parameters<typeof saveMachine>[0] {
+    return { memory: this.memory, fabric: this.fabric, vectors: this.vectors, parts: this.#parts };
+  }
+
+  /** A device may be in the middle of a reset, which ends by itself. */
+  async #whenSettled<T>(action: () => T): Promise<T> {
+    let result: { readonly value: T } | undefined;
+    let busy: unknown;
+    const settled = await until(() => {
+      try {
+        result = { value: action() };
+      } catch (error) {
+        if ((error as { code?: unknown }).code !== 'NICBOX_BUSY') throw error;
+        busy = error;
+      }
+      return result !== undefined;
+    });
+    if (settled && result !== undefined) return result.value;
+    throw new MachineError('NICBOX_NOT_QUIET', `a device does not come to rest: ${(busy as Error).message}`);
+  }
+
+  /** Platform reset: every function to its power-on state and no interrupt pending; RAM as it is. One function: `fabric.resetFunction`; below a port: `fabric.resetBelow`. */
+  reset(): void {
+    this.fabric.reset();
+    for (const { virtio } of this.#residents) virtio?.pci.service();
+    this.vectors.load([]);
+  }
+
+  #requireOpen(): void {
+    if (this.#closing) throw new MachineError('NICBOX_CLOSED', `${this.name} is closed: make a new machine`);
+  }
+
+  /**
+   * Ends service: guest threads' accesses fail from now on, devices stop, no timer or waiting is left. Data planes and their threads are their owner's to close,
+   * afterwards. Idempotent.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     for (const guest of this.#guests) guest.close();
     this.#guests.clear();
     this.fabric.reset();
+    const stopped = await until(() => this.#residents.every(({ virtio }) => virtio?.net.stopped ?? true));
+    this.#ownClock?.close();
     this.loop.close();
-    return this.loop.done;
+    await this.loop.done;
+    if (!stopped) throw new MachineError('NICBOX_NOT_QUIET', `${this.name}: a data plane has not stopped within ${QUIET_LIMIT} ms of closing`);
   }
+}
+
+/** Looks, letting the event loop run in between, until `condition` holds; false when it took too long. */
+async function until(condition: () => boolean): Promise<boolean> {
+  const deadline = performance.now() + QUIET_LIMIT;
+  while (!condition()) {
+    if (performance.now() > deadline) return false;
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  return true;
 }

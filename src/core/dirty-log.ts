@@ -16,6 +16,11 @@ export interface DirtyWriter {
 
 export class DirtyLog {
   readonly buffer: SharedArrayBuffer;
+  /**
+   * Called for each logged write of this thread's DMA spaces, with guest-physical addresses: for an emulator that must drop code it compiled from there. Writes of other
+   * threads are only in the log.
+   */
+  onWrite: ((address: number, length: number) => void) | undefined;
   readonly #words: Int32Array;
   readonly #ranges: readonly LoggedRange[];
   #writers: WeakRef<DirtyWriter>[] = [];
@@ -61,8 +66,9 @@ export class DirtyLog {
     }
   }
 
-  /** Marks the pages of `length` (above 0) packed bytes from `offset` on. Any thread. */
-  mark(offset: number, length: number): void {
+  /** Marks the pages of `length` (above 0) packed bytes from `offset` on, which are at guest-physical `address`. Any thread. */
+  mark(offset: number, length: number, address: number): void {
+    this.onWrite?.(address, length);
     const first = Math.floor(offset / DIRTY_PAGE);
     const last = Math.floor((offset + length - 1) / DIRTY_PAGE);
     for (let page = first; page <= last; page++) {

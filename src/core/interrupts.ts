@@ -53,6 +53,17 @@ export class PendingVectors {
     return -1;
   }
 
+  /** The pending bits, as eight words. */
+  save(): number[] {
+    return Array.from({ length: VECTOR_WORDS }, (_, i) => Atomics.load(this.words, this.index + i) >>> 0);
+  }
+
+  /** Replaces the pending bits; the CPU looks again if it sleeps. */
+  load(words: readonly number[]): void {
+    for (let i = 0; i < VECTOR_WORDS; i++) Atomics.store(this.words, this.index + i, words[i] ?? 0);
+    this.bell.ring();
+  }
+
   get any(): boolean {
     for (let i = 0; i < VECTOR_WORDS; i++) if (Atomics.load(this.words, this.index + i) !== 0) return true;
     return false;
