@@ -2,8 +2,8 @@
 // (each word is a whole 64-bit float; a reader sees every word as of some recent moment, not all of the same one).
 
 /** Why frames were dropped; each port counts them apart. */
-export const DROP_REASONS = ['link-down', 'not-ready', 'filtered', 'too-long', 'malformed', 'ring-full', 'broken'] as const;
-export type DropReason = (typeof DROP_REASONS)[number];
+const DROP_REASONS = ['link-down', 'not-ready', 'filtered', 'too-long', 'malformed', 'ring-full', 'broken'] as const;
+type DropReason = (typeof DROP_REASONS)[number];
 
 /** Numbers of DROP_REASONS, for the data path. */
 export const DROP_LINK_DOWN = 0;

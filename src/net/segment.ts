@@ -72,11 +72,13 @@ class SegmentMember implements Member {
   blockedBy: SegmentMember | null = null;
   /** Since when this port has taken nothing of what it was offered; -1: it takes frames. */
   fullSince: Nanos = -1;
-  /** Of the frame this port offers next, converted: how many of its frames `partialTo` has already. The identity guards against another frame coming first. */
+  /** Of the frame this port offers next, converted: how many of its frames `partialTo` has already. */
   partial = 0;
   partialTo = -1;
+  /** Which frame that is: after a reset of the source another one comes first, perhaps with the same token. */
   partialToken = 0;
   partialLength = 0;
+  partialHeaders = 0;
 
   constructor(index: number, port: NetPort) {
     this.index = index;
@@ -126,11 +128,13 @@ export class Segment {
     return index;
   }
 
-  /** Detaches a port, between turns. A GSO frame it had sent part of is completed: the part that was not sent is dropped and counted at its destination. */
+  /**
+   * Detaches a port. When the rest of a converted GSO frame is still at its source, whoever serves the source next sends all of it: its receiver sees the first
+   * segments twice (as TCP allows) rather than the last ones never.
+   */
   removePort(index: number): void {
     const member = this.#members[index];
     if (member === undefined) return;
-    this.settle(index);
     member.attached = false;
     this.#members[index] = undefined;
     this.#attached.splice(this.#attached.indexOf(member), 1);
@@ -198,6 +202,7 @@ export class Segment {
     const { port } = member;
     batch.clear();
     if (port.collect(batch, budget.frames, budget.bytes) === 0) {
+      member.partialTo = -1;
       if (++member.idle >= this.#idleRounds && !port.awaitFrames()) member.ready = false;
       return false;
     }
@@ -360,14 +365,17 @@ export class Segment {
     const length = batch.length[frame] as number;
     const resumes = frame === 0 && sender.partialTo === receiver.index && sender.partialToken === token && sender.partialLength === length;
     let done = resumes ? sender.partial : 0;
+    offload.convert(batch, frame, port.accepts, done);
+    if (resumes && offload.headerSum !== sender.partialHeaders) {
+      done = 0;
+      offload.convert(batch, frame, port.accepts, 0);
+    }
     sender.partialTo = -1;
     for (;;) {
-      offload.convert(batch, frame, port.accepts, done);
       if (offload.total === 0) {
         sender.port.counters.transmitDropped(DROP_MALFORMED, 1);
         return true;
       }
-      if (done >= offload.total) return true;
       const offered = offload.output.count;
       const taken = port.deliver(offload.output, 0, offered);
       done += taken;
@@ -377,27 +385,11 @@ export class Segment {
         sender.partialTo = done > 0 ? receiver.index : -1;
         sender.partialToken = token;
         sender.partialLength = length;
+        sender.partialHeaders = offload.headerSum;
         return false;
       }
+      if (done >= offload.total) return true;
+      offload.convert(batch, frame, port.accepts, done);
     }
-  }
-
-  /**
-   * Before a port's queues stop: when part of its next frame has already been delivered as segments, that frame is completed and the rest of it dropped
-   * (ring-full, at its destination), so that whoever serves the queues next does not send the first part twice.
-   */
-  settle(index: number): void {
-    const member = this.#members[index];
-    // Inside a turn, the batch is in use, and the frame in question is being dealt with.
-    if (member === undefined || member.partialTo < 0 || this.#serving) return;
-    const batch = this.#batch;
-    batch.clear();
-    const count = member.port.collect(batch, 1, 0);
-    if (count > 0) {
-      const same = batch.token[0] === member.partialToken && batch.length[0] === member.partialLength;
-      if (same) this.#members[member.partialTo]?.port.counters.receiveDropped(DROP_RING_FULL, 1);
-      member.port.complete(batch, same ? 1 : 0);
-    }
-    member.partialTo = -1;
   }
 }

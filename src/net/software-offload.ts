@@ -21,6 +21,8 @@ export class SoftwareOffload {
   readonly output: FrameBatch;
   /** How many frames the last converted frame becomes in all; 0: it is malformed. */
   total = 0;
+  /** Sum over the headers of the last GSO frame converted, to know it again by. */
+  headerSum = 0;
   readonly #scratch: ByteViews;
   /** The source frame's headers: one slot after the output frames' own. */
   readonly #template = OUTPUT_FRAMES * HEADER_LIMIT;
@@ -81,6 +83,7 @@ export class SoftwareOffload {
     const length = batch.length[frame] as number;
     const mss = batch.gsoSize[frame] as number;
     const total = Math.max(1, Math.ceil((length - headers.payload) / mss));
+    this.headerSum = sumBytes(this.#scratch, this.#template, headers.payload);
     const { output } = this;
     let segment = batch.firstSegment[frame] as number;
     const end = segment + (batch.segmentCount[frame] as number);
