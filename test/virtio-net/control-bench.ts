@@ -26,9 +26,10 @@ export class ControlBench extends VirtioBench {
   #cookie = 0;
   #data = DATA;
 
-  constructor(options: BenchOptions & { readonly features?: FeatureSet; readonly queues?: readonly number[] } = {}) {
+  constructor(options: BenchOptions & { readonly features?: FeatureSet; readonly packed?: boolean; readonly queues?: readonly number[] } = {}) {
     super(options);
-    const features = options.features ?? this.offered().without(FeatureSet.of(RING_PACKED, 35));
+    const offered = this.offered();
+    const features = options.features ?? (options.packed ? offered : offered.without(FeatureSet.of(RING_PACKED, 35)));
     const pairs = features.has(22) ? this.net.queuePairs : 1;
     this.index = 2 * pairs;
     const size = 64;

@@ -43,7 +43,8 @@ describe('receive modes', () => {
     const filtering = new ControlBench();
     expect(filtering.net.policy.flags & (p.POLICY_PROMISCUOUS | p.POLICY_ALL_UNICAST)).toBe(0);
     const open = new ControlBench({ features: without(filtering, 18) });
-    expect(open.net.policy.flags & p.POLICY_PROMISCUOUS).toBe(p.POLICY_PROMISCUOUS);
+    expect(open.net.policy.flags & (p.POLICY_ALL_UNICAST | p.POLICY_ALL_MULTICAST)).toBe(p.POLICY_ALL_UNICAST | p.POLICY_ALL_MULTICAST);
+    expect(open.net.policy.flags & p.POLICY_VLAN_FILTER).toBe(p.POLICY_VLAN_FILTER);
     expect(open.command([0, 0, 0]).ack).toBe(ERR);
   });
 
@@ -274,7 +275,7 @@ describe('how commands come', () => {
     const bench = new ControlBench();
     bench.command([0, 0, 1]);
     bench.status = 0;
-    expect(bench.net.policy.flags & p.POLICY_PROMISCUOUS).toBe(p.POLICY_PROMISCUOUS); // no CTRL_RX any more
+    expect(bench.net.policy.flags & p.POLICY_PROMISCUOUS).toBe(0);
     expect(bench.net.policy.flags & p.POLICY_ACTIVE).toBe(0);
     const again = new ControlBench();
     again.command([0, 1, 1]);

@@ -86,7 +86,8 @@ export class ReceiveState {
   ): void {
     const { features } = device;
     let flags = this.modes | this.overflow;
-    if (!features.has(net.VIRTIO_NET_F_CTRL_RX)) flags |= words.POLICY_PROMISCUOUS;
+    // Not promiscuous mode, which would pass by the VLAN table as well.
+    if (!features.has(net.VIRTIO_NET_F_CTRL_RX)) flags |= words.POLICY_ALL_UNICAST | words.POLICY_ALL_MULTICAST;
     else if (!this.addressKnown) flags |= words.POLICY_ALL_UNICAST;
     if (this.unicast.length > words.POLICY_MAC_ENTRIES) flags |= words.POLICY_ALL_UNICAST;
     if (this.multicast.length > words.POLICY_MAC_ENTRIES) flags |= words.POLICY_ALL_MULTICAST;

@@ -1,0 +1,173 @@
+// Two network devices over the inline data plane, end to end through registers and rings: what the control plane promises is what frames experience.
+import { describe, expect, it } from 'vitest';
+import { InlineSegment } from '#backends/inline-backend';
+import { DirectLink } from '#net/direct-link';
+import { Segment } from '#net/segment';
+import { PackedDriver } from '../virtio/driver-packed.ts';
+import { SplitDriver } from '../virtio/driver-split.ts';
+import { NEEDS_RESET, QUEUE_RESET, QUEUE_SELECT, VirtioBench } from '../virtio-pci/bench.ts';
+import { ControlBench, OK, u16 } from './control-bench.ts';
+
+const HEADER = 12;
+const RECEIVE = 0x300000 - 0x40000;
+const TRANSMIT = 0x300000 - 0x80000;
+const BUFFER = 2048;
+const MAC_B = [0x52, 0x54, 0, 0, 0, 0xb];
+
+/** A device with its rings driven by hand. */
+class Station extends ControlBench {
+  readonly receive: SplitDriver | PackedDriver;
+  readonly transmit: SplitDriver | PackedDriver;
+  #posted = 0;
+
+  constructor(segment: InlineSegment, mac: string, packed: boolean) {
+    super({ net: { mac, backend: segment.port(mac) }, packed });
+    this.receive = this.ring(0, packed);
+    this.transmit = this.ring(1, packed);
+    this.refill(16);
+  }
+
+  ring(index: number, packed: boolean): SplitDriver | PackedDriver {
+    const { descriptor, driver, device } = VirtioBench.area(index);
+    const features = this.pci.device.offered;
+    const options = { eventIdx: features.has(29), inOrder: packed && features.has(35) };
+    return packed
+      ? new PackedDriver(this.ram, { size: 256, ring: descriptor, driver, device }, options)
+      : new SplitDriver(this.ram, { size: 256, desc: descriptor, avail: driver, used: device }, options);
+  }
+
+  refill(count: number): void {
+    for (let i = 0; i < count; i++) {
+      const slot = this.#posted++ % 64;
+      this.receive.add(slot, [{ address: RECEIVE + slot * BUFFER, length: BUFFER, write: true }]);
+    }
+    this.receive.expose();
+    this.kick(0);
+  }
+
+  send(frame: readonly number[]): void {
+    this.bytes.fill(0, TRANSMIT, TRANSMIT + HEADER);
+    this.bytes.set(frame, TRANSMIT + HEADER);
+    this.transmit.add(0, [{ address: TRANSMIT, length: HEADER + frame.length }]);
+    this.transmit.expose();
+    this.kick(1);
+    this.transmit.reap();
+  }
+
+  /** Frames received since the last call. */
+  received(): number[][] {
+    return this.receive.reap().map(({ cookie, length }) => [...this.bytes.subarray(RECEIVE + cookie * BUFFER + HEADER, RECEIVE + cookie * BUFFER + length)]);
+  }
+}
+
+function frameTo(destination: readonly number[], tag?: number, length = 64): number[] {
+  const type = tag === undefined ? [8, 0] : [0x81, 0, tag >>> 8, tag & 0xff, 8, 0];
+  const head = [...destination, 0x52, 0x54, 0, 0, 0, 0xa, ...type];
+  return [...head, ...Array.from({ length: length - head.length }, (_, i) => i & 0xff)];
+}
+
+function pair(packed: boolean): { a: Station; b: Station; segment: InlineSegment } {
+  const segment = new InlineSegment(new Segment(new DirectLink()), { defer: () => {} });
+  return { segment, a: new Station(segment, '52:54:00:00:00:0a', packed), b: new Station(segment, '52:54:00:00:00:0b', packed) };
+}
+
+describe.each([false, true])('over packed rings: %s', (packed) => {
+  it('a frame to the address arrives, others do not until a mode or table lets them', () => {
+    const { a, b } = pair(packed);
+    const other = [0x52, 0x54, 0, 0, 0, 0xc];
+    const group = [1, 0, 0x5e, 0, 0, 1];
+    const broadcast = new Array(6).fill(0xff);
+    const arrives = (frame: number[]): boolean => {
+      a.send(frame);
+      const got = b.received();
+      if (got.length > 0) expect(got).toEqual([frame]);
+      return got.length > 0;
+    };
+    expect(arrives(frameTo(MAC_B))).toBe(true);
+    expect([frameTo(other), frameTo(group), frameTo(broadcast)].map(arrives)).toEqual([false, false, true]);
+    expect(b.command([0, 1, 1]).ack).toBe(OK);
+    expect([frameTo(other), frameTo(group)].map(arrives)).toEqual([false, true]);
+    b.command([0, 1, 0]);
+    b.command([1, 0, 1, 0, 0, 0, ...other, 1, 0, 0, 0, ...group]);
+    expect([frameTo(other), frameTo(group)].map(arrives)).toEqual([true, true]);
+    b.command([1, 1, ...other]);
+    b.command([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    expect([frameTo(MAC_B), frameTo(other)].map(arrives)).toEqual([false, true]);
+    b.command([0, 0, 1]);
+    expect(arrives(frameTo(MAC_B))).toBe(true);
+  });
+
+  it('tagged frames pass for the VLANs that were added', () => {
+    const { a, b } = pair(packed);
+    const arrives = (frame: number[]): boolean => {
+      a.send(frame);
+      return b.received().length > 0;
+    };
+    expect(arrives(frameTo(MAC_B, 5))).toBe(false);
+    b.command([2, 0, ...u16(5)]);
+    expect([frameTo(MAC_B, 5), frameTo(MAC_B, 6)].map(arrives)).toEqual([true, false]);
+    b.command([2, 1, ...u16(5)]);
+    expect(arrives(frameTo(MAC_B, 5))).toBe(false);
+  });
+
+  it('a pulled cable drops frames, and the driver sees it', () => {
+    const { a, b } = pair(packed);
+    b.net.setLink(false);
+    a.send(frameTo(MAC_B));
+    expect(b.received()).toEqual([]);
+    b.net.setLink(true);
+    a.send(frameTo(MAC_B));
+    expect(b.received()).toHaveLength(1);
+  });
+
+  it('pause and resume lose and repeat nothing', () => {
+    const { a, b } = pair(packed);
+    for (let round = 0; round < 10; round++) {
+      a.send(frameTo(MAC_B, undefined, 64 + round));
+      a.net.pause();
+      b.net.pause();
+      expect([a.net.paused, b.net.paused]).toEqual([true, true]);
+      b.net.resume();
+      a.net.resume();
+    }
+    expect(b.received().map((f) => f.length)).toEqual(Array.from({ length: 10 }, (_, i) => 64 + i));
+  });
+
+  it('moves to another segment between two frames', () => {
+    const { a, b } = pair(packed);
+    a.send(frameTo(MAC_B, undefined, 70));
+    const next = new InlineSegment(new Segment(new DirectLink()), { defer: () => {} });
+    a.net.handOver(next.port('a'));
+    b.net.handOver(next.port('b'));
+    expect([a.net.handingOver, b.net.handingOver]).toEqual([false, false]);
+    a.send(frameTo(MAC_B, undefined, 71));
+    expect(b.received().map((f) => f.length)).toEqual([70, 71]);
+  });
+
+  it('a queue reset stops one queue and starts it from its beginning', () => {
+    const { a, b } = pair(packed);
+    a.send(frameTo(MAC_B));
+    a.set(QUEUE_SELECT, 2, 1);
+    a.set(QUEUE_RESET, 2, 1);
+    expect(a.get(QUEUE_RESET, 2)).toBe(0);
+    a.bytes.fill(0, 0x20000, 0x30000);
+    a.setUpQueue(1);
+    const again = a.ring(1, packed);
+    again.add(0, [{ address: TRANSMIT, length: HEADER + 64 }]);
+    again.expose();
+    a.kick(1);
+    expect(again.reap()).toHaveLength(1);
+    expect(b.received()).toHaveLength(2);
+  });
+
+  it('a ring that its driver breaks needs a reset, which mends it', () => {
+    const { a } = pair(packed);
+    a.bytes.fill(0xff, 0x20000, 0x20000 + 4096);
+    a.transmit.add(0, [{ address: 0x7000_0000, length: 100 }]);
+    a.transmit.expose();
+    a.kick(1);
+    expect(a.status & NEEDS_RESET).toBe(NEEDS_RESET);
+    a.status = 0;
+    expect(a.status).toBe(0);
+  });
+});
