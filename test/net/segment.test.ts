@@ -282,6 +282,17 @@ describe('learning switch', () => {
     expect(b.counters.snapshot().receiveDrops).toEqual({ 'ring-full': 4 });
   });
 
+  it('gives each port its copy of a flooded frame as that port takes it', () => {
+    const { segment, a, b, c } = switched();
+    b.accepts = ACCEPTS_CSUM | ACCEPTS_TSO4;
+    const bytes = seedChecksum(ethernet(0x0800, ipv4(6, tcp(new Array(450).fill(7))), { to: [2, 0, 0, 0, 0, 0x77] }));
+    a.outbox.push({ bytes, flags: FRAME_NEEDS_CSUM, gsoType: GSO_TCPV4, gsoSize: 100, csumStart: 34, csumOffset: 16 }, numbered(1, { to: BROADCAST }));
+    segment.service();
+    expect(b.inbox.map((f) => f.bytes.length)).toEqual([504, 62]);
+    expect(c.inbox.map((f) => f.bytes.length)).toEqual([154, 154, 154, 154, 104, 62]);
+    expect(c.inbox.slice(0, -1).flatMap((f) => faults(f.bytes))).toEqual([]);
+  });
+
   it('holds back a flood that has only one port to go to', () => {
     const segment = new Segment(new LearningSwitch());
     const [a, b] = [new MemoryPort('a'), new MemoryPort('b')];
