@@ -2,7 +2,7 @@
 // below whose requester id is on no bus below are blocked. Requests go to the root complex in any case and it forwards none to another port: that is what P2P
 // request redirect, completion redirect and upstream forwarding ask for, set or clear, in a root port and between the functions of one device, which are
 // free not to forward to peers; so they are offered there. A switch that has them clear must route between its ports, which this fabric does not: a
-// downstream port offers source validation alone. Not offered at all: translation blocking (no ATS), egress control, direct translated P2P.
+// downstream port offers source validation alone. What is blocked ends at the function's own DMA space; no ACS violation is logged for it. Not offered at all: translation blocking (no ATS), egress control, direct translated P2P.
 
 import { type Capability, type CapabilityArea, EFFECT_MASTERING, EFFECT_NONE } from './capability.ts';
 

@@ -1,5 +1,5 @@
 // Advanced Error Reporting (PCIe 4.0 7.8.4) and the way of an error message: from the function that detects an error, through the bridges above as their
-// enables allow, to the root port's error registers and interrupt (6.2.4, 6.2.6). `reportError` is also how tests and labs inject errors. Functions without
+// enables allow, to the root port's (or the event collector's) error registers and interrupt (6.2.4, 6.2.6). `reportError` is also how tests and labs inject errors. Functions without
 // the capability report the baseline way. What is decided about an error is in aer-errors.ts.
 
 import { RestoreError } from '#core/saved';
@@ -17,6 +17,7 @@ import {
   UNCORRECTABLE_MASK_DEFAULT,
 } from './aer-errors.ts';
 import { type Capability, type CapabilityArea, EFFECT_NONE, type FunctionHost } from './capability.ts';
+import { collectorOf } from './event-collector.ts';
 import { EventInterrupt } from './event-interrupt.ts';
 import { expressOf } from './express.ts';
 
@@ -237,6 +238,8 @@ function sendErrorMessage(host: FunctionHost, message: ErrorMessage): void {
     if (!forwards(bridge, message)) return;
     top = bridge;
   }
+  // An integrated endpoint has an event collector in place of a root port (6.2.4.1.3).
+  if (host.upstream === undefined && !expressOf(host)?.root) top = collectorOf(host) ?? host;
   const express = expressOf(top);
   if (!express?.root) return;
   aerOf(top)?.receive(message, requester);

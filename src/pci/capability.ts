@@ -2,6 +2,7 @@
 // come back as *effects*: bits telling the fabric what to derive anew. A capability that carries interrupts, virtual functions, a power state or a link
 // says so with one of the optional members; the function and the fabric look for those, never for capability ids.
 
+import type { Bus } from './bus.ts';
 import type { ConfigSpace } from './config-space.ts';
 import type { PcieType, PciFunction } from './function.ts';
 import type { FunctionServices, MsiMessage, ResetKind } from './ports.ts';
@@ -37,6 +38,8 @@ export interface FunctionHost {
   readonly mayMaster: boolean;
   /** The bridge above (the root port, downstream port or PCI bridge), or undefined on the root bus. */
   readonly upstream: PciFunction | undefined;
+  /** The bus it is on, while attached. */
+  readonly bus: Bus | undefined;
   /** The PF of a VF. */
   readonly physical: PciFunction | undefined;
   readonly capabilities: readonly Capability[];

@@ -69,8 +69,9 @@ export class Link {
     const port = downstream ? 0x30_0000 : 0;
     area.set32(CAPABILITIES, this.#speed | (this.#width << 4) | 0x40_0000 | port | ((options.portNumber ?? 0) << 24));
     area.set32(CAPABILITIES_2, (2 ** this.#speed - 1) << 1);
-    area.set16(CONTROL_2, this.#speed);
+    // PCIe 4.0 9.3.5.6-9.3.5.9: a VF's link registers are its PF's to show and to write.
     if (area.host.virtual) return;
+    area.set16(CONTROL_2, this.#speed);
     // RCB is a root's own and read-only there (7.5.3.7).
     area.permitWrite(CONTROL, 2, downstream ? 0x02c3 | DISABLE | BANDWIDTH_INTERRUPT | AUTONOMOUS_INTERRUPT : 0x02cb);
     // 6.6.2: what concerns the physical link outlives a function-level reset.

@@ -3,6 +3,7 @@
 
 import { RestoreError } from '#core/saved';
 import { type Capability, type CapabilityArea, EFFECT_FUNCTION_RESET, EFFECT_NONE, EFFECT_ROUTING, type FunctionHost } from './capability.ts';
+import { collectorOf } from './event-collector.ts';
 import { EventInterrupt } from './event-interrupt.ts';
 import { Link, type LinkOptions, type LinkState } from './express-link.ts';
 import { RootControl } from './express-root.ts';
@@ -247,10 +248,11 @@ export function expressOf(host: Pick<FunctionHost, 'capabilities'>): Express | u
   return host.capabilities.find((c): c is Express => c instanceof Express);
 }
 
-/** The root port a function's messages end at; undefined for what sits on the root bus. */
-export function rootPortAbove(host: Pick<FunctionHost, 'upstream'>): Express | undefined {
-  let port = host.upstream;
+/** The root port a function's PME messages end at, or for what sits on the root bus the event collector; undefined where there is none. */
+export function rootPortAbove(host: FunctionHost): Express | undefined {
+  let port: FunctionHost | undefined = host.upstream;
   while (port?.upstream) port = port.upstream;
+  port ??= collectorOf(host);
   const express = port && expressOf(port);
   return express?.root ? express : undefined;
 }

@@ -12,8 +12,10 @@ export type { ConfigRead };
 export interface LspciOptions {
   /** Root buses; [0] if not given. */
   readonly roots?: readonly number[];
-  /** Size in bytes of a function's BAR (0..5, 6 = expansion ROM), or of one virtual function's share of a VF BAR (`virtual`), if known. */
-  readonly barSize?: (bdf: number, bar: number, kind: 'bar' | 'virtual') => number | undefined;
+  /** Size in bytes of a function's BAR (0..5, 6 = expansion ROM), if known. */
+  readonly barSize?: (bdf: number, bar: number) => number | undefined;
+  /** Size in bytes of one virtual function's share of a physical function's VF BAR (0..5), if known. */
+  readonly virtualBarSize?: (bdf: number, bar: number) => number | undefined;
 }
 
 /** One line a function: "00:03.0 Ethernet controller [0200]: ...". */
@@ -69,9 +71,10 @@ function identityOf(f: FoundFunction, read: ConfigRead): Identity {
 }
 
 function block(read: ConfigRead, f: FoundFunction, options: LspciOptions): string {
-  const { barSize } = options;
-  const own = barSize && ((bar: number) => barSize(f.bdf, bar, 'bar'));
-  const virtual = barSize && ((bar: number) => barSize(f.bdf, bar, 'virtual'));
+  const { barSize, virtualBarSize } = options;
+  // A virtual function has no BAR registers: its physical function's VF BARs place it (PCIe 4.0 9.3.4.1.11).
+  const own = barSize && f.virtualOf === undefined ? (bar: number) => barSize(f.bdf, bar) : undefined;
+  const virtual = virtualBarSize && ((bar: number) => virtualBarSize(f.bdf, bar));
   const lines = [`${bdfText(f.bdf)} ${titleText(f.view, identityOf(f, read))}`];
   const body = headerLines(f.view, own);
   if (f.virtualOf !== undefined) body.unshift(`Virtual function of ${bdfText(f.virtualOf)}`);

@@ -1,5 +1,5 @@
-// Message signalled interrupts (PCIe 4.0 7.7.1, 6.1.4): 1 to 32 vectors behind one address, told apart in the low bits of the data. Left out: extended
-// message data.
+// Message signalled interrupts (PCIe 4.0 7.7.1, 6.1.4): 1 to 32 vectors behind one address, told apart in the low bits of the data; optionally with 32 bits of
+// data (Extended Message Data).
 
 import { type Capability, type CapabilityArea, EFFECT_INTERRUPTS, EFFECT_NONE, type MessageInterrupts } from './capability.ts';
 import type { MsiMessage } from './ports.ts';
@@ -11,6 +11,8 @@ export interface MsiOptions {
   readonly address64?: boolean;
   /** Per-vector masking with pending bits; default true. */
   readonly maskable?: boolean;
+  /** 32 bits of message data when software enables them (PCIe 4.0 7.7.1.2, bits 9 and 10); default false. */
+  readonly extendedData?: boolean;
 }
 
 const CONTROL = 2;
@@ -18,6 +20,8 @@ const ENABLE = 1;
 const MULTIPLE_ENABLE = 0x70;
 const WIDE = 0x80;
 const MASKABLE = 0x100;
+const EXTENDED_CAPABLE = 0x200;
+const EXTENDED_ENABLE = 0x400;
 const ADDRESS = 4;
 const ADDRESS_HIGH = 8;
 
@@ -29,6 +33,7 @@ export class Msi implements Capability, MessageInterrupts {
   readonly vectors: number;
   readonly #wide: boolean;
   readonly #maskable: boolean;
+  readonly #extended: boolean;
   readonly #data: number;
   readonly #mask: number;
   readonly #pending: number;
@@ -40,6 +45,7 @@ export class Msi implements Capability, MessageInterrupts {
     if (![1, 2, 4, 8, 16, 32].includes(this.vectors)) throw new RangeError(`MSI has 1, 2, 4, 8, 16 or 32 vectors, not ${this.vectors}`);
     this.#wide = options.address64 ?? true;
     this.#maskable = options.maskable ?? true;
+    this.#extended = options.extendedData ?? false;
     this.#data = this.#wide ? 12 : 8;
     this.#mask = this.#data + 4;
     this.#pending = this.#mask + 4;
@@ -49,11 +55,11 @@ export class Msi implements Capability, MessageInterrupts {
   install(area: CapabilityArea): void {
     this.#area = area;
     const capable = Math.log2(this.vectors) << 1;
-    area.set16(CONTROL, capable | (this.#wide ? WIDE : 0) | (this.#maskable ? MASKABLE : 0));
-    area.permitWrite(CONTROL, 2, ENABLE | MULTIPLE_ENABLE);
+    area.set16(CONTROL, capable | (this.#wide ? WIDE : 0) | (this.#maskable ? MASKABLE : 0) | (this.#extended ? EXTENDED_CAPABLE : 0));
+    area.permitWrite(CONTROL, 2, ENABLE | MULTIPLE_ENABLE | (this.#extended ? EXTENDED_ENABLE : 0));
     area.permitWrite(ADDRESS, 4, 0xffff_fffc);
     if (this.#wide) area.permitWrite(ADDRESS_HIGH, 4, 0xffff_ffff);
-    area.permitWrite(this.#data, 2, 0xffff);
+    area.permitWrite(this.#data, 4, this.#extended ? 0xffff_ffff : 0xffff);
     if (this.#maskable) area.permitWrite(this.#mask, 4, 2 ** this.vectors - 1);
   }
 
@@ -124,10 +130,12 @@ export class Msi implements Capability, MessageInterrupts {
 
   #messageOf(vector: number): MsiMessage {
     const low = this.allocated - 1;
+    const wide = (this.#area.get16(CONTROL) & EXTENDED_ENABLE) !== 0;
+    const data = wide ? this.#area.get32(this.#data) : this.#area.get16(this.#data);
     return {
       addressLow: this.#area.get32(ADDRESS),
       addressHigh: this.#wide ? this.#area.get32(ADDRESS_HIGH) : 0,
-      data: (this.#area.get16(this.#data) & ~low) | vector,
+      data: ((data & ~low) | vector) >>> 0,
     };
   }
 

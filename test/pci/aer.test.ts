@@ -1,9 +1,12 @@
 // Advanced error reporting: detection, masks, severities, advisory errors, header logs, and messages up the tree to the root port.
 import { describe, expect, it } from 'vitest';
 import { Aer, type AerOptions, CorrectableError, reportError, UncorrectableError } from '#pci/aer';
+import { EventCollectorAssociation } from '#pci/event-collector';
 import { Express } from '#pci/express';
+import type { PciFunction } from '#pci/function';
 import { Msi } from '#pci/msi';
-import { findCapability, findExtended, makePortBench } from './capability-kit.ts';
+import { PowerManagement } from '#pci/pm';
+import { findCapability, findExtended, makePortBench, makeTimedBench } from './capability-kit.ts';
 import { bdf, COMMAND, makeDevice, makePort, programBridge } from './fabric-kit.ts';
 
 const HEADER = [0x4a000001, 0x01000004, 0x00000000, 0xdeadbeef] as const;
@@ -247,6 +250,43 @@ describe('messages to the root port', () => {
     reportError(device, POISONED);
     expect(fabric.configRead(portAt, root + 48, 4)).toBe(0);
     expect(portExpress).toBeGreaterThan(0);
+  });
+});
+
+describe('messages of integrated endpoints', () => {
+  it('end at the event collector that is associated with their device number, PME too', () => {
+    const { fabric, lines, clock } = makeTimedBench();
+    const pm = new PowerManagement({ pmeFrom: ['d0'] });
+    const [near, far] = [4, 9].map((number) => {
+      const fn = makeDevice(`f${number}`, [], {
+        pcieType: 'root-complex-endpoint',
+        capabilities: number === 4 ? [new Express(), new Aer(), pm] : [new Express(), new Aer()],
+      });
+      fabric.attach(fabric.root, fn, number);
+      fabric.configWrite(bdf(0, number), findCapability(fabric, bdf(0, number), 0x10) + 8, 2, 0x0f);
+      return fn;
+    });
+    const collector = makeDevice('collector', [], {
+      pcieType: 'root-complex-event-collector',
+      capabilities: [new Express(), new Aer(), new EventCollectorAssociation(1 << 4)],
+    });
+    fabric.attach(fabric.root, collector, 0x1f);
+    const at = bdf(0, 0x1f);
+    const aer = findExtended(fabric, at, 1);
+    const express = findCapability(fabric, at, 0x10);
+    expect(fabric.configRead(at, findExtended(fabric, at, 7) + 4, 4)).toBe(0x10);
+    fabric.configWrite(at, aer + 44, 4, 7);
+    reportError(far as PciFunction, POISONED);
+    expect(fabric.configRead(at, aer + 48, 4)).toBe(0);
+    reportError(near as PciFunction, POISONED);
+    expect(fabric.configRead(at, aer + 48, 4)).toBe(0x24);
+    expect(fabric.configRead(at, aer + 54, 2)).toBe(bdf(0, 4));
+    expect(lines).toContain(true);
+    fabric.configWrite(bdf(0, 4), findCapability(fabric, bdf(0, 4), 1) + 4, 2, 0x100);
+    pm.assertPme();
+    clock.advance(1);
+    expect(fabric.configRead(at, express + 32, 4)).toBe(0x1_0000 + bdf(0, 4));
+    expect(() => makeDevice('f', [], { capabilities: [new EventCollectorAssociation()] })).toThrow(TypeError);
   });
 });
 

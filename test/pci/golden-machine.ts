@@ -6,6 +6,7 @@ import { Ari } from '#pci/ari';
 import { Express } from '#pci/express';
 import type { Fabric } from '#pci/fabric';
 import { PciFunction } from '#pci/function';
+import type { LspciOptions } from '#pci/lspci';
 import { Msi } from '#pci/msi';
 import { Msix, msixBar, msixOwnBar } from '#pci/msix';
 import { PowerManagement } from '#pci/pm';
@@ -119,7 +120,7 @@ function virtioNet(): PciFunction {
   });
 }
 
-export function makeGoldenMachine(): { fabric: Fabric; clock: SimClock; sizes: (at: number, bar: number, kind: 'bar' | 'virtual') => number | undefined } {
+export function makeGoldenMachine(): { fabric: Fabric; clock: SimClock } {
   const { fabric, clock } = makeTimedBench();
   const ports = [1, 2, 3, 4].map(rootPort);
   fabric.attach(fabric.root, hostBridge(), 0);
@@ -151,7 +152,7 @@ export function makeGoldenMachine(): { fabric: Fabric; clock: SimClock; sizes: (
   });
   fabric.attach(bridge, old, 5);
   program(fabric);
-  return { fabric, clock, sizes: (at, bar, kind) => sizeOf(fabric, at, bar, kind) };
+  return { fabric, clock };
 }
 
 function program(fabric: Fabric): void {
@@ -195,9 +196,11 @@ function program(fabric: Fabric): void {
   write(oldAt, COMMAND, 2, 7);
 }
 
-function sizeOf(fabric: Fabric, at: number, bar: number, kind: 'bar' | 'virtual'): number | undefined {
-  const fn = fabric.functionAt(at);
-  if (kind === 'virtual') return fn?.virtualFunctions?.functions[0]?.bars.list.find((b) => b.index === bar)?.size;
-  if (fn === undefined || fn.virtual) return undefined;
-  return bar === 6 ? fn.bars.rom?.size : fn.bars.list.find((b) => b.index === bar)?.size;
+/** The options that make sizes known to the listing. */
+export function barSizes(fabric: Fabric): LspciOptions {
+  return {
+    barSize: (at, bar) =>
+      fabric.functionAt(at)?.bars.list.find((b) => b.index === bar)?.size ?? (bar === 6 ? fabric.functionAt(at)?.bars.rom?.size : undefined),
+    virtualBarSize: (at, bar) => fabric.functionAt(at)?.virtualFunctions?.functions[0]?.bars.list.find((b) => b.index === bar)?.size,
+  };
 }

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { AccessSize } from '#core/region';
 import { lspci, lspciTree, lspciVerbose, toHexDump } from '#pci/lspci';
-import { makeGoldenMachine } from './golden-machine.ts';
+import { barSizes, makeGoldenMachine } from './golden-machine.ts';
 
 function expectGolden(name: string, text: string): void {
   const file = new URL(`./golden/${name}.txt`, import.meta.url);
@@ -13,12 +13,12 @@ function expectGolden(name: string, text: string): void {
 }
 
 describe('lspci', () => {
-  const { fabric, sizes } = makeGoldenMachine();
+  const { fabric } = makeGoldenMachine();
   const read = (bdf: number, offset: number, size: AccessSize) => fabric.configRead(bdf, offset, size);
 
   it('lists the functions', () => expectGolden('list', lspci(read)));
   it('shows the tree', () => expectGolden('tree', lspciTree(read)));
-  it('decodes every capability', () => expectGolden('verbose', lspciVerbose(read, { barSize: sizes })));
+  it('decodes every capability', () => expectGolden('verbose', lspciVerbose(read, barSizes(fabric))));
   it('dumps what the real lspci reads', () => expectGolden('dump', toHexDump(read)));
 
   it('reads and never writes, so a second look is the same', () => {

@@ -89,6 +89,21 @@ describe('MSI', () => {
     }
   });
 
+  it('sends 32 bits of data only where they are offered and enabled', () => {
+    const { port, fabric, cap, sent } = makeMsi({ extendedData: true, vectors: 2 }, 1);
+    fabric.configWrite(AT, cap + 12, 4, 0xabcd_4047);
+    port.raise(0);
+    fabric.configWrite(AT, cap + 3, 1, 0x06);
+    expect(fabric.configRead(AT, cap + 2, 2) & 0x600).toBe(0x600);
+    port.raise(0);
+    expect(sent()).toEqual([0x4046, 0xabcd_4046]);
+    const plain = makeMsi();
+    plain.fabric.configWrite(AT, plain.cap + 12, 4, 0xabcd_4047);
+    plain.fabric.configWrite(AT, plain.cap + 3, 1, 0x04);
+    plain.port.raise(0);
+    expect(plain.sent()).toEqual([0x4047]);
+  });
+
   it('takes the place of the pin, and gives it back', () => {
     const { port, fabric, cap, lines } = makeMsi();
     port.setLine(true);

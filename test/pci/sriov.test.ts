@@ -5,6 +5,7 @@ import { Ari } from '#pci/ari';
 import { Express } from '#pci/express';
 import type { PciFunction } from '#pci/function';
 import { Msix, msixBar, msixOwnBar } from '#pci/msix';
+import { PowerManagement } from '#pci/pm';
 import type { ResetKind } from '#pci/ports';
 import { Sriov, type SriovOptions } from '#pci/sriov';
 import { findCapability, findExtended, makePortBench } from './capability-kit.ts';
@@ -44,7 +45,9 @@ function makeSriov(options: Partial<SriovOptions> = {}, subordinate = 8) {
     },
     ...options,
   });
-  const pf = makeDevice('pf', [{ index: 0, kind: 'memory32', region: new Bytes(0x1000) }], { capabilities: [new Express(), new Ari(), sriov] });
+  const pf = makeDevice('pf', [{ index: 0, kind: 'memory32', region: new Bytes(0x1000) }], {
+    capabilities: [new Express(), new PowerManagement({ noSoftReset: true }), new Ari(), sriov],
+  });
   const bench = makePortBench(pf);
   const { fabric, portAt, deviceAt: pfAt } = bench;
   programBridge(fabric, portAt, [0, 1, subordinate], { prefetchable: [0x10_0000_0000, 0x1f_ffff_ffff] });
@@ -377,6 +380,41 @@ describe('resets', () => {
     fabric.configWrite(pfAt, findCapability(fabric, pfAt, 0x10) + 8, 2, 0x8000);
     clock.advance(1e7);
     expect(alive()).toEqual([]);
+  });
+});
+
+describe('hot plug of a PF', () => {
+  it('takes enabled VFs along, and brings the PF back without them', () => {
+    const { start, place, fabric, pf, port, alive, sriov, read, pfAt, clock } = makeSriov({ readyAfter: 1000 });
+    place();
+    start(4);
+    clock.advance(1000);
+    expect(alive().length).toBe(4);
+    fabric.detach(pf);
+    expect(sriov.functions.every((vf) => vf.services === undefined && !vf.mayMaster)).toBe(true);
+    expect(fabric.mmioRead(VF_BASE, 4)).toBe(0xffff_ffff);
+    expect(fabric.configRead(pfAt + 0x80, 12, 4)).toBe(0xffff_ffff);
+    fabric.attach(port, pf);
+    clock.advance(1e6);
+    expect(fabric.configRead(pfAt, 0, 2)).toBe(0x1234);
+    expect([read(CONTROL), read(NUMBER), alive()]).toEqual([0, 0, []]);
+    start(2);
+    clock.advance(1000);
+    expect(alive()).toEqual([0, 1]);
+  });
+
+  it('in D3hot silences the VFs, which come back with it', () => {
+    const { start, place, fabric, pf, sriov, vfAt } = makeSriov();
+    place();
+    start(1);
+    fabric.configWrite(vfAt(0), COMMAND, 2, 4);
+    const pm = findCapability(fabric, pf.routingId, 1) + 4;
+    fabric.configWrite(pf.routingId, pm, 2, 3);
+    expect(fabric.mmioRead(VF_BASE, 4)).toBe(0xffff_ffff);
+    expect(sriov.functions[0]?.mayMaster).toBe(false);
+    fabric.configWrite(pf.routingId, pm, 2, 0);
+    expect(fabric.mmioRead(VF_BASE, 4)).toBe(0);
+    expect(sriov.functions[0]?.mayMaster).toBe(true);
   });
 });
 

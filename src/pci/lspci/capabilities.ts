@@ -51,12 +51,14 @@ function powerManagement(f: FunctionView, at: number): string[] {
 function msi(f: FunctionView, at: number): string[] {
   const control = f.u16(at + 2);
   const wide = (control & 0x80) !== 0;
+  const data = at + (wide ? 12 : 8);
+  const dataText = control & 0x400 ? hex(f.u32(data), 8) : hex(f.u16(data), 4);
   const lines = [
     `MSI: ${flagText(control, [[0, 'Enable']])} Count=${1 << ((control >>> 4) & 7)}/${1 << ((control >>> 1) & 7)} ${flagText(control, [
       [8, 'Maskable'],
       [7, '64bit'],
     ])}`,
-    `Address: ${wide ? hex(f.u32(at + 8), 8) : ''}${hex(f.u32(at + 4), 8)}  Data: ${hex(f.u16(at + (wide ? 12 : 8)), 4)}`,
+    `Address: ${wide ? hex(f.u32(at + 8), 8) : ''}${hex(f.u32(at + 4), 8)}  Data: ${dataText}`,
   ];
   if ((control & 0x100) !== 0) {
     const mask = at + (wide ? 16 : 12);

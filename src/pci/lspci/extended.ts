@@ -15,6 +15,8 @@ function decode(f: FunctionView, at: number, barSize: ((bar: number) => number |
       return aer(f, at);
     case 0x03:
       return [`Device Serial Number ${serial(f, at)}`];
+    case 0x07:
+      return ['Root Complex Event Collector Endpoint Association', `RCiEPBitmap: ${hex(f.u32(at + 4), 8)}`];
     case 0x0b:
       return [`Vendor Specific Information: ID=${hex(f.u16(at + 4), 4)} Rev=${f.u16(at + 6) & 15} Len=${hex(f.u16(at + 6) >>> 4, 3)}`];
     case 0x0d:
