@@ -112,6 +112,14 @@ export class DmaSpace {
     this.#table.setMappings(mappings);
   }
 
+  /**
+   * Runs `write` while no other thread is inside a turn over this space: shared state that it changes is the same for all of every turn, and in force for every
+   * turn that begins once this has returned.
+   */
+  betweenTurns(write: () => void): void {
+    this.#table.change(write);
+  }
+
   /** Faults recorded by any thread since the last call; at most the newest 16 keep their details. */
   takeFaults(): { count: number; records: DmaFault[] } {
     return this.#table.takeFaults();

@@ -89,7 +89,7 @@ export class DmaTable {
   setFlag(flag: number, on: boolean): void {
     const flags = this.flags;
     if (((flags & flag) !== 0) === on) return;
-    this.#change(() => Atomics.store(this.#words, FLAGS, on ? flags | flag : flags & ~flag));
+    this.change(() => Atomics.store(this.#words, FLAGS, on ? flags | flag : flags & ~flag));
   }
 
   /** Replaces every translation; `undefined` is identity. @throws RangeError when mappings overlap, are not page aligned or are too many. */
@@ -103,7 +103,7 @@ export class DmaTable {
     checkMappings(sorted);
     const bytes = HEADER_BYTES + sorted.length * ENTRY_BYTES;
     if (this.buffer.byteLength < bytes) this.buffer.grow(Math.min(this.buffer.maxByteLength, 2 * bytes));
-    this.#change(() => {
+    this.change(() => {
       Atomics.store(this.#words, COUNT, sorted.length);
       const { entries } = this;
       sorted.forEach((m, i) => {
@@ -113,7 +113,8 @@ export class DmaTable {
     });
   }
 
-  #change(write: () => void): void {
+  /** Runs `write` while no other thread is inside a turn. */
+  change(write: () => void): void {
     Atomics.add(this.#words, GENERATION, 1);
     this.#awaitReaders();
     write();

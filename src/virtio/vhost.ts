@@ -44,6 +44,9 @@ export interface VhostBackend {
   kickDoorbell(index: number): Doorbell | undefined;
   /** Where events go; called on the machine's thread. */
   onEvent: ((event: VhostEvent) => void) | undefined;
-  /** The control plane changed the policy words (filters, offloads, active pairs, link): look at them before the next frame. */
+  /**
+   * The control plane changed the policy words (filters, offloads, active pairs, link), between two turns (`DmaSpace.betweenTurns`): the next turn reads them. Look
+   * whether the change gives something to do.
+   */
   policyChanged(): void;
 }

@@ -18,7 +18,7 @@ import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 
 export const BAR0 = 0x40_0000_0000;
 export const BAR2 = 0xe000_0000;
-export const COMMON = BAR0;
+const COMMON = BAR0;
 export const ISR = BAR0 + 0x1000;
 export const CONFIG = BAR0 + 0x2000;
 export const NOTIFY = BAR0 + 0x3000;

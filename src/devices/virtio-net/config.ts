@@ -5,7 +5,7 @@ import { VirtioOptionError } from '#virtio/device';
 import type { FeatureSet } from '#virtio/features';
 import { VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU, VIRTIO_NET_F_SPEED_DUPLEX, VIRTIO_NET_F_STATUS } from '#virtio/net-features';
 
-export const VIRTIO_NET_S_LINK_UP = 1;
+const VIRTIO_NET_S_LINK_UP = 1;
 export const MAC_BYTES = 6;
 /** Through duplex at 16, rounded up. */
 export const NET_CONFIG_BYTES = 20;

@@ -167,13 +167,17 @@ export class VirtioNet implements VirtioDevice {
 
   #publishPolicy(): void {
     const host = this.#host;
-    this.#receive.publish(this.policy, {
-      features: host?.features ?? this.offered,
-      mac: this.#mac,
-      mtu: this.#mtu,
-      linkUp: this.#linkUp,
-      active: host?.driverOk === true,
-    });
+    const publish = (): void =>
+      this.#receive.publish(this.policy, {
+        features: host?.features ?? this.offered,
+        mac: this.#mac,
+        mtu: this.#mtu,
+        linkUp: this.#linkUp,
+        active: host?.driverOk === true,
+      });
+    // With no turn under way: no frame meets half a change, and none the former state once this has returned.
+    if (host) host.memory.betweenTurns(publish);
+    else publish();
     this.#data.policyChanged();
   }
 

@@ -12,7 +12,7 @@ import type { NetPolicy } from '#virtio/net-policy';
 import * as words from '#virtio/net-policy';
 import { GUEST_OFFLOADS } from './features.ts';
 
-export const HEADER_BYTES = 12;
+const HEADER_BYTES = 12;
 const ETHERNET_HEADER_AND_TAG = 18;
 export const VLAN_WORDS = 128;
 
@@ -80,6 +80,7 @@ export class ReceiveState {
     this.overflow = overflow;
   }
 
+  /** Call between turns. */
   publish(
     policy: NetPolicy,
     device: { readonly features: FeatureSet; readonly mac: Uint8Array; readonly mtu: number; readonly linkUp: boolean; readonly active: boolean },
