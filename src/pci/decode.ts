@@ -7,6 +7,7 @@ import type { Bar } from './bars.ts';
 import type { Span } from './bridge-registers.ts';
 import type { Bus } from './bus.ts';
 import type { PciFunction } from './function.ts';
+import { UnclaimedWindow } from './unclaimed.ts';
 
 export type AddressSpace = 'memory' | 'io';
 
@@ -20,7 +21,7 @@ export interface Decoded {
   readonly bar: number;
 }
 
-/** A function's claim, or (no region) a bridge's window, where requests go down even if nothing there answers. */
+/** A function's claim, or (no function) a host bridge's range or a bridge's window, where requests go down even if nothing there answers. */
 interface Claim {
   readonly start: number;
   readonly end: number;
@@ -28,7 +29,7 @@ interface Claim {
   readonly base: number;
   readonly fn: PciFunction | null;
   readonly bar: number;
-  readonly region: Region | null;
+  readonly region: Region;
 }
 
 /** A host bridge's own range, ahead of all functions. */
@@ -104,13 +105,13 @@ export class AddressMap {
       const message = `${claim.fn.name} BAR ${claim.bar} at 0x${claim.start.toString(16)} is hidden by what decodes there first`;
       if (!this.#overlaps.has(message)) reportOverlap(message);
       overlaps.add(message);
-    }).filter((range) => range.claim.region !== null);
+    });
     this.#overlaps = overlaps;
     this.#starts = Float64Array.from(ranges, (range) => range.start);
     this.#ends = Float64Array.from(ranges, (range) => range.end);
     this.#bases = Float64Array.from(ranges, (range) => range.claim.base);
     this.#claims = ranges.map((range) => range.claim);
-    this.#regions = ranges.map((range) => range.claim.region as Region);
+    this.#regions = ranges.map((range) => range.claim.region);
     this.#last = 0;
   }
 }
@@ -120,10 +121,11 @@ function claimBus(claims: Claim[], bus: Bus, space: AddressSpace, within: readon
     const enabled = space === 'memory' ? fn.decodesMemory : fn.decodesIo;
     if (enabled) claimBars(claims, fn, space, within, zeroDecodes);
     if (space === 'memory') claimVirtual(claims, fn, within);
-    if (enabled && fn.bridge && fn.forwards) {
+    if (enabled && fn.bridge) {
       const windows = intersect(space === 'memory' ? fn.bridge.memoryWindows() : fn.bridge.ioWindows(), within);
-      claimBus(claims, fn.secondaryBus as Bus, space, windows, zeroDecodes);
-      for (const { start, end } of windows) claims.push({ start, end, base: start, fn: null, bar: 0, region: null });
+      if (fn.forwards) claimBus(claims, fn.secondaryBus as Bus, space, windows, zeroDecodes);
+      const region = new UnclaimedWindow(fn, space);
+      for (const { start, end } of windows) claims.push({ start, end, base: 0, fn: null, bar: 0, region });
     }
   }
 }

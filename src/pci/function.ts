@@ -213,10 +213,14 @@ export class PciFunction implements FunctionHost {
     return this.#attachment ? (this.#attachment.bus.number << 8) | this.#attachment.devfn : 0;
   }
 
-  /** The id its requests carry: its own, or behind a PCIe-to-PCI bridge the secondary bus number with device and function 0 (PCIe to PCI bridge 1.0 2.3). */
+  /**
+   * The id its requests carry: its own, or behind a PCIe-to-PCI bridge that bridge's secondary bus number with device and function 0 (PCIe to PCI bridge 1.0 2.3),
+   * however many conventional bridges lie between.
+   */
   get requesterId(): number {
-    const bus = this.#attachment?.bus;
-    return bus?.kind === 'conventional' ? bus.number << 8 : this.routingId;
+    let taken: Bus | undefined;
+    for (let bus = this.#attachment?.bus; bus?.kind === 'conventional'; bus = bus.bridge?.bus) taken = bus;
+    return taken ? taken.number << 8 : this.routingId;
   }
 
   /** Called by the fabric. `undefined` takes the function away. */

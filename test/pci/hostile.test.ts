@@ -106,7 +106,7 @@ function answers(bus: Bus, address: number): string | undefined {
       const nowhere = base === 0 || base + bar.size === 2 ** 32 || base + bar.size > 2 ** 52;
       if (!nowhere && address >= base && address < base + bar.size) return `${fn.name} ${bar.index}`;
     }
-    if (fn.secondaryBus === undefined || !linked(fn)) continue;
+    if (fn.secondaryBus === undefined) continue;
     const inWindow = (base: number, limit: number): boolean => address >= base && address <= limit;
     const memory = inWindow((c.get16(0x20) & 0xfff0) * 0x1_0000, (c.get16(0x22) & 0xfff0) * 0x1_0000 + 0xf_ffff);
     const prefetchable = inWindow(
@@ -114,7 +114,7 @@ function answers(bus: Bus, address: number): string | undefined {
       (c.get16(0x26) & 0xfff0) * 0x1_0000 + c.get32(0x2c) * 2 ** 32 + 0xf_ffff,
     );
     const vga = (c.get16(0x3e) & 8) !== 0 && inWindow(0xa_0000, 0xb_ffff);
-    if (memory || prefetchable || vga) return answers(fn.secondaryBus, address) ?? 'window';
+    if (memory || prefetchable || vga) return (linked(fn) ? answers(fn.secondaryBus, address) : undefined) ?? 'window';
   }
   return undefined;
 }

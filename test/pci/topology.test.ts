@@ -1,9 +1,12 @@
 // The tree: routing by bus numbers, windows, swizzle, mastering, requester ids, resets, hot plug, conventional devices, placement rules.
 import { describe, expect, it } from 'vitest';
 import { Iommu } from '#core/iommu';
-import { rootPort } from '#pci/bridges';
+import { Aer } from '#pci/aer';
+import { pciBridge, rootPort } from '#pci/bridges';
 import type { Capability } from '#pci/capability';
 import { EFFECT_DECODE, EFFECT_MASTERING, EFFECT_ROUTING } from '#pci/capability';
+import { Express } from '#pci/express';
+import { PciFunction } from '#pci/function';
 import { Msi } from '#pci/msi';
 import type { ResetKind } from '#pci/ports';
 import { Bytes, bdf, COMMAND, ECAM_BASE, makeBench, makeDevice, makePort, programBridge } from './fabric-kit.ts';
@@ -406,9 +409,73 @@ describe('conventional devices below a PCIe-to-PCI bridge', () => {
     expect(fabric.mmioRead(ECAM_BASE + (bdf(2, 5) << 12), 4)).toBe(0x1111_1234);
     expect(fabric.mmioRead(ECAM_BASE + (bdf(2, 5) << 12) + 0x100, 4)).toBe(0xffff_ffff);
     expect(old.services?.dma.requester).toBe(bdf(2, 0));
+    // Behind a further, conventional bridge the id stays that of the PCIe bridge.
+    const inner = new PciFunction({ name: 'inner', identity: { vendorId: 1, deviceId: 1, classCode: 0x060400, pcieType: 'conventional' }, bridge: {} });
+    const older = makeDevice('older', [], { pcieType: 'conventional' });
+    fabric.attach(bridge, inner, 6);
+    fabric.attach(inner, older, 1);
+    fabric.configWrite(bdf(0, 1), 0x1a, 1, 3);
+    fabric.configWrite(bdf(1, 0), 0x1a, 1, 3);
+    programBridge(fabric, bdf(2, 6), [2, 3, 3]);
+    expect(fabric.functionAt(bdf(3, 1))).toBe(older);
+    expect(older.services?.dma.requester).toBe(bdf(2, 0));
     old.services?.interrupts.setLine(true);
     // INTA at device 5 -> B at the bridge, device 0 of its link -> B at the port, device 1 of the root -> C.
     expect(lines).toEqual([false, false, true, false]);
+  });
+});
+
+describe('requests that nobody claims', () => {
+  function makeDeadEnd() {
+    const bench = makeBench();
+    const { fabric } = bench;
+    const ports = [rootPort({ capabilities: [new Aer()] }), rootPort()] as const;
+    const device = makeDevice('toy', [], { capabilities: [new Express(), new Aer()] });
+    const bridge = pciBridge();
+    fabric.attach(fabric.root, ports[0], 0);
+    fabric.attach(fabric.root, ports[1], 1);
+    fabric.attach(ports[0], device);
+    fabric.attach(ports[1], bridge);
+    programBridge(fabric, 0, [0, 1, 1], { memory: [0xe000_0000, 0xe00f_ffff], prefetchable: [0x10_0000_0000, 0x10_000f_ffff] });
+    programBridge(fabric, bdf(0, 1), [0, 2, 3], { memory: [0xe010_0000, 0xe01f_ffff], io: [0x1000, 0x1fff] });
+    programBridge(fabric, bdf(2, 0), [2, 3, 3], { memory: [0xe010_0000, 0xe01f_ffff], io: [0x1000, 0x1fff] });
+    const status = (at: number, fn: PciFunction): number => fabric.configRead(at, fn.offsetOf(fn.capability(0x10) as Express) + 10, 2) & 15;
+    const aer = device.offsetOf(device.capability(1, 'extended') as Aer);
+    return { ...bench, ports, device, bridge, status, log: () => [0x1c, 0x20, 0x24, 0x28].map((at) => fabric.configRead(bdf(1, 0), aer + at, 4)) };
+  }
+
+  it('are unsupported requests to the function on the link: a write an error, a read only advised', () => {
+    const { fabric, device, status, log } = makeDeadEnd();
+    expect(fabric.mmioRead(0xe000_0010, 4)).toBe(0xffff_ffff);
+    // Unsupported request and correctable error detected.
+    expect(status(bdf(1, 0), device)).toBe(9);
+    fabric.mmioWrite(0x10_0000_0012, 2, 0xbeef);
+    expect(status(bdf(1, 0), device)).toBe(11);
+    // A memory write of one dword with a 64-bit address, its upper two bytes enabled.
+    expect(log()).toEqual([0x6000_0001, 0x0000_000c, 0x10, 0x10]);
+  });
+
+  it('are the port’s own to refuse when nobody is below', () => {
+    const { fabric, ports, device, status } = makeDeadEnd();
+    fabric.detach(device);
+    fabric.mmioWrite(0xe000_0000, 4, 1);
+    expect(status(0, ports[0])).toBe(10);
+  });
+
+  it('are master aborts on a conventional bus', () => {
+    const { fabric } = makeDeadEnd();
+    expect(fabric.configRead(bdf(2, 0), 0x1e, 2)).toBe(0);
+    expect(fabric.ioRead(0x1234, 1)).toBe(0xff);
+    expect(fabric.configRead(bdf(2, 0), 0x1e, 2)).toBe(0x2000);
+    fabric.configWrite(bdf(2, 0), 0x1e, 2, 0x2000);
+    expect(fabric.configRead(bdf(2, 0), 0x1e, 2)).toBe(0);
+    expect(fabric.configRead(bdf(0, 1), 0x1e, 2)).toBe(0);
+  });
+
+  it('are nobody’s business when no bridge passed them down', () => {
+    const { fabric, device, ports, status } = makeDeadEnd();
+    expect(fabric.mmioRead(0xd000_0000, 4)).toBe(0xffff_ffff);
+    expect([status(bdf(1, 0), device), status(0, ports[0])]).toEqual([0, 0]);
   });
 });
 
