@@ -4,6 +4,9 @@
 import type { GuestArena } from '#guest-sim/arena';
 import type { DriverRing, RingOptions } from '#guest-sim/ring';
 
+/** The driver broke a rule, or (in hostile tests) the model's own ring was scribbled over. */
+export class ModelError extends Error {}
+
 export interface ModelSegment {
   readonly offset: number;
   readonly length: number;
@@ -33,14 +36,14 @@ function view(arena: GuestArena): DataView {
 }
 
 function readTable(v: DataView, offset: number, length: number, walk: (at: number) => { flags: number; next: number }): ModelSegment[] {
-  if (length % 16 !== 0 || length === 0) throw new Error(`indirect table of ${length} bytes`);
+  if (length % 16 !== 0 || length === 0) throw new ModelError(`indirect table of ${length} bytes`);
   const segments: ModelSegment[] = [];
   let index = 0;
   for (let steps = 0; ; steps++) {
-    if (steps > length / 16) throw new Error('indirect table loops');
+    if (steps > length / 16) throw new ModelError('indirect table loops');
     const at = offset + index * 16;
     const { flags, next } = walk(at);
-    if ((flags & 4) !== 0) throw new Error('nested indirect table');
+    if ((flags & 4) !== 0) throw new ModelError('nested indirect table');
     segments.push({ offset: Number(v.getBigUint64(at, true)), length: v.getUint32(at + 8, true), writable: (flags & 2) !== 0 });
     if (next < 0) return segments;
     index = next;
@@ -49,7 +52,7 @@ function readTable(v: DataView, offset: number, length: number, walk: (at: numbe
 
 function checkOrder(segments: readonly ModelSegment[]): void {
   const first = segments.findIndex((s) => s.writable);
-  if (first >= 0 && segments.slice(first).some((s) => !s.writable)) throw new Error('a readable segment behind a writable one');
+  if (first >= 0 && segments.slice(first).some((s) => !s.writable)) throw new ModelError('a readable segment behind a writable one');
 }
 
 export class SplitModel implements ModelRing {
@@ -62,21 +65,21 @@ export class SplitModel implements ModelRing {
   #usedIdx = 0;
   #called = 0;
 
-  constructor(ring: DriverRing, options: RingOptions) {
+  constructor(ring: Pick<DriverRing, 'addresses'>, options: RingOptions) {
     const base = options.arena.base;
     this.#v = view(options.arena);
     this.#o = options;
     this.#desc = ring.addresses.desc - base;
     this.#avail = ring.addresses.driver - base;
     this.#used = ring.addresses.device - base;
-    if (ring.addresses.desc % 16 || ring.addresses.driver % 2 || ring.addresses.device % 4) throw new Error('ring alignment');
+    if (ring.addresses.desc % 16 || ring.addresses.driver % 2 || ring.addresses.device % 4) throw new ModelError('ring alignment');
   }
 
   take(): ModelChain | undefined {
     const v = this.#v;
     const { size, arena, inOrder } = this.#o;
     if (v.getUint16(this.#avail + 2, true) === this.#taken) return undefined;
-    if (this.#o.eventIdx && v.getUint16(this.#avail, true) !== 0) throw new Error('avail.flags must be 0 with EVENT_IDX');
+    if (this.#o.eventIdx && v.getUint16(this.#avail, true) !== 0) throw new ModelError('avail.flags must be 0 with EVENT_IDX');
     const head = v.getUint16(this.#avail + 4 + 2 * (this.#taken % size), true);
     this.#taken = (this.#taken + 1) & 0xffff;
     let segments: ModelSegment[] = [];
@@ -88,8 +91,8 @@ export class SplitModel implements ModelRing {
       const address = Number(v.getBigUint64(at, true)) - arena.base;
       const length = v.getUint32(at + 8, true);
       if ((flags & 4) !== 0) {
-        if (!this.#o.indirect) throw new Error('INDIRECT without the feature');
-        if ((flags & 1) !== 0) throw new Error('INDIRECT with NEXT');
+        if (!this.#o.indirect) throw new ModelError('INDIRECT without the feature');
+        if ((flags & 1) !== 0) throw new ModelError('INDIRECT with NEXT');
         segments = readTable(v, address, length, (entry) => {
           const f = v.getUint16(entry + 12, true);
           return { flags: f, next: (f & 1) !== 0 ? v.getUint16(entry + 14, true) : -1 };
@@ -98,8 +101,8 @@ export class SplitModel implements ModelRing {
       }
       segments.push({ offset: address, length, writable: (flags & 2) !== 0 });
       if ((flags & 1) === 0) break;
-      if (inOrder && next !== (i + 1) % size) throw new Error(`in order: descriptor ${i} is followed by ${next}`);
-      if (slots >= size) throw new Error('chain loops');
+      if (inOrder && next !== (i + 1) % size) throw new ModelError(`in order: descriptor ${i} is followed by ${next}`);
+      if (slots >= size) throw new ModelError('chain loops');
       i = next;
     }
     checkOrder(segments);
@@ -151,14 +154,14 @@ export class PackedModel implements ModelRing {
   /** Slots written as used since the last call decision. */
   #usedSlots: { slot: number; wrap: boolean }[] = [];
 
-  constructor(ring: DriverRing, options: RingOptions) {
+  constructor(ring: Pick<DriverRing, 'addresses'>, options: RingOptions) {
     const base = options.arena.base;
     this.#v = view(options.arena);
     this.#o = options;
     this.#desc = ring.addresses.desc - base;
     this.#driver = ring.addresses.driver - base;
     this.#device = ring.addresses.device - base;
-    if (ring.addresses.desc % 16 || ring.addresses.driver % 4 || ring.addresses.device % 4) throw new Error('ring alignment');
+    if (ring.addresses.desc % 16 || ring.addresses.driver % 4 || ring.addresses.device % 4) throw new ModelError('ring alignment');
   }
 
   #advance(): void {
@@ -178,7 +181,7 @@ export class PackedModel implements ModelRing {
     if (!this.#available()) return undefined;
     const segments: ModelSegment[] = [];
     for (let slots = 1; ; slots++) {
-      if (slots > 1 && !this.#available()) throw new Error('a list whose head was exposed before its rest');
+      if (slots > 1 && !this.#available()) throw new ModelError('a list whose head was exposed before its rest');
       const at = this.#desc + 16 * this.#slot;
       const flags = v.getUint16(at + 14, true);
       const id = v.getUint16(at + 12, true);
@@ -186,12 +189,12 @@ export class PackedModel implements ModelRing {
       const length = v.getUint32(at + 8, true);
       this.#advance();
       if ((flags & 4) !== 0) {
-        if (!this.#o.indirect) throw new Error('INDIRECT without the feature');
-        if (slots > 1 || (flags & 1) !== 0) throw new Error('an indirect descriptor in a list');
+        if (!this.#o.indirect) throw new ModelError('INDIRECT without the feature');
+        if (slots > 1 || (flags & 1) !== 0) throw new ModelError('an indirect descriptor in a list');
         const last = length / 16 - 1;
         const table = readTable(v, offset, length, (entry) => {
           const f = v.getUint16(entry + 14, true);
-          if ((f & ~2) !== 0) throw new Error(`indirect entry with flags ${f}`);
+          if ((f & ~2) !== 0) throw new ModelError(`indirect entry with flags ${f}`);
           const index = (entry - offset) / 16;
           return { flags: f, next: index === last ? -1 : index + 1 };
         }).map((s) => ({ ...s, offset: s.offset - arena.base }));
@@ -248,7 +251,7 @@ export class PackedModel implements ModelRing {
     const mode = (event >>> 16) & 3;
     if (mode === 1) return false;
     if (mode === 0) return true;
-    if (!this.#o.eventIdx) throw new Error('event mode DESC without EVENT_IDX');
+    if (!this.#o.eventIdx) throw new ModelError('event mode DESC without EVENT_IDX');
     return used.some((u) => u.slot === (event & 0x7fff) && u.wrap === ((event & 0x8000) !== 0));
   }
 }

@@ -8,7 +8,7 @@ import { downstreamPort, pciBridge, rootPort, upstreamPort } from '#pci/bridges'
 import { realCapture, runBoth, type Setup, withTwoGuests } from './two-guests.ts';
 
 const { INDIRECT_DESC, EVENT_IDX, IN_ORDER, NOTIFICATION_DATA } = VIRTIO_F;
-const { MRG_RXBUF, CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_USO4, GUEST_USO6, GUEST_ECN, HOST_TSO4, HOST_TSO6, HOST_USO, CTRL_VQ } = VIRTIO_NET_F;
+const { MRG_RXBUF, CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_USO4, GUEST_USO6, GUEST_ECN, CTRL_VQ } = VIRTIO_NET_F;
 
 const RING_FEATURES: readonly (readonly [string, readonly number[]])[] = [
   ['all offered ring features', []],
