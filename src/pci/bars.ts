@@ -6,7 +6,7 @@ import { ADDRESS_LIMIT } from '#core/guest-memory';
 import type { Region } from '#core/region';
 import type { ConfigSpace } from './config-space.ts';
 
-export type BarKind = 'io' | 'memory32' | 'memory64';
+type BarKind = 'io' | 'memory32' | 'memory64';
 
 export interface BarOptions {
   /** 0..5 (bridges 0..1); a memory64 BAR takes the next one too. */
@@ -20,7 +20,7 @@ export interface BarOptions {
 }
 
 /** The number the expansion ROM goes by in decode lists. */
-export const ROM_BAR = 6;
+const ROM_BAR = 6;
 
 export interface Bar {
   readonly index: number;
@@ -59,7 +59,7 @@ export class Bars {
     this.#byIndex[ROM_BAR] = this.rom;
     this.hasMemory = this.rom !== undefined || this.list.some((bar) => bar.kind !== 'io');
     this.hasIo = this.list.some((bar) => bar.kind === 'io');
-    // A VF has regions but no registers: the PF's VF BARs place them (SR-IOV 1.1 3.4.1.11).
+    // A VF has regions but no registers: the PF's VF BARs place them (PCIe 4.0 9.3.4.1.11).
     if (!shape.registers) return;
     for (const bar of this.list) install(config, bar);
     if (this.rom) config.permitWrite(this.rom.register, 4, (0xffff_f801 & ~(this.rom.size - 1)) | 1);

@@ -1,5 +1,5 @@
 // The type 1 header's own part: bus numbers, windows, secondary status, bridge control. PCIe 4.0 7.5.1.3; windows and the ISA and VGA bits as in the
-// PCI-to-PCI bridge architecture specification 1.2 (3.2.5, 12.1). What the fields make reachable is derived in decode.ts and routing.ts.
+// P2P bridge 1.2 3.2.5 and 12.1. What the fields make reachable is derived in decode.ts and routing.ts.
 
 import { EFFECT_DECODE, EFFECT_MASTERING, EFFECT_NONE, EFFECT_ROUTING, EFFECT_SECONDARY_RESET } from './capability.ts';
 import type { ConfigSpace } from './config-space.ts';

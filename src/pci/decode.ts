@@ -136,7 +136,7 @@ function claimBars(claims: Claim[], fn: PciFunction, space: AddressSpace, within
   if (rom && space === 'memory') claimBar(claims, fn, rom, fn.bars.address(rom, zeroDecodes), within);
 }
 
-/** SR-IOV 1.1 3.4.1.3: VF MSE gates the VF BARs, each VF's at its multiple of the aperture. */
+/** PCIe 4.0 9.3.4.1.3: VF MSE gates the VF BARs, each VF's at its multiple of the aperture. */
 function claimVirtual(claims: Claim[], fn: PciFunction, within: readonly Span[]): void {
   const virtual = fn.virtualFunctions;
   if (virtual === undefined || !virtual.memoryEnabled || !fn.powered) return;
@@ -157,7 +157,7 @@ function claimBar(claims: Claim[], fn: PciFunction, bar: Bar, base: number, with
 }
 
 /** Every part of `spans` that lies in one of `within`; the parts keep the order of `spans`. */
-export function intersect(spans: readonly Span[], within: readonly Span[]): Span[] {
+function intersect(spans: readonly Span[], within: readonly Span[]): Span[] {
   const parts: Span[] = [];
   for (const span of spans)
     for (const outer of within) {

@@ -5,7 +5,7 @@ import type { Bus } from './bus.ts';
 import type { PciFunction } from './function.ts';
 
 /** `fn` and everything below it, VFs included. */
-export function* subtree(fn: PciFunction): Generator<PciFunction> {
+function* subtree(fn: PciFunction): Generator<PciFunction> {
   yield fn;
   yield* fn.virtualFunctions?.functions ?? [];
   if (fn.secondaryBus) yield* below(fn.secondaryBus);

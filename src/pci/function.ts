@@ -1,5 +1,5 @@
 // One PCI function, of any kind: header, BARs, capabilities, interrupts, virtual functions; a bridge is a function with bridge registers and a bus below.
-// PCIe 4.0 7.5.1, SR-IOV 1.1 3.4.1 for what a VF's header leaves out. A device makes one, and gets its services when the function is attached to a fabric.
+// PCIe 4.0 7.5.1, PCIe 4.0 9.3.4.1 for what a VF's header leaves out. A device makes one, and gets its services when the function is attached to a fabric.
 
 import type { Region } from '#core/region';
 import { type BarOptions, Bars } from './bars.ts';
@@ -214,7 +214,7 @@ export class PciFunction implements FunctionHost {
   }
 
   /**
-   * The id its requests carry: its own, or behind a PCIe-to-PCI bridge that bridge's secondary bus number with device and function 0 (PCIe to PCI bridge 1.0 2.3),
+   * The id its requests carry: its own, or behind a PCIe-to-PCI bridge that bridge's secondary bus number with device and function 0 (PCIe bridge 1.0 2.3),
    * however many conventional bridges lie between.
    */
   get requesterId(): number {

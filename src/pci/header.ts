@@ -1,5 +1,5 @@
 // The part of the configuration header that every function has: ids, command, status, interrupt pin. PCIe 4.0 7.5.1.1; for VFs, which have little of it,
-// SR-IOV 1.1 3.4.1. BARs are bars.ts, what bridges add is bridge-registers.ts.
+// PCIe 4.0 9.3.4.1. BARs are bars.ts, what bridges add is bridge-registers.ts.
 
 import { EFFECT_DECODE, EFFECT_INTERRUPTS, EFFECT_MASTERING, EFFECT_NONE } from './capability.ts';
 import type { ConfigSpace } from './config-space.ts';
@@ -38,7 +38,7 @@ export function installHeader(config: ConfigSpace, identity: PciIdentity, { expr
     config.set16(0x2e, identity.subsystemId ?? 0);
   }
   if (virtual) {
-    // SR-IOV 1.1 3.4.1.3: of a VF's Command register only Bus Master Enable is its own; the PF's VF MSE governs memory.
+    // PCIe 4.0 9.3.4.1.3: of a VF's Command register only Bus Master Enable is its own; the PF's VF MSE governs memory.
     config.permitWrite(COMMAND, 2, COMMAND_MASTER);
     return;
   }

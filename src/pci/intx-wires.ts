@@ -1,4 +1,4 @@
-// Legacy interrupt wires: each function's pin goes up through the bridges, turned by the device number at each (PCIe 4.0 2.2.8.1, PCI-to-PCI bridge 1.2 9.1),
+// Legacy interrupt wires: each function's pin goes up through the bridges, turned by the device number at each (PCIe 4.0 2.2.8.1, P2P bridge 1.2 9.1),
 // and once more at the root, as PC chipsets route slots to INTA..INTD. Four lines at the root, each the wired-or of all pins on it.
 
 import type { PciFunction } from './function.ts';
@@ -24,7 +24,7 @@ export class IntxWires {
 }
 
 /** The root line, 0..3, that a function's pin (1..4) ends at. */
-export function rootLine(fn: PciFunction): number {
+function rootLine(fn: PciFunction): number {
   let line = (fn.config.get8(0x3d) - 1) & 3;
   let at: PciFunction | undefined = fn;
   while (at !== undefined) {

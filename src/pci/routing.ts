@@ -1,6 +1,6 @@
 // Who answers to a bus, device and function number. Configuration requests go down by bus numbers as type 1 and become type 0 at the bridge whose secondary
 // bus it is (PCIe 4.0 7.3.3); a port passes device number 0 only, unless ARI forwarding makes device and function one 8-bit number (6.13); VFs whose
-// routing id lies on a later bus number take what no bridge claims of the buses passed down to their device (SR-IOV 1.1 2.1.2).
+// routing id lies on a later bus number take what no bridge claims of the buses passed down to their device (PCIe 4.0 9.2.1.2).
 
 import type { Bus } from './bus.ts';
 import type { PciFunction } from './function.ts';

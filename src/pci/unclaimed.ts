@@ -1,5 +1,5 @@
 // A request that a bridge passed down and nobody below claimed. Reads return all ones, writes are gone; and who noticed says so: on a conventional bus the bridge by
-// Received Master Abort (PCI-to-PCI bridge 1.2 3.2.5.7), on a link the function it reached, or the port itself when nobody is there, by an Unsupported Request
+// Received Master Abort (P2P bridge 1.2 3.2.5.7), on a link the function it reached, or the port itself when nobody is there, by an Unsupported Request
 // (PCIe 4.0 2.2.8, 2.3.1). Requests that no bridge claims end in the root complex, which says nothing.
 
 import { type AccessSize, allOnes, type Region } from '#core/region';
