@@ -31,6 +31,8 @@ import {
 } from './machine-options.ts';
 import { type MachinePart, type MachineState, restoreMachine, saveMachine } from './machine-state.ts';
 
+export { MachineError, type MachineOptions, type VirtioNetPlace } from './machine-options.ts';
+
 /** How long data planes may take to stop, in milliseconds: a turn of theirs is a few hundred frames. */
 const QUIET_LIMIT = 10_000;
 
@@ -300,13 +302,18 @@ export class Machine {
     }
   }
 
-  /** Takes a saved state over, and goes on from there. The machine must be built as the saved one was. @throws RestoreError, with everything as it was. */
-  async restore(saved: unknown): Promise<void> {
+  /**
+   * Takes a saved state over, and goes on from there, or stays paused: what shares a link with it may have to be restored first, as frames to a device that is not up are
+   * dropped. The machine must be built as the saved one was. @throws RestoreError, with everything as it was and going on.
+   */
+  async restore(saved: unknown, options: { readonly stay?: 'paused' | 'running' } = {}): Promise<void> {
     await this.pause();
+    let stay = false;
     try {
       await this.#whenSettled(() => restoreMachine(this.#stateful, saved));
+      stay = options.stay === 'paused';
     } finally {
-      this.resume();
+      if (!stay) this.resume();
     }
   }
 
