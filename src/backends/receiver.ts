@@ -2,7 +2,7 @@
 // visible to the driver before `flush`.
 
 import { copyBytes } from '#core/copy';
-import type { DmaSpace } from '#core/dma-space';
+import type { DmaSpace, Window } from '#core/dma-space';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
 import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_TOO_LONG, type PortCounters } from '#net/counters';
@@ -10,6 +10,7 @@ import { ACCEPTS_CSUM, FRAME_DATA_VALID, FRAME_NEEDS_CSUM, type FrameBatch } fro
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { type NetPolicy, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import { QUEUE_BROKEN } from '#virtio/virtqueue';
+import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { passesFilter } from './receive-filter.ts';
 import type { PortSession } from './ring-port.ts';
 import type { FlowTable } from './steering.ts';
@@ -17,11 +18,11 @@ import type { Vring } from './vring.ts';
 
 const MINIMUM_FRAME = 14;
 const HEADER_WORDS = 8;
+const NO_LIMIT = 0x7fffffff;
 /** Segments of one receive chain. */
 const CHAIN_SEGMENTS = 1280;
-/** What #put returns when it is not a drop reason. */
-const PUT_OK = -1;
-const PUT_HELD = -2;
+/** Too few buffers for now: one of what #spread returns. */
+const PUT_HELD = -0x40000000;
 const ONE_BUFFER = 1 << 16;
 
 export class Receiver {
@@ -41,12 +42,12 @@ export class Receiver {
   #flags = 0;
   #accepts = 0;
   #headerLength = 12;
-  #maximumFrame = 0;
+  #maximumFrame = NO_LIMIT;
   /** Where the driver had too few buffers, and how many it had; undefined: nowhere, or the ring was not running. */
   #starved: Vring | undefined;
   #starvedWith = 0;
   // What was delivered since the last flush, by pair.
-  readonly #pushed: number[] = [];
+  readonly #pushed = new Int32Array(MAX_QUEUE_PAIRS);
   #touched = false;
   // Chains of the frame being spread over several, not pushed yet.
   #tokens = new Int32Array(256);
@@ -70,78 +71,107 @@ export class Receiver {
     this.#flags = flags;
     this.#accepts = accepts;
     this.#headerLength = Math.min(Math.max(headerLength, 12), HEADER_WORDS * 4) & ~3;
-    this.#maximumFrame = maximumFrame;
+    this.#maximumFrame = maximumFrame === 0 ? NO_LIMIT : maximumFrame;
   }
 
   deliver(batch: FrameBatch, from: number, to: number): number {
     const { rings } = this;
+    if (rings.length > 1) {
+      let f = from;
+      while (f < to && this.#deliverTo(rings[this.#flows.pair(batch, f, rings.length)] ?? this.#anyRing(), batch, f, f + 1) === 1) f++;
+      return f - from;
+    }
+    return this.#deliverTo(rings[0], batch, from, to);
+  }
+
+  /** The common case kept in one loop: a frame in one piece into a chain of one buffer. */
+  #deliverTo(ring: Vring | undefined, batch: FrameBatch, from: number, to: number): number {
+    if (ring === undefined) return this.#deliverNowhere(to - from);
+    if (ring.armed) ring.disarm();
+    const { queue } = ring;
+    const chain = this.#chain;
+    const dma = this.#dma as DmaSpace;
     const policy = this.#policy as NetPolicy;
     const promiscuous = (this.#flags & POLICY_PROMISCUOUS) !== 0;
-    const single = rings.length === 1;
-    const maximum = this.#maximumFrame === 0 ? 0x7fffffff : this.#maximumFrame;
+    const maximum = this.#maximumFrame;
+    const headerLength = this.#headerLength;
+    const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType } = batch;
     let frames = 0;
     let bytes = 0;
+    let chains = 0;
     let f = from;
     for (; f < to; f++) {
-      const length = batch.length[f] as number;
-      let reason = PUT_OK;
-      if (length < MINIMUM_FRAME) reason = DROP_MALFORMED;
-      else if (!promiscuous && !passesFilter(policy, this.#flags, batch, f)) reason = DROP_FILTERED;
-      else if (length > maximum && batch.gsoType[f] === 0) reason = DROP_TOO_LONG;
-      else {
-        const pair = single ? 0 : this.#flows.pair(batch, f, rings.length);
-        const ring = rings[pair] ?? (single ? undefined : this.#anyRing());
-        if (ring === undefined) {
-          if (!this.broken) break;
-          reason = DROP_BROKEN;
+      const length = lengths[f] as number;
+      if (length < MINIMUM_FRAME) {
+        this.#counters.receiveDropped(DROP_MALFORMED, 1);
+        continue;
+      }
+      if (!promiscuous && !passesFilter(policy, this.#flags, batch, f)) {
+        this.#counters.receiveDropped(DROP_FILTERED, 1);
+        continue;
+      }
+      if (length > maximum && gsoType[f] === 0) {
+        this.#counters.receiveDropped(DROP_TOO_LONG, 1);
+        continue;
+      }
+      chain.count = 0;
+      const token = queue.pop(chain);
+      if (token < 0) {
+        if (this.#noChain(ring, token, 0) === PUT_HELD) break;
+        this.#counters.receiveDropped(DROP_BROKEN, 1);
+        continue;
+      }
+      const total = headerLength + length;
+      const at = chain.offset[0] as number;
+      if (queue.segments === 1 && queue.writableBytes >= total && segmentCount[f] === 1 && (at & 3) === 0 && headerLength === 12) {
+        const views = chain.views[0] as ByteViews;
+        const words = views.i32;
+        const word = at >>> 2;
+        if (((flags[f] as number) | (gsoType[f] as number)) === 0) {
+          words[word] = 0;
+          words[word + 1] = 0;
+          words[word + 2] = ONE_BUFFER;
+        } else this.#writeRequest(words, word, batch, f);
+        const s = firstSegment[f] as number;
+        copyBytes(views, at + 12, segments.views[s] as ByteViews, segments.offset[s] as number, length);
+        // Receive buffers are always guest memory.
+        dma.markDirty(chain.window[0] as Window, chain.address[0] as number, total);
+        queue.push(token, total);
+        chains++;
+      } else {
+        const result = this.#spread(ring, token, batch, f, total);
+        if (result === PUT_HELD) break;
+        if (result < 0) {
+          // Several chains: -1 - result of them.
+          chains += ~result;
         } else {
-          reason = this.#put(ring, batch, f, length);
-          if (reason === PUT_HELD) {
-            this.#starved = ring;
-            break;
-          }
-          if (reason === PUT_OK) {
-            frames++;
-            bytes += length;
-            this.#touched = true;
-          }
+          this.#counters.receiveDropped(result, 1);
+          continue;
         }
       }
-      if (reason !== PUT_OK) this.#counters.receiveDropped(reason, 1);
+      frames++;
+      bytes += length;
     }
-    if (frames > 0) this.#counters.received(frames, bytes);
+    if (frames > 0) {
+      this.#pushed[ring.index >>> 1] = (this.#pushed[ring.index >>> 1] as number) + chains;
+      this.#touched = true;
+      this.#counters.received(frames, bytes);
+    }
+    if (f < to) this.#starved = ring;
     return f - from;
+  }
+
+  /** No ring runs: a driver that broke one gets nothing more; one that is being moved is waited for. */
+  #deliverNowhere(frames: number): number {
+    this.#starved = undefined;
+    if (!this.broken) return 0;
+    this.#counters.receiveDropped(DROP_BROKEN, frames);
+    return frames;
   }
 
   #anyRing(): Vring | undefined {
     for (const ring of this.rings) if (ring !== undefined) return ring;
     return undefined;
-  }
-
-  /** Puts a frame into a ring: PUT_OK, PUT_HELD (no buffer now), or a drop reason. */
-  #put(ring: Vring, batch: FrameBatch, f: number, length: number): number {
-    const { queue } = ring;
-    const chain = this.#chain;
-    chain.count = 0;
-    const token = queue.pop(chain);
-    if (token < 0) return this.#noChain(ring, token, 0);
-    if (ring.armed) ring.disarm();
-    const headerLength = this.#headerLength;
-    const total = headerLength + length;
-    const s = batch.firstSegment[f] as number;
-    const at = chain.offset[0] as number;
-    if (queue.segments === 1 && queue.writableBytes >= total && batch.segmentCount[f] === 1 && (at & 3) === 0) {
-      const views = chain.views[0] as ByteViews;
-      this.#writeHeader(views.i32, at >>> 2, batch, f);
-      const { segments } = batch;
-      copyBytes(views, at + headerLength, segments.views[s] as ByteViews, segments.offset[s] as number, length);
-      const window = chain.window[0];
-      if (window !== null && window !== undefined) (this.#dma as DmaSpace).markDirty(window, chain.address[0] as number, total);
-      queue.push(token, total);
-      this.#pushed[ring.index >>> 1] = (this.#pushed[ring.index >>> 1] ?? 0) + 1;
-      return PUT_OK;
-    }
-    return this.#spread(ring, token, batch, f, total);
   }
 
   #noChain(ring: Vring, token: number, chains: number): number {
@@ -174,7 +204,10 @@ export class Receiver {
     words[at + 2] = (needs ? (batch.csumOffset[f] as number) : 0) | ONE_BUFFER;
   }
 
-  /** Any shape of frame and chain; with MRG_RXBUF over several chains, each filled to capacity but the last (virtio 1.4 5.1.6.4.1). */
+  /**
+   * Any shape of frame and chain; with MRG_RXBUF over several chains, each filled to capacity but the last (virtio 1.4 5.1.6.4.1).
+   * Returns ~chains (below 0), PUT_HELD, or a drop reason.
+   */
   #spread(ring: Vring, firstToken: number, batch: FrameBatch, f: number, total: number): number {
     const { queue } = ring;
     const chain = this.#chain;
@@ -249,8 +282,7 @@ export class Receiver {
     lowViews.u8[lowAt] = chains;
     highViews.u8[highAt] = chains >>> 8;
     for (let i = 0; i < chains; i++) queue.push(this.#tokens[i] as number, this.#written[i] as number);
-    this.#pushed[ring.index >>> 1] = (this.#pushed[ring.index >>> 1] ?? 0) + chains;
-    return PUT_OK;
+    return ~chains;
   }
 
   #grow(): void {
@@ -265,8 +297,8 @@ export class Receiver {
   flush(): void {
     if (!this.#touched) return;
     this.#touched = false;
-    for (let pair = 0; pair < this.#pushed.length; pair++) {
-      const pushed = this.#pushed[pair] ?? 0;
+    for (let pair = 0; pair < this.rings.length; pair++) {
+      const pushed = this.#pushed[pair] as number;
       if (pushed === 0) continue;
       this.#pushed[pair] = 0;
       this.rings[pair]?.stage(pushed);

@@ -246,8 +246,8 @@ export class RingPort implements NetPort {
     return collected;
   }
 
-  complete(_batch: FrameBatch, done: number): void {
-    this.#transmitter.complete(done);
+  complete(batch: FrameBatch, done: number): void {
+    this.#transmitter.complete(batch, done);
     this.#journal?.commit();
   }
 

@@ -16,7 +16,8 @@ const MINIMUM_FRAME = 14;
 const MAXIMUM_FRAME = 14 + 8 + 40 + 65535;
 /** Chains a batch holds, frames or not. */
 const CHAINS = 1024;
-const IS_FRAME = 255;
+/** What #frame returns when it is not a drop reason. */
+const IS_FRAME = -1;
 
 export class Transmitter {
   /** Running rings of active pairs. */
@@ -28,17 +29,24 @@ export class Transmitter {
   readonly #broke: (ring: Vring) => void;
   #offloads = 0;
   #headerLength = 12;
+  /** Ring the next collect begins with. */
+  #turn = 0;
+  /** Index in the batch of the first frame collected. */
   #first = 0;
-  // The chains in hand, oldest first.
+  // The chains in hand, oldest first, and which of them came from which ring: runs in order, each up to the chain numbered `end`.
   #count = 0;
   readonly #token = new Int32Array(CHAINS);
-  readonly #ring = new Array<Vring | undefined>(CHAINS).fill(undefined);
-  /** IS_FRAME, or why it is none. */
-  readonly #kind = new Uint8Array(CHAINS);
-  readonly #length = new Int32Array(CHAINS);
-  /** Rings of what was put back, to be taken again in this order before anything else. */
+  readonly #runRing: Vring[] = [];
+  readonly #runEnd = new Int32Array(CHAINS);
+  #runs = 0;
+  /** Those that are no frames, in order: their number and why. */
+  #drops = 0;
+  readonly #dropAt = new Int32Array(CHAINS);
+  readonly #dropReason = new Uint8Array(CHAINS);
+  /** Rings of what was put back and how many chains of each, to be taken again in this order before anything else. */
   readonly #again: Vring[] = [];
-  #againCount = 0;
+  readonly #againCount = new Int32Array(CHAINS);
+  #agains = 0;
   readonly #scratch = new Uint8Array(32);
   readonly #scratchWords = new Int32Array(this.#scratch.buffer);
   #bytes = 0;
@@ -51,7 +59,7 @@ export class Transmitter {
 
   open(session: PortSession): void {
     this.#offloads = transmitOffloads(session.features);
-    this.#againCount = 0;
+    this.#agains = 0;
   }
 
   configure(headerLength: number): void {
@@ -62,20 +70,23 @@ export class Transmitter {
     const before = batch.count;
     let room = Math.min(frames, batch.capacity - before, CHAINS);
     this.#count = 0;
+    this.#runs = 0;
+    this.#drops = 0;
+    this.#first = before;
     this.#bytes = bytes;
     const { rings } = this;
-    if (this.#againCount > 0) room -= this.#retake(batch, room);
+    if (this.#agains > 0) room -= this.#retake(batch, room);
     const count = rings.length;
-    if (this.#first >= count) this.#first = 0;
+    if (++this.#turn >= count) this.#turn = 0;
     for (let n = 0; n < count && room > 0 && this.#bytes > 0; n++) {
-      const ring = rings[(this.#first + n) % count] as Vring;
+      const at = this.#turn + n;
+      const ring = rings[at < count ? at : at - count] as Vring;
       if (ring.armed) ring.disarm();
       room -= this.#take(ring, batch, room);
     }
-    this.#first++;
     const collected = batch.count - before;
     // Nothing but malformed chains: they go back now, since no `complete` follows.
-    if (collected === 0 && this.#count > 0) this.complete(0);
+    if (collected === 0 && this.#count > 0) this.complete(batch, 0);
     return collected;
   }
 
@@ -83,38 +94,42 @@ export class Transmitter {
   #take(ring: Vring, batch: FrameBatch, limit: number): number {
     const { queue } = ring;
     const { segments } = batch;
-    const kinds = this.#kind;
-    const rings = this.#ring;
     const tokens = this.#token;
-    const lengths = this.#length;
     const headerLength = this.#headerLength;
-    let taken = 0;
-    while (taken < limit && this.#bytes > 0) {
+    const from = this.#count;
+    const end = from + limit;
+    let bytes = this.#bytes;
+    let n = from;
+    while (n < end && bytes > 0) {
       const first = segments.count;
       const token = queue.pop(segments);
       if (token < 0) {
         if (token === QUEUE_BROKEN) this.#broke(ring);
         break;
       }
-      const n = this.#count++;
-      taken++;
       tokens[n] = token;
-      rings[n] = ring;
       const length = queue.readableBytes - headerLength;
-      const kind = this.#frame(batch, first, queue.readableSegments, length);
-      kinds[n] = kind;
-      if (kind !== IS_FRAME) {
+      const result = this.#frame(batch, first, queue.readableSegments, length);
+      if (result === IS_FRAME) {
+        const f = batch.count++;
+        batch.length[f] = length;
+        batch.token[f] = token;
+        bytes -= length;
+        if (this.steering) this.#flows.learn(batch, f, ring.index >>> 1);
+      } else {
         segments.truncate(first);
-        continue;
+        this.#dropAt[this.#drops] = n;
+        this.#dropReason[this.#drops++] = result;
       }
-      lengths[n] = length;
-      const f = batch.count++;
-      batch.length[f] = length;
-      batch.token[f] = (ring.index << 16) ^ token;
-      this.#bytes -= length;
-      if (this.steering) this.#flows.learn(batch, f, ring.index >>> 1);
+      n++;
     }
-    return taken;
+    this.#bytes = bytes;
+    this.#count = n;
+    if (n > from) {
+      this.#runRing[this.#runs] = ring;
+      this.#runEnd[this.#runs++] = n;
+    }
+    return n - from;
   }
 
   /** Fills in frame batch.count from the readable segments at `first`; returns IS_FRAME or a drop reason. */
@@ -188,60 +203,61 @@ export class Transmitter {
 
   /** Takes what was put back, in the order it had. Returns how many chains. */
   #retake(batch: FrameBatch, limit: number): number {
-    const again = this.#again;
-    const count = this.#againCount;
-    this.#againCount = 0;
+    const count = this.#agains;
+    this.#agains = 0;
     let taken = 0;
-    for (let i = 0; i < count && taken < limit; ) {
-      const ring = again[i] as Vring;
-      let run = 1;
-      while (i + run < count && again[i + run] === ring) run++;
-      i += run;
-      if (!this.rings.includes(ring)) continue;
-      taken += this.#take(ring, batch, Math.min(run, limit - taken));
+    for (let i = 0; i < count && taken < limit; i++) {
+      const ring = this.#again[i] as Vring;
+      if (this.rings.includes(ring)) taken += this.#take(ring, batch, Math.min(this.#againCount[i] as number, limit - taken));
     }
     return taken;
   }
 
-  complete(done: number): void {
-    const count = this.#count;
-    const kinds = this.#kind;
-    const rings = this.#ring;
-    const tokens = this.#token;
-    let frames = 0;
-    let bytes = 0;
+  /** The first `done` frames, and the malformed chains before the next, go back to their rings; the rest is put back. */
+  complete(batch: FrameBatch, done: number): void {
+    const end = this.#drops === 0 ? Math.min(done, this.#count) : this.#endOf(done);
     let n = 0;
-    while (n < count) {
-      const ring = rings[n] as Vring;
+    let run = 0;
+    for (; run < this.#runs && n < end; run++) {
+      const ring = this.#runRing[run] as Vring;
+      const to = Math.min(this.#runEnd[run] as number, end);
       const { queue } = ring;
+      const tokens = this.#token;
       const from = n;
-      for (; n < count && rings[n] === ring; n++) {
-        const kind = kinds[n] as number;
-        if (kind === IS_FRAME) {
-          if (frames === done) break;
-          frames++;
-          bytes += this.#length[n] as number;
-        } else this.#counters.transmitDropped(kind, 1);
-        queue.push(tokens[n] as number, 0);
-      }
-      if (n > from) ring.stage(n - from);
-      if (n < count && rings[n] === ring) break;
+      for (; n < to; n++) queue.push(tokens[n] as number, 0);
+      ring.stage(to - from);
     }
-    if (n < count) this.#putBack(n, count);
+    if (n < this.#count) this.#putBack(n);
     this.#count = 0;
-    if (frames > 0) this.#counters.transmitted(frames, bytes);
+    if (done === 0) return;
+    let bytes = 0;
+    const lengths = batch.length;
+    for (let f = this.#first; f < this.#first + done; f++) bytes += lengths[f] as number;
+    this.#counters.transmitted(done, bytes);
   }
 
-  /** Chains `from` .. `to` - 1 were refused: newest first, each ring gets its own back. */
-  #putBack(from: number, to: number): void {
-    for (let n = from; n < to; n++) this.#again[n - from] = this.#ring[n] as Vring;
-    this.#againCount = to - from;
-    for (let n = to - 1; n >= from; ) {
-      const ring = this.#ring[n] as Vring;
-      let run = 0;
-      for (; n >= from && this.#ring[n] === ring; n--) run++;
-      ring.queue.unpop(run);
+  /** Where the chains of the first `done` frames end, with the malformed ones up to the next frame, which are counted here. */
+  #endOf(done: number): number {
+    let end = done;
+    let drop = 0;
+    for (; drop < this.#drops && (this.#dropAt[drop] as number) <= end; drop++) {
+      end++;
+      this.#counters.transmitDropped(this.#dropReason[drop] as number, 1);
     }
+    return end;
+  }
+
+  /** Chains from `from` on were refused: newest first, each ring gets its own back. */
+  #putBack(from: number): void {
+    let first = 0;
+    while ((this.#runEnd[first] as number) <= from) first++;
+    this.#agains = 0;
+    for (let run = first; run < this.#runs; run++) {
+      const begin = run === 0 ? 0 : (this.#runEnd[run - 1] as number);
+      this.#again[this.#agains] = this.#runRing[run] as Vring;
+      this.#againCount[this.#agains++] = (this.#runEnd[run] as number) - Math.max(begin, from);
+    }
+    for (let i = this.#agains - 1; i >= 0; i--) (this.#again[i] as Vring).queue.unpop(this.#againCount[i] as number);
   }
 
   /** Asks for kicks on every ring. True when a chain is there already. */

@@ -1,0 +1,36 @@
+// What one frame costs on one thread, driver and device together, in processor time: steadier than a rate where processors are shared.
+
+import { InlineSegment } from '#backends/inline-backend';
+import { DirectLink } from '#net/direct-link';
+import { Segment } from '#net/segment';
+import { BenchGuest } from './ring-drivers.js';
+
+function cost(packed: boolean, frame: number): number {
+  const options = { packed, size: 1024, frame, buffer: frame <= 64 ? 128 : 2048 };
+  const segment = new InlineSegment(new Segment(new DirectLink()));
+  const a = new BenchGuest(options);
+  const b = new BenchGuest(options);
+  const [backendA, backendB] = [segment.port('a'), segment.port('b')];
+  a.attach(backendA);
+  b.attach(backendB);
+  b.receiver.fill();
+  let best = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < 12; round++) {
+    const before = process.cpuUsage();
+    let frames = 0;
+    while (frames < 1_000_000) {
+      a.transmitter.send(64);
+      frames += b.receiver.receive();
+    }
+    const { user, system } = process.cpuUsage(before);
+    best = Math.min(best, ((user + system) * 1000) / frames);
+  }
+  return best;
+}
+
+const only = process.argv[2];
+for (const frame of [64, 1500])
+  for (const packed of [false, true]) {
+    const name = `${frame} B ${packed ? 'packed' : 'split'}`;
+    if (only === undefined || name.includes(only)) console.log(`${name}: ${cost(packed, frame).toFixed(1)} ns of processor time a frame, best of 12 rounds`);
+  }
