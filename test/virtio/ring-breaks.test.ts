@@ -34,6 +34,48 @@ const SPLIT: readonly Breach[] = [
     reason: /index moved/,
   },
   { name: 'available index jumps back', arrange: (w) => available(w, [], 65535), reason: /index moved/ },
+  {
+    name: 'available index goes back behind what was taken',
+    arrange: (w) => {
+      for (let i = 0; i < 3; i++) descriptor(w, DESC + 16 * i, DATA, 4, 0);
+      available(w, [0, 1, 2]);
+      for (let i = 0; i < 3; i++) expect(w.pop()).toBe(i);
+      available(w, [0, 1, 2], 2);
+    },
+    reason: /index moved/,
+  },
+  // The window of the buffer before is remembered: its bounds must hold for the next one too.
+  ...(
+    [
+      ['runs out of RAM', RAM_BYTES - 8, 9],
+      ['starts outside RAM', RAM_BYTES, 1],
+      ['has another high word', 2 ** 32 + DATA, 16],
+      ['is 2 GiB long', DATA, 2 ** 31],
+      ['is 2^32 - 1 long', DATA, 2 ** 32 - 1],
+      ['starts 2 GiB up', 2 ** 31 + DATA, 16],
+      ['starts below 4 GiB and ends above', 2 ** 32 - 8, 16],
+    ] as const
+  ).flatMap(([name, address, length]) => [
+    {
+      name: `a good buffer, then one that ${name}`,
+      arrange: (w: World) => {
+        descriptor(w, DESC, DATA, 4, 0);
+        descriptor(w, DESC + 16, address, length, 0);
+        available(w, [0, 1]);
+        expect(w.pop()).toBe(0);
+      },
+      reason: /not readable memory/,
+    },
+    {
+      name: `a good buffer, then in the same chain one that ${name}`,
+      arrange: (w: World) => {
+        descriptor(w, DESC, DATA, 4, NEXT, 1);
+        descriptor(w, DESC + 16, address, length, WRITE);
+        available(w, [0]);
+      },
+      reason: /not writable memory/,
+    },
+  ]),
   { name: 'head at the size', arrange: (w) => available(w, [8]), reason: /names descriptor 8 of 8/ },
   { name: 'head 65535', arrange: (w) => available(w, [65535]), reason: /names descriptor 65535/ },
   {
@@ -254,6 +296,15 @@ const PACKED: readonly Breach[] = [
     reason: /device-readable descriptor follows/,
   },
   { name: 'buffer outside RAM', arrange: (w) => packedDescriptor(w, 0, RAM_BYTES - 4, 8, WRITE), reason: /not writable memory/ },
+  {
+    name: 'a good buffer, then one that runs out of RAM',
+    arrange: (w) => {
+      packedDescriptor(w, 0, DATA, 8, WRITE);
+      expect(w.pop()).toBe(0);
+      packedDescriptor(w, 1, RAM_BYTES - 4, 8, WRITE);
+    },
+    reason: /not writable memory/,
+  },
   { name: 'buffer above 2^52', arrange: (w) => packedDescriptor(w, 0, 2 ** 53, 8, 0), reason: /not readable memory/ },
   {
     name: 'indirect that was not negotiated',

@@ -35,8 +35,8 @@ describe.each([
   test('a ring scattered page by page carries chains like any other, tables and buffers crossing pages too', () => {
     const world = new World({
       ...options,
-      // The used ring starts 4 bytes before a page boundary, so entries straddle pages.
-      setup: { descriptorArea: IOVA + 0x10ff0, driverArea: IOVA + 0x30ffc, deviceArea: IOVA + 0x50ffc },
+      // The first used entry starts 4 bytes before a page boundary: entries straddle pages.
+      setup: { descriptorArea: IOVA + 0x10ff0, driverArea: IOVA + 0x30ffc, deviceArea: IOVA + 0x50ff8 },
       at: backwards,
       prepare: (dma) => dma.translate(BACKWARDS),
     });

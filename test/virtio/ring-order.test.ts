@@ -53,7 +53,7 @@ test('split, IN_ORDER: a run of read-only chains is one entry at the slot of its
 
 test.each([false, true])('IN_ORDER: chains with writable bytes keep their own entry and length, even 0 (packed %s)', (packed) => {
   const world = new World({ inOrder: true, packed });
-  [READ, WRITE, READ, READ, WRITE, WRITE, READ].forEach((buffers, i) => {
+  [READ, WRITE, READ, WRITE, READ, WRITE, READ].forEach((buffers, i) => {
     world.driver.add(i, buffers);
   });
   world.driver.expose();

@@ -172,7 +172,7 @@ function traffic() {
     if (some || (free.length > 0 && next < count)) continue;
     if (ring.listen()) {
       Atomics.add(words, SLEEPS, 1);
-      if (Atomics.wait(words, CALL, call, 5000) === 'timed-out') return fail(3);
+      if (Atomics.wait(words, CALL, call, 10_000) === 'timed-out') return fail(3);
     }
     ring.quiet();
   }

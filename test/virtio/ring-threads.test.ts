@@ -15,7 +15,7 @@ const WRONG = 3;
 const STOP = 4;
 const SLEEPS = 5;
 const CHAINS = 40_000;
-const WRONGS = ['nothing', 'a used entry with the wrong id or length', 'data that is not what the device wrote', 'no call within 5 s'];
+const WRONGS = ['nothing', 'a used entry with the wrong id or length', 'data that is not what the device wrote', 'no call within 10 s'];
 
 function start(world: World, task: string): { words: Int32Array; ended: Promise<void> } {
   const words = new Int32Array(new SharedArrayBuffer(64));
@@ -75,7 +75,7 @@ function serve(world: World, words: Int32Array): number {
     else if (served > 0) world.queue.suppressKicks();
     if (served > 0 || world.queue.awaitKick()) continue;
     sleeps++;
-    if (Atomics.wait(words, KICK, seen, 5000) === 'timed-out') throw new Error(`waited 5 s for a kick after ${expected} chains`);
+    if (Atomics.wait(words, KICK, seen, 10_000) === 'timed-out') throw new Error(`waited 10 s for a kick after ${expected} chains`);
   }
   return sleeps;
 }

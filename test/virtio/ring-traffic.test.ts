@@ -41,7 +41,7 @@ describe.each(KINDS.map((k) => [title(k), k] as const))('%s', (_, options) => {
     let popped = 0;
     let reopened = 0;
     const order: number[] = [];
-    for (let round = 0; round < 4000; round++) {
+    for (let round = 0; round < 1500; round++) {
       for (let n = random(4); n > 0; n--) {
         const readable = random(3);
         const writable = random(3) + (readable === 0 ? 1 : 0);
@@ -96,7 +96,7 @@ describe.each(KINDS.map((k) => [title(k), k] as const))('%s', (_, options) => {
       }
     }
     expect(returned).toEqual(sent);
-    expect(returned.length).toBeGreaterThan(500);
-    expect(reopened).toBeGreaterThan(200);
+    expect(returned.length).toBeGreaterThan(200);
+    expect(reopened).toBeGreaterThan(80);
   });
 });
