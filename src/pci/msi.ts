@@ -72,8 +72,12 @@ export class Msi implements Capability, MessageInterrupts {
     return Math.min(this.vectors, 1 << ((this.#area.get16(CONTROL) & MULTIPLE_ENABLE) >>> 4));
   }
 
+  #has(vector: number): boolean {
+    return Number.isInteger(vector) && vector >= 0 && vector < this.vectors;
+  }
+
   raise(vector: number): void {
-    if (!(vector >= 0 && vector < this.vectors)) {
+    if (!this.#has(vector)) {
       this.#area.host.services?.log.guestError(`no MSI vector ${vector}: interrupt dropped`);
       return;
     }
@@ -84,7 +88,7 @@ export class Msi implements Capability, MessageInterrupts {
   }
 
   message(vector: number): MsiMessage | null {
-    if (!this.enabled || !(vector >= 0 && vector < this.vectors) || !this.#area.host.mayMaster) return null;
+    if (!this.enabled || !this.#has(vector) || !this.#area.host.mayMaster) return null;
     const granted = vector & (this.allocated - 1);
     return this.#masked(granted) ? null : this.#messageOf(granted);
   }

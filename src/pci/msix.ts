@@ -86,8 +86,12 @@ export class Msix implements Capability, MessageInterrupts {
     return (this.#area.get16(CONTROL) & (ENABLE | FUNCTION_MASK)) === ENABLE;
   }
 
+  #has(vector: number): boolean {
+    return Number.isInteger(vector) && vector >= 0 && vector < this.vectors;
+  }
+
   raise(vector: number): void {
-    if (!(vector >= 0 && vector < this.vectors)) {
+    if (!this.#has(vector)) {
       this.#area.host.services?.log.guestError(`no MSI-X vector ${vector}: interrupt dropped`);
       return;
     }
@@ -97,13 +101,13 @@ export class Msix implements Capability, MessageInterrupts {
   }
 
   message(vector: number): MsiMessage | null {
-    if (!this.#passes || !(vector >= 0 && vector < this.vectors) || !this.#area.host.mayMaster) return null;
+    if (!this.#passes || !this.#has(vector) || !this.#area.host.mayMaster) return null;
     return this.#table.masked(vector) ? null : this.#table.message(vector);
   }
 
   /** The cause of a masked vector went away before it was unmasked: its pending bit is cleared (PCIe 4.0 6.1.4.3). */
   retract(vector: number): void {
-    if (vector >= 0 && vector < this.vectors) this.#table.setPending(vector, false);
+    if (this.#has(vector)) this.#table.setPending(vector, false);
   }
 
   masteringRestored(): void {

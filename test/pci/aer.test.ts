@@ -165,6 +165,22 @@ describe('messages to the root port', () => {
     expect(lines).not.toContain(true);
   });
 
+  it('interrupt as soon as root command is told to, for the kinds it names', () => {
+    const { device, enable, rootWrite, lines } = makeAer();
+    enable();
+    rootWrite(44, 0);
+    reportError(device, BAD_TLP);
+    expect(lines).not.toContain(true);
+    for (const [command, level] of [
+      [6, false],
+      [1, true],
+      [2, false],
+    ] as const) {
+      rootWrite(44, command);
+      expect(lines.includes(true)).toBe(level);
+    }
+  });
+
   it('are one message interrupt each time a kind rises from none', () => {
     const { device, enable, rootWrite, messages, fabric, portAt } = makeAer();
     enable();

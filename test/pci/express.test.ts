@@ -53,6 +53,19 @@ describe('PCI Express capability', () => {
   });
 });
 
+describe('PCIe-to-PCI bridges', () => {
+  it('have a configuration retry enable where endpoints have FLR', () => {
+    const write = (type: PcieType): number => {
+      const express = new Express();
+      const fn = makePort(type, [express]);
+      fn.configWrite(fn.offsetOf(express) + DEVCTL, 2, 0xffff);
+      return fn.configRead(fn.offsetOf(express) + DEVCTL, 2);
+    };
+    expect(write('pcie-to-pci-bridge')).toBe(0x81ef);
+    expect(write('root-port')).toBe(0x01ef);
+  });
+});
+
 describe('function-level reset', () => {
   function makeResettable() {
     const resets: ResetKind[] = [];
@@ -105,6 +118,14 @@ describe('links', () => {
     const cap = findCapability(fabric, deviceAt, 0x10);
     expect(fabric.configRead(deviceAt, cap + LNKSTA, 2)).toBe(0x0042);
     expect(fabric.configRead(portAt, portExpress + LNKSTA, 2)).toBe(0x2042);
+  });
+
+  it('forget a partner that was taken away', () => {
+    const device = makeDevice('slow', [], { capabilities: [new Express({ maxSpeed: 1, maxWidth: 1 })] });
+    const { fabric, port, portAt, portExpress } = makePortBench(device, { maxSpeed: 4, maxWidth: 16 });
+    fabric.detach(device);
+    fabric.attach(port, makeDevice('plain'));
+    expect(fabric.configRead(portAt, portExpress + LNKSTA, 2)).toBe(0x2104);
   });
 
   it('are down without a device', () => {

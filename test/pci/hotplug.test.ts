@@ -2,9 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { Express } from '#pci/express';
 import type { SlotOptions } from '#pci/express-slot';
+import { PciFunction } from '#pci/function';
 import { HotPlugSlot } from '#pci/hotplug';
 import { Msi } from '#pci/msi';
-import { findCapability, makePortBench } from './capability-kit.ts';
+import { Msix, msixBar, msixOwnBar } from '#pci/msix';
+import { findCapability, makePortBench, makeTimedBench } from './capability-kit.ts';
 import { bdf, COMMAND, makeDevice } from './fabric-kit.ts';
 
 const SLTCTL = 24;
@@ -109,6 +111,25 @@ describe('events', () => {
     clear(2);
     hand.pressAttention();
     expect(messages.length).toBe(2);
+  });
+
+  it('go by MSI-X where a port has it enabled', () => {
+    const { fabric } = makeTimedBench();
+    const msix = new Msix(msixOwnBar(0, 2));
+    const port = new PciFunction({
+      name: 'port',
+      identity: { vendorId: 0x1b36, deviceId: 0x000c, classCode: 0x060400, interruptPin: 1, pcieType: 'root-port' },
+      bridge: {},
+      bars: [{ index: 0, kind: 'memory32', region: msixBar(msix, 0) }],
+      capabilities: [new Express({ slot: FULL }), msix, new Msi()],
+    });
+    fabric.attach(fabric.root, port, 1);
+    fabric.configWrite(8, 0x10, 4, 0xe000_0000);
+    fabric.configWrite(8, COMMAND, 2, 6);
+    fabric.configWrite(8, port.offsetOf(msix) + 2, 2, 0x8000);
+    fabric.configWrite(8, findCapability(fabric, 8, 0x10) + SLTCTL, 2, ENABLES | OFF);
+    new HotPlugSlot(fabric, port).pressAttention();
+    expect(fabric.mmioRead(0xe000_0800, 4), 'vector 0 is masked: pending').toBe(1);
   });
 
   it('are refused by slots that cannot have them', () => {

@@ -80,8 +80,10 @@ describe('MSI-X messages', () => {
     control(0x8000);
     expect(port.mode).toBe('msix');
     port.raise(2);
-    port.raise(7);
-    port.raise(-1);
+    for (const vector of [4, 7, -1, 0.5, Number.NaN]) {
+      port.raise(vector);
+      expect(port.message(vector)).toBeNull();
+    }
     expect(sent()).toEqual([0x42]);
     expect(messages[0]).toEqual({ message: { addressLow: 0xfee0_0000, addressHigh: 0, data: 0x42 }, requester: AT });
   });
@@ -169,6 +171,16 @@ describe('MSI-X messages', () => {
     expect(changes).toBe(1);
     fabric.mmioWrite(table + 12, 4, 1);
     expect(changes).toBe(2);
+  });
+});
+
+describe('a table and pending bits side by side', () => {
+  it('may touch but not overlap', () => {
+    const places = (offset: number) => ({ vectors: 8, table: { bar: 0, offset: 0x80 }, pendingBits: { bar: 0, offset } });
+    expect(new Msix(places(0x78)).vectors).toBe(8);
+    expect(new Msix(places(0x100)).vectors).toBe(8);
+    expect(() => new Msix(places(0x80))).toThrow(RangeError);
+    expect(() => new Msix(places(0xf8))).toThrow(RangeError);
   });
 });
 

@@ -163,4 +163,22 @@ describe('PME', () => {
     clock.advance(1e9);
     expect(fabric.configRead(portAt, portExpress + 34, 2)).toBe(0);
   });
+
+  it('is said again after a restore, at the time it was due', () => {
+    const make = () => {
+      const pm = new PowerManagement({ pmeFrom: ['d0'] });
+      return { pm, ...makePortBench(makeDevice('f', [], { capabilities: [new Express(), pm] })) };
+    };
+    const a = make();
+    a.pm.assertPme();
+    a.fabric.configWrite(a.deviceAt, findCapability(a.fabric, a.deviceAt, 1) + 4, 2, 0x100);
+    expect(a.fabric.configRead(a.portAt, a.portExpress + 34, 2), 'enabling sends what was waiting').toBe(1);
+    const b = make();
+    b.fabric.restore(structuredClone(a.fabric.save()));
+    b.fabric.configWrite(b.portAt, b.portExpress + 34, 2, 1);
+    b.clock.advance(100e6 - 1);
+    expect(b.fabric.configRead(b.portAt, b.portExpress + 34, 2)).toBe(0);
+    b.clock.advance(1);
+    expect(b.fabric.configRead(b.portAt, b.portExpress + 34, 2)).toBe(1);
+  });
 });

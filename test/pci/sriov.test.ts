@@ -274,6 +274,19 @@ describe('VF memory', () => {
     expect(fabric.mmioRead(VF_BASE + 0x4000, 4)).toBe(0xffff_ffff);
   });
 
+  it('is nowhere while the VF BAR is unassigned, or holds what sizing leaves', () => {
+    const { start, place, fabric, write } = makeSriov();
+    start(2);
+    expect(fabric.decoded().filter((d) => d.bar === 0)).toEqual([]);
+    for (const high of [0, 0xffff_ffff]) {
+      write(36, 0xffff_ffff, 4);
+      write(40, high, 4);
+      expect(fabric.decoded().filter((d) => d.bar === 0)).toEqual([]);
+    }
+    place();
+    expect(fabric.decoded().filter((d) => d.bar === 0).length).toBe(2);
+  });
+
   it('moves with the VF BAR and vanishes with VF Enable', () => {
     const { start, place, write, fabric } = makeSriov();
     place();
