@@ -1,9 +1,9 @@
 // The same guests, each on a thread of its own: exits, doorbells and interrupts cross threads, the machines' thread serves them.
 
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { GuestThread } from '#guest-sim/guest-thread';
 import type { Machine } from '#nicbox/machine';
-import { inlineLink, makeMachine, realCapture, type Setup } from './two-guests.ts';
+import { closeWires, makeMachine, makeWire, realCapture, type Setup, WIRES } from './two-guests.ts';
 
 const open: { guests: GuestThread[]; machines: Machine[] } = { guests: [], machines: [] };
 
@@ -12,8 +12,8 @@ afterEach(async () => {
   await Promise.all(open.machines.splice(0).map((m) => m.close()));
 });
 
-async function twoThreads(setup: Setup): Promise<[GuestThread, GuestThread]> {
-  const segment = inlineLink();
+async function twoThreads(wire: (typeof WIRES)[number], setup: Setup): Promise<[GuestThread, GuestThread]> {
+  const segment = makeWire(wire);
   const sides = [makeMachine(segment, 'a', setup), makeMachine(segment, 'b', setup)];
   open.machines.push(...sides.map((s) => s.machine));
   const guests = await Promise.all(sides.map((s) => GuestThread.start(s.machine.threadBus().share, setup.guest)));
@@ -21,9 +21,13 @@ async function twoThreads(setup: Setup): Promise<[GuestThread, GuestThread]> {
   return guests as [GuestThread, GuestThread];
 }
 
-describe.each(['split', 'packed'] as const)('guests on threads, %s rings', (ring) => {
+afterAll(closeWires);
+
+const MATRIX = WIRES.flatMap((wire) => (['split', 'packed'] as const).map((ring) => ({ wire, ring })));
+
+describe.each(MATRIX)('guests on threads, $wire, $ring rings', ({ wire, ring }) => {
   it.each(['per-queue', 'intx'] as const)('replay the real capture byte for byte, interrupts %s', async (interrupts) => {
-    const [a, b] = await twoThreads({ guest: { net: { ring, interrupts, promiscuous: true } } });
+    const [a, b] = await twoThreads(wire, { guest: { net: { ring, interrupts, promiscuous: true } } });
     expect([a.summary.packed, b.summary.packed]).toEqual([ring === 'packed', ring === 'packed']);
     const frames = realCapture();
     const got = b.run({ kind: 'compare', frames, repeat: 5 });
@@ -35,7 +39,7 @@ describe.each(['split', 'packed'] as const)('guests on threads, %s rings', (ring
   });
 
   it('sleep, wake, and lose nothing', async () => {
-    const [a, b] = await twoThreads({ guest: { net: { ring } } });
+    const [a, b] = await twoThreads(wire, { guest: { net: { ring } } });
     for (const count of [1, 10, 5000]) {
       const got = b.run({ kind: 'sink', count });
       const sent = await a.run({ kind: 'generate', count, sizes: [60, 700] });
@@ -46,7 +50,7 @@ describe.each(['split', 'packed'] as const)('guests on threads, %s rings', (ring
   });
 
   it('answer one another, and stop when told', async () => {
-    const [a, b] = await twoThreads({ guest: { net: { ring } } });
+    const [a, b] = await twoThreads(wire, { guest: { net: { ring } } });
     const echo = b.run({ kind: 'echo' });
     await expect(b.run({ kind: 'echo' })).rejects.toThrow('running a job');
     const ping = await a.run({ kind: 'ping', count: 200 });
@@ -57,7 +61,7 @@ describe.each(['split', 'packed'] as const)('guests on threads, %s rings', (ring
   });
 
   it('say so when they cannot start', async () => {
-    const segment = inlineLink();
+    const segment = makeWire('inline');
     const { machine } = makeMachine(segment, 'a', {});
     open.machines.push(machine);
     await expect(GuestThread.start(machine.threadBus().share, { device: 3 })).rejects.toThrow('told to drive number 3');

@@ -2,6 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { InlineSegment } from '#backends/inline-backend';
+import { VhostPool } from '#backends/vhost-pool';
+import type { VhostWorker } from '#backends/vhost-worker';
 import type { VirtioNetOptions as DeviceOptions } from '#devices/virtio-net/device';
 import { Guest, type GuestOptions, type GuestReport } from '#guest-sim/guest';
 import type { Job, PackedFrames } from '#guest-sim/workload';
@@ -9,13 +11,14 @@ import { openCapture } from '#net/capture';
 import { loadFrames } from '#net/capture-frames';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
-import { Machine, type VirtioNetPlace } from '#nicbox/machine';
+import { Machine } from '#nicbox/machine';
 import type { PciFunction } from '#pci/function';
+import type { VhostBackend } from '#virtio/vhost';
 
 export interface Setup {
   readonly guest?: GuestOptions;
   readonly device?: Partial<DeviceOptions>;
-  readonly place?: Omit<VirtioNetPlace, 'under'>;
+  readonly place?: Omit<NonNullable<Parameters<Machine['addVirtioNet']>[1]>, 'under'>;
   /** Attaches whatever the device is to sit under, and returns it. */
   readonly under?: (machine: Machine) => PciFunction;
 }
@@ -25,7 +28,31 @@ export interface Side {
   readonly setup: Setup;
 }
 
-export function makeMachine(segment: InlineSegment, name: string, setup: Setup): Side {
+/** What joins the two devices, and on which thread its frames move. */
+export interface Wire {
+  port(name: string, pairs: number): VhostBackend;
+}
+
+export const WIRES = ['inline', 'vhost-net worker'] as const;
+
+let pool: VhostPool | undefined;
+let worker: VhostWorker | undefined;
+
+/** A new direct link; worker links of one test file share a thread. Call `closeWires` at the end. */
+export function makeWire(kind: (typeof WIRES)[number]): Wire {
+  if (kind === 'inline') return new InlineSegment(new Segment(new DirectLink()));
+  pool ??= new VhostPool({ threads: 1 });
+  worker ??= pool.worker();
+  return worker.segment();
+}
+
+export async function closeWires(): Promise<void> {
+  await pool?.close();
+  pool = undefined;
+  worker = undefined;
+}
+
+export function makeMachine(segment: Wire, name: string, setup: Setup): Side {
   const machine = new Machine({ name, memory: 96 * 2 ** 20 });
   const under = setup.under?.(machine);
   const pairs = setup.device?.queuePairs ?? 1;
@@ -34,10 +61,6 @@ export function makeMachine(segment: InlineSegment, name: string, setup: Setup):
     { ...setup.place, ...(under && { under }) },
   );
   return { machine, setup };
-}
-
-export function inlineLink(): InlineSegment {
-  return new InlineSegment(new Segment(new DirectLink()));
 }
 
 /** Both guests on this thread, stepping in turn until both jobs are done. @throws Error with both reports when they do not get there. */
@@ -57,8 +80,12 @@ export async function runBoth(a: Guest, b: Guest, jobA: Job, jobB: Job, patience
   return { a: a.report(), b: b.report() };
 }
 
-export async function withTwoGuests(setup: Setup | { a: Setup; b: Setup }, use: (a: Guest, b: Guest) => Promise<void> | void): Promise<void> {
-  const segment = inlineLink();
+export async function withTwoGuests(
+  kind: (typeof WIRES)[number],
+  setup: Setup | { a: Setup; b: Setup },
+  use: (a: Guest, b: Guest) => Promise<void> | void,
+): Promise<void> {
+  const segment = makeWire(kind);
   const [setupA, setupB] = 'a' in setup ? [setup.a, setup.b] : [setup, setup];
   const sides = [makeMachine(segment, 'a', setupA), makeMachine(segment, 'b', setupB)] as const;
   try {
