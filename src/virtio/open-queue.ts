@@ -10,7 +10,7 @@ import { replayPacked } from './packed-used.ts';
 import { replaySplit, SplitQueue } from './split.ts';
 import type { QueueSetup, RingFeatures, VirtQueue, VringPosition } from './virtqueue.ts';
 
-export const MAXIMUM_QUEUE_SIZE = 32768;
+const MAXIMUM_QUEUE_SIZE = 32768;
 
 /** Where a ring that was just set up starts: split indices at 0; packed offsets at 0 with both wrap counters 1. */
 export function initialPosition(features: FeatureSet): VringPosition {
