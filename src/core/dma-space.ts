@@ -4,7 +4,19 @@
 // thread can still be using what it took away (the role of an IOTLB flush completion).
 
 import type { DirtyLog } from './dirty-log.ts';
-import { DMA_READ, DMA_WRITE, type DmaAccess, type DmaFault, type DmaMapping, DmaTable, FLAG_BUS_MASTER, FLAG_LOGGING, FLAG_TRANSLATED } from './dma-table.ts';
+import {
+  DMA_READ,
+  DMA_WRITE,
+  type DmaAccess,
+  type DmaFault,
+  type DmaMapping,
+  DmaTable,
+  FLAG_BUS_MASTER,
+  FLAG_LOGGING,
+  FLAG_TRANSLATED,
+  MAXIMUM_ENTRIES,
+  makeBuffer,
+} from './dma-table.ts';
 import { ADDRESS_LIMIT, type ByteViews, GuestMemory, type GuestMemoryShare, type Slab, viewsOf } from './guest-memory.ts';
 
 export { DMA_READ, DMA_WRITE, type DmaAccess, type DmaFault, type DmaMapping };
@@ -59,8 +71,9 @@ export class DmaSpace {
     this.#dirty = memory.dirty;
   }
 
-  static create(memory: GuestMemory, options: { requester?: number; busMaster?: boolean } = {}): DmaSpace {
-    const space = new DmaSpace(memory, new DmaTable());
+  /** `mappings`: the most that `translate` will be given (default 2^20); up to 64 the space is much lighter on the process, see dma-table.ts. */
+  static create(memory: GuestMemory, options: { requester?: number; busMaster?: boolean; mappings?: number } = {}): DmaSpace {
+    const space = new DmaSpace(memory, new DmaTable(makeBuffer(options.mappings ?? MAXIMUM_ENTRIES)));
     space.busMaster = options.busMaster ?? true;
     space.requester = options.requester ?? 0;
     memory.dirty.join(space);

@@ -48,6 +48,15 @@ export const MAXIMUM_ENTRIES = 1 << 20;
 const PAGE = 4096;
 const REVOKE_TIMEOUT_MS = 2000;
 
+/**
+ * The record for at most `entries` translations. One that can grow reserves 32 MiB of address space, of which a process has room for some ten thousand before the
+ * engine gives up without collecting them; so a table that needs no more than the first few does not grow.
+ */
+export function makeBuffer(entries: number): SharedArrayBuffer {
+  const initial = HEADER_BYTES + INITIAL_ENTRIES * ENTRY_BYTES;
+  return entries <= INITIAL_ENTRIES ? new SharedArrayBuffer(initial) : new SharedArrayBuffer(initial, { maxByteLength: HEADER_BYTES + entries * ENTRY_BYTES });
+}
+
 export class DmaTable {
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
@@ -56,7 +65,7 @@ export class DmaTable {
   #slot = -1;
   #faultsTaken = 0;
 
-  constructor(buffer = new SharedArrayBuffer(HEADER_BYTES + INITIAL_ENTRIES * ENTRY_BYTES, { maxByteLength: HEADER_BYTES + MAXIMUM_ENTRIES * ENTRY_BYTES })) {
+  constructor(buffer = makeBuffer(MAXIMUM_ENTRIES)) {
     this.buffer = buffer;
     this.#words = new Int32Array(buffer, 0, HEADER_WORDS);
     this.#faults = new Float64Array(buffer, HEADER_WORDS * 4, FAULTS * 4);
@@ -98,7 +107,8 @@ export class DmaTable {
       this.setFlag(FLAG_TRANSLATED, false);
       return;
     }
-    if (mappings.length > MAXIMUM_ENTRIES) throw new RangeError(`an IOMMU domain holds at most ${MAXIMUM_ENTRIES} separate mappings`);
+    const most = (this.buffer.maxByteLength - HEADER_BYTES) / ENTRY_BYTES;
+    if (mappings.length > most) throw new RangeError(`this DMA space holds at most ${most} separate mappings`);
     const sorted = [...mappings].sort((a, b) => a.iova - b.iova);
     checkMappings(sorted);
     const bytes = HEADER_BYTES + sorted.length * ENTRY_BYTES;

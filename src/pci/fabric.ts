@@ -143,7 +143,7 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
 
   #place(fn: PciFunction, bus: Bus, devfn: number): void {
     for (const each of [fn, ...(fn.virtualFunctions?.functions ?? [])]) {
-      const dma = DmaSpace.create(this.#options.memory, { busMaster: false });
+      const dma = DmaSpace.create(this.#options.memory, { busMaster: false, ...(this.#options.iommu === undefined && { mappings: 0 }) });
       const log = this.log.child(`${each.name} ${(devfn >>> 3).toString(16).padStart(2, '0')}.${devfn & 7}`);
       each.place({ fabric: this.#side, bus, devfn, services: { dma, clock: this.#options.clock, log } });
       dma.requester = each.requesterId;
