@@ -1,0 +1,174 @@
+// `nicbox tour`: the main job. Everything it prints for people goes through here; what it found out is src/lab/tour.ts's.
+
+import { access, constants, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { SingleBar } from 'cli-progress';
+import Table from 'cli-table3';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import type { PassResult } from '#lab/replay';
+import { runTour, type TourListener, type TourResult } from '#lab/tour';
+import { loadLab } from './lspci.ts';
+
+const CAPTURE = fileURLToPath(new URL('../../captures/real.pcapng', import.meta.url));
+
+interface Flags {
+  readonly capture: string;
+  readonly lab?: string;
+  readonly plane: 'inline' | 'vhost-net' | 'both';
+  readonly ring: 'split' | 'packed' | 'both';
+  readonly repeat: number;
+  readonly pings: number;
+  readonly out: string;
+  readonly json?: boolean;
+}
+
+/** A file that cannot be read or written. */
+class FileError extends Error {
+  readonly code = 'NICBOX_FILE';
+}
+
+function count(limit: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < 1 || value > limit) throw new InvalidArgumentError(`give a whole number from 1 to ${limit}.`);
+    return value;
+  };
+}
+
+async function readCapture(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    throw new FileError(`cannot read capture ${path}: ${(error as Error).message}`);
+  }
+}
+
+/** Before the long work, so that a directory that cannot be written is known at once. Makes one level: `mkdir -p` of Node 20 never returns below /proc. */
+async function prepareDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw new FileError(`cannot make directory ${directory}: ${(error as Error).message}`);
+  }
+  try {
+    await access(directory, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new FileError(`cannot write to ${directory}: ${(error as Error).message}`);
+  }
+}
+
+async function write(directory: string, name: string, content: string | Uint8Array): Promise<string> {
+  const path = join(directory, name);
+  try {
+    await writeFile(path, content);
+  } catch (error) {
+    throw new FileError(`cannot write ${path}: ${(error as Error).message}`);
+  }
+  return path;
+}
+
+const titles = { inline: 'inline (machine thread)', 'vhost-net': 'vhost-net (worker thread)' } as const;
+const perFrame = (value: number): string => (value === 0 ? '0' : value < 0.0005 ? '<0.001' : value.toFixed(3));
+const rate = (value: number): string => (value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : `${(value / 1e3).toFixed(1)} k`);
+const microseconds = (nanos: number): string => (nanos / 1000).toFixed(1);
+
+function table(passes: readonly PassResult[]): string {
+  const t = new Table({
+    head: ['data plane', 'ring', 'frames', 'MB', 'frames/s', 'Gbit/s', 'exits', 'kicks', 'interrupts', 'wakes', 'p50 us', 'p99 us', 'bytes at B'],
+    colAligns: ['left', 'left', ...new Array<'right'>(10).fill('right'), 'left'],
+    style: { head: [], border: [] },
+  });
+  for (const p of passes)
+    t.push([
+      p.plane,
+      p.ring,
+      p.frames,
+      (p.bytes / 1e6).toFixed(1),
+      rate(p.framesPerSecond),
+      ((p.bytes * 8) / p.seconds / 1e9).toFixed(2),
+      perFrame(p.exitsPerFrame),
+      perFrame(p.kicksPerFrame),
+      perFrame(p.interruptsPerFrame),
+      perFrame(p.wakesPerFrame),
+      microseconds(p.roundTrip.p50),
+      microseconds(p.roundTrip.p99),
+      p.errors.length === 0 ? 'all equal' : 'DIFFER',
+    ]);
+  return `${t.toString()}\nexits, kicks, interrupts and wakes are of both guests together, for each frame sent; p50 and p99 are round trips of one frame at a time.`;
+}
+
+/** Progress on a terminal; on a pipe or with --json a line a pass, on stderr. */
+function listener(json: boolean): TourListener {
+  const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {percentage}% | {value}/{total} frames | {eta_formatted} left', hideCursor: true, clearOnComplete: true }) : undefined;
+  return {
+    tree(guest, listing) {
+      if (!json) console.log(`PCI Express as guest "${guest}" sees it\n${listing}`);
+    },
+    passStarts(plane, ring, frames) {
+      console.error(`replaying over ${titles[plane]}, ${ring} rings`);
+      bar?.start(frames, 0);
+    },
+    progress(done) {
+      bar?.update(done);
+    },
+    passEnds(result) {
+      bar?.stop();
+      console.error(`  ${result.frames} frames in ${(result.seconds * 1000).toFixed(0)} ms, ${result.errors.length === 0 ? 'every byte as sent' : `WRONG: ${result.errors.join('; ')}`}`);
+    },
+  };
+}
+
+export function tourCommand(signal: AbortSignal, done: (exitCode: number) => void): Command {
+  return new Command('tour')
+    .description('Two guests, a real capture replayed from one to the other through virtio-net over PCI Express, every byte compared on arrival, and what it cost.')
+    .option('--capture <file>', 'pcap or pcapng file to replay', CAPTURE)
+    .option('--lab <file>', 'lab file: the first guest sends to the second (default: two guests on a direct link)')
+    .addOption(new Option('--plane <plane>', 'who moves the frames').choices(['inline', 'vhost-net', 'both']).default('both'))
+    .addOption(new Option('--ring <format>', 'virtqueue format').choices(['split', 'packed', 'both']).default('both'))
+    .option('--repeat <times>', 'times the capture is sent in each pass', count(1_000_000), 50)
+    .option('--pings <count>', 'round trips measured in each pass', count(10_000_000), 2000)
+    .option('--out <directory>', 'where tour.pcapng and tour.json go', 'out')
+    .option('--json', 'print the result as JSON instead of tables')
+    .addHelpText(
+      'after',
+      `
+Writes tour.pcapng (what the second guest received in the last pass) and tour.json. Exit code 0: every byte arrived as sent; 1: not; 2: bad input; 130: stopped by Ctrl-C.
+
+Examples:
+  nicbox tour
+  nicbox tour --capture my.pcap --plane vhost-net --ring packed --repeat 1000
+  nicbox tour --lab examples/switch.lab.json --json`,
+    )
+    .action(async (flags: Flags) => {
+      const [lab, capture] = [await loadLab(flags.lab), await readCapture(flags.capture)];
+      await prepareDirectory(flags.out);
+      const { result, received } = await runTour({
+        lab,
+        capture,
+        planes: flags.plane === 'both' ? ['inline', 'vhost-net'] : [flags.plane],
+        rings: flags.ring === 'both' ? ['split', 'packed'] : [flags.ring],
+        repeat: flags.repeat,
+        pings: flags.pings,
+        signal,
+        on: listener(flags.json === true),
+      });
+      await report(result, received, flags);
+      done(result.verified ? 0 : 1);
+    });
+}
+
+async function report(result: TourResult, received: Uint8Array, flags: Flags): Promise<void> {
+  const json = `${JSON.stringify(result, null, 2)}\n`;
+  const pcapng = await write(flags.out, 'tour.pcapng', received);
+  const record = await write(flags.out, 'tour.json', json);
+  if (flags.json) {
+    process.stdout.write(json);
+    return;
+  }
+  const { capture } = result;
+  console.log(`\n${flags.capture}: ${capture.frames} frames, ${capture.bytes} bytes, longest ${capture.longest}; sent ${flags.repeat} times in each pass`);
+  console.log(table(result.passes));
+  for (const pass of result.passes) for (const error of pass.errors) console.log(`${pass.plane}, ${pass.ring}: ${error}`);
+  console.log(`\nWhat the second guest received: ${pcapng}\nThe same numbers for programs: ${record}`);
+}

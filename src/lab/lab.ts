@@ -1,0 +1,55 @@
+// A running lab: the machines of a lab file, the data plane of its links (on this thread, or on a worker), and a guest thread a machine. Everything it starts, `close`
+// ends.
+
+import { InlineSegment } from '#backends/inline-backend';
+import { VhostPool } from '#backends/vhost-pool';
+import { GuestThread, type GuestThreadOptions } from '#guest-sim/guest-thread';
+import { DirectLink } from '#net/direct-link';
+import { LearningSwitch } from '#net/learning-switch';
+import { Segment } from '#net/segment';
+import type { VhostBackend } from '#virtio/vhost';
+import type { LabDescription } from './lab-file.ts';
+import { buildMachine, type LabMachine } from './topology.ts';
+
+/** inline: served in the machine's thread, inside the guest's kick. vhost-net: by a worker thread that polls, then sleeps. */
+export type DataPlane = 'inline' | 'vhost-net';
+
+interface LinkPlane {
+  port(name: string, pairs: number): VhostBackend;
+}
+
+export class Lab {
+  readonly machines: readonly LabMachine[];
+  readonly #pool: VhostPool | undefined;
+  readonly #guests: GuestThread[] = [];
+
+  /** Builds everything but the guests. @throws the typed errors of what it is made of. */
+  constructor(description: LabDescription, plane: DataPlane) {
+    this.#pool = plane === 'vhost-net' ? new VhostPool() : undefined;
+    const worker = this.#pool?.worker();
+    const links = new Map(
+      description.links.map((link): [string, LinkPlane] => [
+        link.name,
+        worker ? worker.segment({ kind: link.type === 'direct' ? 'link' : 'switch' }) : new InlineSegment(new Segment(link.type === 'direct' ? new DirectLink() : new LearningSwitch())),
+      ]),
+    );
+    this.machines = description.guests.map((guest, index) =>
+      buildMachine(guest, index, { backend: (device, { name }) => (links.get(device.link) as LinkPlane).port(`${name}-${device.link}`, device.queuePairs) }),
+    );
+  }
+
+  /** Starts a guest thread on machine `index`; resolves when its device is up. */
+  async guest(index: number, options: GuestThreadOptions): Promise<GuestThread> {
+    const { machine } = this.machines[index] as LabMachine;
+    const guest = await GuestThread.start(machine.threadBus().share, options);
+    this.#guests.push(guest);
+    return guest;
+  }
+
+  /** Guests first, then machines, then the data plane's threads. */
+  async close(): Promise<void> {
+    await Promise.all(this.#guests.map((guest) => guest.close()));
+    await Promise.all(this.machines.map(({ machine }) => machine.close()));
+    await this.#pool?.close();
+  }
+}

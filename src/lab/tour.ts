@@ -1,0 +1,152 @@
+// The tour: what nicbox is, shown. Prints the PCIe trees of a lab's guests, replays a capture from the first to the second over each data plane and ring format,
+// compares every byte, and reports what it cost.
+
+import type { FrameStore, PackedFrames } from '#guest-sim/index';
+import { type Capture, openCapture } from '#net/capture';
+import { CaptureError, LINKTYPE_ETHERNET } from '#net/captured-packet';
+import { PcapngWriter } from '#net/pcapng';
+import { inspectLab } from './inspect.ts';
+import type { DataPlane } from './lab.ts';
+import { type LabDescription, LabError } from './lab-file.ts';
+import { type PassResult, runPass } from './replay.ts';
+
+export interface TourOptions {
+  readonly lab: LabDescription;
+  /** Bytes of a pcap or pcapng file. */
+  readonly capture: Uint8Array;
+  readonly planes: readonly DataPlane[];
+  readonly rings: readonly ('split' | 'packed')[];
+  /** Times the capture is sent in each pass. */
+  readonly repeat: number;
+  readonly pings: number;
+  readonly signal: AbortSignal;
+  readonly on: TourListener;
+}
+
+export interface TourListener {
+  tree(guest: string, listing: string): void;
+  passStarts(plane: DataPlane, ring: 'split' | 'packed', frames: number): void;
+  progress(done: number, total: number): void;
+  passEnds(result: PassResult): void;
+}
+
+export interface TourResult {
+  readonly capture: { readonly format: Capture['format']; readonly frames: number; readonly bytes: number; readonly longest: number };
+  readonly passes: readonly PassResult[];
+  /** Everything arrived as it was sent, in every pass. */
+  readonly verified: boolean;
+}
+
+/** The longest frame a guest can send: 64 KiB of payload with its headers. */
+const LONGEST_FRAME = 65_550;
+const SHORTEST_FRAME = 14;
+
+/** A capture's frames one behind the other, for guest threads to share. @throws CaptureError when it is damaged or holds what cannot be replayed. */
+export function packFrames(capture: Capture): PackedFrames & { readonly longest: number } {
+  let count = 0;
+  let size = 0;
+  let longest = 0;
+  for (const packet of capture.packets) {
+    const { length } = packet.bytes;
+    if (packet.linkType !== LINKTYPE_ETHERNET)
+      throw new CaptureError('LINKTYPE', packet.offset, `packet ${count + 1} has link type ${packet.linkType}, not Ethernet: capture on an Ethernet interface`);
+    if (length < packet.originalLength)
+      throw new CaptureError('FORMAT', packet.offset, `packet ${count + 1} was cut to ${length} of ${packet.originalLength} bytes: capture with full packets (tcpdump -s 0)`);
+    if (length < SHORTEST_FRAME || length > LONGEST_FRAME)
+      throw new CaptureError('FORMAT', packet.offset, `packet ${count + 1} has ${length} bytes; a frame to replay has ${SHORTEST_FRAME} to ${LONGEST_FRAME}`);
+    count++;
+    size += length;
+    longest = Math.max(longest, length);
+  }
+  if (count === 0) throw new CaptureError('FORMAT', 0, 'the capture has no packets: nothing to replay');
+  const bytes = new Uint8Array(new SharedArrayBuffer(size));
+  const offsets = new Uint32Array(new SharedArrayBuffer((count + 1) * 4));
+  const times = new Float64Array(new SharedArrayBuffer(count * 8));
+  let at = 0;
+  let i = 0;
+  let first: { seconds: number; nanoseconds: number } | undefined;
+  for (const packet of capture.packets) {
+    first ??= packet;
+    bytes.set(packet.bytes, at);
+    times[i] = (packet.seconds - first.seconds) * 1e9 + packet.nanoseconds - first.nanoseconds;
+    at += packet.bytes.length;
+    offsets[++i] = at;
+  }
+  const shared = (view: { buffer: ArrayBufferLike }): SharedArrayBuffer => view.buffer as SharedArrayBuffer;
+  return { count, bytes: shared(bytes), offsets: shared(offsets), times: shared(times), longest };
+}
+
+/** Room for one round of the capture, also when it arrives in MSS-sized pieces. */
+function makeStore(frames: PackedFrames): FrameStore {
+  const pieces = frames.count + Math.ceil(frames.bytes.byteLength / 500);
+  return {
+    bytes: new SharedArrayBuffer(frames.bytes.byteLength + pieces * 128),
+    offsets: new SharedArrayBuffer((pieces + 1) * 4),
+    times: new SharedArrayBuffer(pieces * 8),
+    count: new SharedArrayBuffer(4),
+  };
+}
+
+/** @throws LabError unless the lab's first two guests have their first device on one link. */
+function checkLab(lab: LabDescription): void {
+  const [a, b] = lab.guests;
+  if (a === undefined || b === undefined) throw new LabError('the tour replays from the first guest to the second: this lab has one guest');
+  if (a.devices[0]?.link !== b.devices[0]?.link)
+    throw new LabError(`the tour replays from "${a.name}" to "${b.name}", whose first devices are on different links ("${a.devices[0]?.link}" and "${b.devices[0]?.link}")`);
+}
+
+/**
+ * Runs the tour. Returns the result and what the receiver got in the last pass, as a pcapng file.
+ * @throws LabError, CaptureError, and the typed errors of what cannot be built
+ */
+export async function runTour(options: TourOptions): Promise<{ readonly result: TourResult; readonly received: Uint8Array }> {
+  const { lab, on, signal } = options;
+  checkLab(lab);
+  const capture = openCapture(options.capture);
+  const frames = packFrames(capture);
+  for (const { name, listing } of await inspectLab(lab, 'tree')) on.tree(name, listing);
+  const passes: PassResult[] = [];
+  let store = makeStore(frames);
+  for (const plane of options.planes) {
+    for (const ring of options.rings) {
+      signal.throwIfAborted();
+      store = makeStore(frames);
+      on.passStarts(plane, ring, frames.count * options.repeat);
+      const result = await runPass({ lab, plane, ring, frames, repeat: options.repeat, pings: options.pings, store, signal, onProgress: on.progress });
+      passes.push(result);
+      on.passEnds(result);
+    }
+  }
+  return {
+    result: {
+      capture: { format: capture.format, frames: frames.count, bytes: frames.bytes.byteLength, longest: frames.longest },
+      passes,
+      verified: passes.every((pass) => pass.errors.length === 0),
+    },
+    received: writePcapng(store, (lab.guests[1] as { name: string }).name),
+  };
+}
+
+function writePcapng(store: FrameStore, receiver: string): Uint8Array {
+  const chunks: Uint8Array[] = [];
+  const writer = new PcapngWriter((chunk) => chunks.push(chunk), { interfaces: [`guest ${receiver}`] });
+  const bytes = new Uint8Array(store.bytes);
+  const offsets = new Uint32Array(store.offsets);
+  const times = new Float64Array(store.times);
+  const count = new Int32Array(store.count)[0] as number;
+  const started = Date.now() / 1000;
+  const first = times[0] ?? 0;
+  for (let i = 0; i < count; i++) {
+    const time = started + ((times[i] as number) - first) / 1e9;
+    const seconds = Math.floor(time);
+    writer.packet(bytes.slice(offsets[i], offsets[i + 1]), seconds, Math.floor((time - seconds) * 1e9));
+  }
+  writer.flush();
+  const file = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    file.set(chunk, at);
+    at += chunk.length;
+  }
+  return file;
+}

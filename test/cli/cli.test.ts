@@ -1,0 +1,154 @@
+// The `nicbox` command as a person meets it: a process, its output, its exit code.
+
+import { execFile, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openCapture } from '#net/capture';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const main = join(root, 'dist/cli/main.js');
+let scratch: string;
+
+beforeAll(() => {
+  scratch = mkdtempSync(join(tmpdir(), 'nicbox-cli-'));
+});
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+interface Outcome {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function nicbox(...args: string[]): Promise<Outcome> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [main, ...args], { cwd: scratch, timeout: 60_000 }, (error, stdout, stderr) => {
+      resolve({ code: error ? ((error as { code?: number }).code ?? null) : 0, stdout, stderr });
+    });
+  });
+}
+
+function file(name: string, content: string | Uint8Array): string {
+  const path = join(scratch, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+const real = readFileSync(join(root, 'captures/real.pcapng'));
+
+describe('nicbox tour', () => {
+  it('replays the capture over both data planes and both rings, and verifies every byte', async () => {
+    const { code, stdout, stderr } = await nicbox('tour', '--repeat', '2', '--pings', '50');
+    expect(stderr).not.toContain('WRONG');
+    expect(code).toBe(0);
+    expect(stdout).toContain('Virtio network device');
+    expect(stdout.match(/all equal/g)).toHaveLength(4);
+
+    const result = JSON.parse(readFileSync(join(scratch, 'out/tour.json'), 'utf8'));
+    expect(result.verified).toBe(true);
+    expect(result.passes.map((p: { plane: string; ring: string }) => `${p.plane} ${p.ring}`)).toEqual(['inline split', 'inline packed', 'vhost-net split', 'vhost-net packed']);
+    for (const pass of result.passes) {
+      expect(pass.frames).toBe(2 * result.capture.frames);
+      expect(pass.bytes).toBe(2 * result.capture.bytes);
+      expect(pass.roundTrip.count).toBe(50);
+    }
+    // The worker's kicks are doorbells: next to no exits once the guests are up.
+    expect(result.passes[2].exitsPerFrame).toBeLessThan(result.passes[0].exitsPerFrame);
+
+    const sent = [...openCapture(real).packets].map((p) => Buffer.from(p.bytes).toString('hex'));
+    const received = [...openCapture(readFileSync(join(scratch, 'out/tour.pcapng'))).packets].map((p) => Buffer.from(p.bytes).toString('hex'));
+    expect(received.slice(0, sent.length)).toEqual(sent);
+  }, 60_000);
+
+  it('prints nothing but JSON with --json', async () => {
+    const { code, stdout } = await nicbox('tour', '--json', '--plane', 'inline', '--ring', 'packed', '--repeat', '1', '--pings', '1');
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout).passes).toHaveLength(1);
+  });
+
+  it('takes a lab file with a switch and several queue pairs', async () => {
+    const lab = file(
+      'switch.lab.json',
+      JSON.stringify({
+        guests: ['one', 'two', 'three'].map((name) => ({ name, devices: [{ type: 'virtio-net', link: 'lan', queuePairs: 2, under: 'switch' }] })),
+        links: [{ name: 'lan', type: 'switch' }],
+      }),
+    );
+    const { code, stderr } = await nicbox('tour', '--lab', lab, '--ring', 'split', '--repeat', '1', '--pings', '10');
+    expect(stderr).not.toContain('WRONG');
+    expect(code).toBe(0);
+  }, 60_000);
+
+  it('stops cleanly on Ctrl-C: exit code 130, one line, no output file', async () => {
+    const child = spawn(process.execPath, [main, 'tour', '--repeat', '1000000', '--out', join(scratch, 'stopped')], { cwd: scratch });
+    let stderr = '';
+    const code = await new Promise<number | null>((resolve) => {
+      child.stderr.on('data', (text: Buffer) => {
+        stderr += text;
+        if (stderr.includes('replaying over')) child.kill('SIGINT');
+      });
+      child.on('exit', resolve);
+    });
+    expect(code).toBe(130);
+    expect(stderr).toContain('nicbox: stopped');
+    expect(stderr).not.toContain('    at ');
+    expect(() => readFileSync(join(scratch, 'stopped/tour.json'))).toThrow('ENOENT');
+  });
+
+  const device = { type: 'virtio-net', link: 'w' };
+  it.each<[what: string, args: () => string[], says: string]>([
+    ['no such capture', () => ['tour', '--capture', 'missing.pcap'], 'cannot read capture missing.pcap'],
+    ['a truncated capture', () => ['tour', '--capture', file('cut.pcapng', real.subarray(0, 1000))], 'at byte'],
+    ['a file that is no capture', () => ['tour', '--capture', file('text.pcap', 'hello, world')], 'not a pcap or pcapng file'],
+    ['an empty capture', () => ['tour', '--capture', file('empty.pcapng', '')], 'the file is empty'],
+    ['an unknown option', () => ['tour', '--frobnicate'], "unknown option '--frobnicate'"],
+    ['an unknown command', () => ['frobnicate'], "unknown command 'frobnicate'"],
+    ['a count that is none', () => ['tour', '--repeat', 'many'], 'give a whole number'],
+    ['a directory that cannot be made', () => ['tour', '--out', 'not/there'], 'cannot make directory not/there'],
+    ['a lab file that is not JSON', () => ['tour', '--lab', file('a.json', '{')], 'not JSON'],
+    ['a lab with a misspelt key', () => ['tour', '--lab', file('b.json', JSON.stringify({ guests: [{ name: 'a', devices: [{ ...device, mtuu: 1 }] }], links: [] }))], 'mtuu'],
+    [
+      'a direct link with one end',
+      () => ['tour', '--lab', file('c.json', JSON.stringify({ guests: [{ name: 'a', devices: [device] }], links: [{ name: 'w', type: 'direct' }] }))],
+      'joins exactly two devices',
+    ],
+    [
+      'a device on a link that is not there',
+      () => ['tour', '--lab', file('d.json', JSON.stringify({ guests: [{ name: 'a', devices: [device] }], links: [{ name: 'x', type: 'switch' }] }))],
+      'on link "w", which is not in "links"',
+    ],
+    [
+      'a device that cannot be built',
+      () => [
+        'tour',
+        '--lab',
+        file(
+          'e.json',
+          JSON.stringify({ guests: ['a', 'b'].map((name) => ({ name, devices: [{ ...device, mac: '01:00:5e:00:00:01' }] })), links: [{ name: 'w', type: 'direct' }] }),
+        ),
+      ],
+      'unicast',
+    ],
+    ['a guest that is not in the lab', () => ['lspci', '--guest', 'zoe'], 'there is no guest "zoe"'],
+  ])('%s: one clear line and exit code 2', async (_what, args, says) => {
+    const { code, stdout, stderr } = await nicbox(...args());
+    expect(code).toBe(2);
+    expect(stderr).toContain(says);
+    expect(stderr).not.toContain('    at ');
+    expect(stderr).not.toContain('internal error');
+    expect(stdout).toBe('');
+  });
+});
+
+describe('nicbox lspci', () => {
+  it('lists, draws, decodes and dumps', async () => {
+    expect((await nicbox('lspci')).stdout).toContain('01:00.0 Ethernet controller');
+    expect((await nicbox('lspci', '-t', '--guest', 'b')).stdout).toContain('-[0000:00]');
+    expect((await nicbox('lspci', '-v', '--guest', 'a')).stdout).toContain('VirtIO: CommonCfg');
+    expect((await nicbox('lspci', '-x', '--guest', 'a')).stdout).toMatch(/^00: 36 1b 0c 00/m);
+    expect(JSON.parse((await nicbox('lspci', '--json')).stdout)).toHaveLength(2);
+  });
+});
