@@ -100,7 +100,9 @@ function table(passes: readonly PassResult[]): string {
 
 /** Progress on a terminal; on a pipe or with --json a line a pass, on stderr. */
 function listener(json: boolean): TourListener {
-  const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {percentage}% | {value}/{total} frames | {eta_formatted} left', hideCursor: true, clearOnComplete: true }) : undefined;
+  const bar = process.stderr.isTTY
+    ? new SingleBar({ format: '  {bar} {percentage}% | {value}/{total} frames | {eta_formatted} left', hideCursor: true, clearOnComplete: true })
+    : undefined;
   return {
     tree(guest, listing) {
       if (!json) console.log(`PCI Express as guest "${guest}" sees it\n${listing}`);
@@ -114,14 +116,18 @@ function listener(json: boolean): TourListener {
     },
     passEnds(result) {
       bar?.stop();
-      console.error(`  ${result.frames} frames in ${(result.seconds * 1000).toFixed(0)} ms, ${result.errors.length === 0 ? 'every byte as sent' : `WRONG: ${result.errors.join('; ')}`}`);
+      console.error(
+        `  ${result.frames} frames in ${(result.seconds * 1000).toFixed(0)} ms, ${result.errors.length === 0 ? 'every byte as sent' : `WRONG: ${result.errors.join('; ')}`}`,
+      );
     },
   };
 }
 
 export function tourCommand(signal: AbortSignal, done: (exitCode: number) => void): Command {
   return new Command('tour')
-    .description('Two guests, a real capture replayed from one to the other through virtio-net over PCI Express, every byte compared on arrival, and what it cost.')
+    .description(
+      'Two guests, a real capture replayed from one to the other through virtio-net over PCI Express, every byte compared on arrival, and what it cost.',
+    )
     .option('--capture <file>', 'pcap or pcapng file to replay', CAPTURE)
     .option('--lab <file>', 'lab file: the first guest sends to the second (default: two guests on a direct link)')
     .addOption(new Option('--plane <plane>', 'who moves the frames').choices(['inline', 'vhost-net', 'both']).default('both'))
@@ -138,7 +144,7 @@ Writes tour.pcapng (what the second guest received in the last pass) and tour.js
 Examples:
   nicbox tour
   nicbox tour --capture my.pcap --plane vhost-net --ring packed --repeat 1000
-  nicbox tour --lab examples/switch.lab.json --json`,
+  nicbox tour --lab examples/pairs.lab.json --json`,
     )
     .action(async (flags: Flags) => {
       const [lab, capture] = [await loadLab(flags.lab), await readCapture(flags.capture)];

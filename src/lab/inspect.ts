@@ -23,7 +23,8 @@ export function listMachine(machine: Machine, format: ListingFormat): string {
 
 /** Builds the lab's machines (without starting anything), lets a guest enumerate each and lists them by name. @throws LabError for a guest that is not there. */
 export async function inspectLab(lab: LabDescription, format: ListingFormat, only?: string): Promise<{ readonly name: string; readonly listing: string }[]> {
-  if (only !== undefined && !lab.guests.some((g) => g.name === only)) throw new LabError(`there is no guest "${only}" in this lab: ${lab.guests.map((g) => g.name).join(', ')}`);
+  if (only !== undefined && !lab.guests.some((g) => g.name === only))
+    throw new LabError(`there is no guest "${only}" in this lab: ${lab.guests.map((g) => g.name).join(', ')}`);
   const segments = new Map(lab.links.map((l) => [l.name, new InlineSegment(new Segment(l.type === 'direct' ? new DirectLink() : new LearningSwitch()))]));
   const listings: { name: string; listing: string }[] = [];
   for (const [index, guest] of lab.guests.entries()) {

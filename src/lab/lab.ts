@@ -30,7 +30,9 @@ export class Lab {
     const links = new Map(
       description.links.map((link): [string, LinkPlane] => [
         link.name,
-        worker ? worker.segment({ kind: link.type === 'direct' ? 'link' : 'switch' }) : new InlineSegment(new Segment(link.type === 'direct' ? new DirectLink() : new LearningSwitch())),
+        worker
+          ? worker.segment({ kind: link.type === 'direct' ? 'link' : 'switch' })
+          : new InlineSegment(new Segment(link.type === 'direct' ? new DirectLink() : new LearningSwitch())),
       ]),
     );
     this.machines = description.guests.map((guest, index) =>

@@ -3,7 +3,7 @@
 
 import type { GuestReport } from '#guest-sim/guest';
 import type { FrameStore, PackedFrames } from '#guest-sim/index';
-import { Lab, type DataPlane } from './lab.ts';
+import { type DataPlane, Lab } from './lab.ts';
 import type { LabDescription } from './lab-file.ts';
 
 export interface PassOptions {
@@ -82,7 +82,12 @@ export async function runPass(options: PassOptions): Promise<PassResult> {
 const STALL = 10_000;
 
 /** Waits for sender and receiver. A receiver that gets nothing more is stopped, and says what it misses. */
-async function bothDone(sending: Promise<GuestReport>, receiving: Promise<GuestReport>, stop: () => void, received: () => number): Promise<[GuestReport, GuestReport]> {
+async function bothDone(
+  sending: Promise<GuestReport>,
+  receiving: Promise<GuestReport>,
+  stop: () => void,
+  received: () => number,
+): Promise<[GuestReport, GuestReport]> {
   let last = -1;
   let since = performance.now();
   const watch = setInterval(() => {
@@ -102,7 +107,11 @@ async function bothDone(sending: Promise<GuestReport>, receiving: Promise<GuestR
 function summarize(plane: DataPlane, ring: 'split' | 'packed', sent: GuestReport, received: GuestReport, ping: GuestReport): PassResult {
   const both = (pick: (report: GuestReport) => number): number => (pick(sent) + pick(received)) / Math.max(sent.framesSent, 1);
   const errors = [...sent.errors, ...received.errors, ...ping.errors];
-  for (const [who, report] of [['sender', sent], ['receiver', received], ['ping', ping]] as const) {
+  for (const [who, report] of [
+    ['sender', sent],
+    ['receiver', received],
+    ['ping', ping],
+  ] as const) {
     if (report.broken !== '') errors.push(`${who}: the driver gave its device up: ${report.broken}`);
     if (!report.done) errors.push(`${who}: not finished (${report.framesSent} frames sent, ${report.framesReceived} received)`);
   }

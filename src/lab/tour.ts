@@ -41,58 +41,81 @@ export interface TourResult {
 const LONGEST_FRAME = 65_550;
 const SHORTEST_FRAME = 14;
 
-/** A capture's frames one behind the other, for guest threads to share. @throws CaptureError when it is damaged or holds what cannot be replayed. */
-export function packFrames(capture: Capture): PackedFrames & { readonly longest: number } {
+const ALIGNMENT = 8;
+
+function aligned(length: number): number {
+  return Math.ceil(length / ALIGNMENT) * ALIGNMENT;
+}
+
+/** A capture's frames one behind the other (each on a multiple of 8), for guest threads to share. @throws CaptureError when it is damaged or holds what cannot be replayed. */
+export function packFrames(capture: Capture): PackedFrames & { readonly longest: number; readonly total: number } {
   let count = 0;
   let size = 0;
+  let total = 0;
   let longest = 0;
   for (const packet of capture.packets) {
     const { length } = packet.bytes;
     if (packet.linkType !== LINKTYPE_ETHERNET)
       throw new CaptureError('LINKTYPE', packet.offset, `packet ${count + 1} has link type ${packet.linkType}, not Ethernet: capture on an Ethernet interface`);
     if (length < packet.originalLength)
-      throw new CaptureError('FORMAT', packet.offset, `packet ${count + 1} was cut to ${length} of ${packet.originalLength} bytes: capture with full packets (tcpdump -s 0)`);
+      throw new CaptureError(
+        'FORMAT',
+        packet.offset,
+        `packet ${count + 1} was cut to ${length} of ${packet.originalLength} bytes: capture with full packets (tcpdump -s 0)`,
+      );
     if (length < SHORTEST_FRAME || length > LONGEST_FRAME)
       throw new CaptureError('FORMAT', packet.offset, `packet ${count + 1} has ${length} bytes; a frame to replay has ${SHORTEST_FRAME} to ${LONGEST_FRAME}`);
     count++;
-    size += length;
+    size += aligned(length);
+    total += length;
     longest = Math.max(longest, length);
   }
   if (count === 0) throw new CaptureError('FORMAT', 0, 'the capture has no packets: nothing to replay');
-  const bytes = new Uint8Array(new SharedArrayBuffer(size));
-  const offsets = new Uint32Array(new SharedArrayBuffer((count + 1) * 4));
-  const times = new Float64Array(new SharedArrayBuffer(count * 8));
+  const buffer = new SharedArrayBuffer(Math.max(size, ALIGNMENT));
+  const bytes = new Uint8Array(buffer);
+  const offset = new Uint32Array(count);
+  const length = new Int32Array(count);
+  const time = new Float64Array(count);
   let at = 0;
   let i = 0;
   let first: { seconds: number; nanoseconds: number } | undefined;
   for (const packet of capture.packets) {
     first ??= packet;
     bytes.set(packet.bytes, at);
-    times[i] = (packet.seconds - first.seconds) * 1e9 + packet.nanoseconds - first.nanoseconds;
-    at += packet.bytes.length;
-    offsets[++i] = at;
+    offset[i] = at;
+    length[i] = packet.bytes.length;
+    time[i] = (packet.seconds - first.seconds) * 1e9 + packet.nanoseconds - first.nanoseconds;
+    at += aligned(packet.bytes.length);
+    i++;
   }
-  const shared = (view: { buffer: ArrayBufferLike }): SharedArrayBuffer => view.buffer as SharedArrayBuffer;
-  return { count, bytes: shared(bytes), offsets: shared(offsets), times: shared(times), longest };
+  return { count, buffer, offset, length, time, longest, total };
 }
 
 /** Room for one round of the capture, also when it arrives in MSS-sized pieces. */
 function makeStore(frames: PackedFrames): FrameStore {
-  const pieces = frames.count + Math.ceil(frames.bytes.byteLength / 500);
+  const pieces = frames.count + Math.ceil(frames.buffer.byteLength / 500);
   return {
-    bytes: new SharedArrayBuffer(frames.bytes.byteLength + pieces * 128),
+    bytes: new SharedArrayBuffer(frames.buffer.byteLength + pieces * 128),
     offsets: new SharedArrayBuffer((pieces + 1) * 4),
     times: new SharedArrayBuffer(pieces * 8),
     count: new SharedArrayBuffer(4),
   };
 }
 
-/** @throws LabError unless the lab's first two guests have their first device on one link. */
+/**
+ * A capture holds both directions of its conversations, all of which the tour sends from one side: a learning switch would come to know both ends there and, rightly,
+ * not forward between them. So the two guests have to be on a direct link. @throws LabError
+ */
 function checkLab(lab: LabDescription): void {
   const [a, b] = lab.guests;
   if (a === undefined || b === undefined) throw new LabError('the tour replays from the first guest to the second: this lab has one guest');
-  if (a.devices[0]?.link !== b.devices[0]?.link)
-    throw new LabError(`the tour replays from "${a.name}" to "${b.name}", whose first devices are on different links ("${a.devices[0]?.link}" and "${b.devices[0]?.link}")`);
+  const name = a.devices[0]?.link;
+  if (name !== b.devices[0]?.link)
+    throw new LabError(`the tour replays from "${a.name}" to "${b.name}", whose first devices are on different links ("${name}" and "${b.devices[0]?.link}")`);
+  if (lab.links.find((link) => link.name === name)?.type !== 'direct')
+    throw new LabError(
+      `the tour replays both directions of a capture from one side, which link "${name}", a learning switch, would not forward: make it "direct"`,
+    );
 }
 
 /**
@@ -119,7 +142,7 @@ export async function runTour(options: TourOptions): Promise<{ readonly result: 
   }
   return {
     result: {
-      capture: { format: capture.format, frames: frames.count, bytes: frames.bytes.byteLength, longest: frames.longest },
+      capture: { format: capture.format, frames: frames.count, bytes: frames.total, longest: frames.longest },
       passes,
       verified: passes.every((pass) => pass.errors.length === 0),
     },

@@ -49,7 +49,12 @@ describe('nicbox tour', () => {
 
     const result = JSON.parse(readFileSync(join(scratch, 'out/tour.json'), 'utf8'));
     expect(result.verified).toBe(true);
-    expect(result.passes.map((p: { plane: string; ring: string }) => `${p.plane} ${p.ring}`)).toEqual(['inline split', 'inline packed', 'vhost-net split', 'vhost-net packed']);
+    expect(result.passes.map((p: { plane: string; ring: string }) => `${p.plane} ${p.ring}`)).toEqual([
+      'inline split',
+      'inline packed',
+      'vhost-net split',
+      'vhost-net packed',
+    ]);
     for (const pass of result.passes) {
       expect(pass.frames).toBe(2 * result.capture.frames);
       expect(pass.bytes).toBe(2 * result.capture.bytes);
@@ -69,12 +74,26 @@ describe('nicbox tour', () => {
     expect(JSON.parse(stdout).passes).toHaveLength(1);
   });
 
-  it('takes a lab file with a switch and several queue pairs', async () => {
+  it('takes a lab file, with several queue pairs and a guest that only looks on', async () => {
+    const device = { type: 'virtio-net', queuePairs: 4, under: 'switch', mtu: 9000 };
     const lab = file(
-      'switch.lab.json',
+      'pairs.lab.json',
       JSON.stringify({
-        guests: ['one', 'two', 'three'].map((name) => ({ name, devices: [{ type: 'virtio-net', link: 'lan', queuePairs: 2, under: 'switch' }] })),
-        links: [{ name: 'lan', type: 'switch' }],
+        guests: [
+          { name: 'one', memory: '3 GiB', devices: [{ ...device, link: 'wire' }] },
+          {
+            name: 'two',
+            devices: [
+              { ...device, link: 'wire' },
+              { ...device, link: 'lan' },
+            ],
+          },
+          { name: 'three', devices: [{ ...device, link: 'lan' }] },
+        ],
+        links: [
+          { name: 'wire', type: 'direct' },
+          { name: 'lan', type: 'switch' },
+        ],
       }),
     );
     const { code, stderr } = await nicbox('tour', '--lab', lab, '--ring', 'split', '--repeat', '1', '--pings', '10');
@@ -109,7 +128,11 @@ describe('nicbox tour', () => {
     ['a count that is none', () => ['tour', '--repeat', 'many'], 'give a whole number'],
     ['a directory that cannot be made', () => ['tour', '--out', 'not/there'], 'cannot make directory not/there'],
     ['a lab file that is not JSON', () => ['tour', '--lab', file('a.json', '{')], 'not JSON'],
-    ['a lab with a misspelt key', () => ['tour', '--lab', file('b.json', JSON.stringify({ guests: [{ name: 'a', devices: [{ ...device, mtuu: 1 }] }], links: [] }))], 'mtuu'],
+    [
+      'a lab with a misspelt key',
+      () => ['tour', '--lab', file('b.json', JSON.stringify({ guests: [{ name: 'a', devices: [{ ...device, mtuu: 1 }] }], links: [] }))],
+      'mtuu',
+    ],
     [
       'a direct link with one end',
       () => ['tour', '--lab', file('c.json', JSON.stringify({ guests: [{ name: 'a', devices: [device] }], links: [{ name: 'w', type: 'direct' }] }))],
@@ -127,10 +150,22 @@ describe('nicbox tour', () => {
         '--lab',
         file(
           'e.json',
-          JSON.stringify({ guests: ['a', 'b'].map((name) => ({ name, devices: [{ ...device, mac: '01:00:5e:00:00:01' }] })), links: [{ name: 'w', type: 'direct' }] }),
+          JSON.stringify({
+            guests: ['a', 'b'].map((name) => ({ name, devices: [{ ...device, mac: '01:00:5e:00:00:01' }] })),
+            links: [{ name: 'w', type: 'direct' }],
+          }),
         ),
       ],
       'unicast',
+    ],
+    [
+      'a tour over a learning switch',
+      () => [
+        'tour',
+        '--lab',
+        file('f.json', JSON.stringify({ guests: ['a', 'b'].map((name) => ({ name, devices: [device] })), links: [{ name: 'w', type: 'switch' }] })),
+      ],
+      'make it "direct"',
     ],
     ['a guest that is not in the lab', () => ['lspci', '--guest', 'zoe'], 'there is no guest "zoe"'],
   ])('%s: one clear line and exit code 2', async (_what, args, says) => {
