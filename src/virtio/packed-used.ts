@@ -62,6 +62,10 @@ export function replayPacked(setup: QueueSetup, dma: DmaSpace, from: number, to:
   if (!ring.resolve()) return false;
   const staged = new Int32Array(staging);
   const first = from & 0x7fff;
+  // Only the last step of a publish makes the first slot other than available. If that was done, a driver that still runs may have taken all of it and have put
+  // new buffers there since, which must not be overwritten.
+  const available = (from & WRAP) !== 0 ? AVAIL : USED;
+  if ((ring.load32(DESCRIPTOR * first + WORD3) & LAP_BITS) !== available) return true;
   let slot = first;
   let wrap = from & WRAP;
   let count = 0;

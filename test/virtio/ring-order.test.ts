@@ -121,3 +121,27 @@ test.each([false, true])('a publish that another thread carries out shows the sa
     ]);
   }
 });
+
+test.each([false, true])('a publish that happened is not shown again over what a running driver has put in its place (packed %s)', (packed) => {
+  // Each lap of the ring once, so that both values of the wrap counter are met.
+  const world = new World({ packed, size: 8 });
+  const staging = packed ? new SharedArrayBuffer(stagingBytes(world.setup.size, world.features)) : undefined;
+  world.queue = mustOpen(openQueue(world.setup, world.queue.position, world.features, world.dma, staging));
+  for (let lap = 0; lap < 4; lap++) {
+    for (let i = 0; i < 8; i++) world.driver.add(100 * lap + i, WRITE);
+    world.driver.expose();
+    const from = world.queue.published;
+    for (let i = 0; i < 8; i++) world.queue.push(world.pop(), 30 + i);
+    const to = world.queue.used;
+    world.queue.publish();
+    expect(world.driver.reap().length).toBe(8);
+    for (let i = 0; i < 8; i++) world.driver.add(100 * lap + 50 + i, WRITE);
+    world.driver.expose();
+    // The thread dies here; another finds its record.
+    expect(replayPublish(world.setup, world.features, world.dma, from, to, staging)).toBe(true);
+    world.queue = mustOpen(openQueue(world.setup, { available: to, used: to }, world.features, world.dma, staging));
+    for (let i = 0; i < 8; i++) world.queue.push(world.pop(), 1);
+    world.queue.publish();
+    expect(world.driver.reap().map((c) => c.cookie)).toEqual(Array.from({ length: 8 }, (_, i) => 100 * lap + 50 + i));
+  }
+});
