@@ -10,6 +10,8 @@ import { NET_GSO_TCPV4, NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_F } from './virtio-cons
 import type { VirtioNet } from './virtio-net.ts';
 import { drained, Tally, type Workload, type WorkloadResult } from './workload.ts';
 
+const DEFAULT_MTU = 1500;
+
 export interface GenerateJob {
   readonly kind: 'generate';
   readonly count: number;
@@ -38,7 +40,7 @@ export class Generate implements Workload {
   readonly #sizes: readonly number[];
   readonly #burst: number;
   readonly #offload = new TransmitOffload();
-  readonly #long = { views: undefined as LinearFrame['views'] | undefined, size: 0 };
+  readonly #long = { views: undefined as LinearFrame['views'] | undefined, size: 0, flow: 0 };
   /** Which frame shape each transmit buffer of a queue already holds, plus 1. */
   #prepared: Int32Array[] = [];
   #sequences: Int32Array = new Int32Array(0);
@@ -105,16 +107,17 @@ export class Generate implements Workload {
     let sent = 0;
     let bytes = 0;
     let sequence = this.#sequences[flow] as number;
+    const mtu = net.configuration.mtu || DEFAULT_MTU;
     while (sent < most) {
       const size = this.#sizes[this.#turn] as number;
-      if (size > queue.frameRoom) {
+      if (size > queue.frameRoom || size - 14 > mtu) {
         if (!this.#sendLong(net, queue, flow, size, sequence)) break;
       } else {
         const at = queue.reserve();
         if (at < 0) break;
         const buffer = queue.reservedBuffer;
         if (prepared[buffer] !== this.#turn + 1) {
-          buildFrame(views.u8, at, this.#shape(net, flow, size, false));
+          buildFrame(views.u8, at, this.#shape(net, flow, size, false, this.#job.checksumOffload === true && net.has(VIRTIO_NET_F.CSUM)));
           prepared[buffer] = this.#turn + 1;
         }
         stampSequence(views, at, UDP_PAYLOAD, sequence);
@@ -132,9 +135,9 @@ export class Generate implements Workload {
     return sent > 0;
   }
 
-  #shape(net: VirtioNet, flow: number, size: number, tcp: boolean): Parameters<typeof buildFrame>[2] {
+  #shape(net: VirtioNet, flow: number, size: number, tcp: boolean, unfilled: boolean): Parameters<typeof buildFrame>[2] {
     const destination = Uint8Array.from(this.#job.destination ?? [255, 255, 255, 255, 255, 255]);
-    return { size, tcp, flow, source: net.configuration.mac, destination, unfilled: tcp || this.#job.checksumOffload === true };
+    return { size, tcp, flow, source: net.configuration.mac, destination, unfilled };
   }
 
   #checksum(net: VirtioNet, csumOffset: number): TransmitOffload | undefined {
@@ -146,26 +149,32 @@ export class Generate implements Workload {
     return offload;
   }
 
-  /** A frame beyond one buffer: TCP, handed to the device to segment. Its buffers are written anew each time, since they may be any. */
+  /** A frame beyond one buffer, TCP. Beyond the MTU as well: handed to the device to segment. Its buffers are written anew each time, since they may be any. */
   #sendLong(net: VirtioNet, queue: TransmitQueue, flow: number, size: number, sequence: number): boolean {
-    if (!net.has(VIRTIO_NET_F.HOST_TSO4)) {
+    const mtu = net.configuration.mtu || DEFAULT_MTU;
+    const segment = size - 14 > mtu;
+    if (segment && !net.has(VIRTIO_NET_F.HOST_TSO4)) {
       this.#tally.fail(() => `frames of ${size} bytes need VIRTIO_NET_F_HOST_TSO4, which was not negotiated`);
       this.#tally.framesSent = this.#job.count;
       return false;
     }
     const linear = this.#longViews();
-    if (this.#long.size !== size) {
-      buildFrame(linear.u8, 0, this.#shape(net, flow, size, true));
+    if (this.#long.size !== size || this.#long.flow !== flow) {
+      buildFrame(linear.u8, 0, this.#shape(net, flow, size, true, segment));
       this.#long.size = size;
+      this.#long.flow = flow;
     }
     stampSequence(linear, 0, TCP_PAYLOAD, sequence);
     const offload = this.#offload;
-    offload.flags = NET_HDR_F_NEEDS_CSUM;
-    offload.gsoType = NET_GSO_TCPV4;
-    offload.headerLength = TCP_PAYLOAD;
-    offload.gsoSize = (net.configuration.mtu || 1500) - 40;
-    offload.csumStart = 34;
-    offload.csumOffset = 16;
+    offload.clear();
+    if (segment) {
+      offload.flags = NET_HDR_F_NEEDS_CSUM;
+      offload.gsoType = NET_GSO_TCPV4;
+      offload.headerLength = TCP_PAYLOAD;
+      offload.gsoSize = mtu - 40;
+      offload.csumStart = 34;
+      offload.csumOffset = 16;
+    }
     const sent = queue.copy(linear, 0, size, offload);
     offload.clear();
     if (sent) (this.#prepared[flow] as Int32Array).fill(0);

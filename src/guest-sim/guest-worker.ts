@@ -46,13 +46,11 @@ try {
   port.on('message', (message: ToGuest) => {
     try {
       if (message.kind === 'run') run(guest, message.job);
-      else {
-        net.shutDown();
-        port.close();
-      }
+      else net.shutDown();
     } catch (error) {
       tellFailure(error);
     }
+    if (message.kind === 'close') port.close();
   });
   tell({
     kind: 'ready',

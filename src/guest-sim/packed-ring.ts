@@ -136,8 +136,10 @@ export class PackedRing implements DriverRing {
     this.#count[id] = slots;
     this.#writable[id] = writableBytes;
     this.#token[id] = token;
-    this.#order[this.#orderTail & this.#idMask] = id;
-    this.#orderTail = (this.#orderTail + 1) & 0xffff;
+    if (this.#inOrder) {
+      this.#order[this.#orderTail & this.#idMask] = id;
+      this.#orderTail = (this.#orderTail + 1) & 0xffff;
+    }
     this.outstanding++;
     return id;
   }
@@ -196,51 +198,84 @@ export class PackedRing implements DriverRing {
 
   harvest(tokens: Int32Array, lengths: Int32Array, max: number, at = 0): number {
     if (this.broken !== '') return 0;
-    const i32 = this.#i32;
     const limit = this.outstanding < max ? this.outstanding : max;
+    if (this.#inOrder) return this.#harvestInOrder(tokens, lengths, limit, at);
+    const { size } = this;
+    const i32 = this.#i32;
+    const u32 = this.#u32;
+    const count = this.#count;
+    const freeIds = this.#freeIds;
+    const idMask = this.#idMask;
+    let freeTail = this.#freeTail;
+    let slot = this.#usedSlot;
+    let bits = this.#usedBits;
+    let freed = 0;
     let n = 0;
     while (n < limit) {
-      let id: number;
-      let length: number;
-      if (this.#batchLeft > 0) {
-        id = this.#order[this.#orderHead & this.#idMask] as number;
-        length = --this.#batchLeft === 0 ? this.#batchLength : (this.#writable[id] as number);
-      } else {
-        const slot = this.#desc + (this.#usedSlot << 2);
-        const word = Atomics.load(i32, slot + 3);
-        if (((word >>> 16) & BOTH) !== this.#usedBits) break;
-        id = word & 0xffff;
-        // The length is meaningful only when WRITE is set (2.8.5).
-        length = ((word >>> 16) & DESC_WRITE) !== 0 ? (this.#u32[slot + 2] as number) : 0;
-        if (id >= this.size || this.#count[id] === 0) {
-          this.broken = `used id ${id} is not a buffer the device holds`;
-          break;
-        }
-        if (length > (this.#writable[id] as number)) {
-          this.broken = `used length ${length} exceeds the ${this.#writable[id]} writable bytes of buffer ${id}`;
-          break;
-        }
-        if (this.#inOrder) {
-          // 2.8.10: one used descriptor may stand for a batch and carries the id of its last buffer.
-          let k = 0;
-          while (k < this.outstanding && this.#order[(this.#orderHead + k) & this.#idMask] !== id) k++;
-          this.#batchLength = length;
-          this.#batchLeft = k;
-          if (k > 0) {
-            id = this.#order[this.#orderHead & this.#idMask] as number;
-            length = this.#writable[id] as number;
-          }
-        }
-      }
+      const desc = this.#desc + (slot << 2);
+      const word = Atomics.load(i32, desc + 3);
+      if (((word >>> 16) & BOTH) !== bits) break;
+      const id = word & 0xffff;
+      // The length is meaningful only when WRITE is set (2.8.5).
+      const length = ((word >>> 16) & DESC_WRITE) !== 0 ? (u32[desc + 2] as number) : 0;
+      if (!this.#believable(id, length)) break;
+      const slots = count[id] as number;
+      count[id] = 0;
+      freeIds[freeTail & idMask] = id;
+      freeTail = (freeTail + 1) & 0xffff;
+      freed += slots;
       tokens[at + n] = this.#token[id] as number;
       lengths[at + n++] = length;
+      slot += slots;
+      if (slot >= size) {
+        slot -= size;
+        bits ^= BOTH;
+      }
+    }
+    this.#freeTail = freeTail;
+    this.#usedSlot = slot;
+    this.#usedBits = bits;
+    this.#freeSlots += freed;
+    this.outstanding -= n;
+    return n;
+  }
+
+  /** A used descriptor names a buffer the device holds, and no more bytes than it has. Otherwise the ring is broken. */
+  #believable(id: number, length: number): boolean {
+    if (id >= this.size || this.#count[id] === 0) this.broken = `used id ${id} is not a buffer the device holds`;
+    else if (length > (this.#writable[id] as number)) this.broken = `used length ${length} exceeds the ${this.#writable[id]} writable bytes of buffer ${id}`;
+    else return true;
+    return false;
+  }
+
+  /** 2.8.10: one used descriptor may stand for a batch and carries the id of its last buffer; those before it count as written in full. */
+  #harvestInOrder(tokens: Int32Array, lengths: Int32Array, limit: number, at: number): number {
+    const order = this.#order;
+    const idMask = this.#idMask;
+    let n = 0;
+    for (; n < limit; n++) {
+      if (this.#batchLeft === 0) {
+        const desc = this.#desc + (this.#usedSlot << 2);
+        const word = Atomics.load(this.#i32, desc + 3);
+        if (((word >>> 16) & BOTH) !== this.#usedBits) break;
+        const last = word & 0xffff;
+        const length = ((word >>> 16) & DESC_WRITE) !== 0 ? (this.#u32[desc + 2] as number) : 0;
+        if (!this.#believable(last, length)) break;
+        let k = 1;
+        while (order[(this.#orderHead + k - 1) & idMask] !== last) k++; // it is outstanding, so it is found
+        this.#batchLeft = k;
+        this.#batchLength = length;
+      }
+      const id = order[this.#orderHead & idMask] as number;
+      this.#orderHead = (this.#orderHead + 1) & 0xffff;
       const slots = this.#count[id] as number;
       this.#count[id] = 0;
-      this.#orderHead = (this.#orderHead + 1) & 0xffff;
-      this.#freeIds[this.#freeTail & this.#idMask] = id;
+      this.#freeIds[this.#freeTail & idMask] = id;
       this.#freeTail = (this.#freeTail + 1) & 0xffff;
       this.#freeSlots += slots;
       this.outstanding--;
+      tokens[at + n] = this.#token[id] as number;
+      lengths[at + n] = --this.#batchLeft === 0 ? this.#batchLength : (this.#writable[id] as number);
       this.#usedSlot += slots;
       if (this.#usedSlot >= this.size) {
         this.#usedSlot -= this.size;

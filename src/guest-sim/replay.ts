@@ -126,7 +126,7 @@ export class Replay implements Workload {
     const h = this.#headers;
     if (!h.parse(this.#views.u8, start, length) || h.end - h.network <= mtu) return this.#sendPlain(net, start, length);
     const type = this.#gsoType(net, start);
-    if (type < 0) return this.#segment(net, start, mtu);
+    if (type < 0 || mtu - (h.payload - h.network) < 8) return this.#segment(net, start, mtu);
     // Copied aside, since the capture itself is shared and stays as it is: the checksum field becomes the start the device finishes from.
     const { u8 } = this.#scratch;
     u8.set(this.#views.u8.subarray(start, start + length));
@@ -203,6 +203,10 @@ export class Replay implements Workload {
     const queue = net.transmit[0];
     const { u8 } = this.#scratch;
     const mss = mtu - (h.payload - h.network);
+    if (mss < 8) {
+      this.#tally.fail(() => `frame ${this.#index}: its headers leave no room for payload in an MTU of ${mtu}`);
+      return true;
+    }
     const total = h.end - h.payload;
     const piece = new Headers();
     while (this.#segmented < total) {

@@ -78,6 +78,8 @@ const BIG_BUFFER = 65_601;
 const PLAIN_BUFFER = 1526;
 const BIG_BUFFERS = 64;
 const DEFAULT_MTU = 1500;
+/** virtio 1.4 5.1.4.1 (device MUST): no smaller one is valid. */
+const SMALLEST_MTU = 68;
 const LONGEST_GSO_FRAME = 65_550;
 const POLL_BUDGET = 64;
 
@@ -189,13 +191,14 @@ export class VirtioNet {
       else mac.set([0x02, 0x6e, 0x62, 0x00, this.transport.rid >> 8, this.transport.rid & 0xff]);
       const status = this.has(VIRTIO_NET_F.STATUS) ? at(NET_CFG.status, 2) : NET_STATUS_LINK_UP;
       const speed = this.has(VIRTIO_NET_F.SPEED_DUPLEX) ? at(NET_CFG.speed, 4) : 0xffffffff;
+      const mtu = this.has(VIRTIO_NET_F.MTU) ? at(NET_CFG.mtu, 2) : 0;
       const duplex = this.has(VIRTIO_NET_F.SPEED_DUPLEX) ? at(NET_CFG.duplex, 1) : 0xff;
       return {
         mac,
         linkUp: (status & NET_STATUS_LINK_UP) !== 0,
         announce: this.has(VIRTIO_NET_F.GUEST_ANNOUNCE) && (status & NET_STATUS_ANNOUNCE) !== 0,
         maxPairs: this.has(VIRTIO_NET_F.MQ) ? at(NET_CFG.max_virtqueue_pairs, 2) : 1,
-        mtu: this.has(VIRTIO_NET_F.MTU) ? at(NET_CFG.mtu, 2) : 0,
+        mtu: mtu >= SMALLEST_MTU ? mtu : 0,
         // Values out of range mean unknown.
         speed: speed <= 0x7fffffff ? speed : undefined,
         fullDuplex: duplex <= 1 ? duplex === 1 : undefined,
@@ -438,10 +441,31 @@ export class VirtioNet {
         return;
       }
       this.configuration = this.#readConfiguration();
-      if (this.configuration.announce) this.control?.acknowledgeAnnouncement();
+      if (this.configuration.announce) {
+        this.#announce();
+        this.control?.acknowledgeAnnouncement();
+      }
     } catch (error) {
       this.#giveUp(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  /** Tells switches where this address now is (virtio 1.4 5.1.6.5.4.1, driver SHOULD): a reverse ARP request, which needs no IP address. */
+  #announce(): void {
+    const queue = this.transmit[0];
+    const at = queue?.reserve() ?? -1;
+    if (!queue || at < 0) return;
+    const { u8 } = this.#arena;
+    const { mac } = this.configuration;
+    u8.fill(0xff, at, at + 6);
+    u8.fill(0, at + 6, at + 60);
+    u8.set(mac, at + 6);
+    // Ethertype 0x8035; hardware Ethernet, protocol IPv4, lengths 6 and 4, operation 3; both hardware addresses are ours.
+    u8.set([0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3], at + 12);
+    u8.set(mac, at + 22);
+    u8.set(mac, at + 32);
+    queue.send(60);
+    queue.flush();
   }
 
   #giveUp(why: string): void {

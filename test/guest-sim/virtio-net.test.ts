@@ -181,6 +181,9 @@ describe.each(['split', 'packed'] as const)('frames over %s rings', (ring) => {
     settle(guest, 2);
     expect(guest.net.configuration.linkUp).toBe(true);
     expect(device.commands).toEqual([[3, 0]]);
+    // The announcement itself, looped back by the model.
+    settle(guest, 3);
+    expect(guest.net.receive[0]?.frames).toBe(1);
     device.changeConfig(() => {
       device.status |= 64;
     });
