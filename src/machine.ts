@@ -204,10 +204,13 @@ export class Machine {
     throw new MachineError('NICBOX_BUS_FULL', 'the bus has 32 devices: put further ones below a port or bridge');
   }
 
-  /** Makes a virtio network device over `backend` and attaches it. @throws VirtioOptionError and what `attach` throws. */
+  /**
+   * Makes a virtio network device over `backend` and attaches it. Behind an IOMMU it offers ACCESS_PLATFORM and insists on it, unless told otherwise.
+   * @throws VirtioOptionError and what `attach` throws.
+   */
   addVirtioNet(options: VirtioNetOptions, place: VirtioNetPlace = {}): { readonly net: VirtioNet; readonly pci: VirtioPci } {
     this.#requireOpen();
-    const net = new VirtioNet(options);
+    const net = new VirtioNet(this.iommu ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
     const { under, deviceNumber, ...transport } = place;
     const kind = under === undefined ? 'root-complex-endpoint' : under.secondaryBus?.kind === 'conventional' ? 'conventional' : 'endpoint';
     const pci = new VirtioPci({ pcieType: kind, ...transport, device: net, routing: this.callRouting });
