@@ -271,6 +271,24 @@ describe('how commands come', () => {
     expect(served).toBeGreaterThan(64);
   });
 
+  it('a reset clears everything that commands have set up', () => {
+    const bench = new ControlBench({ net: { queuePairs: 2 } });
+    const features = bench.offered().without(FeatureSet.of(34, 35));
+    const many = Array.from({ length: 65 }, (_, i) => [0x52, 0, 0, 1, 0, i]);
+    const { flags, accepts } = bench.net.policy;
+    for (let command = 0; command < 6; command++) bench.command([0, command, 1]);
+    bench.command(macTable(many, [MULTI]));
+    bench.command([2, 0, ...u16(9)]);
+    bench.command([4, 0, ...u16(2)]);
+    bench.command([5, 0, ...new Array(8).fill(0)]);
+    expect(bench.net.policy.flags).not.toBe(flags);
+    bench.bringUp(features, [0, 1]);
+    const { policy } = bench.net;
+    expect([policy.flags, policy.accepts, policy.activePairs]).toEqual([flags, accepts, 1]);
+    expect(policy.hasVlan(9)).toBe(false);
+    expect(policy.inTable(low(MULTI), high(MULTI))).toBe(false);
+  });
+
   it('after a reset the control queue starts from its beginning', () => {
     const bench = new ControlBench();
     bench.command([0, 0, 1]);
