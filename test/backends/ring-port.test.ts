@@ -238,7 +238,8 @@ describe('offloads', () => {
     const [got] = whole.b.receive();
     expect(got?.header.slice(0, 2)).toEqual(Uint8Array.from([FRAME_NEEDS_CSUM, GSO_TCPV4]));
     expect(Buffer.compare(got?.frame as Uint8Array, frame)).toBe(0);
-    const view = new DataView((got?.header as Uint8Array).buffer, got?.header.byteOffset);
+    const merged = got?.header as Uint8Array;
+    const view = new DataView(merged.buffer, merged.byteOffset);
     // virtio 1.4 5.1.6.4.1 (device SHOULD): hdr_len covers the headers, whatever the sender's said.
     expect(view.getUint16(2, true)).toBeGreaterThanOrEqual(54);
     expect(view.getUint16(4, true)).toBe(1000);
