@@ -200,7 +200,7 @@ function isRecord(value: unknown): value is HeaderRecord {
   return Array.isArray(r?.header) && r.header.length === 4 && r.header.every(dword);
 }
 
-export function aerOf(host: Pick<FunctionHost, 'capabilities'>): Aer | undefined {
+function aerOf(host: Pick<FunctionHost, 'capabilities'>): Aer | undefined {
   return host.capabilities.find((c): c is Aer => c instanceof Aer);
 }
 

@@ -4,7 +4,7 @@
 import type { FunctionHost, MessageInterrupts } from './capability.ts';
 
 /** The message capability in use, or undefined in INTx mode. */
-export function activeMessages(host: FunctionHost): MessageInterrupts | undefined {
+function activeMessages(host: FunctionHost): MessageInterrupts | undefined {
   let active: MessageInterrupts | undefined;
   for (const { messages } of host.capabilities) {
     if (!messages?.enabled) continue;

@@ -28,7 +28,7 @@ const TRAINING = 0x800;
 const LAYER_ACTIVE = 0x2000;
 const BANDWIDTH_STATUS = 0x4000;
 const AUTONOMOUS_STATUS = 0x8000;
-export const LINK_MOVED = EFFECT_ROUTING | EFFECT_DECODE | EFFECT_MASTERING;
+const LINK_MOVED = EFFECT_ROUTING | EFFECT_DECODE | EFFECT_MASTERING;
 
 /** What a link asks of the capability it belongs to. */
 export interface LinkOwner {

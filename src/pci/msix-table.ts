@@ -5,7 +5,7 @@
 import type { AccessSize, Region } from '#core/region';
 import type { MsiMessage } from './ports.ts';
 
-export const MSIX_MAXIMUM_VECTORS = 2048;
+const MSIX_MAXIMUM_VECTORS = 2048;
 export const MSIX_ENTRY_BYTES = 16;
 const ENTRY_WORDS = 4;
 const ADDRESS_LOW = 0;

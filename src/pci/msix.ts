@@ -7,7 +7,7 @@ import { MSIX_ENTRY_BYTES, MsixTable } from './msix-table.ts';
 import type { MsiMessage } from './ports.ts';
 
 /** Where a structure is: BAR number and a multiple of 8 in it. */
-export interface MsixPlace {
+interface MsixPlace {
   readonly bar: number;
   readonly offset: number;
 }

@@ -318,6 +318,10 @@ describe('AER state', () => {
     expect(b.lines).toContain(true);
     b.write(4, 1 << 12);
     expect([28, 32, 36, 40].map(b.read)).toEqual([1, 2, 3, 4]);
+    const full = new Aer({ headerLogDepth: 2 });
+    makeDevice('full', [], { capabilities: [new Express(), full] });
+    full.restore(new Array(2).fill({ error: 4, header: HEADER }));
+    expect(full.save().length).toBe(2);
     const aer = new Aer();
     makeDevice('x', [], { capabilities: [new Express(), aer] });
     for (const bad of [

@@ -34,6 +34,23 @@ describe('PCI Express capability', () => {
     expect(() => makeDevice('f', [], { capabilities: [new Express({ slot: {} })] })).toThrow(TypeError);
   });
 
+  it('declares payload, tags, role-based errors and FLR', () => {
+    const declared = (options: ConstructorParameters<typeof Express>[0]) => {
+      const { fabric, at } = makeLoneBench([new Express(options)]);
+      return fabric.configRead(at, findCapability(fabric, at, 0x10) + 4, 4);
+    };
+    expect(declared({})).toBe(0x1000_8022);
+    expect(declared({ maxPayload: 128, functionReset: false })).toBe(0x8020);
+  });
+
+  it('has root registers in root ports alone', () => {
+    const { fabric, deviceAt, portAt, portExpress } = makePortBench(makeDevice('f', [], { capabilities: [new Express()] }));
+    const cap = findCapability(fabric, deviceAt, 0x10);
+    fabric.configWrite(deviceAt, cap + 28, 2, 0xffff);
+    fabric.configWrite(portAt, portExpress + 28, 2, 0xffff);
+    expect([fabric.configRead(deviceAt, cap + 28, 2), fabric.configRead(portAt, portExpress + 28, 2)]).toEqual([0, 15]);
+  });
+
   it('has no link registers in an integrated endpoint', () => {
     const { fabric, at } = makeLoneBench([new Express()]);
     const cap = findCapability(fabric, at, 0x10);

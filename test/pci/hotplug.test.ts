@@ -36,6 +36,11 @@ describe('slot registers', () => {
     expect(fabric.configRead(portAt, portExpress + 20, 4)).toBe((5 << 19) | 0x5f);
   });
 
+  it('have room for slot numbers of 13 bits', () => {
+    expect(makeSlot({ number: 8191 }).port.name).toBe('root-port');
+    for (const number of [-1, 8192, 1.5]) expect(() => makeSlot({ number })).toThrow(RangeError);
+  });
+
   it('start with the power on where a device sits, without any event', () => {
     const { fabric, portAt, portExpress, status, answers, hand } = makeSlot(FULL, true);
     expect(status()).toBe(0x40);
@@ -205,6 +210,17 @@ describe('removal', () => {
     control(ENABLES | OFF);
     expect([removed, hand.occupied, hand.removalPending]).toEqual([1, false, false]);
     expect(status() & 0x48).toBe(8);
+  });
+
+  it('in order goes by the indicator alone where there is no power controller', () => {
+    const { hand, control } = makeSlot({ attentionButton: true, powerIndicator: true }, true);
+    hand.requestRemoval();
+    control(ON);
+    expect(hand.occupied).toBe(true);
+    control(0x0300);
+    expect(hand.occupied).toBe(false);
+    const blind = makeSlot({ attentionButton: true }, true);
+    expect(() => blind.hand.requestRemoval()).toThrow(TypeError);
   });
 
   it('in order can be called off', () => {

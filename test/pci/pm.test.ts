@@ -47,6 +47,16 @@ describe('power states', () => {
     }
   });
 
+  it('are declared in the capability', () => {
+    const declared = (options: PowerManagementOptions) => {
+      const { fabric, control } = makePm(options);
+      return fabric.configRead(AT, control - 2, 2);
+    };
+    expect(declared({})).toBe(3);
+    expect(declared({ d1: true, pmeFrom: ['d0', 'd3cold'] })).toBe(0x8a03);
+    expect(declared({ d2: true, pmeFrom: ['d1', 'd2', 'd3hot'] })).toBe(0x7403);
+  });
+
   it('ignore D1 and D2 where they are not declared', () => {
     const { go, state } = makePm();
     go(1);
