@@ -3,7 +3,7 @@ import { SimClock } from '#core/clock';
 import { Log } from '#core/log';
 import type { Capability } from '#pci/capability';
 import { Express, type ExpressOptions } from '#pci/express';
-import type { Fabric } from '#pci/fabric';
+import type { Fabric, FabricOptions } from '#pci/fabric';
 import type { PciFunction } from '#pci/function';
 import { type Bench, bdf, COMMAND, makeBench, makeDevice, makePort, programBridge } from './fabric-kit.ts';
 
@@ -32,10 +32,10 @@ export interface TimedBench extends Bench {
   readonly log: Log;
 }
 
-export function makeTimedBench(): TimedBench {
+export function makeTimedBench(options: Partial<FabricOptions> = {}): TimedBench {
   const clock = new SimClock();
   const log = new Log();
-  return { ...makeBench({ clock, log }), clock, log };
+  return { ...makeBench({ clock, log, ...options }), clock, log };
 }
 
 export interface PortBench extends TimedBench {
@@ -49,8 +49,13 @@ export interface PortBench extends TimedBench {
 }
 
 /** A root port at 00:01.0 that software has given bus 1, with `device` below it if there is one. */
-export function makePortBench(device?: PciFunction, options: ExpressOptions = {}, more: readonly Capability[] = []): PortBench {
-  const bench = makeTimedBench();
+export function makePortBench(
+  device?: PciFunction,
+  options: ExpressOptions = {},
+  more: readonly Capability[] = [],
+  fabricOptions: Partial<FabricOptions> = {},
+): PortBench {
+  const bench = makeTimedBench(fabricOptions);
   const express = new Express(options);
   const port = makePort('root-port', [express, ...more]);
   bench.fabric.attach(bench.fabric.root, port, 1);

@@ -1,6 +1,7 @@
 // SR-IOV: NumVFs and VF Enable rules, routing ids over several buses, VF BARs with page-size spacing, VF MSE, reset timing, VF FLR, VFs as requesters, saved state;
 // with every SR-IOV row of reference/hostile-inputs.md 8.3 and the gaps of reference/qemu.md 3.
 import { describe, expect, it } from 'vitest';
+import { Iommu } from '#core/iommu';
 import { Ari } from '#pci/ari';
 import { Express } from '#pci/express';
 import type { PciFunction } from '#pci/function';
@@ -18,7 +19,7 @@ const MSE = 8;
 const ARI = 16;
 const VF_BASE = 0x10_0000_0000;
 
-function makeSriov(options: Partial<SriovOptions> = {}, subordinate = 8) {
+function makeSriov(options: Partial<SriovOptions> = {}, subordinate = 8, iommu?: Iommu) {
   const resets: string[] = [];
   const enabled: number[] = [];
   const regions: Bytes[] = [];
@@ -48,7 +49,7 @@ function makeSriov(options: Partial<SriovOptions> = {}, subordinate = 8) {
   const pf = makeDevice('pf', [{ index: 0, kind: 'memory32', region: new Bytes(0x1000) }], {
     capabilities: [new Express(), new PowerManagement({ noSoftReset: true }), new Ari(), sriov],
   });
-  const bench = makePortBench(pf);
+  const bench = makePortBench(pf, {}, [], iommu ? { iommu } : {});
   const { fabric, portAt, deviceAt: pfAt } = bench;
   programBridge(fabric, portAt, [0, 1, subordinate], { prefetchable: [0x10_0000_0000, 0x1f_ffff_ffff] });
   fabric.configWrite(portAt, findCapability(fabric, portAt, 0x10) + 40, 2, 0x20);
@@ -341,6 +342,43 @@ describe('VFs as requesters', () => {
     fabric.configWrite(vfAt(1), findCapability(fabric, vfAt(1), 0x11) + 2, 2, 0x8000);
     vf.services?.interrupts.raise(0);
     expect(messages).toEqual([{ message: { addressLow: 0xfee0_0000, addressHigh: 0, data: 0x77 }, requester: pfAt + 0x82 }]);
+  });
+
+  it('reach what an IOMMU maps for their own id and fault for what it maps for the PF (f4fdaf009c)', () => {
+    const iommu = new Iommu();
+    const { start, fabric, vfAt, pfAt, sriov, pf, memory, portAt } = makeSriov({}, 8, iommu);
+    start(2);
+    const domains = [pfAt, vfAt(0), vfAt(1)].map((requester) => {
+      fabric.configWrite(requester, COMMAND, 2, 4);
+      const domain = iommu.domain();
+      iommu.attach(requester, domain);
+      return domain;
+    });
+    domains[0]?.map(0x10_0000, 0x1000, 4096);
+    domains[1]?.map(0x20_0000, 0x2000, 4096);
+    domains[2]?.map(0x20_0000, 0x3000, 4096);
+    const [first, second] = sriov.functions.slice(0, 2).map((vf) => vf.services?.dma);
+    expect([first?.store32(0x20_0010, 0x11), second?.store32(0x20_0010, 0x22), pf.services?.dma.store32(0x10_0010, 0x33)]).toEqual([true, true, true]);
+    const ram = memory.slabs[0]?.views.u8;
+    expect([ram?.[0x2010], ram?.[0x3010], ram?.[0x1010]]).toEqual([0x11, 0x22, 0x33]);
+    iommu.takeFaults();
+    expect(first?.store32(0x10_0010, 0x44)).toBe(false);
+    expect(pf.services?.dma.store32(0x20_0010, 0x44)).toBe(false);
+    expect(
+      iommu
+        .takeFaults()
+        .records.map((fault) => [fault.requester, fault.reason])
+        .sort(),
+    ).toEqual(
+      [
+        [pfAt, 'unmapped'],
+        [vfAt(0), 'unmapped'],
+      ].sort(),
+    );
+    // Another bus number makes it another requester, which has no domain.
+    programBridge(fabric, portAt, [0, 4, 8]);
+    expect(first?.store32(0x20_0010, 0x55)).toBe(false);
+    expect(ram?.[0x2010]).toBe(0x11);
   });
 
   it('stop at VF Disable, at the PF’s power state, and at the port', () => {
