@@ -11,6 +11,7 @@ export { GuestThread, GuestThreadError, type GuestThreadOptions } from './guest-
 export { Histogram } from './histogram.ts';
 export { Msix, VectorSpace } from './msix.ts';
 export { ControlQueue, type ReceiveMode } from './net-control.ts';
+export type { NetConfiguration, VirtioNetOptions } from './net-options.ts';
 export { CHECKSUM_PARTIAL, CHECKSUM_UNKNOWN, CHECKSUM_VALID, type FrameSink, type ReceivedFrame, ReceiveQueue } from './net-receive.ts';
 export { TransmitOffload, TransmitQueue } from './net-transmit.ts';
 export { PackedRing } from './packed-ring.ts';
@@ -32,6 +33,6 @@ export type { ReplayJob } from './replay.ts';
 export type { DriverRing, RingAddresses, RingOptions } from './ring.ts';
 export { SplitRing } from './split-ring.ts';
 export { VIRTIO_F, VIRTIO_NET_F, VIRTIO_STATUS } from './virtio-constants.ts';
-export { isVirtioNet, type NetConfiguration, VirtioNet, type VirtioNetOptions } from './virtio-net.ts';
+export { isVirtioNet, VirtioNet } from './virtio-net.ts';
 export { QueueKick, VirtioError, type VirtioFault, VirtioPci } from './virtio-pci.ts';
 export type { Job, PackedFrames, Workload, WorkloadResult } from './workload.ts';

@@ -2,11 +2,11 @@
 // alone, so that what the devices' side computes is checked by other code.
 
 export const ETHERTYPE_IPV4 = 0x0800;
-export const ETHERTYPE_IPV6 = 0x86dd;
-export const PROTOCOL_ICMP = 1;
+const ETHERTYPE_IPV6 = 0x86dd;
+const PROTOCOL_ICMP = 1;
 export const PROTOCOL_TCP = 6;
 export const PROTOCOL_UDP = 17;
-export const PROTOCOL_ICMPV6 = 58;
+const PROTOCOL_ICMPV6 = 58;
 
 /** A parsed frame; offsets count from the frame's start. Reused by callers. */
 export class Headers {

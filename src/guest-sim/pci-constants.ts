@@ -49,9 +49,7 @@ export const PCIE_DEVICE_CAPABILITIES_2 = 0x24;
 export const PCIE_DEVICE_CONTROL_2 = 0x28;
 export const PCIE_ARI_FORWARDING = 0x20;
 export const PCIE_TYPE_ROOT_PORT = 4;
-export const PCIE_TYPE_UPSTREAM = 5;
 export const PCIE_TYPE_DOWNSTREAM = 6;
-export const PCIE_TYPE_TO_PCI = 7;
 
 /** SR-IOV extended capability. */
 export const SRIOV = {

@@ -79,7 +79,6 @@ export const COMMON_CFG = {
 
 /** The part of the common structure every device has; the fields after it come with features. */
 export const COMMON_CFG_MINIMUM = 56;
-export const NO_VECTOR = 0xffff;
 
 /** Descriptor flags: the first three mean the same in both ring formats. */
 export const DESC_NEXT = 1;

@@ -7,7 +7,7 @@ import type { DriverRing, RingOptions } from '#guest-sim/ring';
 /** The driver broke a rule, or (in hostile tests) the model's own ring was scribbled over. */
 export class ModelError extends Error {}
 
-export interface ModelSegment {
+interface ModelSegment {
   readonly offset: number;
   readonly length: number;
   readonly writable: boolean;

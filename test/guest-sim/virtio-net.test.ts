@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { DRIVER_FEATURES, featureMask } from '#guest-sim/features';
 import { Guest } from '#guest-sim/guest';
+import type { VirtioNetOptions } from '#guest-sim/net-options';
 import { VIRTIO_F, VIRTIO_NET_F } from '#guest-sim/virtio-constants';
-import type { VirtioNetOptions } from '#guest-sim/virtio-net';
 import { ModelError } from './ring-model.ts';
 import { type ModelOptions, VirtioModel } from './virtio-model.ts';
 

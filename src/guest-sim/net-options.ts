@@ -1,0 +1,71 @@
+// What a guest asks of its network device, and what the device's configuration structure says (virtio 1.4 5.1.4): read whole, between two equal generations.
+
+import { hasFeature } from './features.ts';
+import { NET_CFG, NET_STATUS_ANNOUNCE, NET_STATUS_LINK_UP, VIRTIO_NET_F } from './virtio-constants.ts';
+import type { VirtioPci } from './virtio-pci.ts';
+
+/** How the guest drives its device. Plain cloneable data. */
+export interface VirtioNetOptions {
+  /** Ring format; packed needs the device to offer it. Default: packed if offered. */
+  readonly ring?: 'split' | 'packed';
+  /** Wanted queue size; a device with smaller queues wins. Default 256. */
+  readonly queueSize?: number;
+  /** Queue pairs to use, at most what the device has. Default 1. */
+  readonly pairs?: number;
+  /** Feature bits not to accept although the driver knows them. */
+  readonly without?: readonly number[];
+  /** Feature bits without which to give up. */
+  readonly require?: readonly number[];
+  /** A vector per queue, one for all, or the legacy line. A device short of vectors gets what it has. Default 'per-queue'. */
+  readonly interrupts?: 'per-queue' | 'shared' | 'intx';
+  /** Empty polls of a scheduled queue before its interrupts are turned on again: 0 is an interrupt per burst, more trades CPU for latency. Default 0. */
+  readonly busyPolls?: number;
+  /** Bytes of a mergeable receive buffer. Default 2048. */
+  readonly receiveBuffer?: number;
+  /** The header of a transmitted frame in a descriptor of its own. */
+  readonly separateHeader?: boolean;
+  /** Turn promiscuous mode on, for guests that are to see frames addressed to others, as in a replayed capture. */
+  readonly promiscuous?: boolean;
+  /** Accept VIRTIO_F_SR_IOV, which has to precede enabling virtual functions. */
+  readonly sriov?: boolean;
+}
+
+export interface NetConfiguration {
+  readonly mac: Uint8Array;
+  readonly linkUp: boolean;
+  readonly announce: boolean;
+  readonly maxPairs: number;
+  /** 0: the device has no opinion. */
+  readonly mtu: number;
+  /** Mbit/s, or undefined when unknown. */
+  readonly speed: number | undefined;
+  readonly fullDuplex: boolean | undefined;
+}
+
+/** virtio 1.4 5.1.4.1 (device MUST): no smaller one is valid. */
+const SMALLEST_MTU = 68;
+
+/** Fields of features that were not negotiated are not touched; they get the value the spec tells a driver to assume. @throws VirtioError */
+export function readNetConfiguration(transport: VirtioPci, features: bigint): NetConfiguration {
+  const has = (bit: number): boolean => hasFeature(features, bit);
+  return transport.readConfig((at) => {
+    const mac = new Uint8Array(6);
+    // virtio 1.4 5.1.4.2 (driver): the address in config, or a locally administered one.
+    if (has(VIRTIO_NET_F.MAC)) for (let i = 0; i < 6; i++) mac[i] = at(NET_CFG.mac + i, 1);
+    else mac.set([0x02, 0x6e, 0x62, 0x00, transport.rid >> 8, transport.rid & 0xff]);
+    const status = has(VIRTIO_NET_F.STATUS) ? at(NET_CFG.status, 2) : NET_STATUS_LINK_UP;
+    const speed = has(VIRTIO_NET_F.SPEED_DUPLEX) ? at(NET_CFG.speed, 4) : 0xffffffff;
+    const mtu = has(VIRTIO_NET_F.MTU) ? at(NET_CFG.mtu, 2) : 0;
+    const duplex = has(VIRTIO_NET_F.SPEED_DUPLEX) ? at(NET_CFG.duplex, 1) : 0xff;
+    return {
+      mac,
+      linkUp: (status & NET_STATUS_LINK_UP) !== 0,
+      announce: has(VIRTIO_NET_F.GUEST_ANNOUNCE) && (status & NET_STATUS_ANNOUNCE) !== 0,
+      maxPairs: has(VIRTIO_NET_F.MQ) ? at(NET_CFG.max_virtqueue_pairs, 2) : 1,
+      mtu: mtu >= SMALLEST_MTU ? mtu : 0,
+      // Values out of range mean unknown.
+      speed: speed <= 0x7fffffff ? speed : undefined,
+      fullDuplex: duplex <= 1 ? duplex === 1 : undefined,
+    };
+  });
+}

@@ -1,0 +1,110 @@
+// Sizing the queues of a network device: how large rings and buffers are under the features that were negotiated (virtio 1.4 5.1.6.3.1), and how many fit.
+
+import type { GuestArena } from './arena.ts';
+import { hasFeature } from './features.ts';
+import type { VirtioNetOptions } from './net-options.ts';
+import { ReceiveQueue } from './net-receive.ts';
+import { TransmitQueue } from './net-transmit.ts';
+import { PackedRing } from './packed-ring.ts';
+import type { DriverRing } from './ring.ts';
+import { SplitRing } from './split-ring.ts';
+import { NET_GSO_TCPV4, NET_GSO_TCPV6, NET_GSO_UDP_L4, NET_HEADER_SIZE, VIRTIO_F, VIRTIO_NET_F } from './virtio-constants.ts';
+import { type QueueKick, VirtioError, type VirtioPci } from './virtio-pci.ts';
+
+const TRANSMIT_BUFFER = 2048;
+const PIECE = 4096;
+/** virtio 1.4 5.1.6.3.1 (driver SHOULD): what a buffer has to hold without MRG_RXBUF, with and without receive segmentation offloads. */
+const BIG_BUFFER = 65_601;
+const PLAIN_BUFFER = 1526;
+const BIG_BUFFERS = 64;
+const DEFAULT_MTU = 1500;
+const LONGEST_GSO_FRAME = 65_550;
+export class QueueMaker {
+  readonly #transport: VirtioPci;
+  readonly #arena: GuestArena;
+  readonly #features: bigint;
+  readonly #options: VirtioNetOptions;
+  readonly #mtu: number;
+
+  constructor(transport: VirtioPci, arena: GuestArena, features: bigint, options: VirtioNetOptions, mtu: number) {
+    this.#transport = transport;
+    this.#arena = arena;
+    this.#features = features;
+    this.#options = options;
+    this.#mtu = mtu;
+  }
+
+  #has(feature: number): boolean {
+    return hasFeature(this.#features, feature);
+  }
+
+  /** The ring of queue `queue`, as large as the device and the guest both allow. @throws VirtioError */
+  ring(queue: number, maxSegments: number, wanted = this.#options.queueSize ?? 256): DriverRing {
+    const most = this.#transport.queueSize(queue);
+    if (most === 0 || most > 32768) throw new VirtioError('ERR_VIRTIO_QUEUE', `queue ${queue} has size ${most}`);
+    let size = Math.max(1, Math.min(most, wanted));
+    // virtio 1.4 4.1.4.3.2 (driver MUST NOT): no other than powers of two for split rings.
+    if (!this.#has(VIRTIO_F.RING_PACKED)) size = 2 ** (31 - Math.clz32(size));
+    const options = {
+      arena: this.#arena,
+      size,
+      eventIdx: this.#has(VIRTIO_F.EVENT_IDX),
+      indirect: this.#has(VIRTIO_F.INDIRECT_DESC),
+      inOrder: this.#has(VIRTIO_F.IN_ORDER),
+      maxSegments: Math.min(maxSegments, size),
+    };
+    return this.#has(VIRTIO_F.RING_PACKED) ? new PackedRing(options) : new SplitRing(options);
+  }
+
+  /** Hands a ring to the device. @throws VirtioError */
+  enable(queue: number, ring: DriverRing): QueueKick {
+    return this.#transport.enableQueue(queue, ring.size, ring.addresses, {
+      notificationData: this.#has(VIRTIO_F.NOTIFICATION_DATA),
+      notifyConfigData: this.#has(VIRTIO_F.NOTIF_CONFIG_DATA),
+    });
+  }
+
+  receive(index: number): ReceiveQueue {
+    const F = VIRTIO_NET_F;
+    const mergeable = this.#has(F.MRG_RXBUF);
+    let gsoTypes = 0;
+    if (this.#has(F.GUEST_TSO4)) gsoTypes |= 1 << NET_GSO_TCPV4;
+    if (this.#has(F.GUEST_TSO6)) gsoTypes |= 1 << NET_GSO_TCPV6;
+    if (this.#has(F.GUEST_USO4) || this.#has(F.GUEST_USO6)) gsoTypes |= 1 << NET_GSO_UDP_L4;
+    // One frame of the MTU with an Ethernet header and a VLAN tag: a little more than the spec asks for.
+    const plain = Math.max(PLAIN_BUFFER, NET_HEADER_SIZE + 18 + (this.#mtu || DEFAULT_MTU));
+    const bufferSize = mergeable ? Math.max(64, this.#options.receiveBuffer ?? 2048) : gsoTypes !== 0 ? BIG_BUFFER : plain;
+    const pieces = mergeable ? 1 : Math.ceil(bufferSize / PIECE);
+    const ring = this.ring(2 * index, pieces);
+    const indirect = this.#has(VIRTIO_F.INDIRECT_DESC) && pieces <= ring.size;
+    const pieceSize = pieces <= ring.size ? PIECE : bufferSize;
+    const fit = pieces === 1 || indirect || pieceSize === bufferSize ? ring.size : Math.floor(ring.size / pieces);
+    return new ReceiveQueue({
+      arena: this.#arena,
+      ring,
+      index,
+      mergeable,
+      bufferSize,
+      pieceSize,
+      buffers: pieces > 1 ? Math.min(fit, BIG_BUFFERS) : fit,
+      gsoTypes,
+      checksum: this.#has(F.GUEST_CSUM),
+      ecn: this.#has(F.GUEST_ECN),
+    });
+  }
+
+  transmit(index: number): TransmitQueue {
+    const separateHeader = this.#options.separateHeader ?? false;
+    const segments = Math.ceil((LONGEST_GSO_FRAME + NET_HEADER_SIZE) / TRANSMIT_BUFFER) + (separateHeader ? 2 : 1);
+    const ring = this.ring(2 * index + 1, segments);
+    return new TransmitQueue({
+      arena: this.#arena,
+      ring,
+      index,
+      bufferSize: TRANSMIT_BUFFER,
+      buffers: ring.size,
+      maxSegments: Math.min(segments, ring.size),
+      separateHeader,
+    });
+  }
+}
