@@ -31,7 +31,7 @@ import {
 } from './machine-options.ts';
 import { type MachinePart, type MachineState, restoreMachine, saveMachine } from './machine-state.ts';
 
-export { MachineError, type MachineOptions, type VirtioNetPlace } from './machine-options.ts';
+export type { MachineOptions, VirtioNetPlace } from './machine-options.ts';
 
 /** How long data planes may take to stop, in milliseconds: a turn of theirs is a few hundred frames. */
 const QUIET_LIMIT = 10_000;

@@ -1,7 +1,7 @@
 // Which pages of guest RAM devices have written since somebody last asked: one bit a 4 KiB page, RAM ranges packed one after the other (holes cost nothing), in
 // shared memory that every thread's DMA spaces write. One log a GuestMemory.
 
-export const DIRTY_PAGE = 4096;
+const DIRTY_PAGE = 4096;
 
 /** A run of RAM in the log: pages of [base, base + size) are bits from `firstPage` on. */
 export interface LoggedRange {

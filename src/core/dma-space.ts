@@ -17,7 +17,7 @@ import {
   MAXIMUM_ENTRIES,
   makeBuffer,
 } from './dma-table.ts';
-import { ADDRESS_LIMIT, type ByteViews, GuestMemory, type GuestMemoryShare, type Slab, viewsOf } from './guest-memory.ts';
+import { ADDRESS_LIMIT, GuestMemory, type GuestMemoryShare, type Slab, viewsOf } from './guest-memory.ts';
 
 export { DMA_READ, DMA_WRITE, type DmaAccess, type DmaFault, type DmaMapping };
 
@@ -351,5 +351,3 @@ function pushMapping(windows: Window[], memory: GuestMemory, iova: number, size:
     windows.push({ start: from - guestBias, end: to - guestBias, bias, guestBias, dirtyBias: bias + slab.dirtyOffset, permissions, slab });
   }
 }
-
-export type { ByteViews };

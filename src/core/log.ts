@@ -13,7 +13,7 @@ export interface LogRecord {
 
 export type LogSink = (record: LogRecord) => void;
 
-export const LOG_KINDS: readonly LogKind[] = ['guest-error', 'unimplemented', 'trace'];
+const LOG_KINDS: readonly LogKind[] = ['guest-error', 'unimplemented', 'trace'];
 
 /** What is needed of a channel of node:diagnostics_channel, so that this layer need not import it. */
 export interface DiagnosticsChannel {

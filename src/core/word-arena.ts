@@ -12,7 +12,7 @@ export interface SharedWords {
 }
 
 /** Hands out lines of 16 zeroed words. Lines are never taken back: another thread may still ring them; the buffer goes as a whole when nobody holds it. */
-export class WordArena {
+class WordArena {
   readonly buffer: SharedArrayBuffer;
   readonly #lines: number;
   #next = 0;

@@ -226,7 +226,7 @@ describe('fast kicks', () => {
     const { loop, toy, serve, decodingMoved } = machine();
     closing.push(() => loop.close());
     const bell = new Bell();
-    const kicks = 3000;
+    const kicks = 1000;
     let owner = new Doorbell(bell);
     toy.doorbells.set(NOTIFY, { doorbell: owner, match: 'address' });
     const thread = new Thread('kicker', { share: serve().share(), address: NOTIFY, kicks });
@@ -260,7 +260,7 @@ describe('fast kicks', () => {
     }
     const { results, counts } = await report;
     expect(results).toEqual([]);
-    expect(handOvers).toBeGreaterThan(100);
+    expect(handOvers).toBeGreaterThan(50);
     expect(counts.fastKicks).toBeGreaterThan(0);
   });
 });

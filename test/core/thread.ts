@@ -28,7 +28,7 @@ export class Thread {
 
   async message<T>(): Promise<T> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error('waited 10 s for a message of the worker')), 10_000);
+      const timer = setTimeout(() => reject(new Error('waited 25 s for a message of the worker')), 25_000);
       this.worker.once('message', (m: T) => {
         clearTimeout(timer);
         resolve(m);

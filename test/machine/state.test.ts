@@ -153,8 +153,10 @@ describe('dirty pages', () => {
     const [a, b] = [new Guest(world.a.machine.localBus()), new Guest(world.b.machine.localBus())];
     b.step();
     const source = a.start({ kind: 'generate', count: 100, sizes: [1000] });
+    await world.b.machine.pause();
     const before = new Uint8Array(rams[1] as SharedArrayBuffer).slice();
     world.b.machine.dirty.start();
+    world.b.machine.resume();
     await stepUntil([a], 'A to be rid of its frames', () => source.done);
     await world.b.machine.pause();
     const dirty = new Set(world.b.machine.dirty.take());
