@@ -1,10 +1,10 @@
 // What one frame costs on one thread, driver and device together, in processor time: steadier than a rate where processors are shared.
 
 import { InlineSegment } from '#backends/inline-backend';
-import { DirectLink } from '#net/direct-link';
-import { Segment } from '#net/segment';
 import { copyBytes } from '#core/copy';
 import { viewsOf } from '#core/guest-memory';
+import { DirectLink } from '#net/direct-link';
+import { Segment } from '#net/segment';
 import { BenchGuest } from './ring-drivers.js';
 
 /** What this processor does now: the copy alone, twice a frame as the frame path's bytes go twice through the cache. */

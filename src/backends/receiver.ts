@@ -18,6 +18,8 @@ import type { Vring } from './vring.ts';
 
 const MINIMUM_FRAME = 14;
 const HEADER_WORDS = 8;
+/** The header with no hash or tunnel fields: what the fast path writes. */
+const HEADER_BYTES = 12;
 const NO_LIMIT = 0x7fffffff;
 /** Segments of one receive chain. */
 const CHAIN_SEGMENTS = 1280;
@@ -49,9 +51,14 @@ export class Receiver {
   // What was delivered since the last flush, by pair.
   readonly #pushed = new Int32Array(MAX_QUEUE_PAIRS);
   #touched = false;
-  // Chains of the frame being spread over several, not pushed yet.
-  #tokens = new Int32Array(256);
-  #written = new Int32Array(256);
+  // Of the deliver in progress.
+  #frames = 0;
+  #bytes = 0;
+  #chains = 0;
+  #filled = 0;
+  // Chains taken and not pushed yet: a run, or those a frame is being spread over.
+  #tokens = new Int32Array(CHAIN_SEGMENTS);
+  #written = new Int32Array(CHAIN_SEGMENTS);
 
   constructor(counters: PortCounters, flows: FlowTable, broke: (ring: Vring) => void) {
     this.#counters = counters;
@@ -84,81 +91,122 @@ export class Receiver {
     return this.#deliverTo(rings[0], batch, from, to);
   }
 
-  /** The common case kept in one loop: a frame in one piece into a chain of one buffer. */
+  /** Takes runs of plain buffers ahead and fills them in one loop; whatever is not plain goes one by one. */
   #deliverTo(ring: Vring | undefined, batch: FrameBatch, from: number, to: number): number {
     if (ring === undefined) return this.#deliverNowhere(to - from);
     if (ring.armed) ring.disarm();
     const { queue } = ring;
-    const chain = this.#chain;
-    const dma = this.#dma as DmaSpace;
-    const policy = this.#policy as NetPolicy;
-    const promiscuous = (this.#flags & POLICY_PROMISCUOUS) !== 0;
-    const maximum = this.#maximumFrame;
-    const headerLength = this.#headerLength;
-    const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType } = batch;
-    let frames = 0;
-    let bytes = 0;
-    let chains = 0;
+    this.#frames = 0;
+    this.#bytes = 0;
+    this.#chains = 0;
+    let ahead = to - from;
     let f = from;
-    for (; f < to; f++) {
+    while (f < to) {
+      this.#chain.count = 0;
+      const run = this.#headerLength === HEADER_BYTES ? queue.popRun(this.#chain, this.#tokens, 0, Math.min(ahead, to - f), 0x7fffffff, true) : 0;
+      if (run > 0) {
+        f = this.#fill(batch, f, to, run);
+        const filled = this.#filled;
+        queue.pushRun(this.#tokens, 0, filled, this.#written);
+        this.#chains += filled;
+        if (filled === run) {
+          ahead = Math.min(2 * ahead, CHAIN_SEGMENTS);
+          continue;
+        }
+        queue.unpop(run - filled);
+        if (f === to) break;
+      }
+      // Frame f or the next chain is not of the plain kind. Take fewer ahead while that goes on: what is taken in vain is given back.
+      ahead = 1;
+      if (!this.#one(ring, batch, f)) {
+        this.#starved = ring;
+        break;
+      }
+      f++;
+    }
+    if (this.#frames > 0) {
+      this.#pushed[ring.index >>> 1] = (this.#pushed[ring.index >>> 1] as number) + this.#chains;
+      this.#touched = true;
+      this.#counters.received(this.#frames, this.#bytes);
+    }
+    return f - from;
+  }
+
+  /** Puts frames from `f` on into the `run` plain buffers in hand, until either ends or a frame needs more than that. Returns the next frame; `#filled` buffers are full. */
+  #fill(batch: FrameBatch, f: number, to: number, run: number): number {
+    const chain = this.#chain;
+    const { offset: offsets, length: rooms, address: addresses, views: chainViews } = chain;
+    const dma = this.#dma as DmaSpace;
+    const { logging } = dma;
+    const filter = (this.#flags & POLICY_PROMISCUOUS) === 0;
+    const maximum = this.#maximumFrame;
+    const written = this.#written;
+    const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType } = batch;
+    const { views: sourceViews, offset: sources } = segments;
+    let n = 0;
+    let bytes = 0;
+    let frames = 0;
+    for (; f < to && n < run; f++) {
       const length = lengths[f] as number;
-      if (length < MINIMUM_FRAME) {
-        this.#counters.receiveDropped(DROP_MALFORMED, 1);
-        continue;
-      }
-      if (!promiscuous && !passesFilter(policy, this.#flags, batch, f)) {
-        this.#counters.receiveDropped(DROP_FILTERED, 1);
-        continue;
-      }
-      if (length > maximum && gsoType[f] === 0) {
-        this.#counters.receiveDropped(DROP_TOO_LONG, 1);
-        continue;
-      }
-      chain.count = 0;
-      const token = queue.pop(chain);
-      if (token < 0) {
-        if (this.#noChain(ring, token, 0) === PUT_HELD) break;
-        this.#counters.receiveDropped(DROP_BROKEN, 1);
-        continue;
-      }
-      const total = headerLength + length;
-      const at = chain.offset[0] as number;
-      if (queue.segments === 1 && queue.writableBytes >= total && segmentCount[f] === 1 && (at & 3) === 0 && headerLength === 12) {
-        const views = chain.views[0] as ByteViews;
-        const words = views.i32;
-        const word = at >>> 2;
-        if (((flags[f] as number) | (gsoType[f] as number)) === 0) {
-          words[word] = 0;
-          words[word + 1] = 0;
-          words[word + 2] = ONE_BUFFER;
-        } else this.#writeRequest(words, word, batch, f);
-        const s = firstSegment[f] as number;
-        copyBytes(views, at + 12, segments.views[s] as ByteViews, segments.offset[s] as number, length);
-        // Receive buffers are always guest memory.
-        dma.markDirty(chain.window[0] as Window, chain.address[0] as number, total);
-        queue.push(token, total);
-        chains++;
-      } else {
-        const result = this.#spread(ring, token, batch, f, total);
-        if (result === PUT_HELD) break;
-        if (result < 0) {
-          // Several chains: -1 - result of them.
-          chains += ~result;
-        } else {
-          this.#counters.receiveDropped(result, 1);
+      const request = (flags[f] as number) | (gsoType[f] as number);
+      if (length < MINIMUM_FRAME || length > maximum || filter) {
+        const reason = this.#refuses(batch, f, length);
+        if (reason >= 0) {
+          this.#counters.receiveDropped(reason, 1);
           continue;
         }
       }
-      frames++;
-      bytes += length;
+      const at = offsets[n] as number;
+      const total = (length + HEADER_BYTES) | 0;
+      if ((rooms[n] as number) < total || segmentCount[f] !== 1 || (at & 3) !== 0) break;
+      const views = chainViews[n] as ByteViews;
+      const words = views.i32;
+      const word = at >> 2;
+      if (request === 0) {
+        words[word] = 0;
+        words[(word + 1) | 0] = 0;
+        words[(word + 2) | 0] = ONE_BUFFER;
+      } else this.#writeRequest(words, word, batch, f);
+      const s = firstSegment[f] as number;
+      copyBytes(views, (at + HEADER_BYTES) | 0, sourceViews[s] as ByteViews, sources[s] as number, length);
+      if (logging) dma.markDirty(chain.window[n] as Window, addresses[n] as number, total);
+      written[n] = total;
+      n = (n + 1) | 0;
+      frames = (frames + 1) | 0;
+      bytes = (bytes + length) | 0;
     }
-    if (frames > 0) {
-      this.#pushed[ring.index >>> 1] = (this.#pushed[ring.index >>> 1] as number) + chains;
-      this.#touched = true;
-      this.#counters.received(frames, bytes);
+    this.#filled = n;
+    this.#frames += frames;
+    this.#bytes += bytes;
+    return f;
+  }
+
+  /** Why the driver does not get frame `f`, or -1. */
+  #refuses(batch: FrameBatch, f: number, length: number): number {
+    if (length < MINIMUM_FRAME) return DROP_MALFORMED;
+    if (!passesFilter(this.#policy as NetPolicy, this.#flags, batch, f)) return DROP_FILTERED;
+    return length > this.#maximumFrame && batch.gsoType[f] === 0 ? DROP_TOO_LONG : -1;
+  }
+
+  /** One frame, whatever its shape and its buffers'. False: it is held. */
+  #one(ring: Vring, batch: FrameBatch, f: number): boolean {
+    const { queue } = ring;
+    const length = batch.length[f] as number;
+    let result = this.#refuses(batch, f, length);
+    if (result < 0) {
+      const chain = this.#chain;
+      chain.count = 0;
+      const token = queue.pop(chain);
+      result = token < 0 ? this.#noChain(ring, token, 0) : this.#spread(ring, token, batch, f, this.#headerLength + length);
     }
-    if (f < to) this.#starved = ring;
-    return f - from;
+    if (result === PUT_HELD) return false;
+    if (result >= 0) this.#counters.receiveDropped(result, 1);
+    else {
+      this.#frames++;
+      this.#bytes += length;
+      this.#chains += ~result;
+    }
+    return true;
   }
 
   /** No ring runs: a driver that broke one gets nothing more; one that is being moved is waited for. */

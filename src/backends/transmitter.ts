@@ -98,10 +98,15 @@ export class Transmitter {
     const headerLength = this.#headerLength;
     const from = this.#count;
     const end = from + limit;
-    let bytes = this.#bytes;
     let n = from;
-    while (n < end && bytes > 0) {
+    while (n < end && this.#bytes > 0) {
       const first = segments.count;
+      const run = queue.popRun(segments, tokens, n, end - n, this.#bytes, false);
+      if (run > 0) {
+        this.#frames(ring, batch, first, n, run);
+        n += run;
+        continue;
+      }
       const token = queue.pop(segments);
       if (token < 0) {
         if (token === QUEUE_BROKEN) this.#broke(ring);
@@ -110,26 +115,69 @@ export class Transmitter {
       tokens[n] = token;
       const length = queue.readableBytes - headerLength;
       const result = this.#frame(batch, first, queue.readableSegments, length);
-      if (result === IS_FRAME) {
-        const f = batch.count++;
-        batch.length[f] = length;
-        batch.token[f] = token;
-        bytes -= length;
-        if (this.steering) this.#flows.learn(batch, f, ring.index >>> 1);
-      } else {
-        segments.truncate(first);
-        this.#dropAt[this.#drops] = n;
-        this.#dropReason[this.#drops++] = result;
-      }
+      if (result !== IS_FRAME) segments.truncate(first);
+      this.#add(ring, batch, n, token, length, result);
       n++;
     }
-    this.#bytes = bytes;
     this.#count = n;
     if (n > from) {
       this.#runRing[this.#runs] = ring;
       this.#runEnd[this.#runs++] = n;
     }
     return n - from;
+  }
+
+  /** Chain `n` has been looked at: its frame is added, or it is noted as a drop. */
+  #add(ring: Vring, batch: FrameBatch, n: number, token: number, length: number, result: number): void {
+    if (result !== IS_FRAME) {
+      this.#dropAt[this.#drops] = n;
+      this.#dropReason[this.#drops++] = result;
+      return;
+    }
+    const f = batch.count++;
+    batch.length[f] = length;
+    batch.token[f] = token;
+    this.#bytes -= length;
+    if (this.steering) this.#flows.learn(batch, f, ring.index >>> 1);
+  }
+
+  /** Chains `n` .. `n + run - 1`, each of the one segment from `first` on: the common case in one loop. */
+  #frames(ring: Vring, batch: FrameBatch, first: number, n: number, run: number): void {
+    const { segments, firstSegment, segmentCount, length: lengths, flags, gsoType, hashReport, token: frameTokens } = batch;
+    const { offset: offsets, length: runs, address: addresses, views } = segments;
+    const tokens = this.#token;
+    const headerLength = this.#headerLength;
+    const shortest = headerLength + MINIMUM_FRAME;
+    const steering = this.steering;
+    let bytes = 0;
+    let f = batch.count;
+    for (let i = 0; i < run; i++) {
+      const s = (first + i) | 0;
+      const at = offsets[s] as number;
+      const size = runs[s] as number;
+      if (size < shortest || size > MAXIMUM_FRAME || (at & 3) !== 0 || ((views[s] as ByteViews).i32[at >>> 2] as number) << 16 !== 0) {
+        batch.count = f;
+        const length = size - headerLength;
+        this.#add(ring, batch, n + i, tokens[n + i] as number, length, this.#frame(batch, s, 1, length));
+        f = batch.count;
+        continue;
+      }
+      offsets[s] = (at + headerLength) | 0;
+      runs[s] = (size - headerLength) | 0;
+      addresses[s] = (addresses[s] as number) + headerLength;
+      firstSegment[f] = s;
+      segmentCount[f] = 1;
+      lengths[f] = (size - headerLength) | 0;
+      flags[f] = 0;
+      gsoType[f] = 0;
+      hashReport[f] = 0;
+      frameTokens[f] = tokens[n + i] as number;
+      bytes = (bytes + size) | 0;
+      if (steering) this.#flows.learn(batch, f, ring.index >>> 1);
+      f = (f + 1) | 0;
+    }
+    batch.count = f;
+    this.#bytes -= bytes;
   }
 
   /** Fills in frame batch.count from the readable segments at `first`; returns IS_FRAME or a drop reason. */
@@ -224,7 +272,8 @@ export class Transmitter {
       const { queue } = ring;
       const tokens = this.#token;
       const from = n;
-      for (; n < to; n++) queue.push(tokens[n] as number, 0);
+      queue.pushRun(tokens, from, to, null);
+      n = to;
       ring.stage(to - from);
     }
     if (n < this.#count) this.#putBack(n);

@@ -23,8 +23,8 @@ import type { RunResult, WorkerEvent, WorkerJob, WorkerMessage } from './worker-
 
 /** Rounds between looks at the time while polling. */
 const POLL_CHECK = 16;
-/** The least time worth polling for: shorter ones are as good as none. */
-const LEAST_BUDGET = 4000;
+/** The least time to poll for, where polling is allowed: a fraction of what falling asleep and being woken costs. */
+const LEAST_BUDGET = 10_000;
 /** A sleep shorter than this would have been better spent polling: a wake costs about as much (performance.md 7). */
 const SHORT_SLEEP = 100_000;
 /** No sleep is longer: what no doorbell tells (bus mastering switched on) is noticed then. Milliseconds. */
@@ -63,7 +63,7 @@ export class WorkerLoop {
     this.#run = new RunBlock(job.run);
     this.#bell = new Bell(job.bell);
     this.#journal = new TurnJournal(job.journal);
-    this.#budget = Math.min(20_000, job.poll.maximum);
+    this.#budget = Math.min(2 * LEAST_BUDGET, job.poll.maximum);
   }
 
   /** Runs until told to stop. */
@@ -126,8 +126,7 @@ export class WorkerLoop {
     this.#publishCounters();
     this.#bell.wait(ticket, deadline);
     const slept = performance.now() * 1e6 - now;
-    if (slept < SHORT_SLEEP) this.#budget = Math.min(this.#job.poll.maximum, 2 * Math.max(this.#budget, LEAST_BUDGET));
-    else this.#budget = this.#budget > LEAST_BUDGET ? this.#budget / 2 : 0;
+    this.#budget = Math.min(this.#job.poll.maximum, slept < SHORT_SLEEP ? 2 * this.#budget : Math.max(LEAST_BUDGET, 0.75 * this.#budget));
     // Nobody rang: look everywhere.
     if (this.#bell.ticket === ticket) for (const { server } of this.#servers) server.wakeAll();
   }

@@ -87,6 +87,22 @@ export class Chain {
     return this.add(low, high, length, flags);
   }
 
+  /** Appends a buffer that lies in the window last used, in one piece. False when it does not, or there is no room: `single` says more. `write`: 0 or 1. */
+  plain(into: SegmentList, low: number, high: number, length: number, write: number): boolean {
+    const from = (low - this.#windowLow) | 0;
+    if (
+      high !== this.#windowHigh ||
+      from < 0 ||
+      length <= 0 ||
+      length > ((this.#windowSize - from) | 0) ||
+      (this.#windowPermissions & (1 << write)) === 0 ||
+      into.count === into.capacity
+    )
+      return false;
+    into.addGuestAt(this.#window as Window, this.#windowViews, (this.#windowOffset + from) | 0, this.#windowStart + from, length);
+    return true;
+  }
+
   begin(into: SegmentList): void {
     this.#into = into;
     this.#sawWritable = false;

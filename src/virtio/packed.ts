@@ -27,6 +27,7 @@ const INDIRECT = DESC_F_INDIRECT;
 const OK = CHAIN_OK;
 const EMPTY = QUEUE_EMPTY;
 const BROKEN = QUEUE_BROKEN;
+const WRITE = DESC_F_WRITE;
 const DESCRIPTOR = DESCRIPTOR_BYTES;
 const NO_WORDS = new Int32Array(0);
 const NO_HALVES = new Uint16Array(0);
@@ -219,6 +220,54 @@ export class PackedQueue implements VirtQueue {
     return ((descriptors - 1) << 16) | this.#id;
   }
 
+  popRun(into: SegmentList, tokens: Int32Array, at: number, limit: number, bytes: number, writable: boolean): number {
+    // IN_ORDER keeps a note of every chain, a scattered ring moves its views: both go the long way.
+    if (this.#stopped !== 0 || this.#inOrder || this.#scattered !== 0) return 0;
+    const words = this.#words;
+    const base = this.#base;
+    const { size } = this;
+    const first = this.#available;
+    const count = Math.min(limit, size - this.#inFlight);
+    const tested = LAP_BITS | ((NEXT | INDIRECT | WRITE) << 16);
+    const write = writable ? 1 : 0;
+    const kind = write << 17;
+    let bits = this.#availableBits;
+    // Flags first, of as many as are there.
+    let slot = first;
+    let there = 0;
+    while (there < count) {
+      if (((words[(base + (slot << 2) + 3) | 0] as number) & tested) !== (bits | kind)) break;
+      there = (there + 1) | 0;
+      slot = (slot + 1) | 0;
+      if (slot === size) {
+        slot = 0;
+        bits ^= LAP_BITS;
+      }
+    }
+    if (there === 0) return 0;
+    // Acquire: everything else of these descriptors was written before their flags, and is read after this load.
+    Atomics.load(words, (base + (first << 2) + 3) | 0);
+    const chain = this.#chain;
+    const taken = this.#taken;
+    let left = bytes;
+    let n = 0;
+    slot = first;
+    while (n < there && left > 0) {
+      const d = (base + (slot << 2)) | 0;
+      const length = words[(d + 2) | 0] as number;
+      if (!chain.plain(into, words[d] as number, words[(d + 1) | 0] as number, length, write)) break;
+      tokens[(at + n) | 0] = (words[(d + 3) | 0] as number) & 0xffff;
+      taken[slot] = 1;
+      left -= length;
+      n = (n + 1) | 0;
+      slot = (slot + 1) | 0;
+      if (slot === size) slot = 0;
+    }
+    this.#inFlight += n;
+    this.#advanceAvailable(n);
+    return n;
+  }
+
   unpop(chains: number): void {
     for (let i = 0; i < chains; i++) {
       const descriptors = this.#taken[(this.#available === 0 ? this.size : this.#available) - 1] as number;
@@ -244,6 +293,30 @@ export class PackedQueue implements VirtQueue {
     }
     if (this.#batched > 0) this.#flushBatch();
     this.#stageUsed(id, descriptors, written);
+  }
+
+  pushRun(tokens: Int32Array, from: number, to: number, written: Int32Array | null): void {
+    if (this.#inOrder) {
+      for (let i = from; i < to; i++) this.push(tokens[i] as number, written === null ? 0 : (written[i] as number));
+      return;
+    }
+    const staged = this.#staged;
+    let at = 2 * this.#pending;
+    let descriptors = 0;
+    for (let i = from; i < to; i++) {
+      const token = tokens[i] as number;
+      staged[at] = token;
+      staged[(at + 1) | 0] = written === null ? 0 : (written[i] as number);
+      at = (at + 2) | 0;
+      descriptors = (descriptors + (token >>> 16) + 1) | 0;
+    }
+    this.#pending += to - from;
+    this.#pendingDescriptors += descriptors;
+    this.#used += descriptors;
+    if (this.#used >= this.size) {
+      this.#used -= this.size;
+      this.#usedBits ^= LAP_BITS;
+    }
   }
 
   seal(): void {

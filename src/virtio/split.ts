@@ -12,6 +12,7 @@ import {
   type ChainResult,
   DESC_F_INDIRECT,
   DESC_F_NEXT,
+  DESC_F_WRITE,
   DESCRIPTOR_BYTES,
   INDIRECT_LIMIT,
   IndirectTable,
@@ -28,6 +29,7 @@ const USED_F_NO_NOTIFY = 1;
 // The JIT folds constants of the module at hand, not those of another: our own names for what the hot path tests (measured).
 const NEXT = DESC_F_NEXT;
 const INDIRECT = DESC_F_INDIRECT;
+const WRITE = DESC_F_WRITE;
 const OK = CHAIN_OK;
 const EMPTY = QUEUE_EMPTY;
 const BROKEN = QUEUE_BROKEN;
@@ -200,6 +202,37 @@ export class SplitQueue implements VirtQueue {
     return head;
   }
 
+  popRun(into: SegmentList, tokens: Int32Array, at: number, limit: number, bytes: number, writable: boolean): number {
+    // IN_ORDER keeps a note of every chain, a scattered ring moves its views: both go the long way.
+    if (this.#inOrder || this.#scattered !== 0) return 0;
+    const available = this.#available;
+    if (available === this.#seen && !this.#refill()) return 0;
+    const count = Math.min(limit, (this.#seen - available) & 0xffff);
+    const mask = this.#mask;
+    const halves = this.#driverHalves;
+    const driverBase = this.#driverBase;
+    const words = this.#tableWords;
+    const tableBase = this.#tableBase;
+    const chain = this.#chain;
+    const write = writable ? 1 : 0;
+    const wanted = write << 1;
+    let left = bytes;
+    let n = 0;
+    while (n < count && left > 0) {
+      const head = halves[(driverBase + ((available + n) & mask)) | 0] as number;
+      if (head > mask) break;
+      const d = (tableBase + (head << 2)) | 0;
+      const length = words[(d + 2) | 0] as number;
+      if (((words[(d + 3) | 0] as number) & (NEXT | INDIRECT | WRITE)) !== wanted) break;
+      if (!chain.plain(into, words[d] as number, words[(d + 1) | 0] as number, length, write)) break;
+      tokens[(at + n) | 0] = head;
+      left -= length;
+      n = (n + 1) | 0;
+    }
+    this.#available = (available + n) & 0xffff;
+    return n;
+  }
+
   unpop(chains: number): void {
     this.#available = (this.#available - chains) & 0xffff;
     if (this.#stopped !== 0) this.#seen = this.#available;
@@ -212,6 +245,25 @@ export class SplitQueue implements VirtQueue {
     }
     this.#writeUsed(this.#used, token, written);
     this.#used = (this.#used + 1) & 0xffff;
+  }
+
+  pushRun(tokens: Int32Array, from: number, to: number, written: Int32Array | null): void {
+    if (this.#stopped !== 0) return;
+    if (this.#inOrder || this.#scattered !== 0) {
+      for (let i = from; i < to; i++) this.push(tokens[i] as number, written === null ? 0 : (written[i] as number));
+      return;
+    }
+    const words = this.#deviceWords;
+    const base = this.#deviceBase;
+    const mask = this.#mask;
+    let used = this.#used;
+    for (let i = from; i < to; i++) {
+      const at = (base + ((used & mask) << 1)) | 0;
+      words[at] = tokens[i] as number;
+      words[(at + 1) | 0] = written === null ? 0 : (written[i] as number);
+      used = (used + 1) | 0;
+    }
+    this.#used = used & 0xffff;
   }
 
   seal(): void {

@@ -56,6 +56,12 @@ export interface VirtQueue {
   readonly segments: number;
   readonly readableBytes: number;
   readonly writableBytes: number;
+  /**
+   * Takes chains while each is one plain buffer, all device-writable or all device-readable: up to `limit` of them, or until their lengths reach `bytes`. Appends
+   * one segment each and puts their tokens into `tokens` from `at` on. Returns how many; 0 says no more than that `pop` has to decide. A fast path: what `pop`
+   * says of a chain popped does not change.
+   */
+  popRun(into: SegmentList, tokens: Int32Array, at: number, limit: number, bytes: number, writable: boolean): number;
   /** Gives back the last `chains` popped and not pushed, as if never popped (newest first). */
   unpop(chains: number): void;
   /**
@@ -63,6 +69,8 @@ export interface VirtQueue {
    * before `publish` is overwritten (packed: descriptors keep their contents until then), so that a lost thread's batch can be taken again from the ring.
    */
   push(token: number, written: number): void;
+  /** `push` of tokens[from] .. tokens[to - 1], with the same places of `written`, or 0. */
+  pushRun(tokens: Int32Array, from: number, to: number, written: Int32Array | null): void;
   /** Ends the run of chains that IN_ORDER would merge into one used entry: everything `publish` will show now lies in memory (`replayPublish` can show it). */
   seal(): void;
   /** Makes what was pushed visible, all at once, and says whether the driver wants to be notified of it. */
