@@ -1,6 +1,7 @@
 // Echo, which sends every frame back to where it came from, and ping, which measures the round trip to it one request at a time.
 
 import { copyBytes } from '#core/copy';
+import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
 import { Histogram } from './histogram.ts';
 import type { ReceivedFrame } from './net-receive.ts';
@@ -103,18 +104,22 @@ function swap(u8: Uint8Array, a: number, b: number, length: number): void {
 }
 
 const LOST_AFTER_MS = 1000;
+const LONGEST_PING = 1514;
 
 export class Ping implements Workload {
   readonly #job: PingJob;
   readonly #arena: GuestArena;
   readonly #tally = new Tally();
   readonly #histogram = new Histogram();
+  #template: ByteViews | undefined;
   #waiting = -1;
   #sequence = 0;
   #sentAt = 0;
   nextDue = Infinity;
 
   constructor(job: PingJob, arena: GuestArena) {
+    if (!(Number.isInteger(job.size ?? SHORTEST_FRAME) && (job.size ?? SHORTEST_FRAME) >= SHORTEST_FRAME && (job.size ?? 0) <= LONGEST_PING))
+      throw new RangeError(`ping size ${job.size} is not in ${SHORTEST_FRAME}..${LONGEST_PING}`);
     this.#job = job;
     this.#arena = arena;
   }
@@ -146,8 +151,12 @@ export class Ping implements Workload {
     const at = queue.reserve();
     if (at < 0) return queue.awaitRoom();
     const size = this.#job.size ?? SHORTEST_FRAME;
-    const destination = Uint8Array.from(this.#job.destination ?? [255, 255, 255, 255, 255, 255]);
-    buildFrame(this.#arena.u8, at, { size, tcp: false, flow: 0, source: net.configuration.mac, destination, unfilled: false });
+    if (this.#template === undefined) {
+      this.#template = viewsOf(new SharedArrayBuffer(Math.ceil(size / 8) * 8));
+      const destination = Uint8Array.from(this.#job.destination ?? [255, 255, 255, 255, 255, 255]);
+      buildFrame(this.#template.u8, 0, { size, tcp: false, flow: 0, source: net.configuration.mac, destination, unfilled: false });
+    }
+    copyBytes(this.#arena.views, at, this.#template, 0, size);
     stampSequence(this.#arena.views, at, UDP_PAYLOAD, this.#sequence);
     this.#waiting = this.#sequence++;
     this.nextDue = now + LOST_AFTER_MS * 1e6;

@@ -1,11 +1,11 @@
-// A packet generator and the sink that checks what arrives: order and loss by sequence number per flow, content by checksum.
+// A packet generator: frames of given sizes as fast as the rings take them, a flow and its own sequence numbers on each queue (sink.ts checks them).
 
+import { copyBytes } from '#core/copy';
+import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
-import { LinearFrame } from './linear.ts';
-import { CHECKSUM_PARTIAL, type ReceivedFrame } from './net-receive.ts';
+import type { ReceivedFrame } from './net-receive.ts';
 import { TransmitOffload, type TransmitQueue } from './net-transmit.ts';
-import { checksumsHold, Headers, set16, transportChecksum } from './packets.ts';
-import { buildFrame, LONGEST_FRAME, readFlow, readSequence, SHORTEST_FRAME, stampSequence, TCP_PAYLOAD, UDP_PAYLOAD } from './test-frame.ts';
+import { buildFrame, LONGEST_FRAME, SHORTEST_FRAME, stampSequence, TCP_PAYLOAD, UDP_PAYLOAD } from './test-frame.ts';
 import { NET_GSO_TCPV4, NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_F } from './virtio-constants.ts';
 import type { VirtioNet } from './virtio-net.ts';
 import { drained, Tally, type Workload, type WorkloadResult } from './workload.ts';
@@ -25,12 +25,9 @@ export interface GenerateJob {
   readonly burst?: number;
 }
 
-export interface SinkJob {
-  readonly kind: 'sink';
-  /** Done after this many frames; without it the sink runs until it is stopped. */
-  readonly count?: number;
-  /** 'full': headers and checksums of every byte; 'sequence': only the marker; 'none': counts. Default 'full'. */
-  readonly verify?: 'full' | 'sequence' | 'none';
+/** Frames that one buffer does not hold, or one packet of the MTU, are TCP and take the way of large sends. */
+function isLong(queue: TransmitQueue, size: number, mtu: number): boolean {
+  return size > queue.frameRoom || size - 14 > mtu;
 }
 
 export class Generate implements Workload {
@@ -40,7 +37,7 @@ export class Generate implements Workload {
   readonly #sizes: readonly number[];
   readonly #burst: number;
   readonly #offload = new TransmitOffload();
-  readonly #long = { views: undefined as LinearFrame['views'] | undefined, size: 0, flow: 0 };
+  readonly #templates: (ByteViews | undefined)[] = [];
   /** Which frame shape each transmit buffer of a queue already holds, plus 1. */
   #prepared: Int32Array[] = [];
   #sequences: Int32Array = new Int32Array(0);
@@ -110,14 +107,14 @@ export class Generate implements Workload {
     const mtu = net.configuration.mtu || DEFAULT_MTU;
     while (sent < most) {
       const size = this.#sizes[this.#turn] as number;
-      if (size > queue.frameRoom || size - 14 > mtu) {
+      if (isLong(queue, size, mtu)) {
         if (!this.#sendLong(net, queue, flow, size, sequence)) break;
       } else {
         const at = queue.reserve();
         if (at < 0) break;
         const buffer = queue.reservedBuffer;
         if (prepared[buffer] !== this.#turn + 1) {
-          buildFrame(views.u8, at, this.#shape(net, flow, size, false, this.#job.checksumOffload === true && net.has(VIRTIO_NET_F.CSUM)));
+          copyBytes(views, at, this.#template(net, flow, size), 0, size);
           prepared[buffer] = this.#turn + 1;
         }
         stampSequence(views, at, UDP_PAYLOAD, sequence);
@@ -135,9 +132,19 @@ export class Generate implements Workload {
     return sent > 0;
   }
 
-  #shape(net: VirtioNet, flow: number, size: number, tcp: boolean, unfilled: boolean): Parameters<typeof buildFrame>[2] {
+  /** The frame of this size and flow with sequence number 0, made once. */
+  #template(net: VirtioNet, flow: number, size: number): ByteViews {
+    const key = flow * this.#sizes.length + this.#turn;
+    const known = this.#templates[key];
+    if (known) return known;
+    const views = viewsOf(new SharedArrayBuffer(Math.ceil(size / 8) * 8));
     const destination = Uint8Array.from(this.#job.destination ?? [255, 255, 255, 255, 255, 255]);
-    return { size, tcp, flow, source: net.configuration.mac, destination, unfilled };
+    const mtu = net.configuration.mtu || DEFAULT_MTU;
+    const tcp = isLong(net.transmit[0] as TransmitQueue, size, mtu);
+    const unfilled = tcp ? size - 14 > mtu : this.#job.checksumOffload === true && net.has(VIRTIO_NET_F.CSUM);
+    buildFrame(views.u8, 0, { size, tcp, flow, source: net.configuration.mac, destination, unfilled });
+    this.#templates[key] = views;
+    return views;
   }
 
   #checksum(net: VirtioNet, csumOffset: number): TransmitOffload | undefined {
@@ -158,12 +165,7 @@ export class Generate implements Workload {
       this.#tally.framesSent = this.#job.count;
       return false;
     }
-    const linear = this.#longViews();
-    if (this.#long.size !== size || this.#long.flow !== flow) {
-      buildFrame(linear.u8, 0, this.#shape(net, flow, size, true, segment));
-      this.#long.size = size;
-      this.#long.flow = flow;
-    }
+    const linear = this.#template(net, flow, size);
     stampSequence(linear, 0, TCP_PAYLOAD, sequence);
     const offload = this.#offload;
     offload.clear();
@@ -181,108 +183,7 @@ export class Generate implements Workload {
     return sent;
   }
 
-  #longViews(): LinearFrame['views'] {
-    this.#long.views ??= new LinearFrame().views;
-    return this.#long.views;
-  }
-
   result(): WorkloadResult {
     return this.#tally.result('generate', this.done);
-  }
-}
-
-export class Sink implements Workload {
-  readonly #count: number;
-  readonly #verify: 'full' | 'sequence' | 'none';
-  readonly #tally = new Tally();
-  readonly #linear = new LinearFrame();
-  readonly #headers = new Headers();
-  /** Next sequence number by flow. */
-  readonly #expected = new Float64Array(65536);
-  #lost = 0;
-  #unmarked = 0;
-  #partial = 0;
-  readonly nextDue = Infinity;
-
-  constructor(job: SinkJob) {
-    this.#count = job.count ?? Infinity;
-    this.#verify = job.verify ?? 'full';
-  }
-
-  get done(): boolean {
-    return this.#tally.framesReceived >= this.#count;
-  }
-  get framesSent(): number {
-    return 0;
-  }
-  get bytesSent(): number {
-    return 0;
-  }
-  get framesReceived(): number {
-    return this.#tally.framesReceived;
-  }
-  get bytesReceived(): number {
-    return this.#tally.bytesReceived;
-  }
-
-  step(): boolean {
-    return false;
-  }
-
-  receive(frame: ReceivedFrame): void {
-    this.#tally.framesReceived++;
-    this.#tally.bytesReceived += frame.length;
-    if (this.#verify === 'none') return;
-    let payload = UDP_PAYLOAD;
-    if (this.#verify === 'sequence' && frame.segmentCount === 1) {
-      const at = frame.offsets[0] as number;
-      if (frame.views.u8[at + 23] === 6) payload = TCP_PAYLOAD;
-      if (frame.length >= payload + 12) this.#sequence(frame.views, at + payload);
-      else this.#unmarked++;
-      return;
-    }
-    const partial = frame.checksum === CHECKSUM_PARTIAL;
-    if (partial) this.#partial++;
-    if (!this.#linear.load(frame, partial)) {
-      this.#tally.fail(() => `a frame of ${frame.length} bytes`);
-      return;
-    }
-    const { views, offset } = this.#linear;
-    const h = this.#headers;
-    if (!h.parse(views.u8, offset, frame.length) || h.transport === 0) {
-      this.#unmarked++;
-      return;
-    }
-    if (partial) {
-      if (frame.csumStart !== h.transport || frame.csumOffset !== h.checksumOffset)
-        this.#tally.fail(() => `an unfilled checksum at ${frame.csumStart} + ${frame.csumOffset}`);
-      set16(views.u8, offset + h.transport + h.checksumOffset, transportChecksum(views.u8, offset, h));
-    }
-    if (!checksumsHold(views.u8, offset, h)) this.#tally.fail(() => `a wrong checksum in frame ${this.#tally.framesReceived} of ${frame.length} bytes`);
-    if (h.end - h.payload >= 12 && (h.payload & 1) === 0) this.#sequence(views, offset + h.payload);
-    else this.#unmarked++;
-  }
-
-  #sequence(views: LinearFrame['views'], at: number): void {
-    const sequence = readSequence(views, at);
-    if (sequence === -1) {
-      this.#unmarked++;
-      return;
-    }
-    if (sequence === -2) {
-      this.#tally.fail(() => `a damaged marker in frame ${this.#tally.framesReceived}`);
-      return;
-    }
-    const flow = readFlow(views, at);
-    const expected = this.#expected[flow] as number;
-    if (sequence < expected) this.#tally.fail(() => `flow ${flow}: frame ${sequence} after ${expected - 1}: repeated or out of order`);
-    else {
-      this.#lost += sequence - expected;
-      this.#expected[flow] = sequence + 1;
-    }
-  }
-
-  result(): WorkloadResult {
-    return this.#tally.result('sink', this.done, { lost: this.#lost, unmarked: this.#unmarked, unfilled: this.#partial });
   }
 }

@@ -5,13 +5,14 @@ import type { GuestBus } from '#core/guest-bus';
 import { GuestArena } from './arena.ts';
 import { Compare } from './compare.ts';
 import { Echo, Ping } from './echo.ts';
-import { Generate, Sink } from './generator.ts';
+import { Generate } from './generator.ts';
 import { VectorSpace } from './msix.ts';
 import type { VirtioNetOptions } from './net-options.ts';
 import { type ConfigAccess, EcamAccess, PortAccess } from './pci-config.ts';
 import { enumeratePci, type PciDevice, type PciTree } from './pci-enumerate.ts';
 import { type Delay, enableVirtualFunctions, sleepOn } from './pci-sriov.ts';
 import { Replay } from './replay.ts';
+import { Sink } from './sink.ts';
 import { isVirtioNet, VirtioNet } from './virtio-net.ts';
 import type { Job, Workload, WorkloadResult } from './workload.ts';
 

@@ -4,7 +4,7 @@ export { GuestArena, GuestOutOfMemoryError } from './arena.ts';
 export type { CompareJob, FrameStore } from './compare.ts';
 export type { EchoJob, PingJob } from './echo.ts';
 export { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature } from './features.ts';
-export type { GenerateJob, SinkJob } from './generator.ts';
+export type { GenerateJob } from './generator.ts';
 export { Guest, type GuestOptions, type GuestReport } from './guest.ts';
 export type { GuestSummary } from './guest-protocol.ts';
 export { GuestThread, GuestThreadError, type GuestThreadOptions } from './guest-thread.ts';
@@ -31,6 +31,7 @@ export { type EnumerateOptions, enumeratePci, type PciBus, type PciDevice, type 
 export { type Delay, disableVirtualFunctions, enableVirtualFunctions, type SriovInfo, sleepOn } from './pci-sriov.ts';
 export type { ReplayJob } from './replay.ts';
 export type { DriverRing, RingAddresses, RingOptions } from './ring.ts';
+export type { SinkJob } from './sink.ts';
 export { SplitRing } from './split-ring.ts';
 export { VIRTIO_F, VIRTIO_NET_F, VIRTIO_STATUS } from './virtio-constants.ts';
 export { isVirtioNet, VirtioNet } from './virtio-net.ts';

@@ -38,6 +38,7 @@ export class VirtioNet {
   broken = '';
   /** The device asked for a reset; `recover` gives it one. */
   needsReset = false;
+  readonly #has = new Uint8Array(64);
   readonly #bus: GuestBus;
   readonly #config: ConfigAccess;
   readonly #device: PciDevice;
@@ -72,8 +73,9 @@ export class VirtioNet {
     this.#bringUp();
   }
 
+  /** Asked per frame, so it is a table, not arithmetic on a bigint. */
   has(feature: number): boolean {
-    return hasFeature(this.features, feature);
+    return this.#has[feature] === 1;
   }
 
   get packed(): boolean {
@@ -111,6 +113,7 @@ export class VirtioNet {
     if (ring === 'split') wanted.delete(VIRTIO_F.RING_PACKED);
     for (const bit of without) wanted.delete(bit);
     this.features = chooseFeatures(offered, featureMask(wanted));
+    for (let bit = 0; bit < 64; bit++) this.#has[bit] = hasFeature(this.features, bit) ? 1 : 0;
     const needed = [VIRTIO_F.VERSION_1, ...(ring === 'packed' ? [VIRTIO_F.RING_PACKED] : []), ...require];
     const missing = needed.filter((bit) => !this.has(bit));
     if (missing.length > 0)

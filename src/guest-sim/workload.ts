@@ -3,9 +3,10 @@
 
 import type { CompareJob } from './compare.ts';
 import type { EchoJob, PingJob } from './echo.ts';
-import type { GenerateJob, SinkJob } from './generator.ts';
+import type { GenerateJob } from './generator.ts';
 import type { FrameSink } from './net-receive.ts';
 import type { ReplayJob } from './replay.ts';
+import type { SinkJob } from './sink.ts';
 import type { VirtioNet } from './virtio-net.ts';
 
 export type Job = ReplayJob | CompareJob | GenerateJob | SinkJob | EchoJob | PingJob;

@@ -1,0 +1,111 @@
+// The sink that checks what a generator sent: order and loss by sequence number per flow, content by checksum.
+
+import { LinearFrame } from './linear.ts';
+import { CHECKSUM_PARTIAL, type ReceivedFrame } from './net-receive.ts';
+import { checksumsHold, Headers, set16, transportChecksum } from './packets.ts';
+import { readFlow, readSequence, TCP_PAYLOAD, UDP_PAYLOAD } from './test-frame.ts';
+import { Tally, type Workload, type WorkloadResult } from './workload.ts';
+
+export interface SinkJob {
+  readonly kind: 'sink';
+  /** Done after this many frames; without it the sink runs until it is stopped. */
+  readonly count?: number;
+  /** 'full': headers and checksums of every byte; 'sequence': only the marker; 'none': counts. Default 'full'. */
+  readonly verify?: 'full' | 'sequence' | 'none';
+}
+
+export class Sink implements Workload {
+  readonly #count: number;
+  readonly #verify: 'full' | 'sequence' | 'none';
+  readonly #tally = new Tally();
+  readonly #linear = new LinearFrame();
+  readonly #headers = new Headers();
+  /** Next sequence number by flow. */
+  readonly #expected = new Float64Array(65536);
+  #lost = 0;
+  #unmarked = 0;
+  #partial = 0;
+  readonly nextDue = Infinity;
+
+  constructor(job: SinkJob) {
+    this.#count = job.count ?? Infinity;
+    this.#verify = job.verify ?? 'full';
+  }
+
+  get done(): boolean {
+    return this.#tally.framesReceived >= this.#count;
+  }
+  get framesSent(): number {
+    return 0;
+  }
+  get bytesSent(): number {
+    return 0;
+  }
+  get framesReceived(): number {
+    return this.#tally.framesReceived;
+  }
+  get bytesReceived(): number {
+    return this.#tally.bytesReceived;
+  }
+
+  step(): boolean {
+    return false;
+  }
+
+  receive(frame: ReceivedFrame): void {
+    this.#tally.framesReceived++;
+    this.#tally.bytesReceived += frame.length;
+    if (this.#verify === 'none') return;
+    let payload = UDP_PAYLOAD;
+    if (this.#verify === 'sequence' && frame.segmentCount === 1) {
+      const at = frame.offsets[0] as number;
+      if (frame.views.u8[at + 23] === 6) payload = TCP_PAYLOAD;
+      if (frame.length >= payload + 12) this.#sequence(frame.views, at + payload);
+      else this.#unmarked++;
+      return;
+    }
+    const partial = frame.checksum === CHECKSUM_PARTIAL;
+    if (partial) this.#partial++;
+    if (!this.#linear.load(frame, partial)) {
+      this.#tally.fail(() => `a frame of ${frame.length} bytes`);
+      return;
+    }
+    const { views, offset } = this.#linear;
+    const h = this.#headers;
+    if (!h.parse(views.u8, offset, frame.length) || h.transport === 0) {
+      this.#unmarked++;
+      return;
+    }
+    if (partial) {
+      if (frame.csumStart !== h.transport || frame.csumOffset !== h.checksumOffset)
+        this.#tally.fail(() => `an unfilled checksum at ${frame.csumStart} + ${frame.csumOffset}`);
+      set16(views.u8, offset + h.transport + h.checksumOffset, transportChecksum(views.u8, offset, h));
+    }
+    if (!checksumsHold(views.u8, offset, h)) this.#tally.fail(() => `a wrong checksum in frame ${this.#tally.framesReceived} of ${frame.length} bytes`);
+    if (h.end - h.payload >= 12 && (h.payload & 1) === 0) this.#sequence(views, offset + h.payload);
+    else this.#unmarked++;
+  }
+
+  #sequence(views: LinearFrame['views'], at: number): void {
+    const sequence = readSequence(views, at);
+    if (sequence === -1) {
+      this.#unmarked++;
+      return;
+    }
+    if (sequence === -2) {
+      this.#tally.fail(() => `a damaged marker in frame ${this.#tally.framesReceived}`);
+      return;
+    }
+    const flow = readFlow(views, at);
+    const expected = this.#expected[flow] as number;
+    if (sequence < expected) this.#tally.fail(() => `flow ${flow}: frame ${sequence} after ${expected - 1}: repeated or out of order`);
+    else {
+      this.#lost += sequence - expected;
+      this.#expected[flow] = sequence + 1;
+    }
+  }
+
+  result(): WorkloadResult {
+    return this.#tally.result('sink', this.done, { lost: this.#lost, unmarked: this.#unmarked, unfilled: this.#partial });
+  }
+}
