@@ -47,6 +47,11 @@ export interface RingPortOptions {
   readonly journal?: TurnJournal | undefined;
   /** The first of this port's slots in the journal: one a ring. */
   readonly firstSlot?: number;
+  /**
+   * The control plane has said something that this thread has not looked at yet. What is not ready may be so by then, and a sender may rely on it: frames are held, not
+   * dropped. Absent on the control plane's own thread.
+   */
+  readonly controlPending?: () => boolean;
   /** A driver broke a rule. */
   readonly onBroken?: (index: number, reason: string) => void;
 }
@@ -58,6 +63,7 @@ export class RingPort implements NetPort {
   readonly #journal: TurnJournal | undefined;
   readonly #firstSlot: number;
   readonly #onBroken: (index: number, reason: string) => void;
+  readonly #controlPending: () => boolean;
   readonly #rings: (Vring | undefined)[];
   readonly #flows = new FlowTable();
   readonly #transmitter: Transmitter;
@@ -78,6 +84,7 @@ export class RingPort implements NetPort {
     this.#journal = options.journal;
     this.#firstSlot = options.firstSlot ?? 0;
     this.#onBroken = options.onBroken ?? (() => {});
+    this.#controlPending = options.controlPending ?? (() => false);
     this.#rings = new Array<Vring | undefined>(options.block.rings).fill(undefined);
     const broke = (ring: Vring): void => this.#break(ring);
     this.#transmitter = new Transmitter(this.counters, this.#flows, broke);
@@ -226,7 +233,7 @@ export class RingPort implements NetPort {
   // ---- NetPort ----
 
   get linkUp(): boolean {
-    return (this.#flags & POLICY_LINK_UP) !== 0;
+    return (this.#flags & POLICY_LINK_UP) !== 0 || this.#controlPending();
   }
 
   get accepts(): number {
@@ -252,10 +259,10 @@ export class RingPort implements NetPort {
   }
 
   deliver(batch: FrameBatch, from: number, to: number): number {
-    // Memory is not reachable, or the driver is not there yet: hardware would drop it, and so does this.
-    if (!this.#serving) return this.#drop(DROP_NOT_READY, to - from);
-    if (!this.linkUp) return this.#drop(DROP_LINK_DOWN, to - from);
-    return this.#receiver.deliver(batch, from, to);
+    if (this.#serving && (this.#flags & POLICY_LINK_UP) !== 0) return this.#receiver.deliver(batch, from, to);
+    if (this.#controlPending()) return 0;
+    // Memory is not reachable, the driver is not there yet, or the cable is out: hardware would drop it, and so does this.
+    return this.#drop(this.#serving ? DROP_LINK_DOWN : DROP_NOT_READY, to - from);
   }
 
   #drop(reason: number, frames: number): number {

@@ -222,6 +222,7 @@ export class WorkerLoop {
       counters: new PortCounters(message.counters),
       journal: this.#journal,
       firstSlot: message.firstSlot,
+      controlPending: () => this.#run.attention !== this.#attention,
       onBroken: (index, reason) => this.#job.port.postMessage({ op: 'broken', port: id, index, reason } satisfies WorkerEvent),
     });
     group.server.addRings(port);
