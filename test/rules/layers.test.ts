@@ -52,6 +52,9 @@ const forbidden: [layer: string, specifier: string][] = [
   ['guest-sim', '#virtio/features'],
   ['guest-sim', '#nicbox/machine'],
   ['lab', '#cli/main'],
+  ['backends', '#interop/stream-netdev'],
+  ['interop', '#lab/tour'],
+  ['interop', '#guest-sim/packets'],
 ];
 
 const allowed: [layer: string, specifier: string][] = [
@@ -61,6 +64,7 @@ const allowed: [layer: string, specifier: string][] = [
   ['devices/virtio-net', '#virtio/features'],
   ['guest-sim', '#core/guest-memory'],
   ['lab', '#nicbox/machine'],
+  ['interop', '#backends/vhost-worker'],
   ['cli', '#lab/tour'],
 ];
 
