@@ -86,10 +86,19 @@ export class BellLoop {
   async #run(): Promise<void> {
     // First turn: whoever made the loop adds its sources before anything is looked at.
     await Promise.resolve();
+    let rested = performance.now();
     while (!this.#closed) {
       const ticket = this.bell.ticket;
-      if (this.#serve()) await breathe();
-      else if (!this.#closed) await this.bell.waitAsync(ticket);
+      const more = this.#serve();
+      if (this.#closed) return;
+      // Also when each look found the work done but the bell rung again: a wait that does not wait gives timers no turn.
+      if (more || performance.now() - rested > this.#turn) {
+        await breathe();
+        rested = performance.now();
+      }
+      if (more || this.bell.ticket !== ticket) continue;
+      await this.bell.waitAsync(ticket);
+      rested = performance.now();
     }
   }
 

@@ -136,6 +136,28 @@ describe('waiting on the event loop', () => {
     await within('the loop to end', loop.done);
   });
 
+  it('a bell that never stops ringing lets timers run, whatever the sources make of it', async () => {
+    const loop = new BellLoop();
+    let seen = loop.bell.ticket;
+    let served = 0;
+    loop.add(() => {
+      const ticket = loop.bell.ticket;
+      const rung = ticket !== seen;
+      seen = ticket;
+      if (rung) served++;
+      return rung;
+    });
+    const thread = start('storm', { share: loop.bell.share() });
+    thread.reached(1);
+    let turns = 0;
+    for (; turns < 20; turns++) await within('a timer', new Promise((resolve) => setTimeout(resolve, 1)));
+    thread.release(1);
+    thread.reached(2);
+    expect(served).toBeGreaterThan(20);
+    loop.close();
+    await within('the loop to end', loop.done);
+  });
+
   it('what a source throws ends the loop and is told', async () => {
     const loop = new BellLoop();
     loop.add(() => {

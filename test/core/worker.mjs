@@ -77,6 +77,17 @@ const tasks = {
       bell.ring();
     }
   },
+  /** Rings every few microseconds until told to stop. */
+  storm() {
+    const bell = new Bell(share);
+    reach(1);
+    while (Atomics.load(words, 1) === 0) {
+      const until = performance.now() + 0.05;
+      while (performance.now() < until);
+      bell.ring();
+    }
+    reach(2);
+  },
   poster() {
     const vectors = PendingVectors.open(share);
     for (let i = 0; i < 256; i++) vectors.post(i);
