@@ -90,7 +90,7 @@ export class InlineSegment {
     for (let round = 0; left && round < this.#rounds; round++) {
       this.#again = false;
       left = this.server.turn() || this.server.rest() || this.#again;
-      for (const port of this.server.rings) port.stopUnwanted();
+      this.server.stopUnwanted();
     }
     this.#running = false;
     if (!left || this.#deferred) return;

@@ -76,6 +76,8 @@ export class RingPort implements NetPort {
   #activePairs = 1;
   /** Between enter and leave, with bus mastering on. */
   #open = false;
+  /** RAM is shared memory, whose views never change. */
+  #stable = false;
 
   constructor(options: RingPortOptions) {
     this.name = options.name;
@@ -97,6 +99,7 @@ export class RingPort implements NetPort {
   open(session: PortSession): void {
     this.close();
     this.#session = session;
+    this.#stable = session.memory.memory.shared;
     this.#policyGeneration = -1;
     this.#dmaGeneration = -1;
     this.#flows.clear();
@@ -152,14 +155,19 @@ export class RingPort implements NetPort {
 
   /** Takes the kicks that were rung. True when there were any. */
   takeKicks(): boolean {
+    const rings = this.#rings;
     let any = false;
-    for (const ring of this.#rings) if (ring?.takeKick() === true) any = true;
+    for (let i = 0; i < rings.length; i++) if (rings[i]?.takeKick() === true) any = true;
     return any;
   }
 
   /** Stops what the host no longer wants. Between turns. */
   stopUnwanted(): void {
-    for (const ring of this.#rings) if (ring !== undefined && ring.record.wanted === 0) this.stop(ring.index);
+    const rings = this.#rings;
+    for (let i = 0; i < rings.length; i++) {
+      const ring = rings[i];
+      if (ring !== undefined && ring.record.wanted === 0) this.stop(i);
+    }
   }
 
   // ---- turns ----
@@ -198,7 +206,7 @@ export class RingPort implements NetPort {
       }
     }
     // Windows moved, or the embedder may have replaced RAM that is not shared memory.
-    if (memory.generation !== this.#dmaGeneration || !memory.memory.shared) {
+    if (memory.generation !== this.#dmaGeneration || !this.#stable) {
       this.#dmaGeneration = memory.generation;
       for (const ring of this.#rings) if (ring !== undefined && !ring.queue.resync() && ring.queue.broken !== undefined) this.#break(ring);
     }

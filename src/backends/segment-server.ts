@@ -39,10 +39,6 @@ export class SegmentServer {
     (port as RingPort).close();
   }
 
-  get rings(): readonly RingPort[] {
-    return this.#rings;
-  }
-
   /** `port` may have something to send, or room. */
   wake(port: NetPort): void {
     const member = this.#members.get(port);
@@ -67,6 +63,12 @@ export class SegmentServer {
     const work = this.segment.rest();
     this.#leave();
     return work;
+  }
+
+  /** Stops rings the host no longer wants. Between turns. */
+  stopUnwanted(): void {
+    const rings = this.#rings;
+    for (let i = 0; i < rings.length; i++) (rings[i] as RingPort).stopUnwanted();
   }
 
   #enter(): void {

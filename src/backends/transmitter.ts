@@ -311,8 +311,9 @@ export class Transmitter {
 
   /** Asks for kicks on every ring. True when a chain is there already. */
   arm(): boolean {
+    const { rings } = this;
     let ready = false;
-    for (const ring of this.rings) if (ring.arm()) ready = true;
+    for (let i = 0; i < rings.length; i++) if ((rings[i] as Vring).arm()) ready = true;
     return ready;
   }
 }

@@ -3,9 +3,13 @@
 
 import { setImmediate as turn } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
+import { InlineSegment } from '#backends/inline-backend';
 import { VhostWorker } from '#backends/vhost-worker';
 import type { WorkerJob } from '#backends/worker-job';
 import { WorkerLoop } from '#backends/worker-loop';
+import { Bell } from '#core/doorbell';
+import { DirectLink } from '#net/direct-link';
+import { Segment } from '#net/segment';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { TestGuest } from './guest.ts';
@@ -45,7 +49,7 @@ function withDeath(fatal: number, asleep: () => void, work: () => void, counted:
 const FRAMES = 7;
 
 /** One life with a death at `fatal` (0: none). Returns how many atomic operations the first run did. */
-async function live(features: readonly number[], fatal: number): Promise<number> {
+async function live(features: readonly number[], fatal: number, viaLink = false): Promise<number> {
   let operations = 0;
   let runs = 0;
   const asleep = (): void => {
@@ -70,7 +74,15 @@ async function live(features: readonly number[], fatal: number): Promise<number>
   const a = new TestGuest({ name: 'a', ...options });
   const b = new TestGuest({ name: 'b', ...options });
   a.attach(segment.port('a'));
-  b.attach(segment.port('b'));
+  let host = (): void => {};
+  if (viaLink) {
+    // The second guest is served on this thread, which does not die, and joined by a frame ring.
+    const inline = new InlineSegment(new Segment(new DirectLink()), { defer: () => {} });
+    const near = segment.link('host', new Bell(), { bytes: 1 << 17 });
+    inline.addPort(near);
+    b.attach(inline.port('b'));
+    host = () => inline.wake(near);
+  } else b.attach(segment.port('b'));
   for (const guest of [a, b])
     if (guest.backend)
       guest.backend.onEvent = (event) => {
@@ -86,6 +98,7 @@ async function live(features: readonly number[], fatal: number): Promise<number>
   // A run ends by its death, or by falling asleep with nothing left, which ends it here as well; the next run begins by itself.
   for (let i = 0; i < 200 && !(there.completed === FRAMES && there.received === FRAMES && back.received === 2); i++) {
     await turn();
+    host();
     there.take();
     back.take();
     there.completed += a.reap();
@@ -96,7 +109,10 @@ async function live(features: readonly number[], fatal: number): Promise<number>
     back: 2,
   });
   // Nothing more comes: no frame twice.
-  for (let i = 0; i < 4; i++) await turn();
+  for (let i = 0; i < 4; i++) {
+    await turn();
+    host();
+  }
   there.take();
   back.take();
   expect([there.received, back.received]).toEqual([FRAMES, 2]);
@@ -115,5 +131,11 @@ describe.each([
     const operations = await live(features, 0);
     expect(operations).toBeGreaterThan(100);
     for (let fatal = 1; fatal <= operations; fatal++) await live(features, fatal);
+  }, 60_000);
+
+  it('does so through a frame ring as well', async () => {
+    const operations = await live(features, 0, true);
+    expect(operations).toBeGreaterThan(100);
+    for (let fatal = 1; fatal <= operations; fatal++) await live(features, fatal, true);
   }, 60_000);
 });
