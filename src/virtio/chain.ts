@@ -87,20 +87,30 @@ export class Chain {
     return this.add(low, high, length, flags);
   }
 
-  /** Appends a buffer that lies in the window last used, in one piece. False when it does not, or there is no room: `single` says more. `write`: 0 or 1. */
-  plain(into: SegmentList, low: number, high: number, length: number, write: number): boolean {
-    const from = (low - this.#windowLow) | 0;
-    if (
-      high !== this.#windowHigh ||
-      from < 0 ||
-      length <= 0 ||
-      length > ((this.#windowSize - from) | 0) ||
-      (this.#windowPermissions & (1 << write)) === 0 ||
-      into.count === into.capacity
-    )
-      return false;
-    into.addGuestAt(this.#window as Window, this.#windowViews, (this.#windowOffset + from) | 0, this.#windowStart + from, length);
-    return true;
+  /** The window last used, for loops that keep it in locals (`popRun`); null: there is none in this turn. */
+  get window(): Window | null {
+    return this.#window;
+  }
+  get windowViews(): ByteViews {
+    return this.#windowViews;
+  }
+  get windowHigh(): number {
+    return this.#windowHigh;
+  }
+  get windowLow(): number {
+    return this.#windowLow;
+  }
+  get windowStart(): number {
+    return this.#windowStart;
+  }
+  get windowSize(): number {
+    return this.#windowSize;
+  }
+  get windowOffset(): number {
+    return this.#windowOffset;
+  }
+  get windowPermissions(): number {
+    return this.#windowPermissions;
   }
 
   begin(into: SegmentList): void {

@@ -227,10 +227,14 @@ export class PackedQueue implements VirtQueue {
     const base = this.#base;
     const { size } = this;
     const first = this.#available;
-    const count = Math.min(limit, size - this.#inFlight);
+    const begin = into.count;
+    const count = Math.min(limit, size - this.#inFlight, into.capacity - begin);
     const tested = LAP_BITS | ((NEXT | INDIRECT | WRITE) << 16);
     const write = writable ? 1 : 0;
     const kind = write << 17;
+    const chain = this.#chain;
+    const { window, windowViews, windowHigh, windowLow, windowStart, windowSize, windowOffset } = chain;
+    if (window === null || (chain.windowPermissions & (1 << write)) === 0) return 0;
     let bits = this.#availableBits;
     // Flags first, of as many as are there.
     let slot = first;
@@ -247,22 +251,33 @@ export class PackedQueue implements VirtQueue {
     if (there === 0) return 0;
     // Acquire: everything else of these descriptors was written before their flags, and is read after this load.
     Atomics.load(words, (base + (first << 2) + 3) | 0);
-    const chain = this.#chain;
+    const { views, window: windows, offset: offsets, length: lengths, address: addresses } = into;
     const taken = this.#taken;
     let left = bytes;
     let n = 0;
     slot = first;
+    // No call inside: the JIT then keeps all of the above in registers (measured: bench/inline-cost.ts).
     while (n < there && left > 0) {
       const d = (base + (slot << 2)) | 0;
+      const from = ((words[d] as number) - windowLow) | 0;
       const length = words[(d + 2) | 0] as number;
-      if (!chain.plain(into, words[d] as number, words[(d + 1) | 0] as number, length, write)) break;
+      if (words[(d + 1) | 0] !== windowHigh || from < 0 || length <= 0 || length > ((windowSize - from) | 0)) break;
+      const s = (begin + n) | 0;
+      if (windows[s] !== window || views[s] !== windowViews) {
+        windows[s] = window;
+        views[s] = windowViews;
+      }
+      offsets[s] = (windowOffset + from) | 0;
+      lengths[s] = length;
+      addresses[s] = windowStart + from;
       tokens[(at + n) | 0] = (words[(d + 3) | 0] as number) & 0xffff;
       taken[slot] = 1;
-      left -= length;
+      left = (left - length) | 0;
       n = (n + 1) | 0;
       slot = (slot + 1) | 0;
       if (slot === size) slot = 0;
     }
+    into.count = begin + n;
     this.#inFlight += n;
     this.#advanceAvailable(n);
     return n;
