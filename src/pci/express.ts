@@ -234,7 +234,7 @@ export class Express implements Capability {
   restore(state: unknown): void {
     const s = state as Partial<ExpressState> | null;
     const link = s?.link;
-    if (typeof link?.up !== 'boolean' || typeof link.training !== 'number' || typeof s?.present !== 'boolean' || !Array.isArray(s.pme))
+    if (typeof link?.up !== 'boolean' || !Number.isFinite(link.training) || typeof s?.present !== 'boolean' || !Array.isArray(s.pme))
       throw new RestoreError('saved PCI Express capability does not fit');
     this.#link?.restore(link);
     this.#slot?.restore(s.present);

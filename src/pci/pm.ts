@@ -126,7 +126,7 @@ export class PowerManagement implements Capability {
     this.#pmeContext = this.#area.get16(CONTROL) & PME_CONTEXT;
     this.#repeat?.cancel();
     const clock = this.#area.host.services?.clock;
-    if (typeof state !== 'number' || state < 0 || clock === undefined) return;
+    if (typeof state !== 'number' || !Number.isFinite(state) || state < 0 || clock === undefined) return;
     this.#repeat ??= clock.timer(() => this.#signal());
     this.#repeat.arm(state);
   }

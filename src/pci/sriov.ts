@@ -279,7 +279,7 @@ export class Sriov implements Capability, VirtualFunctions {
     const page = area.get32(PAGE_SIZE);
     const sound = page !== 0 && (page & (page - 1)) === 0 && (page & area.get32(PAGE_SIZES)) !== 0 && area.get16(NUMBER) <= this.#options.totalVfs;
     const fixed = area.get16(INITIAL) === this.#options.totalVfs && area.get16(INITIAL + 2) === this.#options.totalVfs;
-    if (typeof s?.ready !== 'boolean' || typeof s.deadline !== 'number' || !sound || !fixed || (s.ready && !enable))
+    if (typeof s?.ready !== 'boolean' || typeof s.deadline !== 'number' || !Number.isFinite(s.deadline) || !sound || !fixed || (s.ready && !enable))
       throw new RestoreError('saved SR-IOV capability does not fit');
     this.#timer?.cancel();
     this.#ready = false;

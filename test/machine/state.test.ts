@@ -146,6 +146,45 @@ describe('what is refused', () => {
   );
 });
 
+/** Every place in a record where something can be put. */
+function* places(value: unknown): Generator<[Record<string | number, unknown>, string | number]> {
+  if (typeof value !== 'object' || value === null) return;
+  const keys: (string | number)[] = ArrayBuffer.isView(value) ? [0, (value as Uint8Array).length >> 1] : Object.keys(value);
+  for (const key of keys) {
+    yield [value as Record<string | number, unknown>, key];
+    yield* places((value as Record<string | number, unknown>)[key]);
+  }
+}
+
+it('a record changed anywhere is refused as such or makes a machine that works: nothing else is thrown', async () => {
+  const world = build('inline', [new SharedArrayBuffer(RAM_SIZE), new SharedArrayBuffer(RAM_SIZE)]);
+  const { machine } = world.a;
+  const guest = new Guest(machine.localBus());
+  guest.step();
+  const good = await machine.save();
+  const count = [...places(good)].length;
+  expect(count).toBeGreaterThan(100);
+  const junk: unknown[] = [null, undefined, -1, 0.5, Number.NaN, 2 ** 40, 'x', {}, [], new Uint8Array(3), 3n];
+  let refused = 0;
+  for (let n = 0; n < count * junk.length; n++) {
+    const i = Math.floor(n / junk.length);
+    const record = structuredClone(good);
+    const [holder, key] = [...places(record)][i] as [Record<string | number, unknown>, string | number];
+    const value = junk[n % junk.length];
+    if (ArrayBuffer.isView(holder)) holder[key] = 0xff;
+    else holder[key] = value;
+    try {
+      await machine.restore(record);
+    } catch (error) {
+      expect(error, `place ${i}, ${String(key)} = ${String(value)}`).toBeInstanceOf(RestoreError);
+      refused++;
+    }
+  }
+  expect(refused).toBeGreaterThan(count);
+  await machine.restore(good);
+  expect((await machine.save()).state).toEqual(good.state);
+});
+
 describe('dirty pages', () => {
   it.each(['inline', 'vhost-net'] as const)('are exactly those a device wrote while the guest stood still, over %s', async (plane) => {
     const rams = [new SharedArrayBuffer(RAM_SIZE), new SharedArrayBuffer(RAM_SIZE)];
