@@ -22,7 +22,7 @@ const HEADER_WORDS = 8;
 const HEADER_BYTES = 12;
 const NO_LIMIT = 0x7fffffff;
 /** Frames up to this length are copied word by word in the loop itself (measured: bench/inline-cost.ts). */
-const SHORT_FRAME = 256;
+const SHORT_FRAME = 2047;
 /** Segments of one receive chain. */
 const CHAIN_SEGMENTS = 1280;
 /** Too few buffers for now: one of what #spread returns. */
@@ -213,7 +213,26 @@ export class Receiver {
       }
       let a = t >> 3;
       let b = c >> 3;
-      for (const end = (a + (left >> 3)) | 0; a < end; a = (a + 1) | 0, b = (b + 1) | 0) to64[a] = from64[b] as number;
+      const end = (a + (left >> 3)) | 0;
+      for (; ((a + 8) | 0) <= end; a = (a + 8) | 0, b = (b + 8) | 0) {
+        const w0 = from64[b] as number;
+        const w1 = from64[(b + 1) | 0] as number;
+        const w2 = from64[(b + 2) | 0] as number;
+        const w3 = from64[(b + 3) | 0] as number;
+        const w4 = from64[(b + 4) | 0] as number;
+        const w5 = from64[(b + 5) | 0] as number;
+        const w6 = from64[(b + 6) | 0] as number;
+        const w7 = from64[(b + 7) | 0] as number;
+        to64[a] = w0;
+        to64[(a + 1) | 0] = w1;
+        to64[(a + 2) | 0] = w2;
+        to64[(a + 3) | 0] = w3;
+        to64[(a + 4) | 0] = w4;
+        to64[(a + 5) | 0] = w5;
+        to64[(a + 6) | 0] = w6;
+        to64[(a + 7) | 0] = w7;
+      }
+      for (; a < end; a = (a + 1) | 0, b = (b + 1) | 0) to64[a] = from64[b] as number;
       if ((left & 4) !== 0) to32[a << 1] = from32[b << 1] as number;
       if ((left & 3) !== 0) {
         // The last bytes of a length that is no multiple of four.

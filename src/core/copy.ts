@@ -1,11 +1,12 @@
 // Copying bytes between views without making a view: word loops for short runs, the engine's own copy for long ones. The thresholds are measured
-// (bench/data-plane.ts prints the same trade-off): a subarray for `set` costs about 30 ns, copyWithin 20 ns, an eight-byte word 0.15 ns.
+// (bench/data-plane.ts prints the same trade-off): a subarray for `set` costs about 30 ns and
+// garbage, copyWithin 20 ns, an eight-byte word 0.5 ns.
 
 import type { ByteViews } from './guest-memory.ts';
 
 /** From here on the engine's memmove wins, by how the two sides are aligned to each other: within one view, and between two. */
 const WITHIN_ALIGNED_8 = 448;
-const BETWEEN_ALIGNED_8 = 1024;
+const BETWEEN_ALIGNED_8 = 2048; // a frame of an Ethernet's length makes no garbage
 const WITHIN_ALIGNED_4 = 128;
 const BETWEEN_ALIGNED_4 = 256;
 const WITHIN_UNALIGNED = 48;
@@ -58,15 +59,23 @@ function copyWords8(to: ByteViews, target: number, from: ByteViews, source: numb
   let a = target >>> 3;
   let b = source >>> 3;
   const end = b + (length >>> 3);
-  for (; b + 4 <= end; b += 4, a += 4) {
+  for (; ((b + 8) | 0) <= end; b = (b + 8) | 0, a = (a + 8) | 0) {
     const w0 = s[b] as number;
-    const w1 = s[b + 1] as number;
-    const w2 = s[b + 2] as number;
-    const w3 = s[b + 3] as number;
+    const w1 = s[(b + 1) | 0] as number;
+    const w2 = s[(b + 2) | 0] as number;
+    const w3 = s[(b + 3) | 0] as number;
+    const w4 = s[(b + 4) | 0] as number;
+    const w5 = s[(b + 5) | 0] as number;
+    const w6 = s[(b + 6) | 0] as number;
+    const w7 = s[(b + 7) | 0] as number;
     d[a] = w0;
-    d[a + 1] = w1;
-    d[a + 2] = w2;
-    d[a + 3] = w3;
+    d[(a + 1) | 0] = w1;
+    d[(a + 2) | 0] = w2;
+    d[(a + 3) | 0] = w3;
+    d[(a + 4) | 0] = w4;
+    d[(a + 5) | 0] = w5;
+    d[(a + 6) | 0] = w6;
+    d[(a + 7) | 0] = w7;
   }
   for (; b < end; b++, a++) d[a] = s[b] as number;
   let rest = length & 7;

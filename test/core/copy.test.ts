@@ -9,7 +9,7 @@ describe('copyBytes', () => {
     const from = viewsOf(new SharedArrayBuffer(4096));
     const between = viewsOf(new SharedArrayBuffer(4096));
     for (let i = 0; i < 4096; i++) from.u8[i] = (i * 131 + 7) & 0xff;
-    for (const length of [0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 31, 47, 48, 60, 64, 95, 96, 127, 128, 255, 256, 447, 448, 1023, 1024, 1500])
+    for (const length of [0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 31, 47, 48, 60, 64, 95, 96, 127, 128, 255, 256, 447, 448, 1023, 1024, 1500, 2047, 2048])
       for (let s = 0; s < 8; s++)
         for (let t = 0; t < 8; t++) {
           between.u8.fill(0xee);
