@@ -26,9 +26,9 @@ export class Thread {
     Atomics.notify(this.words, 1);
   }
 
-  async message<T>(): Promise<T> {
+  async message<T>(milliseconds = 25_000): Promise<T> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error('waited 25 s for a message of the worker')), 25_000);
+      const timer = setTimeout(() => reject(new Error(`waited ${milliseconds} ms for a message of the worker`)), milliseconds);
       this.worker.once('message', (m: T) => {
         clearTimeout(timer);
         resolve(m);
