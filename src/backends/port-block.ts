@@ -2,7 +2,7 @@
 // serving thread what has become of it; positions are written only where both sides of a ring agree (between turns), so a dead thread leaves them true.
 //
 // Layout: a port header of 16 words, then one record of 32 words a ring.
-//   header: 0 DMA reader slot + 1 of the serving thread, 1 policy looks asked for
+//   header: 0 DMA reader + 1 of the serving thread, 1 policy looks asked for
 //   record: 0 wanted (0: stopped, else the number of the start), 1 taken up (number of the start last looked at), 2 state, 3 available, 4 used,
 //           then float64 counters from word 8: kicks, calls, chains, sleeps
 
@@ -130,11 +130,11 @@ export class PortBlock {
     this.records = Array.from({ length: rings }, (_, index) => new RingRecord(buffer, index));
   }
 
-  /** The DMA reader slot the serving thread holds, or -1: what to expel when it dies. */
+  /** What the serving thread is as a DMA reader, or -1: what to expel when it dies. */
   get reader(): number {
     return Atomics.load(this.#words, READER) - 1;
   }
-  set reader(slot: number) {
-    Atomics.store(this.#words, READER, slot + 1);
+  set reader(reader: number) {
+    Atomics.store(this.#words, READER, reader + 1);
   }
 }

@@ -78,6 +78,7 @@ export class RingPort implements NetPort {
   #open = false;
   /** RAM is shared memory, whose views never change. */
   #stable = false;
+  #reader = -1;
 
   constructor(options: RingPortOptions) {
     this.name = options.name;
@@ -112,6 +113,7 @@ export class RingPort implements NetPort {
     for (const ring of this.#rings) if (ring !== undefined) this.stop(ring.index);
     this.#session?.memory.close();
     this.block.reader = -1;
+    this.#reader = -1;
     this.#session = undefined;
   }
 
@@ -122,8 +124,7 @@ export class RingPort implements NetPort {
     const session = this.#session;
     if (record === undefined || session === undefined) return;
     this.stop(index);
-    session.memory.enter();
-    this.block.reader = session.memory.reader;
+    this.#enter(session);
     const queue = openQueue(start.setup, start.position, session.features, session.memory, start.staging);
     if (typeof queue === 'string') {
       record.setPosition(start.position.available, start.position.used);
@@ -176,7 +177,7 @@ export class RingPort implements NetPort {
   enter(): void {
     const session = this.#session;
     if (session === undefined) return;
-    this.#open = session.memory.enter();
+    this.#open = this.#enter(session);
     this.#look(session);
   }
 
@@ -185,6 +186,17 @@ export class RingPort implements NetPort {
     if (session === undefined) return;
     this.#open = false;
     session.memory.leave();
+  }
+
+  /** Begins a turn over the device's memory; the host must know the reader, to expel it should this thread die. */
+  #enter(session: PortSession): boolean {
+    const { memory } = session;
+    const may = memory.enter();
+    if (memory.reader !== this.#reader) {
+      this.#reader = memory.reader;
+      this.block.reader = memory.reader;
+    }
+    return may;
   }
 
   #look(session: PortSession): void {

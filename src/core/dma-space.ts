@@ -159,7 +159,7 @@ export class DmaSpace {
     this.#table.close();
   }
 
-  /** This thread's reader slot, or -1: what `expel` takes when the thread is gone. */
+  /** Names this thread as a reader, or -1: what `expel` takes when the thread is gone. */
   get reader(): number {
     return this.#table.reader;
   }
@@ -176,9 +176,17 @@ export class DmaSpace {
 
   /** Re-reads the table if it changed: a thread inside a turn need not, the machine's thread does through every accessor but `window`. */
   sync(): void {
-    const generation = this.#table.generation;
+    const table = this.#table;
+    let { generation } = table;
     // Odd: somebody waits for this thread's turn to end, and nothing has changed yet.
-    if (generation !== this.#generation && (generation & 1) === 0) this.#rebuild(generation);
+    if (generation === this.#generation || (generation & 1) !== 0) return;
+    for (;;) {
+      this.#rebuild(generation);
+      // Outside a turn (taken for dead inside one, or never in one) the table may have changed while it was read.
+      if (table.generation === generation || table.inTurn) return;
+      do generation = table.generation;
+      while ((generation & 1) !== 0);
+    }
   }
 
   #rebuild(generation: number): void {

@@ -31,6 +31,7 @@ const COUNT = 1;
 const FLAGS = 2;
 const FAULT_COUNT = 3;
 const REQUESTER = 4;
+const TICKETS = 5;
 const FIRST_READER = 8;
 const READERS = 16;
 const HEADER_WORDS = 32;
@@ -40,9 +41,11 @@ const ENTRY_BYTES = 32;
 export const FLAG_BUS_MASTER = 1;
 export const FLAG_TRANSLATED = 2;
 export const FLAG_LOGGING = 4;
-/** Reader word: slot free / registered but between turns. Otherwise the mark of the generation its turn began in. */
+/**
+ * Reader word: free, else the ticket of the reader that has the slot: positive inside a turn, negative between turns. Every claim draws a ticket of its own, so that
+ * a reader that was taken for dead and comes back cannot touch the slot of the one that got it since.
+ */
 const SLOT_FREE = 0;
-const SLOT_IDLE = -1;
 const INITIAL_ENTRIES = 64;
 export const MAXIMUM_ENTRIES = 1 << 20;
 const PAGE = 4096;
@@ -61,8 +64,9 @@ export class DmaTable {
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
   readonly #faults: Float64Array;
-  /** This thread's reader slot, or -1. */
+  /** This thread's reader slot and what it drew for it, or -1. */
   #slot = -1;
+  #ticket = -1;
   #faultsTaken = 0;
 
   constructor(buffer = makeBuffer(MAXIMUM_ENTRIES)) {
@@ -126,20 +130,23 @@ export class DmaTable {
   /** Runs `write` while no other thread is inside a turn. */
   change(write: () => void): void {
     Atomics.add(this.#words, GENERATION, 1);
-    this.#awaitReaders();
-    write();
-    Atomics.add(this.#words, GENERATION, 1);
+    try {
+      this.#awaitReaders();
+      write();
+    } finally {
+      // Odd for good would keep every worker from ever beginning a turn.
+      Atomics.add(this.#words, GENERATION, 1);
+    }
   }
 
   /** Waits, boundedly, until no other reader is inside a turn. One that does not leave in time counts as dead and loses its slot. */
   #awaitReaders(): void {
     for (let slot = 0; slot < READERS; slot++) {
-      if (slot === this.#slot) continue;
       const at = FIRST_READER + slot;
       let deadline = 0;
       for (let look = 1; ; look++) {
         const seen = Atomics.load(this.#words, at);
-        if (seen === SLOT_FREE || seen === SLOT_IDLE) break;
+        if (seen <= SLOT_FREE || seen === this.#ticket) break;
         if (look % 1024 !== 0) continue;
         const now = performance.now();
         if (deadline === 0) deadline = now + REVOKE_TIMEOUT_MS;
@@ -176,8 +183,14 @@ export class DmaTable {
     this.#faults[at + 3] = access;
   }
 
+  /** What this thread drew for its reader slot, or -1: names it to `expel`. */
   get reader(): number {
-    return this.#slot;
+    return this.#ticket;
+  }
+
+  /** Whether this thread is inside a turn: the table stays as it is. */
+  get inTurn(): boolean {
+    return this.#slot >= 0 && Atomics.load(this.#words, FIRST_READER + this.#slot) === this.#ticket;
   }
 
   /** Begins a turn of this thread: the table stays as it is until `leave`. @throws Error when more than 16 threads hold readers over one space. */
@@ -186,10 +199,9 @@ export class DmaTable {
     for (;;) {
       const generation = Atomics.load(this.#words, GENERATION);
       if ((generation & 1) !== 0) continue;
-      const before = Atomics.exchange(this.#words, FIRST_READER + this.#slot, mark(generation));
-      if (before === SLOT_FREE) {
-        // Taken for dead and expelled (a thread stopped for seconds): the slot may be promised to another, so take a new one.
-        Atomics.store(this.#words, FIRST_READER + this.#slot, SLOT_FREE);
+      const before = Atomics.compareExchange(this.#words, FIRST_READER + this.#slot, -this.#ticket, this.#ticket);
+      if (before !== -this.#ticket && before !== this.#ticket) {
+        // Taken for dead and expelled (a thread stopped for seconds): the slot is somebody else's or nobody's.
         this.#claim();
         continue;
       }
@@ -199,34 +211,39 @@ export class DmaTable {
   }
 
   leave(): void {
-    if (this.#slot >= 0) Atomics.store(this.#words, FIRST_READER + this.#slot, SLOT_IDLE);
+    if (this.#slot >= 0) Atomics.compareExchange(this.#words, FIRST_READER + this.#slot, this.#ticket, -this.#ticket);
   }
 
   /** Gives the reader slot back. */
   close(): void {
-    if (this.#slot >= 0) Atomics.store(this.#words, FIRST_READER + this.#slot, SLOT_FREE);
+    if (this.#slot >= 0) this.#free(this.#slot, this.#ticket);
     this.#slot = -1;
+    this.#ticket = -1;
   }
 
   /** Frees the slot of a thread known to be dead. */
   expel(reader: number): void {
-    if (reader >= 0 && reader < READERS && reader !== this.#slot) Atomics.store(this.#words, FIRST_READER + reader, SLOT_FREE);
+    if (reader > 0 && reader !== this.#ticket) for (let slot = 0; slot < READERS; slot++) this.#free(slot, reader);
+  }
+
+  #free(slot: number, ticket: number): void {
+    Atomics.compareExchange(this.#words, FIRST_READER + slot, ticket, SLOT_FREE);
+    Atomics.compareExchange(this.#words, FIRST_READER + slot, -ticket, SLOT_FREE);
   }
 
   #claim(): void {
+    const ticket = (Atomics.add(this.#words, TICKETS, 1) & 0x3fffffff) + 1;
     for (let slot = 0; slot < READERS; slot++) {
-      if (Atomics.compareExchange(this.#words, FIRST_READER + slot, SLOT_FREE, SLOT_IDLE) === SLOT_FREE) {
+      if (Atomics.compareExchange(this.#words, FIRST_READER + slot, SLOT_FREE, -ticket) === SLOT_FREE) {
         this.#slot = slot;
+        this.#ticket = ticket;
         return;
       }
     }
+    this.#slot = -1;
+    this.#ticket = -1;
     throw new Error(`more than ${READERS} threads read one DMA space: close() those that are done`);
   }
-}
-
-function mark(generation: number): number {
-  // Never SLOT_FREE or SLOT_IDLE, whatever the generation has wrapped to.
-  return (generation & 0x3fffffff) | 0x40000000;
 }
 
 /** Gives the processor away for a moment, where this thread may block at all (a page's main thread may not, and spins). */

@@ -150,6 +150,39 @@ it('sixteen readers at a time, as many as one likes one after the other', () => 
   }
 });
 
+it.each<[string, (late: DmaSpace, dma: DmaSpace, reader: number) => void]>([
+  ['leaves and closes', (late) => [late.leave(), late.close()]],
+  ['begins another turn', (late) => [late.enter(), late.close()]],
+  ['is expelled once more', (_late, dma, reader) => dma.expel(reader)],
+])('a reader taken for dead that %s takes nothing from the one that has its slot now', (_what, comesBack) => {
+  const dma = DmaSpace.create(memory());
+  const share = dma.share();
+  const late = DmaSpace.open(share);
+  late.enter();
+  const { reader } = late;
+  dma.expel(reader);
+  const heir = DmaSpace.open(share);
+  heir.enter();
+  comesBack(late, dma, reader);
+  for (let i = 0; i < 15; i++) DmaSpace.open(share).enter();
+  expect(() => DmaSpace.open(share).enter()).toThrow(/more than 16/);
+  heir.leave();
+  heir.close();
+  expect(DmaSpace.open(share).enter()).toBe(true);
+});
+
+it('a change that throws leaves the space usable', () => {
+  const dma = DmaSpace.create(memory());
+  const write = () => {
+    throw new Error('ours');
+  };
+  expect(() => dma.betweenTurns(write)).toThrow('ours');
+  dma.busMaster = false;
+  const thread = start('fault', { share: dma.share(), address: 2 ** 40 });
+  thread.reached(1);
+  expect(dma.load16(0)).toBe(-1);
+});
+
 it('a fault on a worker is recorded for the machine', () => {
   const dma = DmaSpace.create(memory(), { requester: 0x0208 });
   start('fault', { share: dma.share(), address: 2 ** 40 }).reached(1);
