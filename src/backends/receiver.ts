@@ -342,8 +342,12 @@ export class Receiver {
     // Where num_buffers ended up: one place a byte, the header may be split between them.
     let lowViews = header;
     let lowAt = 10;
+    let lowPiece: Window | null = null;
+    let lowAddress = 0;
     let highViews = header;
     let highAt = 11;
+    let highPiece: Window | null = null;
+    let highAddress = 0;
     let done = 0;
     let chains = 0;
     let token = firstToken;
@@ -373,10 +377,14 @@ export class Receiver {
           if (done <= 10 && done + run > 10) {
             lowViews = to;
             lowAt = target + filled + 10 - done;
+            lowPiece = chain.window[w] as Window | null;
+            lowAddress = (chain.address[w] as number) + filled + 10 - done;
           }
           if (done <= 11 && done + run > 11) {
             highViews = to;
             highAt = target + filled + 11 - done;
+            highPiece = chain.window[w] as Window | null;
+            highAddress = (chain.address[w] as number) + filled + 11 - done;
           }
           filled += run;
           source += run;
@@ -400,6 +408,11 @@ export class Receiver {
     // virtio 1.4 5.1.6.4.1 (device MUST): the number of buffers used for the frame, in the header of the first.
     lowViews.u8[lowAt] = chains;
     highViews.u8[highAt] = chains >>> 8;
+    if (chains > 1) {
+      // Written since its page was logged.
+      if (lowPiece !== null) (this.#dma as DmaSpace).markDirty(lowPiece, lowAddress, 1);
+      if (highPiece !== null) (this.#dma as DmaSpace).markDirty(highPiece, highAddress, 1);
+    }
     for (let i = 0; i < chains; i++) queue.push(this.#tokens[i] as number, this.#written[i] as number);
     return ~chains;
   }

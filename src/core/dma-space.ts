@@ -337,7 +337,7 @@ export class DmaSpace {
     return true;
   }
 
-  /** Marks pages dirty for bytes a caller wrote through a window. Call before publishing the index that reveals them. */
+  /** Marks pages dirty for bytes a caller wrote through a window. Call after writing them and before publishing the index that reveals them. */
   markDirty(w: Window, address: number, length: number): void {
     if (this.#logging && length > 0) this.#dirty.mark(address + w.dirtyBias, length, address + w.guestBias);
   }

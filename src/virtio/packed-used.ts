@@ -62,10 +62,15 @@ export function replayPacked(setup: QueueSetup, dma: DmaSpace, from: number, to:
   if (!ring.resolve()) return false;
   const staged = new Int32Array(staging);
   const first = from & 0x7fff;
+  const mark = (): void => markUsed(ring, size, first, to & 0x7fff, ((from ^ to) & WRAP) === 0);
   // Only the last step of a publish makes the first slot other than available. If that was done, a driver that still runs may have taken all of it and have put
   // new buffers there since, which must not be overwritten.
   const available = (from & WRAP) !== 0 ? AVAIL : USED;
-  if ((ring.load32(DESCRIPTOR * first + WORD3) & LAP_BITS) !== available) return true;
+  if ((ring.load32(DESCRIPTOR * first + WORD3) & LAP_BITS) !== available) {
+    // It may have died before it logged that.
+    mark();
+    return true;
+  }
   let slot = first;
   let wrap = from & WRAP;
   let count = 0;
@@ -78,7 +83,7 @@ export function replayPacked(setup: QueueSetup, dma: DmaSpace, from: number, to:
     }
   }
   if (count === 0) return true;
-  markUsed(ring, size, first, to & 0x7fff, ((from ^ to) & WRAP) === 0);
   writeStaged(ring, size, first, (from & WRAP) !== 0 ? LAP_BITS : 0, staged, count);
+  mark();
   return true;
 }

@@ -341,10 +341,11 @@ export class PackedQueue implements VirtQueue {
   publish(): boolean {
     if (this.#batched > 0) this.#flushBatch();
     if (this.#pending === 0 || this.#stopped !== 0) return false;
-    if (this.#dma.logging) markUsed(this.#ring, this.size, this.#firstSlot, this.#used, this.#firstBits === this.#usedBits);
     const from = this.#firstSlot;
     const bits = this.#firstBits;
     writeStaged(this.#ring, this.size, from, bits, this.#staged, this.#pending);
+    // After the stores: whoever takes the log in between would copy the page without them and never look again.
+    if (this.#dma.logging) markUsed(this.#ring, this.size, from, this.#used, bits === this.#usedBits);
     this.#pending = 0;
     this.#inFlight -= this.#pendingDescriptors;
     this.#pendingDescriptors = 0;
@@ -451,8 +452,8 @@ export class PackedQueue implements VirtQueue {
   #storeEvent(event: number): void {
     if (this.#event === event || this.#stopped !== 0) return;
     this.#event = event;
-    if (this.#dma.logging) this.#device.markDirty(0, 4);
     this.#device.store32(0, event);
+    if (this.#dma.logging) this.#device.markDirty(0, 4);
   }
 
   #advanceAvailable(descriptors: number): void {

@@ -102,7 +102,7 @@ export class RingArea {
     Atomics.store(this.words, (this.bias + offset) >>> 2, value);
   }
 
-  /** Marks pages dirty: before the store that lets the driver see what was written there. */
+  /** Marks pages dirty: after writing there. */
   markDirty(offset: number, length: number): void {
     if (!this.scattered) {
       this.#dma.markDirty(this.#windows[0] as Window, this.address + offset, length);

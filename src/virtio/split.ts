@@ -292,10 +292,11 @@ export class SplitQueue implements VirtQueue {
     const count = (used - before) & 0xffff;
     if (count === 0 || this.#stopped !== 0) return false;
     const device = this.#device;
-    if (this.#dma.logging) this.#markUsed(before, count);
     // virtio 1.4 2.7.8.2 (device MUST): used entries before the index. This store releases them.
     device.store16(INDEX, used);
     this.#published = used;
+    // After the store: whoever takes the log in between would copy the page without it and never look again.
+    if (this.#dma.logging) this.#markUsed(before, count);
     // The store above and the loads below are both sequentially consistent: the full barrier that keeps a late driver from missing its interrupt.
     if (this.#eventIdx) {
       // virtio 1.4 2.7.7.2 (device MUST): notify when the batch wrote the entry numbered used_event.
@@ -430,8 +431,8 @@ export class SplitQueue implements VirtQueue {
   }
 
   #storeUsedHalf(offset: number, value: number): void {
-    if (this.#dma.logging) this.#device.markDirty(offset, 2);
     this.#device.store16(offset, value);
+    if (this.#dma.logging) this.#device.markDirty(offset, 2);
   }
 
   #refuse(into: SegmentList, first: number, result: ChainResult): number {
@@ -459,7 +460,7 @@ export function replaySplit(setup: QueueSetup, dma: DmaSpace, to: number): boole
   const device = new RingArea(dma, setup.deviceArea, RING + USED_ENTRY_BYTES * setup.size, 'write');
   dma.sync();
   if (!device.resolve()) return false;
-  device.markDirty(0, device.length);
   device.store16(INDEX, to);
+  device.markDirty(0, device.length);
   return true;
 }
