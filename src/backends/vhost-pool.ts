@@ -8,6 +8,8 @@ export interface VhostPoolOptions {
   /** Threads, and so workers that can run at a time. Default 1. */
   readonly threads?: number;
   readonly poll?: PollOptions;
+  /** The module the threads run, for data planes that need more set up in their thread. Its default export is that of backends/worker. */
+  readonly entry?: URL;
 }
 
 /** At most this long, in nanoseconds, is work looked for before sleeping. */
@@ -24,7 +26,7 @@ export class VhostPool {
     this.#poll = options.poll ?? DEFAULT_POLL;
     if (!(Number.isInteger(this.#threads) && this.#threads >= 1)) throw new RangeError(`threads ${this.#threads}: at least 1`);
     this.#pool = new Piscina({
-      filename: new URL('./worker.js', import.meta.url).href,
+      filename: (options.entry ?? new URL('./worker.js', import.meta.url)).href,
       minThreads: this.#threads,
       maxThreads: this.#threads,
       concurrentTasksPerWorker: 1,

@@ -94,6 +94,14 @@ export class IntxLines {
 const CALL_OFF = 0;
 const CALL_DIRECT = 1;
 const CALL_RELAY = 2;
+const CALL_EVENT = 3;
+
+let writeEvent: (descriptor: number) => void = () => {};
+
+/** What this thread signals a Call by that is routed to an event descriptor of the operating system (an eventfd). Without one such signals are lost. */
+export function setEventWriter(write: (descriptor: number) => void): void {
+  writeEvent = write;
+}
 
 export interface CallShare {
   readonly state: SharedArrayBuffer;
@@ -103,7 +111,7 @@ export interface CallShare {
 
 /**
  * A virtqueue's interrupt as a data plane sees it. The machine's thread routes it as the guest programs and masks MSI-X; any thread signals it.
- * Words: [mode, vector, signals, wakes].
+ * Words: [mode, vector or descriptor, signals, wakes].
  */
 export class Call {
   readonly #state: Int32Array;
@@ -145,11 +153,21 @@ export class Call {
     Atomics.store(this.#state, 0, CALL_RELAY);
   }
 
+  /** Signals are written to an event descriptor of another process. Whoever closes it routes the call elsewhere first, between two turns of who signals. */
+  routeEvent(descriptor: number): void {
+    Atomics.store(this.#state, 1, descriptor);
+    Atomics.store(this.#state, 0, CALL_EVENT);
+  }
+
   /** Interrupts the guest (any thread). */
   signal(): void {
     const mode = Atomics.load(this.#state, 0);
     if (mode === CALL_OFF) return;
     Atomics.add(this.#state, 2, 1);
+    if (mode === CALL_EVENT) {
+      writeEvent(Atomics.load(this.#state, 1));
+      return;
+    }
     const woke = mode === CALL_DIRECT ? (this.#target as PendingVectors).post(Atomics.load(this.#state, 1)) : this.#relay.ring();
     if (woke) Atomics.add(this.#state, 3, 1);
   }

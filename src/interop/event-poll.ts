@@ -1,0 +1,50 @@
+// The descriptors a thread's event loop waits for - sockets, kick eventfds - in one epoll set, so that libuv knows of one descriptor however many there are.
+// Edge-triggered: nobody has to read an eventfd that the other process may be reading too.
+
+import { errorName, InteropError, type Native } from './native.ts';
+
+/** A watched descriptor. `remove` before closing it. */
+export interface Watch {
+  remove(): void;
+}
+
+export class EventPoll {
+  readonly #native: Native;
+  readonly #epoll: number;
+  readonly #handlers = new Map<number, () => void>();
+  readonly #ids: number[] = [];
+  readonly #stop: () => void;
+  #next = 1;
+
+  constructor(native: Native) {
+    this.#native = native;
+    this.#epoll = native.epollCreate();
+    if (this.#epoll < 0) throw new InteropError('NICBOX_NATIVE_CALL', `epoll_create1: ${errorName(this.#epoll)}`);
+    this.#stop = native.poll(this.#epoll, () => this.#take());
+  }
+
+  /** Calls `ready` whenever `fd` becomes readable, or is made so again. Returns why it cannot be watched, as a number below 0. */
+  add(fd: number, ready: () => void): Watch | number {
+    const id = this.#next++;
+    const result = this.#native.epollAdd(this.#epoll, fd, id, true);
+    if (result < 0) return result;
+    this.#handlers.set(id, ready);
+    return {
+      remove: () => {
+        if (this.#handlers.delete(id)) this.#native.epollRemove(this.#epoll, fd);
+      },
+    };
+  }
+
+  close(): void {
+    this.#handlers.clear();
+    this.#stop();
+    this.#native.close(this.#epoll);
+  }
+
+  #take(): void {
+    const count = this.#native.epollTake(this.#epoll, this.#ids);
+    // A handler may have removed one that comes later.
+    for (let i = 0; i < count; i++) this.#handlers.get(this.#ids[i] as number)?.();
+  }
+}

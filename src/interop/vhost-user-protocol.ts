@@ -1,0 +1,155 @@
+// The vhost-user protocol on the wire: requests, their sizes and descriptors, protocol features, and the shapes of payloads. Little-endian, as all supported hosts are.
+// A message is checked here for what can be said of it alone; what it means for a connection is vhost-user-connection.ts's.
+
+/** Front end to back end. */
+export const GET_FEATURES = 1;
+export const SET_FEATURES = 2;
+export const SET_OWNER = 3;
+export const RESET_OWNER = 4;
+export const SET_MEM_TABLE = 5;
+export const SET_VRING_NUM = 8;
+export const SET_VRING_ADDR = 9;
+export const SET_VRING_BASE = 10;
+export const GET_VRING_BASE = 11;
+export const SET_VRING_KICK = 12;
+export const SET_VRING_CALL = 13;
+export const SET_VRING_ERR = 14;
+export const GET_PROTOCOL_FEATURES = 15;
+export const SET_PROTOCOL_FEATURES = 16;
+export const GET_QUEUE_NUM = 17;
+export const SET_VRING_ENABLE = 18;
+
+/** Protocol feature bits. */
+export const PROTOCOL_F_MQ = 0;
+export const PROTOCOL_F_REPLY_ACK = 3;
+
+/** Device feature bit: protocol features may be negotiated. */
+export const VHOST_USER_F_PROTOCOL_FEATURES = 30;
+
+export const HEADER_BYTES = 12;
+const VERSION = 1;
+const FLAG_VERSION = 3;
+const FLAG_REPLY = 4;
+const FLAG_NEED_REPLY = 8;
+/** Longer than any payload there is. */
+const MOST_BYTES = 512;
+export const MOST_REGIONS = 8;
+export const REGION_BYTES = 32;
+
+/** What a peer sent breaks the protocol: the connection ends. */
+export class ProtocolError extends Error {}
+
+interface Shape {
+  readonly name: string;
+  /** Payload bytes: exactly, or at least and at most. */
+  readonly bytes: number | readonly [number, number];
+  /** Most descriptors that may come along. */
+  readonly fds: number;
+}
+
+const SHAPES: Readonly<Record<number, Shape>> = {
+  [GET_FEATURES]: { name: 'GET_FEATURES', bytes: 0, fds: 0 },
+  [SET_FEATURES]: { name: 'SET_FEATURES', bytes: 8, fds: 0 },
+  [SET_OWNER]: { name: 'SET_OWNER', bytes: 0, fds: 0 },
+  [RESET_OWNER]: { name: 'RESET_OWNER', bytes: 0, fds: 0 },
+  [SET_MEM_TABLE]: { name: 'SET_MEM_TABLE', bytes: [8, 8 + MOST_REGIONS * REGION_BYTES], fds: MOST_REGIONS },
+  [SET_VRING_NUM]: { name: 'SET_VRING_NUM', bytes: 8, fds: 0 },
+  [SET_VRING_ADDR]: { name: 'SET_VRING_ADDR', bytes: 40, fds: 0 },
+  [SET_VRING_BASE]: { name: 'SET_VRING_BASE', bytes: 8, fds: 0 },
+  [GET_VRING_BASE]: { name: 'GET_VRING_BASE', bytes: 8, fds: 0 },
+  [SET_VRING_KICK]: { name: 'SET_VRING_KICK', bytes: 8, fds: 1 },
+  [SET_VRING_CALL]: { name: 'SET_VRING_CALL', bytes: 8, fds: 1 },
+  [SET_VRING_ERR]: { name: 'SET_VRING_ERR', bytes: 8, fds: 1 },
+  [GET_PROTOCOL_FEATURES]: { name: 'GET_PROTOCOL_FEATURES', bytes: 0, fds: 0 },
+  [SET_PROTOCOL_FEATURES]: { name: 'SET_PROTOCOL_FEATURES', bytes: 8, fds: 0 },
+  [GET_QUEUE_NUM]: { name: 'GET_QUEUE_NUM', bytes: 0, fds: 0 },
+  [SET_VRING_ENABLE]: { name: 'SET_VRING_ENABLE', bytes: 8, fds: 0 },
+};
+
+export function requestName(request: number): string {
+  return SHAPES[request]?.name ?? `request ${request}`;
+}
+
+/** A whole message. Whoever takes it owns the descriptors: what `takeFd` did not hand out, `fds` still holds. */
+export interface Message {
+  readonly request: number;
+  readonly needsReply: boolean;
+  readonly payload: DataView;
+  readonly fds: number[];
+}
+
+export interface Header {
+  readonly request: number;
+  readonly needsReply: boolean;
+  readonly bytes: number;
+}
+
+/** @throws ProtocolError */
+export function readHeader(view: DataView): Header {
+  const request = view.getUint32(0, true);
+  const flags = view.getUint32(4, true);
+  const bytes = view.getUint32(8, true);
+  const shape = SHAPES[request];
+  if ((flags & FLAG_VERSION) !== VERSION) throw new ProtocolError(`${requestName(request)}: protocol version ${flags & FLAG_VERSION}, not ${VERSION}`);
+  if ((flags & FLAG_REPLY) !== 0) throw new ProtocolError(`${requestName(request)}: a reply, and nothing was asked`);
+  if (shape === undefined) throw new ProtocolError(`request ${request}, which was not offered`);
+  const [least, most] = typeof shape.bytes === 'number' ? [shape.bytes, shape.bytes] : shape.bytes;
+  if (bytes < least || bytes > most || bytes > MOST_BYTES)
+    throw new ProtocolError(`${shape.name}: payload of ${bytes} bytes, not ${least === most ? least : `${least} to ${most}`}`);
+  return { request, needsReply: (flags & FLAG_NEED_REPLY) !== 0, bytes };
+}
+
+/** @throws ProtocolError */
+export function checkFds(request: number, count: number): void {
+  const most = SHAPES[request]?.fds ?? 0;
+  if (count > most) throw new ProtocolError(`${requestName(request)}: ${count} descriptors, at most ${most} belong to it`);
+}
+
+/** A reply with `bytes` of payload, to be filled in. */
+export function makeReply(request: number, bytes: number): { readonly message: Uint8Array; readonly payload: DataView } {
+  const message = new Uint8Array(new ArrayBuffer(HEADER_BYTES + bytes));
+  const view = new DataView(message.buffer);
+  view.setUint32(0, request, true);
+  view.setUint32(4, VERSION | FLAG_REPLY, true);
+  view.setUint32(8, bytes, true);
+  return { message, payload: new DataView(message.buffer, HEADER_BYTES) };
+}
+
+/** A 64-bit number that has to be an exact integer here. @throws ProtocolError */
+export function readU64(view: DataView, at: number, what: string): number {
+  const value = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
+  if (!Number.isSafeInteger(value)) throw new ProtocolError(`${what} 0x${view.getBigUint64(at, true).toString(16)} is out of range`);
+  return value;
+}
+
+export interface VringAddresses {
+  readonly descriptor: number;
+  readonly used: number;
+  readonly available: number;
+}
+
+/** Addresses of the front end's process. @throws ProtocolError */
+export function readVringAddresses(view: DataView): VringAddresses {
+  return {
+    descriptor: readU64(view, 8, 'descriptor table address'),
+    used: readU64(view, 16, 'used ring address'),
+    available: readU64(view, 24, 'available ring address'),
+  };
+}
+
+export interface RegionDescription {
+  readonly guestAddress: number;
+  readonly size: number;
+  readonly userAddress: number;
+  readonly fileOffset: number;
+}
+
+/** @throws ProtocolError */
+export function readRegion(view: DataView, at: number): RegionDescription {
+  return {
+    guestAddress: readU64(view, at, 'guest address'),
+    size: readU64(view, at + 8, 'region size'),
+    userAddress: readU64(view, at + 16, 'user address'),
+    fileOffset: readU64(view, at + 24, 'mmap offset'),
+  };
+}

@@ -1,0 +1,148 @@
+// vhost-user back ends for network devices: each socket is a port of a segment that a worker thread serves, with the same loop that serves in-process guests. Control
+// messages are handled on the calling thread. A socket outlives its front ends: when one goes, the port waits for the next.
+
+import type { VhostNet } from '#backends/vhost-net';
+import { VhostPool } from '#backends/vhost-pool';
+import type { VhostWorker } from '#backends/vhost-worker';
+import type { PollOptions } from '#backends/worker-job';
+import { BellLoop } from '#core/bell-loop';
+import { setEventWriter } from '#core/interrupts';
+import { Log } from '#core/log';
+import type { PortStatistics } from '#net/counters';
+import { FeatureSet, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { NET_DATA_PLANE_FEATURES, VIRTIO_NET_F_MQ } from '#virtio/net-features';
+import { EventPoll } from './event-poll.ts';
+import { InteropError, openNative } from './native.ts';
+import type { SessionState } from './vhost-user-connection.ts';
+import { PROTOCOL_F_MQ, PROTOCOL_F_REPLY_ACK, VHOST_USER_F_PROTOCOL_FEATURES } from './vhost-user-protocol.ts';
+import { type SocketParts, VhostUserSocket } from './vhost-user-socket.ts';
+
+export interface VhostUserOptions {
+  /** Paths of UNIX sockets, one for each device. */
+  readonly sockets: readonly string[];
+  /** 'switch': all sockets are ports of one learning switch. 'link': each two of them, in order, are joined by a direct link. Default: switch. */
+  readonly topology?: 'switch' | 'link';
+  /** Queue pairs that a front end may use. Default 1. */
+  readonly queuePairs?: number;
+  /** Connect to sockets that front ends listen on (QEMU's server=on, DPDK's server=1), again and again, in place of listening. */
+  readonly client?: boolean;
+  /** Device feature bits not to offer. */
+  readonly withoutFeatures?: readonly number[];
+  /** How long the worker looks for work before it sleeps. */
+  readonly poll?: PollOptions;
+  /** Connections come and go as traces, peers' errors as guest errors. */
+  readonly log?: Log;
+}
+
+export interface VhostUserSocketStatistics {
+  readonly path: string;
+  /** What the front end that is connected has agreed on; undefined: none is. */
+  readonly session: SessionState | undefined;
+  /** Front ends so far. */
+  readonly connections: number;
+  /** Connections that ended because the peer broke the protocol. */
+  readonly refused: number;
+  readonly counters: PortStatistics;
+  /** Of each ring: kicks that arrived, calls made, chains returned. */
+  readonly rings: readonly { readonly kicks: number; readonly calls: number; readonly chains: number }[];
+}
+
+/** Running back ends. Made by `serveVhostUser`. */
+export class VhostUserServer {
+  readonly #pool: VhostPool;
+  readonly #worker: VhostWorker;
+  readonly #poll: EventPoll;
+  readonly #bells: BellLoop;
+  readonly #sockets: { readonly socket: VhostUserSocket; readonly backend: VhostNet }[] = [];
+  #closed: Promise<void> | undefined;
+
+  /** @throws InteropError, RangeError */
+  constructor(options: VhostUserOptions) {
+    const { sockets, topology = 'switch', queuePairs = 1 } = options;
+    checkOptions(options);
+    const native = openNative();
+    setEventWriter((descriptor) => void native.writeEvent(descriptor));
+    const log = (options.log ?? new Log()).child('vhost-user');
+    this.#poll = new EventPoll(native);
+    this.#bells = new BellLoop();
+    this.#pool = new VhostPool({ entry: new URL('./data-plane-worker.js', import.meta.url), ...(options.poll && { poll: options.poll }) });
+    this.#worker = this.#pool.worker();
+    const { doorbell: relay } = this.#bells.doorbell(() => {});
+    const features = FeatureSet.of(VIRTIO_F_VERSION_1, VHOST_USER_F_PROTOCOL_FEATURES, ...(queuePairs > 1 ? [VIRTIO_NET_F_MQ] : []))
+      .or(NET_DATA_PLANE_FEATURES)
+      .without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    const shared: Omit<SocketParts, 'path' | 'backend' | 'log'> = {
+      native,
+      poll: this.#poll,
+      relay,
+      features,
+      protocolFeatures: [PROTOCOL_F_MQ, PROTOCOL_F_REPLY_ACK],
+      client: options.client ?? false,
+    };
+    let segment = this.#worker.segment({ kind: topology });
+    sockets.forEach((path, i) => {
+      if (topology === 'link' && i > 0 && i % 2 === 0) segment = this.#worker.segment({ kind: 'link' });
+      const backend = segment.port(path, queuePairs);
+      this.#sockets.push({ backend, socket: new VhostUserSocket({ ...shared, path, backend, log: log.child(`vhost-user ${path}`) }) });
+    });
+  }
+
+  /** @throws InteropError when a socket cannot be made; nothing is left then. */
+  async open(): Promise<void> {
+    try {
+      for (const { socket } of this.#sockets) socket.open();
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  get statistics(): readonly VhostUserSocketStatistics[] {
+    return this.#sockets.map(({ socket, backend }) => ({
+      path: socket.path,
+      session: socket.session,
+      connections: socket.connections,
+      refused: socket.refused,
+      counters: backend.counters.snapshot(),
+      rings: Array.from({ length: 2 * backend.maxQueuePairs }, (_, index) => {
+        const { kicks, calls, chains } = backend.ringStatistics(index) ?? { kicks: 0, calls: 0, chains: 0 };
+        return { kicks, calls, chains };
+      }),
+    }));
+  }
+
+  /** The worker's own numbers: rounds, sleeps. */
+  get worker(): VhostWorker['statistics'] {
+    return this.#worker.statistics;
+  }
+
+  /** Ends every connection, removes the sockets, stops the threads. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all(this.#sockets.map(({ socket }) => socket.close()));
+    this.#poll.close();
+    this.#bells.close();
+    await this.#pool.close();
+  }
+}
+
+function checkOptions({ sockets, topology, queuePairs = 1 }: VhostUserOptions): void {
+  const wrong = (message: string): never => {
+    throw new InteropError('NICBOX_VHOST_USER_OPTION', message);
+  };
+  if (sockets.length === 0) wrong('give at least one socket path');
+  if (new Set(sockets).size !== sockets.length) wrong('each socket path may be given once');
+  if (topology === 'link' && sockets.length % 2 !== 0) wrong(`${sockets.length} sockets cannot be joined in pairs: give an even number, or use a switch`);
+  if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > 64) wrong(`queue pairs ${queuePairs}: 1 to 64`);
+}
+
+/** Starts vhost-user back ends for network devices; resolves when every socket listens (client mode: tries to connect). @throws InteropError */
+export async function serveVhostUser(options: VhostUserOptions): Promise<VhostUserServer> {
+  const server = new VhostUserServer(options);
+  await server.open();
+  return server;
+}
