@@ -5,6 +5,7 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { lspciCommand } from './lspci.ts';
+import { serveCommand } from './serve.ts';
 import { tourCommand } from './tour.ts';
 
 const EXIT_USAGE = 2;
@@ -39,7 +40,8 @@ async function main(): Promise<number> {
     .showHelpAfterError('(nicbox COMMAND --help shows what there is)')
     .exitOverride()
     .addCommand(tourCommand(interrupted.signal, done))
-    .addCommand(lspciCommand());
+    .addCommand(lspciCommand())
+    .addCommand(serveCommand(interrupted.signal));
   for (const command of program.commands) command.exitOverride().showHelpAfterError(`(nicbox ${command.name()} --help shows what there is)`);
 
   try {

@@ -95,6 +95,7 @@ class Native {
       memcpy: f('memcpy', 'void *', 'void *', 'size_t'),
       recvmsg: f('recvmsg', 'int', 'void *', 'int'),
       sendmsg: f('sendmsg', 'int', 'void *', 'int'),
+      read: f('read', 'int', 'void *', 'size_t'),
       write: f('write', 'int', 'void *', 'size_t'),
       mmap: f('mmap', 'intptr_t', 'size_t', 'int', 'int', 'int', 'int64_t'),
       socket: i('socket', 'int', 'int', 'int'),
@@ -212,6 +213,11 @@ class Native {
   /** Adds one to an eventfd (eight bytes to a pipe that stands in for one). */
   writeEvent(fd: number): number {
     return this.#do('write', fd, this.#one, 8);
+  }
+
+  /** Takes an eventfd's count into `into` (eight bytes). 8, or minus the error. */
+  readEvent(fd: number, into: Uint8Array): number {
+    return this.#do('read', fd, into, 8);
   }
 
   /** Writes never wait from here on, whatever the other holders of the descriptor do meanwhile. */

@@ -234,7 +234,8 @@ export class VhostUserConnection {
         return false;
       case wire.GET_QUEUE_NUM:
         this.#require(wire.PROTOCOL_F_MQ, 'MQ');
-        this.#replyU64(request, this.#parts.backend.maxQueuePairs * 2);
+        // Of a network device front ends expect pairs (seen with QEMU and DPDK), whatever the request's name says.
+        this.#replyU64(request, this.#parts.backend.maxQueuePairs);
         return true;
       case wire.SET_OWNER:
         return false;

@@ -1,0 +1,134 @@
+// `nicbox serve vhost-user`: nicbox as the network back end of somebody else's guests, until Ctrl-C. Events go to stderr as they happen, counters to stdout: a table
+// redrawn every second on a terminal, a line of JSON for each socket with --json, and one table at the end otherwise.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import Table from 'cli-table3';
+import { Command, InvalidArgumentError } from 'commander';
+import { Log } from '#core/log';
+import { serveVhostUser, type VhostUserSocketStatistics } from '#interop/vhost-user-server';
+
+const INTERVAL_MS = 1000;
+
+const EXAMPLES = `
+Two QEMU guests on one switch (QEMU connects to us; the guest's RAM has to be shared memory):
+  nicbox serve vhost-user --socket /tmp/a.sock --socket /tmp/b.sock
+  qemu-system-x86_64 ... -object memory-backend-memfd,id=m0,share=on,size=512M -numa node,memdev=m0 -m 512M \\
+    -chardev socket,id=c0,path=/tmp/a.sock,reconnect-ms=500 -netdev vhost-user,chardev=c0,id=n0 -device virtio-net-pci,netdev=n0
+With several queue pairs: --queues 2 here, and -netdev vhost-user,...,queues=2 -device virtio-net-pci,...,mq=on,vectors=6 there.
+Where QEMU listens (-chardev socket,...,server=on): the same with --client.
+
+Two DPDK applications on one link (no huge pages needed):
+  nicbox serve vhost-user --link --socket /tmp/a.sock --socket /tmp/b.sock
+  dpdk-testpmd --lcores '0@0,1@0' --no-huge -m 256 --file-prefix=a --no-pci \\
+    --vdev net_virtio_user0,path=/tmp/a.sock,queues=1 -- --nb-cores=1 --forward-mode=txonly --auto-start --total-num-mbufs=16384 --stats-period 1
+  (the other: --file-prefix=b, path=/tmp/b.sock, --forward-mode=rxonly; packed rings: ,packed_vq=1)
+
+A socket alone on its switch swallows and counts what it is sent.`;
+
+interface Flags {
+  readonly socket: readonly string[];
+  readonly link?: boolean;
+  readonly queues: number;
+  readonly client?: boolean;
+  readonly json?: boolean;
+}
+
+function queues(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 64) throw new InvalidArgumentError('give a whole number from 1 to 64.');
+  return value;
+}
+
+/** @param signal ends it */
+export function serveCommand(signal: AbortSignal): Command {
+  const vhostUser = new Command('vhost-user')
+    .description('Serves virtio-net devices of other processes (QEMU, DPDK, user-mode Linux) over vhost-user sockets, joined by a switch or by links.')
+    .requiredOption('--socket <path...>', 'UNIX socket of a device; give it once for each device')
+    .option('--switch', 'join all sockets by one learning switch (the default)')
+    .option('--link', 'join the sockets two by two, in the order given, by direct links')
+    .option('--queues <pairs>', 'queue pairs of each device', queues, 1)
+    .option('--client', 'connect to the sockets, again whenever a connection ends, in place of listening')
+    .option('--json', 'print counters as a line of JSON for each socket, every second and at the end')
+    .addHelpText('after', EXAMPLES)
+    .exitOverride()
+    .action(async (flags: Flags & { readonly switch?: boolean }, command: Command) => {
+      if (flags.switch && flags.link) command.error("error: '--switch' and '--link' exclude each other");
+      await serve(flags, signal);
+    });
+  return new Command('serve').description('Serves other processes until interrupted.').addCommand(vhostUser);
+}
+
+async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
+  const log = new Log();
+  log.listen(({ kind, source, message }) => console.error(`${source}: ${kind === 'trace' ? '' : 'error: '}${message}`));
+  const server = await serveVhostUser({
+    sockets: flags.socket,
+    topology: flags.link ? 'link' : 'switch',
+    queuePairs: flags.queues,
+    client: flags.client ?? false,
+    log,
+  });
+  const show = flags.json ? printJson : process.stdout.isTTY ? redraw() : undefined;
+  try {
+    console.error(`nicbox: ${flags.client ? 'calling' : 'listening on'} ${flags.socket.join(', ')}; Ctrl-C stops`);
+    let before = server.statistics;
+    while (!signal.aborted) {
+      await sleep(INTERVAL_MS, undefined, { signal }).catch(() => {});
+      const now = server.statistics;
+      if (!signal.aborted) show?.(now, before);
+      before = now;
+    }
+    const last = server.statistics;
+    if (flags.json) printJson(last);
+    else console.log(table(last, last));
+  } finally {
+    await server.close();
+  }
+}
+
+type Statistics = readonly VhostUserSocketStatistics[];
+
+function printJson(now: Statistics): void {
+  for (const socket of now) process.stdout.write(`${JSON.stringify(socket)}\n`);
+}
+
+/** Draws over what it drew last. */
+function redraw(): (now: Statistics, before: Statistics) => void {
+  let lines = 0;
+  return (now, before) => {
+    const text = `${table(now, before)}\n`;
+    process.stdout.write(`${lines > 0 ? `\u001b[${lines}A\u001b[J` : ''}${text}`);
+    lines = text.split('\n').length - 1;
+  };
+}
+
+const rate = (value: number): string => (value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : value >= 1e3 ? `${(value / 1e3).toFixed(1)} k` : String(value));
+const drops = (reasons: Readonly<Record<string, number>>): string =>
+  Object.entries(reasons)
+    .map(([reason, count]) => `${reason} ${count}`)
+    .join(', ');
+
+function table(now: Statistics, before: Statistics): string {
+  const t = new Table({
+    head: ['socket', 'front end', 'rings', 'sent', 'sent/s', 'received', 'received/s', 'kicks', 'calls', 'drops'],
+    colAligns: ['left', 'left', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'left'],
+    style: { head: [], border: [] },
+  });
+  now.forEach((socket, i) => {
+    const { counters, session, rings } = socket;
+    const old = before[i]?.counters ?? counters;
+    t.push([
+      socket.path,
+      session === undefined ? 'none' : 'connected',
+      `${session?.running.filter((running) => running).length ?? 0}/${rings.length}`,
+      counters.transmitFrames,
+      rate(counters.transmitFrames - old.transmitFrames),
+      counters.receiveFrames,
+      rate(counters.receiveFrames - old.receiveFrames),
+      rings.reduce((sum, ring) => sum + ring.kicks, 0),
+      rings.reduce((sum, ring) => sum + ring.calls, 0),
+      drops({ ...counters.transmitDrops, ...counters.receiveDrops }),
+    ]);
+  });
+  return t.toString();
+}
