@@ -5,6 +5,7 @@ import { Command, Option } from 'commander';
 import { inspectLab, type ListingFormat } from '#lab/inspect';
 import { type LabDescription, LabError, parseLab } from '#lab/lab-file';
 import { TOUR_LAB } from '#lab/tour-lab';
+import { print } from './output.ts';
 
 /** Reads a lab file, or takes the tour's lab. @throws LabError */
 export async function loadLab(path: string | undefined): Promise<LabDescription> {
@@ -35,12 +36,9 @@ export function lspciCommand(): Command {
     .action(async (options: { lab?: string; guest?: string; tree?: boolean; verbose?: boolean; hex?: boolean; json?: boolean }) => {
       const format: ListingFormat = options.hex ? 'hex' : options.verbose ? 'verbose' : options.tree ? 'tree' : 'list';
       const listings = await inspectLab(await loadLab(options.lab), format, options.guest);
-      if (options.json) console.log(JSON.stringify(listings, null, 2));
-      else
-        for (const { name, listing } of listings) {
-          // Real lspci reads the bytes only: no headings between them.
-          if (format !== 'hex' && listings.length > 1) console.log(`guest ${name}`);
-          console.log(listing);
-        }
+      if (options.json) print(JSON.stringify(listings, null, 2));
+      // Real lspci reads the bytes only: no headings between them.
+      else if (format === 'hex' || listings.length === 1) print(listings.map(({ listing }) => listing).join('\n'));
+      else print(listings.map(({ name, listing }) => `guest ${name}\n${listing}`).join('\n'));
     });
 }

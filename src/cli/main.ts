@@ -5,6 +5,7 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { lspciCommand } from './lspci.ts';
+import { watchOutput } from './output.ts';
 import { serveCommand } from './serve.ts';
 import { tourCommand } from './tour.ts';
 
@@ -21,6 +22,7 @@ function explain(error: unknown): string {
 }
 
 async function main(): Promise<number> {
+  watchOutput();
   const interrupted = new AbortController();
   const onSignal = (): void => {
     // A second Ctrl-C does not wait for the clean stop.

@@ -9,6 +9,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import type { PassResult } from '#lab/replay';
 import { runTour, type TourListener, type TourResult } from '#lab/tour';
 import { loadLab } from './lspci.ts';
+import { print } from './output.ts';
 
 const CAPTURE = fileURLToPath(new URL('../../captures/real.pcapng', import.meta.url));
 
@@ -105,7 +106,7 @@ function listener(json: boolean): TourListener {
     : undefined;
   return {
     tree(guest, listing) {
-      if (!json) console.log(`PCI Express as guest "${guest}" sees it\n${listing}`);
+      if (!json) print(`PCI Express as guest "${guest}" sees it\n${listing}`);
     },
     passStarts(plane, ring, frames) {
       console.error(`replaying over ${titles[plane]}, ${ring} rings`);
@@ -169,12 +170,12 @@ async function report(result: TourResult, received: Uint8Array, flags: Flags): P
   const pcapng = await write(flags.out, 'tour.pcapng', received);
   const record = await write(flags.out, 'tour.json', json);
   if (flags.json) {
-    process.stdout.write(json);
+    print(json);
     return;
   }
   const { capture } = result;
-  console.log(`\n${flags.capture}: ${capture.frames} frames, ${capture.bytes} bytes, longest ${capture.longest}; sent ${flags.repeat} times in each pass`);
-  console.log(table(result.passes));
-  for (const pass of result.passes) for (const error of pass.errors) console.log(`${pass.plane}, ${pass.ring}: ${error}`);
-  console.log(`\nWhat the second guest received: ${pcapng}\nThe same numbers for programs: ${record}`);
+  print(`\n${flags.capture}: ${capture.frames} frames, ${capture.bytes} bytes, longest ${capture.longest}; sent ${flags.repeat} times in each pass`);
+  print(table(result.passes));
+  for (const pass of result.passes) for (const error of pass.errors) print(`${pass.plane}, ${pass.ring}: ${error}`);
+  print(`\nWhat the second guest received: ${pcapng}\nThe same numbers for programs: ${record}`);
 }

@@ -121,6 +121,31 @@ describe('nicbox tour', () => {
     expect(() => readFileSync(join(scratch, 'stopped/tour.json'))).toThrow('ENOENT');
   });
 
+  it.each(['stdout', 'stderr'] as const)(
+    'whoever reads %s may leave early: no stack trace, no hang',
+    async (stream) => {
+      const child = spawn(process.execPath, [main, 'tour', '--repeat', '1', '--pings', '1', '--plane', 'inline', '--json'], { cwd: scratch });
+      child[stream].destroy();
+      let said = '';
+      const other = stream === 'stdout' ? child.stderr : child.stdout;
+      other.on('data', (text: Buffer) => (said += text));
+      const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
+      expect(said).not.toContain('    at ');
+      // As other programs do: 128 + SIGPIPE without a reader of the result; without one of the progress the result is what counts.
+      expect(code).toBe(stream === 'stdout' ? 141 : 0);
+      if (stream === 'stderr') expect(JSON.parse(said).verified).toBe(true);
+    },
+    60_000,
+  );
+
+  it('says so when the output cannot be written', async () => {
+    const child = spawn('sh', ['-c', 'exec "$0" "$1" lspci > /dev/full', process.execPath, main], { cwd: scratch });
+    let stderr = '';
+    child.stderr.on('data', (text: Buffer) => (stderr += text));
+    expect(await new Promise<number | null>((resolve) => child.on('close', resolve))).toBe(2);
+    expect(stderr).toMatch(/^nicbox: cannot write the output: ENOSPC.*\n$/);
+  });
+
   const device = { type: 'virtio-net', link: 'w' };
   it.each<[what: string, args: () => string[], says: string]>([
     ['no such capture', () => ['tour', '--capture', 'missing.pcap'], 'cannot read capture missing.pcap'],
@@ -184,7 +209,11 @@ describe('nicbox tour', () => {
 
 describe('nicbox lspci', () => {
   it('lists, draws, decodes and dumps', async () => {
-    expect((await nicbox('lspci')).stdout).toContain('01:00.0 Ethernet controller');
+    const list = (await nicbox('lspci')).stdout;
+    expect(list).toContain('01:00.0 Ethernet controller');
+    // Every function of the tour has a name, and the listing ends with its last line.
+    expect(list).not.toMatch(/Device [0-9a-f]{4}/);
+    expect(list.endsWith('\n\n')).toBe(false);
     expect((await nicbox('lspci', '-t', '--guest', 'b')).stdout).toContain('-[0000:00]');
     expect((await nicbox('lspci', '-v', '--guest', 'a')).stdout).toContain('VirtIO: CommonCfg');
     expect((await nicbox('lspci', '-x', '--guest', 'a')).stdout).toMatch(/^00: 36 1b 0c 00/m);

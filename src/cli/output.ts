@@ -1,0 +1,28 @@
+// Where results go: stdout. Readers that leave early end the program as they end others (128 + SIGPIPE, nothing said); a full disk is an error like any other, which
+// console.log would keep to itself. Progress goes to stderr through console.error: without a reader it is not missed.
+
+const EXIT_NO_READER = 141;
+
+/** The result cannot be written. `code` is stable. */
+class OutputError extends Error {
+  readonly code = 'NICBOX_OUTPUT';
+}
+
+/** Prints a result and a line end. @throws OutputError */
+export function print(text: string): void {
+  try {
+    process.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
+  } catch (error) {
+    throw new OutputError(`cannot write the output: ${(error as Error).message}`);
+  }
+}
+
+/** Call once, before anything is printed. */
+export function watchOutput(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(EXIT_NO_READER);
+    console.error(`nicbox: cannot write the output: ${error.message}`);
+    process.exit(2);
+  });
+  process.stderr.on('error', () => {});
+}
