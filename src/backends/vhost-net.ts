@@ -69,6 +69,8 @@ export class VhostNet implements VhostBackend {
     const session = this.#session;
     if (record === undefined) throw new RangeError(`${this.name} has ${this.#block.rings} data rings: no ring ${index}`);
     if (session === undefined) throw new TypeError(`${this.name}: open before startVring`);
+    // Nobody would ever take it up, nor the stop that a reset waits for.
+    if (!this.#worker.serving) throw new Error(`${this.name}: its worker has ended; hand the device over to another backend`);
     const start = ++this.#starts;
     const bytes = stagingBytes(setup.size, session.features);
     // A driver's size is not checked yet: a staging area only for one that can be.

@@ -4,6 +4,8 @@
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Bell } from '#core/doorbell';
 import { PortCounters } from '#net/counters';
+import { DirectLink } from '#net/direct-link';
+import { LearningSwitch } from '#net/learning-switch';
 import type { ServiceBudget } from '#net/segment';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { createRingLink, RingLink, type RingLinkOptions, type RingLinkShare, recoverRingLink } from './ring-link.ts';
@@ -27,6 +29,8 @@ interface LinkSpec {
   readonly counters: PortCounters;
   readonly firstSlot: number;
 }
+
+const MAXIMUM_PORTS: Record<SegmentKind, number> = { link: new DirectLink().maximumPorts, switch: new LearningSwitch().maximumPorts };
 
 /** So many runs in a row that died without moving a frame, and no more are begun. */
 const VAIN_RUNS = 5;
@@ -88,6 +92,7 @@ export class VhostWorker {
   // ---- for this worker's segments and ports ----
 
   addPort(segment: number, name: string, pairs: number): VhostNet {
+    this.#checkRoom(segment);
     const port = this.#nextPort++;
     const backend = new VhostNet(this, { name, pairs, port, firstSlot: this.#takeSlots(2 * pairs), segment });
     this.#ports.set(port, backend);
@@ -96,12 +101,27 @@ export class VhostWorker {
   }
 
   addLink(segment: number, name: string, near: Bell, options: RingLinkOptions): RingLink {
+    this.#checkRoom(segment);
     const port = this.#nextPort++;
     const { near: ours, far } = createRingLink(near, this.bell, options);
     const link: LinkSpec = { segment, name, share: far, counters: new PortCounters(), firstSlot: this.#takeSlots(2) };
     this.#links.set(port, link);
     this.post(linkMessage(port, link));
     return new RingLink(name, ours);
+  }
+
+  /** Here, because the thread would have no one to throw to: it serves other segments as well. */
+  #checkRoom(segment: number): void {
+    const most = MAXIMUM_PORTS[this.#segments[segment]?.kind ?? 'link'];
+    let ports = 0;
+    for (const backend of this.#ports.values()) if (backend.segment === segment) ports++;
+    for (const link of this.#links.values()) if (link.segment === segment) ports++;
+    if (ports >= most) throw new RangeError(`this segment joins at most ${most} ports: detach one first`);
+  }
+
+  /** False once no run will begin any more: stopped, or given up. */
+  get serving(): boolean {
+    return this.#channel !== undefined;
   }
 
   resume(segment: number): void {

@@ -196,6 +196,42 @@ describe('vhost-net worker', () => {
     await eventually('the second', () => b.receive().length === 1);
   });
 
+  it('refuses a third port on a direct link where it is asked for, not on the thread that serves everybody', async () => {
+    const worker = pool().worker();
+    const lost: string[] = [];
+    worker.onLost = (reason) => lost.push(reason);
+    const { a, b, segment, backendB } = pairOn(worker, []);
+    expect(() => segment.port('c')).toThrow(RangeError);
+    expect(() => segment.link('c', new Bell())).toThrow(RangeError);
+    const stream = new Stream(a, b);
+    await eventually('50 frames', () => {
+      stream.step(50);
+      return stream.received === 50;
+    });
+    // A port that left makes room for another.
+    b.stop();
+    eventuallyBlocking('the rings of b have stopped', () => b.states().every((s) => s === 'stopped'));
+    const positions = b.positions();
+    backendB.detach();
+    b.attach(segment.port('b again'), positions);
+    await eventually('100 frames', () => {
+      stream.step(100);
+      return stream.received === 100;
+    });
+    expect(lost).toEqual([]);
+  });
+
+  it('starts no ring on a worker that has ended, and lets go of those it had', async () => {
+    const worker = pool().worker();
+    const { a, b } = pairOn(worker, []);
+    await eventually('the rings run', () => [...a.states(), ...b.states()].every((s) => s === 'running'));
+    await worker.stop();
+    expect(() => a.start(a.positions())).toThrow(/has ended/);
+    a.stop();
+    b.stop();
+    eventuallyBlocking('no ring is still to stop', () => [...a.states(), ...b.states()].every((s) => s === 'stopped' || s === 'lost'));
+  });
+
   it('serves several segments, and reports a broken ring as an event', async () => {
     const worker = pool().worker();
     const one = pairOn(worker, []);
