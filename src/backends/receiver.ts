@@ -23,6 +23,11 @@ const HEADER_BYTES = 12;
 const NO_LIMIT = 0x7fffffff;
 /** Frames up to this length are copied word by word in the loop itself (measured: bench/inline-cost.ts). */
 const SHORT_FRAME = 2047;
+/**
+ * Buffers looked at for one frame, and for all of a turn before the next frame has to wait: a driver may post chains of a thousand buffers of no length, and would
+ * keep the thread from everybody else for seconds. Far more than any frame needs.
+ */
+const WORK_LIMIT = 8192;
 /** Segments of one receive chain. */
 const CHAIN_SEGMENTS = 1280;
 /** Too few buffers for now: one of what #spread returns. */
@@ -53,6 +58,8 @@ export class Receiver {
   // What was delivered since the last flush, by pair.
   readonly #pushed = new Int32Array(MAX_QUEUE_PAIRS);
   #touched = false;
+  /** Buffers looked at since the last flush by way of `#one`. */
+  #work = 0;
   // Of the deliver in progress.
   #frames = 0;
   #bytes = 0;
@@ -265,6 +272,10 @@ export class Receiver {
     const length = batch.length[f] as number;
     let result = this.#refuses(batch, f, length);
     if (result < 0) {
+      if (this.#work >= WORK_LIMIT) {
+        this.#starvedWith = 0;
+        return false;
+      }
       const chain = this.#chain;
       chain.count = 0;
       const token = queue.pop(chain);
@@ -351,7 +362,9 @@ export class Receiver {
     let done = 0;
     let chains = 0;
     let token = firstToken;
+    const work = this.#work;
     for (;;) {
+      this.#work += queue.buffers;
       if (chains === this.#tokens.length) this.#grow();
       this.#tokens[chains] = token;
       const room = Math.min(queue.writableBytes, total - done);
@@ -397,6 +410,10 @@ export class Receiver {
       }
       this.#written[chains++] = written;
       if (done >= total) break;
+      if (this.#work - work > WORK_LIMIT) {
+        queue.unpop(chains);
+        return DROP_TOO_LONG;
+      }
       chain.count = 0;
       token = queue.pop(chain);
       if (token < 0) {
@@ -427,6 +444,7 @@ export class Receiver {
   }
 
   flush(): void {
+    this.#work = 0;
     if (!this.#touched) return;
     this.#touched = false;
     for (let pair = 0; pair < this.rings.length; pair++) {

@@ -37,6 +37,8 @@ export class Chain {
   segments = 0;
   readableBytes = 0;
   writableBytes = 0;
+  /** Buffers looked at, those of length 0 too: what the chain cost. */
+  buffers = 0;
   readonly #dma: DmaSpace;
   #into: SegmentList;
   #sawWritable = false;
@@ -78,6 +80,7 @@ export class Chain {
       into.addGuestAt(this.#window as Window, this.#windowViews, (this.#windowOffset + from) | 0, this.#windowStart + from, length);
       const writable = -write & length;
       this.segments = 1;
+      this.buffers = 1;
       this.readableSegments = 1 - write;
       this.readableBytes = length - writable;
       this.writableBytes = writable;
@@ -118,6 +121,7 @@ export class Chain {
     this.#sawWritable = false;
     this.readableSegments = 0;
     this.segments = 0;
+    this.buffers = 0;
     this.readableBytes = 0;
     this.writableBytes = 0;
   }
@@ -133,6 +137,7 @@ export class Chain {
    * device that looped on one). A buffer that lies in several windows becomes several segments.
    */
   add(low: number, high: number, length: number, flags: number): ChainResult {
+    this.buffers++;
     if ((flags & WRITE) !== 0) {
       this.#sawWritable = true;
       if (length === 0) return OK;

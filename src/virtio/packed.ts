@@ -131,6 +131,10 @@ export class PackedQueue implements VirtQueue {
     return this.#chain.readableSegments;
   }
 
+  get buffers(): number {
+    return this.#chain.buffers;
+  }
+
   get segments(): number {
     return this.#chain.segments;
   }

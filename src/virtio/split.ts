@@ -108,6 +108,10 @@ export class SplitQueue implements VirtQueue {
     return this.#chain.readableSegments;
   }
 
+  get buffers(): number {
+    return this.#chain.buffers;
+  }
+
   get segments(): number {
     return this.#chain.segments;
   }

@@ -54,6 +54,8 @@ export interface VirtQueue {
   /** Of the chain popped last: how many of its segments are device-readable, how many in all, and the bytes of each kind. */
   readonly readableSegments: number;
   readonly segments: number;
+  /** Of the chain `pop` saw last: the buffers it had to look at, those of length 0 too. What it cost, for who keeps within a budget. */
+  readonly buffers: number;
   readonly readableBytes: number;
   readonly writableBytes: number;
   /**

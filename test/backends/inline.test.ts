@@ -5,6 +5,7 @@ import { FRAME_NEEDS_CSUM, GSO_TCPV4 } from '#net/port';
 import { Segment } from '#net/segment';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { VIRTIO_NET_F_CSUM, VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
+import type { SplitDriver } from '../virtio/driver-split.ts';
 import { frameOf, HEADER, TestGuest } from './guest.ts';
 
 const FORMATS: [string, number[]][] = [
@@ -295,6 +296,40 @@ describe('inline backend, receive side', () => {
     const pages = b.memory.dirty.take().length;
     // The used ring's page and the buffer's.
     expect(pages).toBe(2);
+  });
+
+  it.each([
+    ['split', []],
+    ['packed', [VIRTIO_F_RING_PACKED]],
+  ])('does little for a driver that posts receive chains of a thousand buffers of no length (%s)', (_format, format) => {
+    const deferred: (() => void)[] = [];
+    const inline = new InlineSegment(new Segment(new DirectLink()), { rounds: 1, defer: (work) => deferred.push(work) });
+    const features = [...format, VIRTIO_F_INDIRECT_DESC, VIRTIO_NET_F_MRG_RXBUF];
+    const a = new TestGuest({ features, size: 64 });
+    const b = new TestGuest({ features, size: 256 });
+    a.attach(inline.port('a'));
+    b.attach(inline.port('b'));
+    const packed = format.length > 0;
+    const ring = b.drivers[0] as SplitDriver;
+    const table = 0x28000;
+    const view = new DataView(b.bytes.buffer);
+    for (let i = 0; i < 1024; i++) view.setUint32(table + 16 * i + 12, packed ? 2 << 16 : 2 | (i < 1023 ? 1 : 0) | ((i + 1) << 16), true);
+    for (let i = 0; i < 256; i++) ring.add(i, [{ address: table, length: 16384 }]);
+    ring.expose();
+    // INDIRECT, in place of what the driver wrote.
+    const flags = 0x10000 + (packed ? 14 : 12);
+    for (let i = 0; i < 256; i++) view.setUint16(flags + 16 * i, packed ? (view.getUint16(flags + 16 * i, true) & 0x8080) | 4 : 4, true);
+    for (let i = 0; i < 64; i++) a.queue(frameOf(60, i));
+    a.show();
+    const dropped = () => b.backend?.counters.snapshot().receiveDrops['too-long'] ?? 0;
+    for (let turns = 1; turns <= 64; turns++) {
+      // Each frame would cost a quarter of a million looks.
+      expect(dropped()).toBeLessThanOrEqual(2 * turns);
+      for (const work of deferred.splice(0)) work();
+    }
+    expect(dropped()).toBe(64);
+    expect(a.reap()).toBe(64);
+    expect(b.events).toEqual([]);
   });
 
   it('yields within a bound when a peer refills as fast as it is drained (CVE-2019-3900)', () => {
