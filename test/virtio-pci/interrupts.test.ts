@@ -216,6 +216,16 @@ describe('configuration generation', () => {
     }
   });
 
+  it('differs as well for a driver that did not negotiate the field and is not told', () => {
+    const bench = new b.VirtioBench();
+    bench.bringUp(FeatureSet.of(32), [0, 1]);
+    const generation = bench.get(b.GENERATION, 1);
+    bench.read(b.CONFIG + 6, 2);
+    bench.net.setLink(false);
+    expect(bench.get(b.GENERATION, 1)).not.toBe(generation);
+    expect(bench.read(b.ISR, 1)).toBe(0);
+  });
+
   it('stays while nothing that was read changes', () => {
     const bench = up();
     bench.net.setLink(false);

@@ -155,9 +155,10 @@ export class VirtioNet implements VirtioDevice {
     this.#linkUp = up;
     this.#config.linkUp = up;
     this.#publishPolicy();
-    // Before DRIVER_OK nobody is told; after it, only who negotiated STATUS.
     const host = this.#host;
-    if (host && (host.features.has(VIRTIO_NET_F_STATUS) || !host.driverOk)) host.configChanged();
+    // A driver that did not negotiate STATUS may look at the field all the same: the generation is right for it too, but it is not interrupted.
+    if (host?.features.has(VIRTIO_NET_F_STATUS)) host.configChanged();
+    else host?.configMoved();
   }
 
   /** The address in use: the permanent one, or what the driver set. */
