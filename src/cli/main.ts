@@ -22,8 +22,8 @@ function explain(error: unknown): string {
 }
 
 async function main(): Promise<number> {
-  watchOutput();
   const interrupted = new AbortController();
+  const output = watchOutput(() => interrupted.abort());
   const onSignal = (): void => {
     // A second Ctrl-C does not wait for the clean stop.
     if (interrupted.signal.aborted) process.exit(EXIT_INTERRUPTED);
@@ -44,12 +44,13 @@ async function main(): Promise<number> {
     .addCommand(tourCommand(interrupted.signal, done))
     .addCommand(lspciCommand())
     .addCommand(serveCommand(interrupted.signal));
-  for (const command of program.commands) command.exitOverride().showHelpAfterError(`(nicbox ${command.name()} --help shows what there is)`);
+  pointToHelp(program, 'nicbox');
 
   try {
     await program.parseAsync();
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
+    if (output.exitCode !== undefined) return output.exitCode;
     if (interrupted.signal.aborted) {
       console.error('nicbox: stopped');
       return EXIT_INTERRUPTED;
@@ -57,7 +58,16 @@ async function main(): Promise<number> {
     console.error(explain(error));
     return EXIT_USAGE;
   }
-  return interrupted.signal.aborted ? EXIT_INTERRUPTED : exitCode;
+  return output.exitCode ?? (interrupted.signal.aborted ? EXIT_INTERRUPTED : exitCode);
+}
+
+/** Every command's errors end with where its help is, and come back here in place of ending the process. */
+function pointToHelp(parent: Command, path: string): void {
+  for (const command of parent.commands) {
+    const name = `${path} ${command.name()}`;
+    command.exitOverride().showHelpAfterError(`(${name} --help shows what there is)`);
+    pointToHelp(command, name);
+  }
 }
 
 process.exitCode = await main();

@@ -1,6 +1,7 @@
 // Where results go: stdout. Readers that leave early end the program as they end others (128 + SIGPIPE, nothing said); a full disk is an error like any other, which
 // console.log would keep to itself. Progress goes to stderr through console.error: without a reader it is not missed.
 
+const EXIT_FAILED = 2;
 const EXIT_NO_READER = 141;
 
 /** The result cannot be written. `code` is stable. */
@@ -17,12 +18,19 @@ export function print(text: string): void {
   }
 }
 
-/** Call once, before anything is printed. */
-export function watchOutput(): void {
+/**
+ * Call once, before anything is printed. When stdout fails, `stop` is called (what runs is to end by itself, leaving nothing behind) and `exitCode` says how.
+ */
+export function watchOutput(stop: () => void): { readonly exitCode: number | undefined } {
+  const outcome: { exitCode: number | undefined } = { exitCode: undefined };
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(EXIT_NO_READER);
-    console.error(`nicbox: cannot write the output: ${error.message}`);
-    process.exit(2);
+    if (outcome.exitCode !== undefined) return;
+    outcome.exitCode = error.code === 'EPIPE' ? EXIT_NO_READER : EXIT_FAILED;
+    // It may come when all else is over.
+    process.exitCode = outcome.exitCode;
+    if (error.code !== 'EPIPE') console.error(`nicbox: cannot write the output: ${error.message}`);
+    stop();
   });
   process.stderr.on('error', () => {});
+  return outcome;
 }

@@ -138,6 +138,14 @@ describe('nicbox tour', () => {
     60_000,
   );
 
+  it('a server whose reader leaves stops as on Ctrl-C: its socket is gone', async () => {
+    const socket = join(scratch, 'left.sock');
+    const child = spawn(process.execPath, [main, 'serve', 'vhost-user', '--socket', socket, '--json'], { cwd: scratch });
+    child.stdout.destroy();
+    expect(await new Promise<number | null>((resolve) => child.on('close', resolve))).toBe(141);
+    expect(() => readFileSync(socket)).toThrow('ENOENT');
+  }, 30_000);
+
   it('says so when the output cannot be written', async () => {
     const child = spawn('sh', ['-c', 'exec "$0" "$1" lspci > /dev/full', process.execPath, main], { cwd: scratch });
     let stderr = '';
@@ -196,6 +204,7 @@ describe('nicbox tour', () => {
       ],
       'make it "direct"',
     ],
+    ['an option missing two commands deep', () => ['serve', 'vhost-user'], '(nicbox serve vhost-user --help shows what there is)'],
     ['a guest that is not in the lab', () => ['lspci', '--guest', 'zoe'], 'there is no guest "zoe"'],
   ])('%s: one clear line and exit code 2', async (_what, args, says) => {
     const { code, stdout, stderr } = await nicbox(...args());
