@@ -51,6 +51,7 @@ const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
+const SHUT_WR = 1;
 const EFD_CLOEXEC_NONBLOCK = SOCK_CLOEXEC | SOCK_NONBLOCK;
 const MFD_CLOEXEC_SEALING = 3;
 const F_GETFL = 3;
@@ -101,6 +102,7 @@ class Native {
       socket: i('socket', 'int', 'int', 'int'),
       bind: i('bind', 'int', 'void *', 'uint32_t'),
       connect: i('connect', 'int', 'void *', 'uint32_t'),
+      shutdown: i('shutdown', 'int', 'int'),
       listen: i('listen', 'int', 'int'),
       accept4: i('accept4', 'int', 'void *', 'void *', 'int'),
       eventfd: i('eventfd', 'uint32_t', 'int'),
@@ -204,6 +206,11 @@ class Native {
     return this.#do('accept4', fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
   }
 
+  /** No more is sent; the other side reads an end. */
+  shutdownWrite(fd: number): number {
+    return this.#do('shutdown', fd, SHUT_WR);
+  }
+
   // ---- eventfds ----
 
   eventfd(): number {
@@ -231,10 +238,14 @@ class Native {
   memfd(name: string, size: number): number {
     const fd = this.#do('memfd', name, MFD_CLOEXEC_SEALING);
     if (fd < 0) return fd;
-    const sized = this.#do('ftruncate', fd, size);
+    const sized = this.truncate(fd, size);
     if (sized >= 0) return fd;
     this.close(fd);
     return sized;
+  }
+
+  truncate(fd: number, size: number): number {
+    return this.#do('ftruncate', fd, size);
   }
 
   /** Keeps a memory file from being made shorter under a mapping, where the file allows that. */

@@ -35,7 +35,7 @@ export const REQUEST = {
 } as const;
 
 export const FEATURE = { MRG_RXBUF: 15, MQ: 22, INDIRECT: 28, EVENT_IDX: 29, PROTOCOL: 30, VERSION_1: 32, PACKED: 34, IN_ORDER: 35 } as const;
-export const PROTOCOL = { MQ: 0, REPLY_ACK: 3 } as const;
+const PROTOCOL = { MQ: 0, REPLY_ACK: 3 } as const;
 const NEED_REPLY = 8;
 
 /** The bytes of one message. */
