@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { InlineSegment } from '#backends/inline-backend';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostWorker } from '#backends/vhost-worker';
+import type { GuestMemory } from '#core/guest-memory';
 import type { VirtioNetOptions as DeviceOptions } from '#devices/virtio-net/device';
 import { Guest, type GuestOptions, type GuestReport } from '#guest-sim/guest';
 import type { Job, PackedFrames } from '#guest-sim/workload';
@@ -19,6 +20,8 @@ export interface Setup {
   readonly guest?: GuestOptions;
   readonly device?: Partial<DeviceOptions>;
   readonly place?: Omit<NonNullable<Parameters<Machine['addVirtioNet']>[1]>, 'under'>;
+  /** Default 96 MiB from address 0. */
+  readonly memory?: () => GuestMemory;
   /** Attaches whatever the device is to sit under, and returns it. */
   readonly under?: (machine: Machine) => PciFunction;
 }
@@ -53,7 +56,7 @@ export async function closeWires(): Promise<void> {
 }
 
 export function makeMachine(segment: Wire, name: string, setup: Setup): Side {
-  const machine = new Machine({ name, memory: 96 * 2 ** 20 });
+  const machine = new Machine({ name, memory: setup.memory?.() ?? 96 * 2 ** 20 });
   const under = setup.under?.(machine);
   const pairs = setup.device?.queuePairs ?? 1;
   machine.addVirtioNet(

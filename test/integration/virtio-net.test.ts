@@ -2,6 +2,7 @@
 // and places in the tree.
 
 import { afterAll, describe, expect, it } from 'vitest';
+import { GuestMemory } from '#core/guest-memory';
 import type { GuestOptions } from '#guest-sim/guest';
 import { VIRTIO_F, VIRTIO_NET_F } from '#guest-sim/virtio-constants';
 import { downstreamPort, pciBridge, rootPort, upstreamPort } from '#pci/bridges';
@@ -105,6 +106,29 @@ describe.each(MATRIX)('$wire, $ring rings', ({ wire, ring }) => {
       expect(got.details.lost).toBe(0);
       // How the turns fall depends on timing; that each queue had some does not.
       expect(a.net.transmit.every((q) => q.frames >= 64)).toBe(true);
+    });
+  });
+
+  it('uses sixty-four queue pairs, the most there are', async () => {
+    await withTwoGuests(wire, { guest: { net: { ring, pairs: 64, queueSize: 64 } }, device: { queuePairs: 64 } }, async (a, b) => {
+      expect([a.net.pairs, b.net.pairs]).toEqual([64, 64]);
+      const count = 64 * 64;
+      const { a: sent, b: got } = await runBoth(a, b, { kind: 'generate', count, sizes: [200] }, { kind: 'sink', count });
+      expect([...sent.errors, ...got.errors]).toEqual([]);
+      expect(got.details.lost).toBe(0);
+      expect(a.net.transmit.filter((q) => q.frames > 0)).toHaveLength(64);
+    });
+  });
+
+  it('works out of RAM just below 8 GiB: every ring and buffer address needs 33 bits', async () => {
+    const size = 96 * 2 ** 20;
+    const memory = (): GuestMemory => new GuestMemory([{ base: 2 ** 33 - size, size }]);
+    await withTwoGuests(wire, { guest: { net: { ring, promiscuous: true } }, memory }, async (a, b) => {
+      expect(a.arena.base).toBeGreaterThan(2 ** 32);
+      const frames = realCapture();
+      const { a: sent, b: got } = await runBoth(a, b, { kind: 'replay', frames }, { kind: 'compare', frames });
+      expect([...sent.errors, ...got.errors]).toEqual([]);
+      expect(got.framesReceived).toBe(frames.count);
     });
   });
 
