@@ -4,12 +4,11 @@ import { access, constants, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SingleBar } from 'cli-progress';
-import Table from 'cli-table3';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import type { PassResult } from '#lab/replay';
 import { runTour, type TourListener, type TourResult } from '#lab/tour';
 import { loadLab } from './lspci.ts';
 import { print } from './output.ts';
+import { passTable } from './pass-table.ts';
 
 const CAPTURE = fileURLToPath(new URL('../../captures/real.pcapng', import.meta.url));
 
@@ -70,35 +69,6 @@ async function write(directory: string, name: string, content: string | Uint8Arr
 }
 
 const titles = { inline: 'inline (machine thread)', 'vhost-net': 'vhost-net (worker thread)' } as const;
-const perFrame = (value: number): string => (value === 0 ? '0' : value < 0.0005 ? '<0.001' : value.toFixed(3));
-const rate = (value: number): string => (value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : `${(value / 1e3).toFixed(1)} k`);
-const microseconds = (nanos: number): string => (nanos / 1000).toFixed(1);
-
-function table(passes: readonly PassResult[]): string {
-  const t = new Table({
-    head: ['data plane', 'ring', 'frames', 'MB', 'frames/s', 'Gbit/s', 'exits', 'kicks', 'interrupts', 'wakes', 'p50 us', 'p99 us', 'bytes at B'],
-    colAligns: ['left', 'left', ...new Array<'right'>(10).fill('right'), 'left'],
-    style: { head: [], border: [] },
-  });
-  for (const p of passes)
-    t.push([
-      p.plane,
-      p.ring,
-      p.frames,
-      (p.bytes / 1e6).toFixed(1),
-      rate(p.framesPerSecond),
-      ((p.bytes * 8) / p.seconds / 1e9).toFixed(2),
-      perFrame(p.exitsPerFrame),
-      perFrame(p.kicksPerFrame),
-      perFrame(p.interruptsPerFrame),
-      perFrame(p.wakesPerFrame),
-      microseconds(p.roundTrip.p50),
-      microseconds(p.roundTrip.p99),
-      p.errors.length === 0 ? 'all equal' : 'DIFFER',
-    ]);
-  return `${t.toString()}\nexits, kicks, interrupts and wakes are of both guests together, for each frame sent; p50 and p99 are round trips of one frame at a time.`;
-}
-
 /** Progress on a terminal; on a pipe or with --json a line a pass, on stderr. */
 function listener(json: boolean): TourListener {
   const bar = process.stderr.isTTY
@@ -175,7 +145,7 @@ async function report(result: TourResult, received: Uint8Array, flags: Flags): P
   }
   const { capture } = result;
   print(`\n${flags.capture}: ${capture.frames} frames, ${capture.bytes} bytes, longest ${capture.longest}; sent ${flags.repeat} times in each pass`);
-  print(table(result.passes));
+  print(passTable(result.passes, process.stdout.columns ?? Number.POSITIVE_INFINITY));
   for (const pass of result.passes) for (const error of pass.errors) print(`${pass.plane}, ${pass.ring}: ${error}`);
   print(`\nWhat the second guest received: ${pcapng}\nThe same numbers for programs: ${record}`);
 }
