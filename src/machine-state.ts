@@ -5,6 +5,7 @@ import type { GuestMemory } from '#core/guest-memory';
 import type { PendingVectors } from '#core/interrupts';
 import { type Envelope, RestoreError, seal, unseal } from '#core/saved';
 import type { Fabric } from '#pci/fabric';
+import type { PciFunction } from '#pci/function';
 
 /** A device with state besides its configuration registers, which are the fabric's to save. All on the machine's thread. */
 export interface MachinePart {
@@ -26,6 +27,13 @@ export interface MachineParts {
   readonly fabric: Fabric;
   readonly vectors: PendingVectors;
   readonly parts: readonly MachinePart[];
+}
+
+/** The device and function numbers from the root bus down to `fn`: "1.0/0.0". */
+export function placeOf(fn: PciFunction): string {
+  const path: string[] = [];
+  for (let at: PciFunction | undefined = fn; at; at = at.upstream) path.unshift(`${(at.devfn >>> 3).toString(16)}.${at.devfn & 7}`);
+  return path.join('/');
 }
 
 const PART = 'machine';

@@ -29,7 +29,7 @@ import {
   PC_PLATFORM,
   type VirtioNetPlace,
 } from './machine-options.ts';
-import { type MachinePart, type MachineState, restoreMachine, saveMachine } from './machine-state.ts';
+import { type MachinePart, type MachineState, placeOf, restoreMachine, saveMachine } from './machine-state.ts';
 
 export type { MachineOptions, VirtioNetPlace } from './machine-options.ts';
 
@@ -66,6 +66,7 @@ export class Machine {
   readonly #target: ExitTarget;
   #seen = 0;
   #closing: Promise<void> | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
 
   /** @throws RangeError when the memory is not a multiple of 4 KiB, MachineError when it lies where devices are. */
   constructor(options: MachineOptions) {
@@ -216,7 +217,7 @@ export class Machine {
     const pci = new VirtioPci({ pcieType: kind, ...transport, device: net, routing: this.callRouting });
     this.attach(pci.fn, { ...(under && { under }), ...(deviceNumber !== undefined && { deviceNumber }) });
     const part: MachinePart = {
-      name: `${net.name} ${this.#residents.filter((r) => r.virtio).length}`,
+      name: `${net.name} at ${placeOf(pci.fn)}`,
       save: () => pci.save(),
       restore: (state) => pci.restore(state),
       pause: () => net.pause(),
@@ -274,7 +275,18 @@ export class Machine {
   }
 
   /** Stops every data plane where it is, unseen by the guest, until `resume`. @throws MachineError when one does not stop; then all go on. */
-  async pause(): Promise<void> {
+  pause(): Promise<void> {
+    return this.#inTurn(() => this.#pause());
+  }
+
+  /** Pauses, saves and restores asked for at once: one after the other, as each ends in a state of its own. */
+  #inTurn<T>(action: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(action);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  async #pause(): Promise<void> {
     this.#requireOpen();
     for (const { part } of this.#residents) part?.pause?.();
     const moving = (): string[] => this.#parts.filter((part) => part.paused === false).map((part) => part.name);
@@ -288,36 +300,41 @@ export class Machine {
     for (const part of this.#parts) part.resume?.();
   }
 
+  /** By name, which says where a part is: so the order in which devices were added, and others left, does not matter. */
   get #parts(): MachinePart[] {
-    return this.#residents.flatMap(({ part }) => (part ? [part] : []));
+    const parts = this.#residents.flatMap(({ part }) => (part ? [part] : []));
+    return parts.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
   }
 
   /**
    * The machine's state as a plain cloneable record. Pauses for it, and goes on afterwards unless told to stay paused (for a move: nothing may change any more). RAM is in it only
    * if asked for; the CPUs are the embedder's, and must stand still if so. @throws MachineError
    */
-  async save(options: { readonly memory?: boolean; readonly stay?: 'paused' | 'running' } = {}): Promise<Envelope<MachineState>> {
-    await this.pause();
-    try {
-      return await this.#whenSettled(() => saveMachine(this.#stateful, { memory: options.memory ?? false }));
-    } finally {
-      if (options.stay !== 'paused') this.resume();
-    }
+  save(options: { readonly memory?: boolean; readonly stay?: 'paused' | 'running' } = {}): Promise<Envelope<MachineState>> {
+    return this.#paused(options.stay, () => saveMachine(this.#stateful, { memory: options.memory ?? false }));
   }
 
   /**
    * Takes a saved state over, and goes on from there, or stays paused: what shares a link with it may have to be restored first, as frames to a device that is not up are
-   * dropped. The machine must be built as the saved one was. @throws RestoreError, with everything as it was and going on.
+   * dropped. The machine must be built as the saved one was, in whatever order. @throws RestoreError, with everything as it was and going on.
    */
-  async restore(saved: unknown, options: { readonly stay?: 'paused' | 'running' } = {}): Promise<void> {
-    await this.pause();
-    let stay = false;
-    try {
-      await this.#whenSettled(() => restoreMachine(this.#stateful, saved));
-      stay = options.stay === 'paused';
-    } finally {
-      if (!stay) this.resume();
-    }
+  restore(saved: unknown, options: { readonly stay?: 'paused' | 'running' } = {}): Promise<void> {
+    return this.#paused(options.stay, () => restoreMachine(this.#stateful, saved));
+  }
+
+  /** Does `action` while everything stands still; goes on afterwards unless told not to, and in any case if it failed. */
+  #paused<T>(stay: 'paused' | 'running' | undefined, action: () => T): Promise<T> {
+    return this.#inTurn(async () => {
+      await this.#pause();
+      let staying = false;
+      try {
+        const result = await this.#whenSettled(action);
+        staying = stay === 'paused';
+        return result;
+      } finally {
+        if (!staying) this.resume();
+      }
+    });
   }
 
   get #stateful(): Parameters<typeof saveMachine>[0] {

@@ -183,12 +183,12 @@ describe('life of a machine', () => {
     m.attach(bridge, { under: port });
     m.addVirtioNet({ mac: '52:54:00:00:00:0a', backend: segment.port('a') }, { under: bridge });
     const names = async () => (await m.save()).state.parts.map((part) => part.name);
-    expect(await names()).toEqual(['virtio-net 0']);
+    expect(await names()).toEqual(['virtio-net at 1.0/0.0/0.0']);
     m.detach(port);
     expect(await names()).toEqual([]);
     expect(m.fabric.functions()).toEqual([]);
     m.addVirtioNet({ mac: '52:54:00:00:00:0b', backend: segment.port('b') });
-    expect(await names()).toEqual(['virtio-net 0']);
+    expect(await names()).toEqual(['virtio-net at 1.0']);
   });
 
   it('takes a clock, a log and a name', () => {

@@ -1,6 +1,10 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { InlineSegment } from '#backends/inline-backend';
 import { RestoreError, unseal } from '#core/saved';
+import type { VirtioNet } from '#devices/virtio-net/device';
 import { Guest } from '#guest-sim/guest';
+import { LearningSwitch } from '#net/learning-switch';
+import { Segment } from '#net/segment';
 import { Machine } from '#nicbox/machine';
 import { type Link, MovableBus, makeLink, makeSide, type Plane, RAM_SIZE, type Side } from './pair.ts';
 
@@ -96,6 +100,33 @@ it('saving without a move goes on as if nothing had happened', async () => {
   }
   await stepUntil([a, b], 'all frames', () => sink.done);
   expect(b.report().errors).toEqual([]);
+});
+
+it('a machine whose devices came and went is restored into one built with what is left', async () => {
+  const segment = new InlineSegment(new Segment(new LearningSwitch()));
+  const add = (m: Machine, deviceNumber: number): VirtioNet =>
+    m.addVirtioNet({ mac: `52:54:00:00:00:0${deviceNumber}`, backend: segment.port(`${deviceNumber}`) }, { deviceNumber }).net;
+  const [old, young] = [new Machine({ memory: RAM_SIZE }), new Machine({ memory: RAM_SIZE })];
+  closing.push(
+    () => old.close(),
+    () => young.close(),
+  );
+  const { pci } = old.addVirtioNet({ mac: '52:54:00:00:00:01', backend: segment.port('gone') }, { deviceNumber: 1 });
+  const second = add(old, 2);
+  old.detach(pci.fn);
+  add(old, 1);
+  second.setLink(false);
+  const nets = [1, 2].map((number) => add(young, number));
+  await young.restore(await old.save());
+  expect(nets.map((net) => net.linkUp)).toEqual([true, false]);
+});
+
+it('saves asked for at once take turns', async () => {
+  const world = build('vhost-net', [new SharedArrayBuffer(RAM_SIZE), new SharedArrayBuffer(RAM_SIZE)]);
+  new Guest(world.a.machine.localBus());
+  const [first, second] = await Promise.all([world.a.machine.save(), world.a.machine.save()]);
+  expect(second).toEqual(first);
+  expect(world.a.net.paused).toBe(false);
 });
 
 describe('what is refused', () => {
