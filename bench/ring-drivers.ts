@@ -17,6 +17,8 @@ const RING_AREA = 0x40000;
 export interface BenchGuestOptions {
   readonly packed: boolean;
   readonly size: number;
+  /** Of the transmit ring, where it differs. */
+  readonly transmitSize?: number;
   /** Bytes of a frame on transmit. */
   readonly frame: number;
   /** Bytes of a receive buffer. */
@@ -40,14 +42,18 @@ export class BenchGuest {
 
   constructor(options: BenchGuestOptions) {
     const { packed, size } = options;
-    const stride = (Math.max(options.buffer, options.frame + HEADER) + 63) & ~63;
-    const total = Math.ceil((2 * RING_AREA + 2 * size * stride) / 4096) * 4096;
+    const sizes = [size, options.transmitSize ?? size] as const;
+    const strides = [(options.buffer + 63) & ~63, (options.frame + HEADER + 63) & ~63] as const;
+    const starts = [2 * RING_AREA, 2 * RING_AREA + sizes[0] * strides[0]] as const;
+    const total = Math.ceil((starts[1] + sizes[1] * strides[1]) / 4096) * 4096;
     const ram = new SharedArrayBuffer(total);
     this.dma = DmaSpace.create(new GuestMemory([{ base: 0, size: total, source: ram }]));
     this.features = FeatureSet.of(VIRTIO_F_VERSION_1, ...(packed ? [VIRTIO_F_RING_PACKED] : []), ...(options.features ?? []));
-    const make = (index: number, bytes: number, write: boolean): RingDriver => {
+    const make = (index: 0 | 1, bytes: number, write: boolean): RingDriver => {
       const base = index * RING_AREA;
-      const buffers = 2 * RING_AREA + index * size * stride;
+      const buffers = starts[index];
+      const stride = strides[index];
+      const size = sizes[index];
       const [driverArea, deviceArea] = packed ? [base + 0x20000, base + 0x20040] : [base + 0x20000, base + 0x28000];
       this.#setups.push({ size, descriptorArea: base, driverArea, deviceArea });
       const kick = (): void => {
@@ -60,7 +66,7 @@ export class BenchGuest {
     };
     this.receiver = make(0, options.buffer, true);
     this.transmitter = make(1, options.frame + HEADER, false);
-    if (options.header !== undefined) for (let i = 0; i < size; i++) new Uint8Array(ram).set(options.header, 2 * RING_AREA + size * stride + i * stride);
+    if (options.header !== undefined) for (let i = 0; i < sizes[1]; i++) new Uint8Array(ram).set(options.header, starts[1] + i * strides[1]);
     this.policy.update((p) => {
       p.flags = POLICY_ACTIVE | POLICY_LINK_UP | POLICY_PROMISCUOUS;
       p.headerLength = HEADER;

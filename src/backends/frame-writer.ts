@@ -1,0 +1,332 @@
+// Frames into receive buffers: the virtio_net_hdr and the bytes, over one chain or (MRG_RXBUF) as many as it takes. Three ways, from common to general: short plain
+// frames into plain buffers in one loop, a long frame over a run of plain buffers, any frame over any chains.
+
+import { copyBytes } from '#core/copy';
+import type { DmaSpace, Window } from '#core/dma-space';
+import { type ByteViews, viewsOf } from '#core/guest-memory';
+import { SegmentList } from '#core/segments';
+import { ACCEPTS_CSUM, FRAME_DATA_VALID, FRAME_NEEDS_CSUM, type FrameBatch } from '#net/port';
+import { QUEUE_BROKEN, type VirtQueue } from '#virtio/virtqueue';
+
+const MINIMUM_FRAME = 14;
+const HEADER_WORDS = 8;
+/** The header with no hash or tunnel fields: what the loop for plain frames writes. */
+const HEADER_BYTES = 12;
+const ONE_BUFFER = 1 << 16;
+/** Room for the chains of a run, and for the segments of one chain. */
+const CHAINS = 1280;
+
+/**
+ * Buffers looked at for one frame, and for all of a turn before the next frame has to wait: a driver may post chains of a thousand buffers of no length, and would
+ * keep the thread from everybody else for seconds. Far more than any frame needs.
+ */
+const WORK_LIMIT = 8192;
+
+/** What `write` returns besides the (complement of the) number of chains used. */
+export const WRITE_HELD = -0x40000000;
+export const WRITE_BROKEN = -0x40000001;
+export const WRITE_TOO_LONG = 0;
+
+export class FrameWriter {
+  /** Chains taken and not pushed yet: their segments (of a run, one each), tokens, and bytes written. */
+  readonly chain = new SegmentList(CHAINS, viewsOf(new ArrayBuffer(8)));
+  tokens = new Int32Array(CHAINS);
+  written = new Int32Array(CHAINS);
+  /** Of a run: how many are full. */
+  filled = 0;
+  /** Bytes of the frames `fill` has written. */
+  bytes = 0;
+  /** After WRITE_HELD: how many chains there were, too few. */
+  tooFew = 0;
+  /** Buffers looked at by `write` since the last flush, which sets it to 0. */
+  work = 0;
+  headerLength = HEADER_BYTES;
+  /** What the driver takes: ACCEPTS_* bits. */
+  accepts = 0;
+  #dma: DmaSpace | undefined;
+  #mergeable = false;
+  /** The header of a frame that does not go into one piece of memory. */
+  readonly #header = viewsOf(new ArrayBuffer(HEADER_WORDS * 4));
+  // Where the frame being written goes on: the header, then its segments up to #end.
+  #from: ByteViews = this.#header;
+  #source = 0;
+  #left = 0;
+  #segment = 0;
+  #end = 0;
+
+  open(dma: DmaSpace, mergeable: boolean): void {
+    this.#dma = dma;
+    this.#mergeable = mergeable;
+  }
+
+  configure(headerLength: number, accepts: number): void {
+    this.headerLength = Math.min(Math.max(headerLength, HEADER_BYTES), HEADER_WORDS * 4) & ~3;
+    this.accepts = accepts;
+  }
+
+  /** Takes up to `limit` plain chains into hand. Returns how many. */
+  takeRun(queue: VirtQueue, limit: number): number {
+    this.chain.count = 0;
+    this.filled = 0;
+    this.bytes = 0;
+    return this.headerLength === HEADER_BYTES ? queue.popRun(this.chain, this.tokens, 0, Math.min(limit, CHAINS), 0x7fffffff, true) : 0;
+  }
+
+  /** Frames of up to `longest` bytes that ask for nothing and lie like their buffers within eight bytes. Returns where that ends. */
+  fillShort(batch: FrameBatch, f: number, to: number, run: number, longest: number): number {
+    const { offset: offsets, length: rooms, views: chainViews } = this.chain;
+    const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType } = batch;
+    const { views: sourceViews, offset: sources } = segments;
+    const written = this.written;
+    const target = chainViews[this.filled] as ByteViews;
+    const source = sourceViews[firstSegment[f] as number] as ByteViews;
+    const to32 = target.i32;
+    const to64 = target.f64;
+    const from32 = source.i32;
+    const from64 = source.f64;
+    let n = this.filled;
+    let bytes = 0;
+    // No call inside: the JIT then keeps all of the above in registers (measured: bench/inline-cost.ts).
+    while (f < to && n < run) {
+      const length = lengths[f] as number;
+      const s = firstSegment[f] as number;
+      let t = offsets[n] as number;
+      let c = sources[s] as number;
+      if (length > longest || length < MINIMUM_FRAME || ((flags[f] as number) | (gsoType[f] as number)) !== 0 || segmentCount[f] !== 1) break;
+      if ((rooms[n] as number) < ((length + HEADER_BYTES) | 0) || (t & 3) !== 0 || ((t + HEADER_BYTES - c) & 7) !== 0) break;
+      if (chainViews[n] !== target || sourceViews[s] !== source) break;
+      // The virtio_net_hdr: nothing asked, one buffer.
+      to32[t >> 2] = 0;
+      to32[((t >> 2) + 1) | 0] = 0;
+      to32[((t >> 2) + 2) | 0] = ONE_BUFFER;
+      t = (t + HEADER_BYTES) | 0;
+      let left = length;
+      if ((t & 4) !== 0) {
+        to32[t >> 2] = from32[c >> 2] as number;
+        t = (t + 4) | 0;
+        c = (c + 4) | 0;
+        left = (left - 4) | 0;
+      }
+      let a = t >> 3;
+      let b = c >> 3;
+      const end = (a + (left >> 3)) | 0;
+      for (; ((a + 8) | 0) <= end; a = (a + 8) | 0, b = (b + 8) | 0) {
+        const w0 = from64[b] as number;
+        const w1 = from64[(b + 1) | 0] as number;
+        const w2 = from64[(b + 2) | 0] as number;
+        const w3 = from64[(b + 3) | 0] as number;
+        const w4 = from64[(b + 4) | 0] as number;
+        const w5 = from64[(b + 5) | 0] as number;
+        const w6 = from64[(b + 6) | 0] as number;
+        const w7 = from64[(b + 7) | 0] as number;
+        to64[a] = w0;
+        to64[(a + 1) | 0] = w1;
+        to64[(a + 2) | 0] = w2;
+        to64[(a + 3) | 0] = w3;
+        to64[(a + 4) | 0] = w4;
+        to64[(a + 5) | 0] = w5;
+        to64[(a + 6) | 0] = w6;
+        to64[(a + 7) | 0] = w7;
+      }
+      for (; a < end; a = (a + 1) | 0, b = (b + 1) | 0) to64[a] = from64[b] as number;
+      if ((left & 4) !== 0) to32[a << 1] = from32[b << 1] as number;
+      if ((left & 3) !== 0) {
+        // The last bytes of a length that is no multiple of four.
+        const rest = left & 3;
+        const last = (t + left - rest) | 0;
+        const lastSource = (c + left - rest) | 0;
+        for (let i = 0; i < rest; i++) target.u8[(last + i) | 0] = source.u8[(lastSource + i) | 0] as number;
+      }
+      written[n] = (length + HEADER_BYTES) | 0;
+      bytes = (bytes + length) | 0;
+      n = (n + 1) | 0;
+      f = (f + 1) | 0;
+    }
+    this.filled = n;
+    this.bytes += bytes;
+    return f;
+  }
+
+  /** Puts frame `f` of `length` bytes into the next buffer of the run. False when it does not go there as a whole. */
+  fillOne(batch: FrameBatch, f: number, length: number): boolean {
+    const { chain } = this;
+    const n = this.filled;
+    const at = chain.offset[n] as number;
+    const total = length + HEADER_BYTES;
+    if ((chain.length[n] as number) < total || batch.segmentCount[f] !== 1 || (at & 3) !== 0) return false;
+    const views = chain.views[n] as ByteViews;
+    this.#writeHeader(views.i32, at >>> 2, batch, f);
+    const s = batch.firstSegment[f] as number;
+    copyBytes(views, at + HEADER_BYTES, batch.segments.views[s] as ByteViews, batch.segments.offset[s] as number, length);
+    (this.#dma as DmaSpace).markDirty(chain.window[n] as Window, chain.address[n] as number, total);
+    this.written[n] = total;
+    this.filled = n + 1;
+    this.bytes += length;
+    return true;
+  }
+
+  /** The virtio_net_hdr of frame `f`, num_buffers 1 (virtio 1.4 5.1.6.4.1, also without MRG_RXBUF). */
+  #writeHeader(words: Int32Array, at: number, batch: FrameBatch, f: number): void {
+    const asked = ((batch.flags[f] as number) & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) | ((batch.gsoType[f] as number) << 8);
+    if (asked === 0) {
+      words[at] = 0;
+      words[at + 1] = 0;
+      words[at + 2] = ONE_BUFFER;
+    } else this.#writeRequest(words, at, batch, f);
+    for (let i = 3; i < this.headerLength >>> 2; i++) words[at + i] = 0;
+  }
+
+  /** virtio 1.4 5.1.6.4.1 (device MUST): without GUEST_CSUM flags are zero. What the driver does not take was converted before. */
+  #writeRequest(words: Int32Array, at: number, batch: FrameBatch, f: number): void {
+    const flags = (this.accepts & ACCEPTS_CSUM) === 0 ? 0 : (batch.flags[f] as number) & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID);
+    const gsoType = batch.gsoType[f] as number;
+    const needs = (flags & FRAME_NEEDS_CSUM) !== 0;
+    words[at] = flags | (gsoType << 8) | (gsoType === 0 ? 0 : (batch.headerLength[f] as number) << 16);
+    words[at + 1] = (gsoType === 0 ? 0 : (batch.gsoSize[f] as number)) | (needs ? (batch.csumStart[f] as number) << 16 : 0);
+    words[at + 2] = (needs ? (batch.csumOffset[f] as number) : 0) | ONE_BUFFER;
+  }
+
+  /**
+   * Any shape of frame and chain; with MRG_RXBUF over several chains, each filled to capacity but the last (virtio 1.4 5.1.6.4.1). Returns the complement of the
+   * number of chains used (below 0), WRITE_HELD (too few buffers: none is used), WRITE_BROKEN, or WRITE_TOO_LONG.
+   */
+  write(queue: VirtQueue, batch: FrameBatch, f: number, length: number): number {
+    const total = this.headerLength + length;
+    if (this.work >= WORK_LIMIT) {
+      this.tooFew = 0;
+      return WRITE_HELD;
+    }
+    if (this.#mergeable) {
+      const chains = this.#writeRun(queue, batch, f, total);
+      if (chains > 0) return ~chains;
+    }
+    return this.#writeChains(queue, batch, f, total);
+  }
+
+  #begin(batch: FrameBatch, f: number): void {
+    this.#writeHeader(this.#header.i32, 0, batch, f);
+    this.#from = this.#header;
+    this.#source = 0;
+    this.#left = this.headerLength;
+    this.#segment = (batch.firstSegment[f] as number) - 1;
+    this.#end = this.#segment + 1 + (batch.segmentCount[f] as number);
+  }
+
+  /** Copies the next `space` bytes of the frame to `target`. */
+  #put(batch: FrameBatch, to: ByteViews, target: number, space: number): void {
+    const { segments } = batch;
+    for (let filled = 0; filled < space; ) {
+      if (this.#left === 0) {
+        if (++this.#segment === this.#end) return;
+        this.#from = segments.views[this.#segment] as ByteViews;
+        this.#source = segments.offset[this.#segment] as number;
+        this.#left = segments.length[this.#segment] as number;
+      }
+      const run = Math.min(space - filled, this.#left);
+      copyBytes(to, target + filled, this.#from, this.#source, run);
+      filled += run;
+      this.#source += run;
+      this.#left -= run;
+    }
+  }
+
+  /** Over a run of plain buffers, the first of which holds the header. Returns how many, 0 when the next chains are not such a run: nothing is taken then. */
+  #writeRun(queue: VirtQueue, batch: FrameBatch, f: number, total: number): number {
+    const { chain, tokens, written } = this;
+    chain.count = 0;
+    const run = queue.popRun(chain, tokens, 0, CHAINS, total, true);
+    this.work += run;
+    let room = 0;
+    for (let n = 0; n < run; n++) room += chain.length[n] as number;
+    if (run === 0 || room < total || (chain.length[0] as number) < this.headerLength) {
+      queue.unpop(run);
+      return 0;
+    }
+    this.#begin(batch, f);
+    const dma = this.#dma as DmaSpace;
+    let left = total;
+    for (let n = 0; n < run; n++) {
+      const space = Math.min(left, chain.length[n] as number);
+      this.#put(batch, chain.views[n] as ByteViews, chain.offset[n] as number, space);
+      dma.markDirty(chain.window[n] as Window, chain.address[n] as number, space);
+      written[n] = space;
+      left -= space;
+    }
+    const bytes = (chain.views[0] as ByteViews).u8;
+    const at = (chain.offset[0] as number) + 10;
+    bytes[at] = run;
+    bytes[at + 1] = run >>> 8;
+    queue.pushRun(tokens, 0, run, written);
+    return run;
+  }
+
+  #writeChains(queue: VirtQueue, batch: FrameBatch, f: number, total: number): number {
+    const { chain } = this;
+    const dma = this.#dma as DmaSpace;
+    this.#begin(batch, f);
+    // Where num_buffers ended up: one place a byte, the header may be split between them.
+    let lowViews = this.#header;
+    let lowAt = 10;
+    let highViews = this.#header;
+    let highAt = 11;
+    let done = 0;
+    let chains = 0;
+    const before = this.work;
+    while (done < total) {
+      if (this.work - before > WORK_LIMIT) {
+        queue.unpop(chains);
+        return WRITE_TOO_LONG;
+      }
+      chain.count = 0;
+      const token = queue.pop(chain);
+      if (token < 0) {
+        queue.unpop(chains);
+        if (token === QUEUE_BROKEN) return WRITE_BROKEN;
+        // Too few buffers. When the ring cannot hold more, there will never be enough.
+        this.tooFew = chains;
+        return chains >= queue.size || chains >= 0xffff ? WRITE_TOO_LONG : WRITE_HELD;
+      }
+      this.work += queue.buffers;
+      const room = Math.min(queue.writableBytes, total - done);
+      if (!this.#mergeable && room < total) {
+        queue.unpop(1);
+        return WRITE_TOO_LONG;
+      }
+      let written = 0;
+      for (let w = queue.readableSegments; written < room; w++) {
+        const to = chain.views[w] as ByteViews;
+        const target = chain.offset[w] as number;
+        const space = Math.min(chain.length[w] as number, room - written);
+        this.#put(batch, to, target, space);
+        if (done <= 10 && done + space > 10) {
+          lowViews = to;
+          lowAt = target + 10 - done;
+        }
+        if (done <= 11 && done + space > 11) {
+          highViews = to;
+          highAt = target + 11 - done;
+        }
+        dma.markDirty(chain.window[w] as Window, chain.address[w] as number, space);
+        written += space;
+        done += space;
+      }
+      if (chains === this.tokens.length) this.#grow();
+      this.tokens[chains] = token;
+      this.written[chains++] = written;
+    }
+    // virtio 1.4 5.1.6.4.1 (device MUST): the number of buffers used for the frame, in the header of the first.
+    lowViews.u8[lowAt] = chains;
+    highViews.u8[highAt] = chains >>> 8;
+    queue.pushRun(this.tokens, 0, chains, this.written);
+    return ~chains;
+  }
+
+  #grow(): void {
+    const tokens = new Int32Array(2 * this.tokens.length);
+    const written = new Int32Array(tokens.length);
+    tokens.set(this.tokens);
+    written.set(this.written);
+    this.tokens = tokens;
+    this.written = written;
+  }
+}
