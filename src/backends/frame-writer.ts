@@ -256,6 +256,8 @@ export class FrameWriter {
     const at = (chain.offset[0] as number) + 10;
     bytes[at] = run;
     bytes[at + 1] = run >>> 8;
+    // Written after its page was marked: a page must be marked after the last write to it.
+    dma.markDirty(chain.window[0] as Window, (chain.address[0] as number) + 10, 2);
     queue.pushRun(tokens, 0, run, written);
     return run;
   }
@@ -267,8 +269,12 @@ export class FrameWriter {
     // Where num_buffers ended up: one place a byte, the header may be split between them.
     let lowViews = this.#header;
     let lowAt = 10;
+    let lowWindow: Window | null = null;
+    let lowAddress = 0;
     let highViews = this.#header;
     let highAt = 11;
+    let highWindow: Window | null = null;
+    let highAddress = 0;
     let done = 0;
     let chains = 0;
     const before = this.work;
@@ -301,10 +307,14 @@ export class FrameWriter {
         if (done <= 10 && done + space > 10) {
           lowViews = to;
           lowAt = target + 10 - done;
+          lowWindow = chain.window[w] as Window;
+          lowAddress = (chain.address[w] as number) + 10 - done;
         }
         if (done <= 11 && done + space > 11) {
           highViews = to;
           highAt = target + 11 - done;
+          highWindow = chain.window[w] as Window;
+          highAddress = (chain.address[w] as number) + 11 - done;
         }
         dma.markDirty(chain.window[w] as Window, chain.address[w] as number, space);
         written += space;
@@ -317,6 +327,9 @@ export class FrameWriter {
     // virtio 1.4 5.1.6.4.1 (device MUST): the number of buffers used for the frame, in the header of the first.
     lowViews.u8[lowAt] = chains;
     highViews.u8[highAt] = chains >>> 8;
+    // Written after their pages were marked: a page must be marked after the last write to it.
+    if (lowWindow !== null) dma.markDirty(lowWindow, lowAddress, 1);
+    if (highWindow !== null) dma.markDirty(highWindow, highAddress, 1);
     queue.pushRun(this.tokens, 0, chains, this.written);
     return ~chains;
   }

@@ -87,7 +87,8 @@ async function live(features: readonly number[], fatal: number, viaLink = false)
     if (guest.backend)
       guest.backend.onEvent = (event) => {
         guest.events.push(event);
-        if (event.kind === 'lost') guest.start(guest.positions());
+        // Runs that only fall asleep look like runs that die for nothing; after several of them in a row, when all is done, the worker gives up.
+        if (event.kind === 'lost' && worker.serving) guest.start(guest.positions());
       };
   const there = new Stream(a, b);
   const back = new Stream(b, a);
