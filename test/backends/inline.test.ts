@@ -307,8 +307,9 @@ describe('inline backend, receive side', () => {
     const features = [...format, VIRTIO_F_INDIRECT_DESC, VIRTIO_NET_F_MRG_RXBUF];
     const a = new TestGuest({ features, size: 64 });
     const b = new TestGuest({ features, size: 256 });
+    const backendB = inline.port('b');
     a.attach(inline.port('a'));
-    b.attach(inline.port('b'));
+    b.attach(backendB);
     const packed = format.length > 0;
     const ring = b.drivers[0] as SplitDriver;
     const table = 0x28000;
@@ -321,7 +322,7 @@ describe('inline backend, receive side', () => {
     for (let i = 0; i < 256; i++) view.setUint16(flags + 16 * i, packed ? (view.getUint16(flags + 16 * i, true) & 0x8080) | 4 : 4, true);
     for (let i = 0; i < 64; i++) a.queue(frameOf(60, i));
     a.show();
-    const dropped = () => b.backend?.counters.snapshot().receiveDrops['too-long'] ?? 0;
+    const dropped = () => backendB.counters.snapshot().receiveDrops['too-long'] ?? 0;
     for (let turns = 1; turns <= 64; turns++) {
       // Each frame would cost a quarter of a million looks.
       expect(dropped()).toBeLessThanOrEqual(2 * turns);
