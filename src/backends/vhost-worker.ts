@@ -176,6 +176,7 @@ export class VhostWorker {
   #moved(): number {
     let frames = 0;
     for (const backend of this.#ports.values()) frames += backend.counters.snapshot().transmitFrames;
+    for (const link of this.#links.values()) frames += link.counters.snapshot().transmitFrames;
     return frames;
   }
 

@@ -153,7 +153,7 @@ export class Call {
     Atomics.store(this.#state, 0, CALL_RELAY);
   }
 
-  /** Signals are written to an event descriptor of another process. Whoever closes it routes the call elsewhere first, between two turns of who signals. */
+  /** Signals are written to an event descriptor that a foreign program waits on. Whoever closes it routes the call elsewhere first, between two turns of who signals. */
   routeEvent(descriptor: number): void {
     Atomics.store(this.#state, 1, descriptor);
     Atomics.store(this.#state, 0, CALL_EVENT);

@@ -1,6 +1,9 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { InlineSegment } from '#backends/inline-backend';
 import { Guest, type GuestReport } from '#guest-sim/guest';
 import { GuestThread } from '#guest-sim/guest-thread';
+import { DirectLink } from '#net/direct-link';
+import { Segment } from '#net/segment';
 import { type Link, makeLink, makeSide, RAM_SIZE, type Side } from './pair.ts';
 
 const closing: (() => Promise<unknown>)[] = [];
@@ -121,7 +124,8 @@ describe('closing', () => {
     await Promise.all([side.machine.close(), other.machine.close(), side.machine.close()]);
     await link.close();
     expect(() => side.machine.threadBus()).toThrow(expect.objectContaining({ code: 'NICBOX_CLOSED' }));
-    expect(() => side.machine.addVirtioNet({ mac: '52:54:00:00:00:0c', backend: link.port('c') })).toThrow(expect.objectContaining({ code: 'NICBOX_CLOSED' }));
+    const spare = new InlineSegment(new Segment(new DirectLink())).port('c');
+    expect(() => side.machine.addVirtioNet({ mac: '52:54:00:00:00:0c', backend: spare })).toThrow(expect.objectContaining({ code: 'NICBOX_CLOSED' }));
     await until('every resource to be given back', () => {
       const left = process.getActiveResourcesInfo();
       for (const resource of before) if (left.includes(resource)) left.splice(left.indexOf(resource), 1);
