@@ -16,7 +16,7 @@ function word(batch: FrameBatch, f: number, at: number): number {
 }
 
 /** A number that both directions of a flow share; 0 for what is not IP. Looks at no byte past the frame. */
-export function flowHash(batch: FrameBatch, f: number): number {
+function flowHash(batch: FrameBatch, f: number): number {
   const length = batch.length[f] as number;
   let at = 14;
   if (length < at) return 0;

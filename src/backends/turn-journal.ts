@@ -1,6 +1,9 @@
 // The commit point of a turn. A batch touches several rings: the transmit ring it came from, the receive rings it went to. Nothing of it is visible to any driver
 // until the journal says, in one store, where each of those rings will stand; then each is brought there. A thread that dies before that store has done nothing,
 // one that dies after it leaves a record that is carried out again by whoever finds it (the steps are idempotent). So every frame is delivered exactly once.
+// That holds for floods too: all copies of a batch and its completion at the source are one commit (a copy that did not fit was dropped and counted, so nothing of
+// a flood waits). Two exceptions, counters apart: a GSO frame cut up in software for a receiver that then fills up half way is remembered by the segment alone, so
+// its first pieces come twice; and a turn of more than 4096 rings commits in parts.
 //
 // Layout in 32-bit words: 0 entries committed (0: none), then from word 16 four words an entry: slot, available, used from, used to.
 
