@@ -9,6 +9,16 @@ export interface LoggedRange {
   readonly size: number;
 }
 
+/**
+ * A log that another process reads: one bit a page of guest-physical address space, from address 0 on, in its memory. Pages beyond its end are not logged.
+ */
+export interface AddressLog {
+  readonly buffer: SharedArrayBuffer;
+  /** A multiple of 4, as `byteLength` is. */
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
 /** A part that logs while told to. */
 export interface DirtyWriter {
   logging: boolean;
@@ -21,13 +31,18 @@ export class DirtyLog {
    * threads are only in the log.
    */
   onWrite: ((address: number, length: number) => void) | undefined;
+  /** Where pages are logged in place of here, if another process wants to know. */
+  readonly byAddress: AddressLog | undefined;
   readonly #words: Int32Array;
+  readonly #addressWords: Int32Array | undefined;
   readonly #ranges: readonly LoggedRange[];
   #writers: WeakRef<DirtyWriter>[] = [];
   #prune = 64;
   #on = false;
 
-  constructor(ranges: readonly LoggedRange[], buffer?: SharedArrayBuffer) {
+  constructor(ranges: readonly LoggedRange[], buffer?: SharedArrayBuffer, byAddress?: AddressLog) {
+    this.byAddress = byAddress;
+    this.#addressWords = byAddress && new Int32Array(byAddress.buffer, byAddress.byteOffset, byAddress.byteLength >>> 2);
     const pages = ranges.reduce((sum, r) => sum + r.size / DIRTY_PAGE, 0);
     this.buffer = buffer ?? new SharedArrayBuffer(Math.ceil(pages / 32) * 4);
     this.#words = new Int32Array(this.buffer);
@@ -69,13 +84,16 @@ export class DirtyLog {
   /** Marks the pages of `length` (above 0) packed bytes from `offset` on, which are at guest-physical `address`. Any thread. */
   mark(offset: number, length: number, address: number): void {
     this.onWrite?.(address, length);
-    const first = Math.floor(offset / DIRTY_PAGE);
-    const last = Math.floor((offset + length - 1) / DIRTY_PAGE);
+    const from = this.#addressWords === undefined ? offset : address;
+    const words = this.#addressWords ?? this.#words;
+    const first = Math.floor(from / DIRTY_PAGE);
+    const last = Math.floor((from + length - 1) / DIRTY_PAGE);
     for (let page = first; page <= last; page++) {
-      const word = page >>> 5;
+      const word = Math.floor(page / 32);
+      if (word >= words.length) return;
       const bit = 1 << (page & 31);
       // Read first: a page written again and again costs a load, not a locked operation.
-      if ((Atomics.load(this.#words, word) & bit) === 0) Atomics.or(this.#words, word, bit);
+      if ((Atomics.load(words, word) & bit) === 0) Atomics.or(words, word, bit);
     }
   }
 

@@ -1,7 +1,7 @@
 // Guest RAM: one or more ranges of guest-physical addresses backed by SharedArrayBuffers (or by buffers the embedder hands
 // in and may replace). The only owner of views over RAM. Devices never see this class: they see a DmaSpace.
 
-import { DirtyLog } from './dirty-log.ts';
+import { type AddressLog, DirtyLog } from './dirty-log.ts';
 
 /** Bytes with the views the data path reads them through. All views cover the same bytes, from the same start. */
 export interface ByteViews {
@@ -40,6 +40,7 @@ export interface RamRange {
 export interface GuestMemoryShare {
   readonly ranges: readonly { base: number; size: number; buffer: ArrayBufferLike; byteOffset: number }[];
   readonly dirty: SharedArrayBuffer;
+  readonly byAddress: AddressLog | undefined;
 }
 
 /** A part of one range, at most 1 GiB, so that every offset stays a small integer in the JIT. */
@@ -75,7 +76,8 @@ export class GuestMemory {
   readonly dirty: DirtyLog;
   readonly #backings: readonly Backing[];
 
-  constructor(ranges: readonly RamRange[], dirty?: SharedArrayBuffer) {
+  /** @param byAddress where written pages are logged for another process, in place of `dirty` */
+  constructor(ranges: readonly RamRange[], dirty?: SharedArrayBuffer, byAddress?: AddressLog) {
     const sorted = [...ranges].sort((a, b) => a.base - b.base);
     if (sorted.length === 0) throw new RangeError('guest memory needs at least one RAM range');
     const slabs: Slab[] = [];
@@ -116,7 +118,7 @@ export class GuestMemory {
     this.slabs = slabs;
     this.#backings = backings;
     this.size = total;
-    this.dirty = new DirtyLog(slabs, dirty);
+    this.dirty = new DirtyLog(slabs, dirty, byAddress);
   }
 
   /** PC-like RAM: up to 2 GiB from address 0, the rest from 4 GiB, leaving the hole for MMIO as q35 does. */
@@ -132,6 +134,7 @@ export class GuestMemory {
     return new GuestMemory(
       share.ranges.map((r) => ({ base: r.base, size: r.size, source: r.buffer, sourceOffset: r.byteOffset })),
       share.dirty,
+      share.byAddress,
     );
   }
 
@@ -145,6 +148,7 @@ export class GuestMemory {
         return { base, size, buffer, byteOffset: sourceOffset };
       }),
       dirty: this.dirty.buffer,
+      byAddress: this.dirty.byAddress,
     };
   }
 

@@ -1,7 +1,8 @@
 // The front end's memory as it described it: regions of guest-physical addresses, each with the address it has in the front end's own process (ring addresses are
 // given as those) and a descriptor to map. Every number is the peer's, so every number is checked before it is used.
 
-import { DmaSpace } from '#core/dma-space';
+import type { AddressLog } from '#core/dirty-log';
+import { DMA_WRITE, DmaSpace } from '#core/dma-space';
 import { ADDRESS_LIMIT, GuestMemory, type RamRange } from '#core/guest-memory';
 import { MappedRegion, MappingError } from './mapped-memory.ts';
 import type { Native } from './native.ts';
@@ -15,6 +16,8 @@ interface Region {
 const PAGE = 4096;
 /** All regions of one front end together: address space is not free, and a memory file costs its owner nothing. */
 const MOST_BYTES = 64 * 2 ** 30;
+/** Enough for 32 TiB of guest addresses. */
+const MOST_LOG_BYTES = 2 ** 30;
 
 export class FrontMemory {
   readonly #native: Native;
@@ -22,6 +25,8 @@ export class FrontMemory {
   /** Taken away, but perhaps still in use until `settle`. */
   #retired: MappedRegion[] = [];
   #space: DmaSpace | undefined;
+  #log: { readonly mapped: MappedRegion; readonly place: AddressLog } | undefined;
+  #logging = false;
 
   constructor(native: Native) {
     this.#native = native;
@@ -51,11 +56,64 @@ export class FrontMemory {
     }
   }
 
-  #map(description: RegionDescription, fd: number): Region {
+  /** One more region. @throws ProtocolError */
+  add(description: RegionDescription, fd: number): void {
+    check([...this.regions, description]);
+    const region = this.#map(description, fd);
     try {
-      return { description, mapped: new MappedRegion(this.#native, fd, description.fileOffset, description.size) };
+      this.#take([...this.#regions, region]);
     } catch (error) {
-      if (error instanceof MappingError) throw new ProtocolError(`region at 0x${description.guestAddress.toString(16)}: ${error.message}`);
+      region.mapped.unmap();
+      throw error;
+    }
+  }
+
+  /** One less: the one with this guest address, user address and size. It stays mapped until `settle`. @throws ProtocolError */
+  remove({ guestAddress, size, userAddress }: RegionDescription): void {
+    const kept = this.#regions.filter(({ description: d }) => d.guestAddress !== guestAddress || d.size !== size || d.userAddress !== userAddress);
+    if (kept.length === this.#regions.length) throw new ProtocolError(`there is no region of ${size} bytes at 0x${guestAddress.toString(16)}`);
+    this.#take(kept);
+  }
+
+  /** Where pages that devices write are logged for the front end while `logging`. The former place stays mapped until `settle`. @throws ProtocolError */
+  setLog(fd: number, offset: number, bytes: number): void {
+    if (bytes < 8 || bytes > MOST_LOG_BYTES || bytes % 8 !== 0) throw new ProtocolError(`a log of ${bytes} bytes`);
+    const mapped = this.#mapOr('log', fd, offset, bytes);
+    const part = mapped.parts[0] as { buffer: SharedArrayBuffer; byteOffset: number };
+    if (this.#log !== undefined) this.#retired.push(this.#log.mapped);
+    this.#log = { mapped, place: { buffer: part.buffer, byteOffset: part.byteOffset, byteLength: bytes } };
+    this.#take(this.#regions);
+  }
+
+  /** Whether what devices write is logged. Takes effect under running rings. */
+  set logging(on: boolean) {
+    this.#logging = on;
+    if (this.#space !== undefined) this.#space.logging = on && this.#log !== undefined;
+  }
+
+  /** Marks pages the data plane may just have written once more: what it logged before the last store to them, a reader may have taken before that store. */
+  markDirty(guestAddress: number, bytes: number): void {
+    const space = this.#space;
+    if (!space?.logging) return;
+    space.sync();
+    for (let at = guestAddress; at < guestAddress + bytes; ) {
+      const window = space.window(at, 1, DMA_WRITE);
+      if (window === null) return;
+      const run = Math.min(guestAddress + bytes, window.end) - at;
+      space.markDirty(window, at, run);
+      at += run;
+    }
+  }
+
+  #map(description: RegionDescription, fd: number): Region {
+    return { description, mapped: this.#mapOr(`region at 0x${description.guestAddress.toString(16)}`, fd, description.fileOffset, description.size) };
+  }
+
+  #mapOr(what: string, fd: number, offset: number, bytes: number): MappedRegion {
+    try {
+      return new MappedRegion(this.#native, fd, offset, bytes);
+    } catch (error) {
+      if (error instanceof MappingError) throw new ProtocolError(`${what}: ${error.message}`);
       throw error;
     }
   }
@@ -69,7 +127,8 @@ export class FrontMemory {
         base += size;
       }
     }
-    const space = ranges.length === 0 ? undefined : DmaSpace.create(new GuestMemory(ranges), { mappings: 1 });
+    const space = ranges.length === 0 ? undefined : DmaSpace.create(new GuestMemory(ranges, undefined, this.#log?.place), { mappings: 1 });
+    if (space !== undefined) space.logging = this.#logging && this.#log !== undefined;
     this.#retired.push(...this.#regions.filter((old) => !regions.includes(old)).map((old) => old.mapped));
     this.#regions = regions;
     this.#space = space;
@@ -83,6 +142,8 @@ export class FrontMemory {
 
   /** Nobody uses any of it any more. */
   close(): void {
+    if (this.#log !== undefined) this.#retired.push(this.#log.mapped);
+    this.#log = undefined;
     this.#take([]);
     this.settle();
   }

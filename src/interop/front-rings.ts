@@ -1,37 +1,28 @@
 // The rings of one front end: what it said of each, and from that which of them the data plane serves. A ring runs when it has been given its size, addresses and kick,
 // is enabled, and there is memory; anything that changes under a running ring stops it first and starts it again from where it stood.
 
-import { fstatSync, readlinkSync } from 'node:fs';
 import type { VhostNet } from '#backends/vhost-net';
 import type { Doorbell } from '#core/doorbell';
-import { Call } from '#core/interrupts';
-import { ACCEPTS_CSUM, ACCEPTS_ECN, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_USO4, ACCEPTS_USO6 } from '#net/port';
+import type { Log } from '#core/log';
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
-import * as net from '#virtio/net-features';
-import { NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP, POLICY_PROMISCUOUS } from '#virtio/net-policy';
+import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
+import { NetPolicy } from '#virtio/net-policy';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
-import type { EventPoll, Watch } from './event-poll.ts';
+import type { EventPoll } from './event-poll.ts';
+import { FrontDevice } from './front-device.ts';
 import type { FrontMemory } from './front-memory.ts';
-import { errorName, type Native } from './native.ts';
+import type { Native } from './native.ts';
+import { RingDescriptors } from './ring-descriptors.ts';
 import { ProtocolError, type VringAddresses } from './vhost-user-protocol.ts';
 
 const MOST_ENTRIES = 32768;
-const HEADER_BYTES = 12;
-/** How often a ring is looked at whose front end sends no kicks, in milliseconds. */
-const POLLED_EVERY = 1;
-const NO_FD = -1;
 
 interface FrontRing {
+  readonly index: number;
+  readonly descriptors: RingDescriptors;
   size: number;
   addresses: VringAddresses | undefined;
   base: number;
-  /** undefined: not started. NO_FD: polled. */
-  kick: number | undefined;
-  watch: Watch | undefined;
-  pollTimer: NodeJS.Timeout | undefined;
-  callFd: number;
-  errFd: number;
-  readonly call: Call;
   enabled: boolean;
   running: boolean;
   /** Where it goes on; undefined: where `base` says. */
@@ -44,40 +35,49 @@ export interface FrontRingsParts {
   readonly poll: EventPoll;
   readonly backend: VhostNet;
   readonly memory: FrontMemory;
-  /** Of the machine's thread. */
+  readonly offered: FeatureSet;
+  readonly mac: Uint8Array;
+  readonly mtu: number | undefined;
+  readonly log: Log;
+  /** Rung for calls that go to the front end as messages. */
   readonly relay: Doorbell;
-  /** The driver broke a ring, or the data plane was lost. */
-  readonly report: (message: string) => void;
   /** What the front end said before turns out not to be servable: the connection is to end. */
   readonly fail: (reason: string) => void;
 }
 
 export class FrontRings {
+  readonly device: FrontDevice;
   readonly #parts: FrontRingsParts;
-  readonly #rings: FrontRing[];
+  readonly #rings: readonly FrontRing[];
   readonly #policy = new NetPolicy();
   #features = new FeatureSet();
   /** What the backend was opened with is out of date. */
   #stale = true;
 
   constructor(parts: FrontRingsParts) {
+    const { backend } = parts;
     this.#parts = parts;
-    this.#rings = Array.from({ length: 2 * parts.backend.maxQueuePairs }, () => ({
+    // The last one can only be a control queue.
+    this.#rings = Array.from({ length: 2 * backend.maxQueuePairs + 1 }, (_, index) => ({
+      index,
+      descriptors: new RingDescriptors({ ...parts, kicked: () => this.kick(index), betweenTurns: (write) => this.#betweenTurns(write) }),
       size: 0,
       addresses: undefined,
       base: 0,
-      kick: undefined,
-      watch: undefined,
-      pollTimer: undefined,
-      callFd: NO_FD,
-      errFd: NO_FD,
-      call: new Call(parts.relay, null),
       enabled: false,
       running: false,
       position: undefined,
       broken: false,
     }));
-    parts.backend.onEvent = (event) => {
+    this.device = new FrontDevice({
+      ...parts,
+      queuePairs: backend.maxQueuePairs,
+      setup: (index) => this.#setup(this.#ring(index)),
+      call: (index) => this.#ring(index).descriptors.call,
+      changed: () => this.#setPolicy(),
+      broken: (reason) => this.#broke(this.device.controlIndex, reason),
+    });
+    backend.onEvent = (event) => {
       if (event.kind === 'broken') this.#broke(event.index, event.reason);
       else this.#restartLost(event.reason);
     };
@@ -94,9 +94,10 @@ export class FrontRings {
   async setFeatures(features: FeatureSet): Promise<void> {
     if (features.equals(this.#features)) return;
     if (!features.empty && !modernHeader(features))
-      this.#parts.report('a legacy driver without mergeable buffers (a header of 10 bytes): its rings are not served');
+      this.#parts.log.guestError('a legacy driver without mergeable buffers (a header of 10 bytes): its rings are not served');
     await this.change(() => {
       this.#features = features;
+      this.device.features = features;
     });
   }
 
@@ -121,44 +122,42 @@ export class FrontRings {
     ring.position = undefined;
   }
 
-  /** @param fd now owned here; undefined: the front end will not kick. */
-  async setKick(index: number, fd: number | undefined): Promise<void> {
-    const ring = this.#own(index, fd);
+  /** @param mode of RingDescriptors.setKick; a descriptor is owned here from now on */
+  async setKick(index: number, mode: number | 'polled' | 'in-band'): Promise<void> {
+    const ring = this.#own(index, typeof mode === 'number' ? mode : undefined);
     await this.#stop([ring]);
-    this.#closeKick(ring);
-    if (fd === undefined) {
-      ring.pollTimer = setInterval(() => this.#parts.backend.kick(index), POLLED_EVERY).unref();
-    } else {
-      const watch = this.#parts.poll.add(fd, () => this.#parts.backend.kick(index));
-      if (typeof watch === 'number') {
-        this.#parts.native.close(fd);
-        throw new ProtocolError(`ring ${index}: its kick descriptor cannot be waited for (${errorName(watch)})`);
-      }
-      ring.watch = watch;
-    }
-    ring.kick = fd ?? NO_FD;
+    ring.descriptors.setKick(mode);
     ring.broken = false;
     this.#update();
   }
 
-  setCall(index: number, fd: number | undefined): void {
-    const ring = this.#own(index, fd);
-    this.#checkEvent(index, fd);
-    const old = ring.callFd;
-    ring.callFd = fd ?? NO_FD;
-    // Between turns: the data plane must not write to a descriptor that is closed, and whose number may be another's by then.
-    this.#betweenTurns(() => {
-      if (fd === undefined) ring.call.routeOff();
-      else ring.call.routeEvent(fd);
-    });
-    if (old !== NO_FD) this.#parts.native.close(old);
+  setCall(index: number, fd: number | undefined, relay: boolean): void {
+    this.#own(index, fd).descriptors.setCall(fd, relay);
   }
 
   setErr(index: number, fd: number | undefined): void {
-    const ring = this.#own(index, fd);
-    this.#checkEvent(index, fd);
-    if (ring.errFd !== NO_FD) this.#parts.native.close(ring.errFd);
-    ring.errFd = fd ?? NO_FD;
+    this.#own(index, fd).descriptors.setErr(fd);
+  }
+
+  /** The driver's notification. */
+  kick(index: number): void {
+    if (index === this.device.controlIndex) this.device.serveControl();
+    else this.#parts.backend.kick(index);
+  }
+
+  /** A notification in a message of its own: sound only for a ring that exists. @throws ProtocolError */
+  kickFromMessage(index: number): void {
+    if (this.#ring(index).running) this.kick(index);
+  }
+
+  /** The device's part of the policy changed. */
+  policyChanged(): void {
+    this.#setPolicy();
+  }
+
+  /** Rings whose calls are to go to the front end as messages. */
+  takeRelayed(): number[] {
+    return this.#rings.filter((ring) => ring.descriptors.takeRelayed()).map((ring) => ring.index);
   }
 
   /** Takes a descriptor for ring `index`; one for a ring that does not exist is closed. */
@@ -167,19 +166,6 @@ export class FrontRings {
     if (ring !== undefined) return ring;
     if (fd !== undefined) this.#parts.native.close(fd);
     return this.#ring(index);
-  }
-
-  /** A descriptor to write events to: an eventfd, or a pipe or socket in its place. A file would fill up, a terminal would print them. */
-  #checkEvent(index: number, fd: number | undefined): void {
-    if (fd === undefined) return;
-    const { native } = this.#parts;
-    const stat = fstatSync(fd);
-    const event = stat.isFIFO() || stat.isSocket() || readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
-    // A full one must not stop the data plane.
-    const result = event ? native.setNonBlocking(fd) : -1;
-    if (event && result >= 0) return;
-    native.close(fd);
-    throw new ProtocolError(`ring ${index}: its descriptor for events is neither an eventfd nor a pipe nor a socket`);
   }
 
   async setEnabled(index: number, enabled: boolean): Promise<void> {
@@ -198,7 +184,7 @@ export class FrontRings {
   async stop(index: number): Promise<number> {
     const ring = this.#ring(index);
     await this.#stop([ring]);
-    this.#closeKick(ring);
+    ring.descriptors.closeKick();
     const position = ring.position;
     ring.position = undefined;
     if (position !== undefined) ring.base = this.#features.has(VIRTIO_F_RING_PACKED) ? (position.available | (position.used << 16)) >>> 0 : position.available;
@@ -209,7 +195,7 @@ export class FrontRings {
   async stopAll(): Promise<void> {
     await this.#stop(this.#rings);
     for (const ring of this.#rings) {
-      this.#closeKick(ring);
+      ring.descriptors.closeKick();
       ring.enabled = false;
       ring.position = undefined;
     }
@@ -231,56 +217,40 @@ export class FrontRings {
   async close(): Promise<void> {
     await this.stopAll();
     this.#parts.backend.onEvent = undefined;
-    const { native } = this.#parts;
-    for (const ring of this.#rings) {
-      ring.call.routeOff();
-      for (const fd of [ring.callFd, ring.errFd]) if (fd !== NO_FD) native.close(fd);
-      ring.callFd = NO_FD;
-      ring.errFd = NO_FD;
-    }
+    for (const ring of this.#rings) ring.descriptors.close();
   }
 
+  /** Whether each data ring runs. */
   get running(): readonly boolean[] {
-    return this.#rings.map((ring) => ring.running);
+    return this.#rings.slice(0, -1).map((ring) => ring.running);
   }
 
   // ---- starting and stopping ----
 
   #wanted(ring: FrontRing): boolean {
-    return ring.enabled && !ring.broken && modernHeader(this.#features) && ring.kick !== undefined && ring.addresses !== undefined && ring.size > 0;
+    const { memory, backend } = this.#parts;
+    const exists = ring.index < 2 * backend.maxQueuePairs || ring.index === this.device.controlIndex;
+    const complete = ring.descriptors.hasKick && ring.addresses !== undefined && ring.size > 0;
+    return memory.space !== undefined && exists && complete && ring.enabled && !ring.broken && modernHeader(this.#features);
   }
 
   /** Starts what is to run, and says so in the policy. */
   #update(): void {
     const { space } = this.#parts.memory;
-    const wanted = this.#rings.map((ring) => space !== undefined && this.#wanted(ring));
-    if (space !== undefined && wanted.includes(true)) {
-      if (this.#stale) {
-        this.#stale = false;
-        this.#parts.backend.open({ features: this.#features, memory: space, policy: this.#policy });
-      }
-      this.#setPolicy(wanted);
-      this.#rings.forEach((ring, index) => {
-        if (wanted[index] && !ring.running) this.#start(index, ring);
-      });
-    } else this.#setPolicy(wanted);
+    const wanted = this.#rings.filter((ring) => this.#wanted(ring));
+    if (space !== undefined && wanted.length > 0 && this.#stale) {
+      this.#stale = false;
+      this.#parts.backend.open({ features: this.#features, memory: space, policy: this.#policy });
+    }
+    this.#setPolicy();
+    for (const ring of wanted) if (!ring.running) this.#start(ring);
   }
 
-  #setPolicy(wanted: readonly boolean[]): void {
-    const flags = wanted.includes(true) ? POLICY_LINK_UP | POLICY_PROMISCUOUS | POLICY_ACTIVE : 0;
-    const pairs = (wanted.lastIndexOf(true) >>> 1) + 1 || 1;
-    const policy = this.#policy;
-    const accepts = receiveOffloads(this.#features);
-    if (policy.flags === flags && policy.activePairs === pairs && policy.accepts === accepts) return;
-    this.#betweenTurns(() =>
-      policy.update((p) => {
-        p.flags = flags;
-        p.accepts = accepts;
-        p.headerLength = HEADER_BYTES;
-        p.activePairs = pairs;
-        p.maximumFrame = 0;
-      }),
-    );
+  /** By what is to run, so that a ring that rests for a moment loses no frames. Takes effect before this returns. */
+  #setPolicy(): void {
+    const data = this.#rings.filter((ring) => ring.index !== this.device.controlIndex && this.#wanted(ring));
+    const pairs = Math.max(1, ...data.map((ring) => (ring.index >>> 1) + 1));
+    this.#betweenTurns(() => this.device.publish(this.#policy, data.length > 0, pairs));
     this.#parts.backend.policyChanged();
   }
 
@@ -290,14 +260,17 @@ export class FrontRings {
     else space.betweenTurns(write);
   }
 
-  #start(index: number, ring: FrontRing): void {
-    const setup = this.#setup(index, ring);
-    const position = ring.position ?? this.#firstPosition(index, ring, setup);
+  #start(ring: FrontRing): void {
+    const { index } = ring;
+    const setup = this.#setup(ring);
+    const position = ring.position ?? this.#firstPosition(ring, setup);
     ring.running = true;
-    this.#parts.backend.startVring(index, setup, position, ring.call);
+    if (index === this.device.controlIndex) this.device.openControl(index, position);
+    else this.#parts.backend.startVring(index, setup, position, ring.descriptors.call);
   }
 
-  #setup(index: number, ring: FrontRing): QueueSetup {
+  #setup(ring: FrontRing): QueueSetup {
+    const { index } = ring;
     const { memory } = this.#parts;
     const packed = this.#features.has(VIRTIO_F_RING_PACKED);
     const addresses = ring.addresses as VringAddresses;
@@ -319,27 +292,42 @@ export class FrontRings {
    * From the base. What a former back end took and never returned is taken again, as nobody else will return it: so a ring goes on from its used position, which for
    * a split ring only memory knows.
    */
-  #firstPosition(index: number, ring: FrontRing, setup: QueueSetup): VringPosition {
+  #firstPosition(ring: FrontRing, setup: QueueSetup): VringPosition {
     if (this.#features.has(VIRTIO_F_RING_PACKED)) {
       const used = ring.base >>> 16;
       return { available: used, used };
     }
     const used = this.#parts.memory.space?.load16(setup.deviceArea + 2) ?? -1;
-    if (used < 0) throw new ProtocolError(`ring ${index}: its used index cannot be read`);
+    if (used < 0) throw new ProtocolError(`ring ${ring.index}: its used index cannot be read`);
     return { available: used, used };
   }
 
   async #stop(rings: readonly FrontRing[]): Promise<void> {
     const { backend } = this.#parts;
     const stopping = rings.filter((ring) => ring.running);
-    for (const ring of stopping) backend.stopVring(this.#rings.indexOf(ring));
     for (const ring of stopping) {
-      const index = this.#rings.indexOf(ring);
-      await this.#untilStopped(index);
+      if (ring.index !== this.device.controlIndex) backend.stopVring(ring.index);
+      else {
+        ring.running = false;
+        ring.position = this.device.closeControl();
+      }
+    }
+    for (const ring of stopping) {
+      if (!ring.running) continue;
+      await this.#untilStopped(ring.index);
       if (!ring.running) continue;
       ring.running = false;
-      ring.position = backend.vringPosition(index);
+      ring.position = backend.vringPosition(ring.index);
     }
+    for (const ring of stopping) this.#logRing(ring);
+  }
+
+  /** What the data plane wrote last to a ring was logged before it was written: a front end that took its log in between would miss it. */
+  #logRing(ring: FrontRing): void {
+    const { descriptorArea, deviceArea } = this.#setup(ring);
+    const packed = this.#features.has(VIRTIO_F_RING_PACKED);
+    this.#parts.memory.markDirty(packed ? descriptorArea : deviceArea, packed ? 16 * ring.size : 6 + 8 * ring.size);
+    if (packed) this.#parts.memory.markDirty(deviceArea, 4);
   }
 
   async #untilStopped(index: number): Promise<void> {
@@ -352,18 +340,8 @@ export class FrontRings {
       await new Promise<void>((resolve) => void (look < 50 ? setImmediate(resolve) : setTimeout(resolve, 1)));
       if (told || performance.now() - since < 5000) continue;
       told = true;
-      this.#parts.report(`ring ${index} has been asked to stop for 5 s: its memory stays mapped until it does`);
+      this.#parts.log.guestError(`ring ${index} has been asked to stop for 5 s: its memory stays mapped until it does`);
     }
-  }
-
-  #closeKick(ring: FrontRing): void {
-    if (ring.kick === undefined) return;
-    clearInterval(ring.pollTimer);
-    ring.pollTimer = undefined;
-    ring.watch?.remove();
-    ring.watch = undefined;
-    if (ring.kick !== NO_FD) this.#parts.native.close(ring.kick);
-    ring.kick = undefined;
   }
 
   // ---- what the data plane says ----
@@ -373,19 +351,20 @@ export class FrontRings {
     if (ring === undefined || !ring.running) return;
     ring.running = false;
     ring.broken = true;
-    ring.position = this.#parts.backend.vringPosition(index);
-    if (ring.errFd !== NO_FD) this.#parts.native.writeEvent(ring.errFd);
-    this.#parts.report(`ring ${index} is broken: ${reason}`);
+    ring.position = index === this.device.controlIndex ? this.device.closeControl() : this.#parts.backend.vringPosition(index);
+    ring.descriptors.signalError();
+    this.#parts.log.guestError(`ring ${index} is broken: ${reason}`);
     this.#updateUnasked();
   }
 
   #restartLost(reason: string): void {
-    this.#parts.report(`the data plane was lost and starts again: ${reason}`);
-    this.#rings.forEach((ring, index) => {
-      if (!ring.running || this.#parts.backend.vringState(index) !== 'lost') return;
+    const { backend, log } = this.#parts;
+    log.guestError(`the data plane was lost and starts again: ${reason}`);
+    for (const ring of this.#rings) {
+      if (!ring.running || ring.index === this.device.controlIndex || backend.vringState(ring.index) !== 'lost') continue;
       ring.running = false;
-      ring.position = this.#parts.backend.vringPosition(index);
-    });
+      ring.position = backend.vringPosition(ring.index);
+    }
     this.#updateUnasked();
   }
 
@@ -402,17 +381,5 @@ export class FrontRings {
 
 /** The header is that of 12 bytes (virtio 1.4 5.1.6: always with VERSION_1; a legacy one had it with mergeable buffers). */
 function modernHeader(features: FeatureSet): boolean {
-  return features.has(VIRTIO_F_VERSION_1) || features.has(net.VIRTIO_NET_F_MRG_RXBUF);
-}
-
-/** What the driver takes unconverted on receive, as ACCEPTS_* bits. */
-function receiveOffloads(features: FeatureSet): number {
-  if (!features.has(net.VIRTIO_NET_F_GUEST_CSUM)) return 0;
-  let bits = ACCEPTS_CSUM;
-  if (features.has(net.VIRTIO_NET_F_GUEST_TSO4)) bits |= ACCEPTS_TSO4;
-  if (features.has(net.VIRTIO_NET_F_GUEST_TSO6)) bits |= ACCEPTS_TSO6;
-  if (features.has(net.VIRTIO_NET_F_GUEST_ECN)) bits |= ACCEPTS_ECN;
-  if (features.has(net.VIRTIO_NET_F_GUEST_USO4)) bits |= ACCEPTS_USO4;
-  if (features.has(net.VIRTIO_NET_F_GUEST_USO6)) bits |= ACCEPTS_USO6;
-  return bits;
+  return features.has(VIRTIO_F_VERSION_1) || features.has(VIRTIO_NET_F_MRG_RXBUF);
 }

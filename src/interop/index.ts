@@ -1,9 +1,9 @@
 // Real processes as peers (nicbox/interop): QEMU's netdev protocols, and vhost-user back ends (Linux, with the optional package koffi). Node only.
 
 export { DatagramNetdev, type DatagramNetdevOptions } from './datagram-netdev.ts';
+export type { SessionState } from './front-session.ts';
 export { InteropError, type InteropErrorCode } from './native.ts';
 export { attachNetdev, attachNetdevToWorker, type NetdevPort } from './netdev-port.ts';
 export { AddressError, formatAddress, type InternetAddress, parseDatagramAddress, parseStreamAddress, type StreamAddress } from './peer-address.ts';
 export { type Backoff, StreamNetdev, type StreamNetdevOptions } from './stream-netdev.ts';
-export type { SessionState } from './vhost-user-connection.ts';
 export { serveVhostUser, type VhostUserOptions, VhostUserServer, type VhostUserSocketStatistics } from './vhost-user-server.ts';

@@ -65,15 +65,14 @@ export class MappedRegion {
   #mapped = true;
 
   /**
-   * Maps `size` bytes from `offset` on; the descriptor may be closed afterwards. Both are multiples of 4096.
+   * Maps `size` bytes from `offset` on, which is a multiple of 4096; the descriptor may be closed afterwards.
    * @throws MappingError when the descriptor is no memory file, is too short, or the host refuses.
    */
   constructor(native: Native, fd: number, offset: number, size: number) {
     this.#native = native;
     const file = fstatSync(fd);
     if (!file.isFile()) throw new MappingError('memory descriptor is not a memory file');
-    if (offset % PAGE !== 0 || size % PAGE !== 0 || size <= 0 || offset < 0)
-      throw new MappingError(`memory of ${size} bytes at file offset ${offset}: not whole pages`);
+    if (offset % PAGE !== 0 || size <= 0 || offset < 0) throw new MappingError(`memory of ${size} bytes at file offset ${offset}: not whole pages`);
     // Beyond the end of the file every access would be a bus error, which ends this process.
     if (offset + size > file.size) throw new MappingError(`memory file of ${file.size} bytes is too short for ${size} bytes at ${offset}`);
     const page = file.blksize > NATURAL && file.blksize <= LARGEST_PAGE && file.size % file.blksize === 0 ? file.blksize : PAGE;

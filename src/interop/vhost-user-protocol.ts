@@ -1,12 +1,16 @@
 // The vhost-user protocol on the wire: requests, their sizes and descriptors, protocol features, and the shapes of payloads. Little-endian, as all supported hosts are.
 // A message is checked here for what can be said of it alone; what it means for a connection is vhost-user-connection.ts's.
 
+import type { FeatureSet } from '#virtio/features';
+
 /** Front end to back end. */
 export const GET_FEATURES = 1;
 export const SET_FEATURES = 2;
 export const SET_OWNER = 3;
 export const RESET_OWNER = 4;
 export const SET_MEM_TABLE = 5;
+export const SET_LOG_BASE = 6;
+export const SET_LOG_FD = 7;
 export const SET_VRING_NUM = 8;
 export const SET_VRING_ADDR = 9;
 export const SET_VRING_BASE = 10;
@@ -18,13 +22,51 @@ export const GET_PROTOCOL_FEATURES = 15;
 export const SET_PROTOCOL_FEATURES = 16;
 export const GET_QUEUE_NUM = 17;
 export const SET_VRING_ENABLE = 18;
+export const NET_SET_MTU = 20;
+export const SET_BACKEND_REQ_FD = 21;
+export const GET_CONFIG = 24;
+export const SET_CONFIG = 25;
+export const RESET_DEVICE = 34;
+export const VRING_KICK = 35;
+export const GET_MAX_MEM_SLOTS = 36;
+export const ADD_MEM_REG = 37;
+export const REM_MEM_REG = 38;
+export const SET_STATUS = 39;
+export const GET_STATUS = 40;
+
+/** Back end to front end, on the channel of its own that SET_BACKEND_REQ_FD gives. */
+export const BACKEND_VRING_CALL = 4;
 
 /** Protocol feature bits. */
 export const PROTOCOL_F_MQ = 0;
+export const PROTOCOL_F_LOG_SHMFD = 1;
 export const PROTOCOL_F_REPLY_ACK = 3;
+export const PROTOCOL_F_MTU = 4;
+export const PROTOCOL_F_BACKEND_REQ = 5;
+export const PROTOCOL_F_CONFIG = 9;
+export const PROTOCOL_F_RESET_DEVICE = 13;
+export const PROTOCOL_F_INBAND_NOTIFICATIONS = 14;
+export const PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15;
+export const PROTOCOL_F_STATUS = 16;
+
+/** All that is offered: each is carried out whole. */
+export const PROTOCOL_FEATURES: readonly number[] = [
+  PROTOCOL_F_MQ,
+  PROTOCOL_F_LOG_SHMFD,
+  PROTOCOL_F_REPLY_ACK,
+  PROTOCOL_F_MTU,
+  PROTOCOL_F_BACKEND_REQ,
+  PROTOCOL_F_CONFIG,
+  PROTOCOL_F_RESET_DEVICE,
+  PROTOCOL_F_INBAND_NOTIFICATIONS,
+  PROTOCOL_F_CONFIGURE_MEM_SLOTS,
+  PROTOCOL_F_STATUS,
+];
 
 /** Device feature bit: protocol features may be negotiated. */
 export const VHOST_USER_F_PROTOCOL_FEATURES = 30;
+/** Device feature bit: what the device writes is logged. */
+export const VHOST_F_LOG_ALL = 26;
 
 export const HEADER_BYTES = 12;
 const VERSION = 1;
@@ -33,7 +75,11 @@ const FLAG_REPLY = 4;
 const FLAG_NEED_REPLY = 8;
 /** Longer than any payload there is. */
 const MOST_BYTES = 512;
+const CONFIG_HEADER_BYTES = 12;
+const MOST_CONFIG_BYTES = 256;
 export const MOST_REGIONS = 8;
+/** Regions that may be added one by one. */
+export const MOST_SLOTS = 512;
 export const REGION_BYTES = 32;
 
 /** What a peer sent breaks the protocol: the connection ends. */
@@ -45,6 +91,8 @@ interface Shape {
   readonly bytes: number | readonly [number, number];
   /** Most descriptors that may come along. */
   readonly fds: number;
+  /** The protocol feature it belongs to. */
+  readonly needs?: number;
 }
 
 const SHAPES: Readonly<Record<number, Shape>> = {
@@ -62,8 +110,21 @@ const SHAPES: Readonly<Record<number, Shape>> = {
   [SET_VRING_ERR]: { name: 'SET_VRING_ERR', bytes: 8, fds: 1 },
   [GET_PROTOCOL_FEATURES]: { name: 'GET_PROTOCOL_FEATURES', bytes: 0, fds: 0 },
   [SET_PROTOCOL_FEATURES]: { name: 'SET_PROTOCOL_FEATURES', bytes: 8, fds: 0 },
-  [GET_QUEUE_NUM]: { name: 'GET_QUEUE_NUM', bytes: 0, fds: 0 },
+  [GET_QUEUE_NUM]: { name: 'GET_QUEUE_NUM', bytes: 0, fds: 0, needs: PROTOCOL_F_MQ },
   [SET_VRING_ENABLE]: { name: 'SET_VRING_ENABLE', bytes: 8, fds: 0 },
+  [SET_LOG_BASE]: { name: 'SET_LOG_BASE', bytes: 16, fds: 1, needs: PROTOCOL_F_LOG_SHMFD },
+  [SET_LOG_FD]: { name: 'SET_LOG_FD', bytes: [0, 8], fds: 1 },
+  [NET_SET_MTU]: { name: 'NET_SET_MTU', bytes: 8, fds: 0, needs: PROTOCOL_F_MTU },
+  [SET_BACKEND_REQ_FD]: { name: 'SET_BACKEND_REQ_FD', bytes: [0, 8], fds: 1, needs: PROTOCOL_F_BACKEND_REQ },
+  [GET_CONFIG]: { name: 'GET_CONFIG', bytes: [CONFIG_HEADER_BYTES, CONFIG_HEADER_BYTES + MOST_CONFIG_BYTES], fds: 0, needs: PROTOCOL_F_CONFIG },
+  [SET_CONFIG]: { name: 'SET_CONFIG', bytes: [CONFIG_HEADER_BYTES, CONFIG_HEADER_BYTES + MOST_CONFIG_BYTES], fds: 0, needs: PROTOCOL_F_CONFIG },
+  [RESET_DEVICE]: { name: 'RESET_DEVICE', bytes: 0, fds: 0, needs: PROTOCOL_F_RESET_DEVICE },
+  [VRING_KICK]: { name: 'VRING_KICK', bytes: 8, fds: 0, needs: PROTOCOL_F_INBAND_NOTIFICATIONS },
+  [GET_MAX_MEM_SLOTS]: { name: 'GET_MAX_MEM_SLOTS', bytes: 0, fds: 0, needs: PROTOCOL_F_CONFIGURE_MEM_SLOTS },
+  [ADD_MEM_REG]: { name: 'ADD_MEM_REG', bytes: 8 + REGION_BYTES, fds: 1, needs: PROTOCOL_F_CONFIGURE_MEM_SLOTS },
+  [REM_MEM_REG]: { name: 'REM_MEM_REG', bytes: 8 + REGION_BYTES, fds: 1, needs: PROTOCOL_F_CONFIGURE_MEM_SLOTS },
+  [SET_STATUS]: { name: 'SET_STATUS', bytes: 8, fds: 0, needs: PROTOCOL_F_STATUS },
+  [GET_STATUS]: { name: 'GET_STATUS', bytes: 0, fds: 0, needs: PROTOCOL_F_STATUS },
 };
 
 export function requestName(request: number): string {
@@ -99,9 +160,10 @@ export function readHeader(view: DataView): Header {
   return { request, needsReply: (flags & FLAG_NEED_REPLY) !== 0, bytes };
 }
 
-/** @throws ProtocolError */
-export function checkFds(request: number, count: number): void {
-  const most = SHAPES[request]?.fds ?? 0;
+/** Whether a request may be made at all by now, with as many descriptors. @throws ProtocolError */
+export function checkRequest(request: number, count: number, agreed: FeatureSet): void {
+  const { fds: most = 0, needs } = SHAPES[request] ?? {};
+  if (needs !== undefined && !agreed.has(needs)) throw new ProtocolError(`${requestName(request)}: protocol feature bit ${needs} was not negotiated`);
   if (count > most) throw new ProtocolError(`${requestName(request)}: ${count} descriptors, at most ${most} belong to it`);
 }
 
@@ -113,6 +175,47 @@ export function makeReply(request: number, bytes: number): { readonly message: U
   view.setUint32(4, VERSION | FLAG_REPLY, true);
   view.setUint32(8, bytes, true);
   return { message, payload: new DataView(message.buffer, HEADER_BYTES) };
+}
+
+export function makeU64Reply(request: number, low: number, high = 0): Uint8Array {
+  const { message, payload } = makeReply(request, 8);
+  payload.setUint32(0, low >>> 0, true);
+  payload.setUint32(4, high >>> 0, true);
+  return message;
+}
+
+/** A message to the front end on the back end's channel, which asks for no reply. */
+export function makeBackendMessage(request: number, ...payload: number[]): Uint8Array {
+  const message = new Uint8Array(new ArrayBuffer(HEADER_BYTES + 4 * payload.length));
+  const view = new DataView(message.buffer);
+  view.setUint32(0, request, true);
+  view.setUint32(4, VERSION, true);
+  view.setUint32(8, 4 * payload.length, true);
+  payload.forEach((word, i) => {
+    view.setUint32(HEADER_BYTES + 4 * i, word, true);
+  });
+  return message;
+}
+
+export interface ConfigAccess {
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** GET_CONFIG's and SET_CONFIG's head: its size says how many bytes follow. @throws ProtocolError */
+export function readConfigAccess(view: DataView): ConfigAccess {
+  const offset = view.getUint32(0, true);
+  const bytes = view.getUint32(4, true);
+  if (bytes !== view.byteLength - CONFIG_HEADER_BYTES || offset + bytes > MOST_CONFIG_BYTES)
+    throw new ProtocolError(`${bytes} bytes of configuration at ${offset} in a payload of ${view.byteLength}`);
+  return { offset, bytes };
+}
+
+/** GET_CONFIG's reply: the request's head again, and the bytes, to be filled in. */
+export function makeConfigReply(request: DataView, bytes: number): { readonly message: Uint8Array; readonly into: Uint8Array } {
+  const { message } = makeReply(GET_CONFIG, CONFIG_HEADER_BYTES + bytes);
+  message.set(new Uint8Array(request.buffer, request.byteOffset, CONFIG_HEADER_BYTES), HEADER_BYTES);
+  return { message, into: message.subarray(HEADER_BYTES + CONFIG_HEADER_BYTES) };
 }
 
 /** A 64-bit number that has to be an exact integer here. @throws ProtocolError */

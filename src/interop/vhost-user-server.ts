@@ -1,6 +1,7 @@
 // vhost-user back ends for network devices: each socket is a port of a segment that a worker thread serves, with the same loop that serves in-process guests. Control
 // messages are handled on the calling thread. A socket outlives its front ends: when one goes, the port waits for the next.
 
+import { createHash } from 'node:crypto';
 import type { VhostNet } from '#backends/vhost-net';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostWorker } from '#backends/vhost-worker';
@@ -8,14 +9,15 @@ import type { PollOptions } from '#backends/worker-job';
 import { BellLoop } from '#core/bell-loop';
 import { setEventWriter } from '#core/interrupts';
 import { Log } from '#core/log';
+import { checkMac, checkMtu } from '#devices/virtio-net/config';
 import type { PortStatistics } from '#net/counters';
 import { FeatureSet, VIRTIO_F_VERSION_1 } from '#virtio/features';
-import { NET_DATA_PLANE_FEATURES, VIRTIO_NET_F_MQ } from '#virtio/net-features';
+import * as net from '#virtio/net-features';
 import { EventPoll } from './event-poll.ts';
+import type { SessionState } from './front-session.ts';
 import { InteropError, openNative } from './native.ts';
-import type { SessionState } from './vhost-user-connection.ts';
-import { PROTOCOL_F_MQ, PROTOCOL_F_REPLY_ACK, VHOST_USER_F_PROTOCOL_FEATURES } from './vhost-user-protocol.ts';
-import { type SocketParts, VhostUserSocket } from './vhost-user-socket.ts';
+import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from './vhost-user-protocol.ts';
+import { VhostUserSocket } from './vhost-user-socket.ts';
 
 export interface VhostUserOptions {
   /** Paths of UNIX sockets, one for each device. */
@@ -26,6 +28,10 @@ export interface VhostUserOptions {
   readonly queuePairs?: number;
   /** Connect to sockets that front ends listen on (QEMU's server=on, DPDK's server=1), again and again, in place of listening. */
   readonly client?: boolean;
+  /** MAC addresses, in the sockets' order, for drivers that take theirs from us (user-mode Linux does, QEMU and DPDK do not). Default: made from the path. */
+  readonly macs?: readonly string[];
+  /** Offers this MTU: 68 to 65535. */
+  readonly mtu?: number;
   /** Device feature bits not to offer. */
   readonly withoutFeatures?: readonly number[];
   /** How long the worker looks for work before it sleeps. */
@@ -67,23 +73,17 @@ export class VhostUserServer {
     this.#bells = new BellLoop();
     this.#pool = new VhostPool({ entry: new URL('./data-plane-worker.js', import.meta.url), ...(options.poll && { poll: options.poll }) });
     this.#worker = this.#pool.worker();
-    const { doorbell: relay } = this.#bells.doorbell(() => {});
-    const features = FeatureSet.of(VIRTIO_F_VERSION_1, VHOST_USER_F_PROTOCOL_FEATURES, ...(queuePairs > 1 ? [VIRTIO_NET_F_MQ] : []))
-      .or(NET_DATA_PLANE_FEATURES)
-      .without(FeatureSet.of(...(options.withoutFeatures ?? [])));
-    const shared: Omit<SocketParts, 'path' | 'backend' | 'log'> = {
-      native,
-      poll: this.#poll,
-      relay,
-      features,
-      protocolFeatures: [PROTOCOL_F_MQ, PROTOCOL_F_REPLY_ACK],
-      client: options.client ?? false,
-    };
+    const { doorbell: relay } = this.#bells.doorbell(() => {
+      for (const { socket } of this.#sockets) socket.relayCalls();
+    });
+    const offered = offeredFeatures(queuePairs, options.mtu).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, client: options.client ?? false };
     let segment = this.#worker.segment({ kind: topology });
     sockets.forEach((path, i) => {
       if (topology === 'link' && i > 0 && i % 2 === 0) segment = this.#worker.segment({ kind: 'link' });
       const backend = segment.port(path, queuePairs);
-      this.#sockets.push({ backend, socket: new VhostUserSocket({ ...shared, path, backend, log: log.child(`vhost-user ${path}`) }) });
+      const mac = options.macs?.[i] === undefined ? macFor(path) : checkMac(options.macs[i]);
+      this.#sockets.push({ backend, socket: new VhostUserSocket({ ...shared, path, backend, mac, log: log.child(`vhost-user ${path}`) }) });
     });
   }
 
@@ -130,7 +130,21 @@ export class VhostUserServer {
   }
 }
 
-function checkOptions({ sockets, topology, queuePairs = 1 }: VhostUserOptions): void {
+/** Everything whose whole behaviour is here: what the data plane carries, and the control queue's commands. */
+function offeredFeatures(queuePairs: number, mtu: number | undefined): FeatureSet {
+  const control = [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN, net.VIRTIO_NET_F_CTRL_RX_EXTRA];
+  const commands = [net.VIRTIO_NET_F_CTRL_MAC_ADDR, net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ...(queuePairs > 1 ? [net.VIRTIO_NET_F_MQ] : [])];
+  const config = [net.VIRTIO_NET_F_MAC, net.VIRTIO_NET_F_STATUS, ...(mtu === undefined ? [] : [net.VIRTIO_NET_F_MTU])];
+  return FeatureSet.of(VIRTIO_F_VERSION_1, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL, ...control, ...commands, ...config).or(net.NET_DATA_PLANE_FEATURES);
+}
+
+/** The same for a path every time, locally administered. */
+function macFor(path: string): Uint8Array {
+  const hash = createHash('sha256').update(path).digest();
+  return Uint8Array.from([0x52, 0x54, 0x00, ...hash.subarray(0, 3)]);
+}
+
+function checkOptions({ sockets, topology, queuePairs = 1, mtu, macs }: VhostUserOptions): void {
   const wrong = (message: string): never => {
     throw new InteropError('NICBOX_VHOST_USER_OPTION', message);
   };
@@ -138,6 +152,8 @@ function checkOptions({ sockets, topology, queuePairs = 1 }: VhostUserOptions): 
   if (new Set(sockets).size !== sockets.length) wrong('each socket path may be given once');
   if (topology === 'link' && sockets.length % 2 !== 0) wrong(`${sockets.length} sockets cannot be joined in pairs: give an even number, or use a switch`);
   if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > 64) wrong(`queue pairs ${queuePairs}: 1 to 64`);
+  if (macs !== undefined && macs.length > sockets.length) wrong(`${macs.length} MAC addresses for ${sockets.length} sockets`);
+  if (mtu !== undefined) checkMtu(mtu);
 }
 
 /** Starts vhost-user back ends for network devices; resolves when every socket listens (client mode: tries to connect). @throws InteropError */

@@ -2,20 +2,19 @@
 // waits in the socket's queue: a device has one driver.
 
 import { lstatSync, unlinkSync } from 'node:fs';
-import type { Log } from '#core/log';
 import type { Watch } from './event-poll.ts';
+import type { SessionState } from './front-session.ts';
 import { errorName, InteropError } from './native.ts';
-import { type ConnectionParts, type SessionState, VhostUserConnection } from './vhost-user-connection.ts';
+import { type ConnectionParts, VhostUserConnection } from './vhost-user-connection.ts';
 
 /** Waits between attempts to connect, in milliseconds: doubled from the first to the last. */
 const FIRST_RETRY = 50;
 const LAST_RETRY = 2000;
 const ECONNREFUSED = 111;
 
-export interface SocketParts extends Omit<ConnectionParts, 'report'> {
+export interface SocketParts extends ConnectionParts {
   readonly path: string;
   readonly client: boolean;
-  readonly log: Log;
 }
 
 export class VhostUserSocket {
@@ -38,6 +37,11 @@ export class VhostUserSocket {
 
   get session(): SessionState | undefined {
     return this.#connection?.state;
+  }
+
+  /** Calls are waiting that go to front ends as messages. */
+  relayCalls(): void {
+    this.#connection?.relayCalls();
   }
 
   /** @throws InteropError */
@@ -115,7 +119,7 @@ export class VhostUserSocket {
     const { log } = this.#parts;
     this.connections++;
     log.trace('a front end connected');
-    const connection = new VhostUserConnection(fd, { ...this.#parts, report: (message) => log.guestError(message) });
+    const connection = new VhostUserConnection(fd, this.#parts);
     this.#connection = connection;
     void connection.closed.then(({ reason, fault }) => {
       this.#connection = undefined;

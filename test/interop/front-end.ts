@@ -287,7 +287,7 @@ export class FrontEnd extends FrontSocket {
   }
 
   /** Sends every frame on a pair, as room comes; waits for all of them to be completed. */
-  async sendFrames(frames: readonly Uint8Array[], pair = 0, milliseconds = 10_000): Promise<void> {
+  async sendFrames(frames: readonly Uint8Array[], pair = 0, milliseconds = 20_000): Promise<void> {
     const queue = this.transmit[pair] as TransmitQueue;
     const deadline = performance.now() + milliseconds;
     const bound = (): void => {
@@ -315,7 +315,7 @@ export class FrontEnd extends FrontSocket {
   }
 
   /** Receives until there are `count` frames over all pairs. */
-  async receiveFrames(count: number, milliseconds = 10_000): Promise<Uint8Array[]> {
+  async receiveFrames(count: number, milliseconds = 20_000): Promise<Uint8Array[]> {
     const frames: Uint8Array[] = [];
     const sink: FrameSink = {
       receive: (frame) => {

@@ -1,0 +1,133 @@
+// What a front end may leave to us of the device besides its data rings: configuration space, the control queue and what that sets up (user-mode Linux does; QEMU and DPDK keep
+// them to themselves). The same parts as the in-process device's.
+
+import { WallClock } from '#core/clock';
+import type { Call } from '#core/interrupts';
+import type { Log } from '#core/log';
+import { NetConfig } from '#devices/virtio-net/config';
+import { runCommand } from '#devices/virtio-net/control-commands';
+import { ControlQueue } from '#devices/virtio-net/control-queue';
+import { ReceiveState } from '#devices/virtio-net/receive-state';
+import { FeatureSet } from '#virtio/features';
+import * as net from '#virtio/net-features';
+import type { NetPolicy } from '#virtio/net-policy';
+import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import type { FrontMemory } from './front-memory.ts';
+
+const CONTROL_QUEUE_SIZE = 64;
+/** Useless without the control queue. A front end that serves that queue itself may accept them all the same, for its driver. */
+const CONTROL_FEATURES = FeatureSet.of(...net.NET_FEATURE_DEPENDENCIES.filter(({ needs }) => needs.includes(net.VIRTIO_NET_F_CTRL_VQ)).map(({ bit }) => bit));
+
+export interface FrontDeviceParts {
+  readonly offered: FeatureSet;
+  readonly queuePairs: number;
+  readonly mac: Uint8Array;
+  readonly mtu: number | undefined;
+  readonly memory: FrontMemory;
+  readonly log: Log;
+  /** Of ring `index`. */
+  readonly setup: (index: number) => QueueSetup;
+  readonly call: (index: number) => Call;
+  /** A command changed what the policy says; in force before this returns. */
+  readonly changed: () => void;
+  /** The driver broke the control queue. */
+  readonly broken: (reason: string) => void;
+}
+
+export class FrontDevice {
+  readonly #parts: FrontDeviceParts;
+  readonly #config: NetConfig;
+  readonly #receive = new ReceiveState();
+  readonly #clock = new WallClock();
+  #control: ControlQueue | undefined;
+  #features = new FeatureSet();
+  #mac: Uint8Array;
+  #mtu: number;
+
+  constructor(parts: FrontDeviceParts) {
+    this.#parts = parts;
+    this.#mac = parts.mac;
+    this.#mtu = parts.mtu ?? 0;
+    this.#config = new NetConfig(parts.offered, { queuePairs: parts.queuePairs, mtu: parts.mtu, link: undefined });
+    this.#config.mac = parts.mac;
+    this.#config.linkUp = true;
+  }
+
+  readConfig(offset: number, into: Uint8Array): void {
+    for (let i = 0; i < into.length; i++) into[i] = this.#config.read(offset + i, 1);
+  }
+
+  /** The front end said how long frames may get. False when that is no MTU. */
+  setMtu(mtu: number): boolean {
+    if (mtu < 68 || mtu > 65535) return false;
+    this.#mtu = mtu;
+    return true;
+  }
+
+  /** A driver negotiated these. */
+  set features(features: FeatureSet) {
+    this.#features = features.has(net.VIRTIO_NET_F_CTRL_VQ) ? features : features.without(CONTROL_FEATURES);
+    this.#receive.clear(this.#features);
+  }
+
+  /** virtio 1.4 5.1.2: behind the last pair, and there only with CTRL_VQ; -1: there is none. */
+  get controlIndex(): number {
+    if (!this.#features.has(net.VIRTIO_NET_F_CTRL_VQ)) return -1;
+    return this.#features.has(net.VIRTIO_NET_F_MQ) ? 2 * this.#parts.queuePairs : 2;
+  }
+
+  /** @param pairs in use as far as the rings show: what holds unless a control queue says it. */
+  publish(policy: NetPolicy, active: boolean, pairs: number): void {
+    if (this.controlIndex < 0) this.#receive.pairs = pairs;
+    this.#receive.publish(policy, { features: this.#features, mac: this.#mac, mtu: this.#mtu, linkUp: active, active });
+  }
+
+  // ---- the control queue ----
+
+  openControl(index: number, position: VringPosition): void {
+    const { memory, log, setup, call, broken } = this.#parts;
+    const { space } = memory;
+    if (space === undefined) return;
+    const host = {
+      memory: space,
+      clock: this.#clock,
+      log,
+      features: this.#features,
+      driverOk: true,
+      queueEnabled: () => true,
+      queueSetup: setup,
+      call,
+      configChanged: () => {},
+      configMoved: () => {},
+      needsReset: broken,
+    };
+    this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader) => {
+      const ok = runCommand(reader, {
+        features: this.#features,
+        state: this.#receive,
+        maxPairs: this.#parts.queuePairs,
+        setMac: (mac) => {
+          this.#mac = mac;
+          this.#config.mac = mac;
+        },
+      });
+      if (ok) this.#parts.changed();
+      return ok;
+    });
+    this.#control.open(index, position);
+    // Commands may be waiting.
+    this.#control.serve();
+  }
+
+  serveControl(): void {
+    this.#control?.serve();
+  }
+
+  /** Returns where it stood. */
+  closeControl(): VringPosition | undefined {
+    const position = this.#control?.position;
+    this.#control?.close();
+    this.#control = undefined;
+    return position;
+  }
+}

@@ -1,0 +1,263 @@
+// What a front end's requests do: negotiation, memory, rings, device. One request at a time, in order; each is checked before anything changes, and what breaks the protocol
+// throws ProtocolError, which ends the connection.
+
+import type { Log } from '#core/log';
+import { FeatureSet } from '#virtio/features';
+import { FrontMemory } from './front-memory.ts';
+import { FrontRings, type FrontRingsParts } from './front-rings.ts';
+import * as wire from './vhost-user-protocol.ts';
+import { type Message, ProtocolError } from './vhost-user-protocol.ts';
+
+const NO_FD_BIT = 0x100;
+const RING_AND_FLAG_BITS = 0x1ff;
+const LOG_ALL = FeatureSet.of(wire.VHOST_F_LOG_ALL);
+/** Features that say nothing about the rings. */
+const TRANSPORT_FEATURES = FeatureSet.of(wire.VHOST_USER_F_PROTOCOL_FEATURES).or(LOG_ALL);
+
+export interface SessionParts extends Omit<FrontRingsParts, 'memory'> {
+  readonly log: Log;
+}
+
+/** What a front end has agreed on. */
+export interface SessionState {
+  readonly features: readonly number[];
+  readonly protocolFeatures: readonly number[];
+  /** Memory regions mapped. */
+  readonly regions: number;
+  /** Whether each data ring runs. */
+  readonly running: readonly boolean[];
+}
+
+export class FrontSession {
+  readonly #parts: SessionParts;
+  readonly #memory: FrontMemory;
+  readonly #rings: FrontRings;
+  #features = new FeatureSet();
+  #agreed = new FeatureSet();
+  #status = 0;
+  /** The channel for messages of ours. */
+  #channel: number | undefined;
+
+  constructor(parts: SessionParts) {
+    this.#parts = parts;
+    this.#memory = new FrontMemory(parts.native);
+    this.#rings = new FrontRings({ ...parts, memory: this.#memory });
+  }
+
+  get state(): SessionState {
+    return {
+      features: this.#features.bits(),
+      protocolFeatures: this.#agreed.bits(),
+      regions: this.#memory.regions.length,
+      running: this.#rings.running,
+    };
+  }
+
+  /** Requests that ask for it get an answer when they have none of their own. */
+  get acknowledges(): boolean {
+    return this.#agreed.has(wire.PROTOCOL_F_REPLY_ACK);
+  }
+
+  /** Everything stops, every descriptor is closed, every mapping gone. */
+  async close(): Promise<void> {
+    await this.#rings.close();
+    this.#memory.close();
+    this.#setChannel(undefined);
+  }
+
+  relayCalls(): void {
+    if (this.#channel === undefined) return;
+    // A front end that does not read these will find its rings used when it looks.
+    for (const index of this.#rings.takeRelayed()) this.#parts.native.send(this.#channel, wire.makeBackendMessage(wire.BACKEND_VRING_CALL, index, 0));
+  }
+
+  #setChannel(fd: number | undefined): void {
+    if (this.#channel !== undefined) this.#parts.native.close(this.#channel);
+    this.#channel = fd;
+  }
+
+  /** Returns the reply, if the request has one of its own. @throws ProtocolError */
+  async carryOut(message: Message): Promise<Uint8Array | undefined> {
+    const { request, payload, fds } = message;
+    wire.checkRequest(request, fds.length, this.#agreed);
+    const { offered, backend } = this.#parts;
+    const reply = (low: number, high = 0): Uint8Array => wire.makeU64Reply(request, low, high);
+    const u32 = (at: number): number => payload.getUint32(at, true);
+    const rings = this.#rings;
+    switch (request) {
+      case wire.GET_FEATURES:
+        return reply(offered.words[0], offered.words[1]);
+      case wire.SET_FEATURES:
+        await this.#setFeatures(new FeatureSet([u32(0), u32(4)]));
+        return undefined;
+      case wire.GET_PROTOCOL_FEATURES:
+        return reply(FeatureSet.of(...wire.PROTOCOL_FEATURES).words[0]);
+      case wire.SET_PROTOCOL_FEATURES:
+        this.#setProtocolFeatures(new FeatureSet([u32(0), u32(4)]));
+        return undefined;
+      case wire.GET_QUEUE_NUM:
+        // Of a network device front ends expect pairs (seen with QEMU and DPDK), whatever the request's name says.
+        return reply(backend.maxQueuePairs);
+      case wire.SET_OWNER:
+        return undefined;
+      case wire.RESET_OWNER:
+      case wire.RESET_DEVICE:
+        this.#status = 0;
+        await rings.stopAll();
+        return undefined;
+      case wire.SET_MEM_TABLE:
+        await this.#setMemoryTable(message);
+        return undefined;
+      case wire.GET_MAX_MEM_SLOTS:
+        return reply(wire.MOST_SLOTS);
+      case wire.ADD_MEM_REG:
+      case wire.REM_MEM_REG:
+        await this.#changeRegion(message);
+        return undefined;
+      case wire.SET_LOG_BASE:
+        await this.#setLog(message);
+        return reply(0);
+      case wire.SET_LOG_FD:
+        // Told when pages were logged: what QEMU gives here it never listens to, and no front end may depend on it.
+        return undefined;
+      case wire.SET_VRING_NUM:
+        rings.setSize(u32(0), u32(4));
+        return undefined;
+      case wire.SET_VRING_BASE:
+        rings.setBase(u32(0), u32(4));
+        return undefined;
+      case wire.SET_VRING_ADDR:
+        await rings.setAddresses(u32(0), wire.readVringAddresses(payload));
+        return undefined;
+      case wire.GET_VRING_BASE:
+        return reply(u32(0), await rings.stop(u32(0)));
+      case wire.SET_VRING_KICK: {
+        const { index, fd } = ringFd(message);
+        await rings.setKick(index, fd ?? (this.#inBand ? 'in-band' : 'polled'));
+        return undefined;
+      }
+      case wire.SET_VRING_CALL: {
+        const { index, fd } = ringFd(message);
+        rings.setCall(index, fd, this.#inBand);
+        return undefined;
+      }
+      case wire.SET_VRING_ERR: {
+        const { index, fd } = ringFd(message);
+        rings.setErr(index, fd);
+        return undefined;
+      }
+      case wire.SET_VRING_ENABLE: {
+        if (!this.#features.has(wire.VHOST_USER_F_PROTOCOL_FEATURES) && this.#agreed.empty) throw new ProtocolError('not without protocol features');
+        if (u32(4) > 1) throw new ProtocolError(`${u32(4)} is neither 0 nor 1`);
+        await rings.setEnabled(u32(0), u32(4) === 1);
+        return undefined;
+      }
+      case wire.VRING_KICK:
+        rings.kickFromMessage(u32(0));
+        return undefined;
+      default:
+        return this.#carryOutDevice(message);
+    }
+  }
+
+  /** Requests about the device, not its rings. */
+  async #carryOutDevice({ request, payload, fds, needsReply }: Message): Promise<Uint8Array | undefined> {
+    const { device } = this.#rings;
+    switch (request) {
+      case wire.NET_SET_MTU: {
+        const mtu = wire.readU64(payload, 0, 'MTU');
+        if (!device.setMtu(mtu)) throw new ProtocolError(`MTU ${mtu} is not 68 to 65535`);
+        this.#rings.policyChanged();
+        return undefined;
+      }
+      case wire.SET_BACKEND_REQ_FD:
+        if (fds.length === 0) throw new ProtocolError('no descriptor');
+        this.#setChannel(fds.pop());
+        return undefined;
+      case wire.GET_CONFIG: {
+        const { offset, bytes } = wire.readConfigAccess(payload);
+        const { message, into } = wire.makeConfigReply(payload, bytes);
+        device.readConfig(offset, into);
+        return message;
+      }
+      case wire.SET_CONFIG:
+        wire.readConfigAccess(payload);
+        this.#parts.log.guestError('the configuration of a network device is read-only');
+        return needsReply && this.acknowledges ? wire.makeU64Reply(request, 1) : undefined;
+      case wire.SET_STATUS: {
+        this.#status = payload.getUint32(0, true) & 0xff;
+        if (this.#status === 0) await this.#rings.stopAll();
+        return undefined;
+      }
+      case wire.GET_STATUS:
+        return wire.makeU64Reply(request, this.#status);
+      default:
+        throw new ProtocolError('not offered');
+    }
+  }
+
+  get #inBand(): boolean {
+    return this.#agreed.has(wire.PROTOCOL_F_INBAND_NOTIFICATIONS);
+  }
+
+  async #setFeatures(features: FeatureSet): Promise<void> {
+    const extra = features.without(this.#parts.offered);
+    if (!extra.empty) throw new ProtocolError(`feature bits ${extra.bits().join(', ')} were not offered`);
+    this.#features = features;
+    this.#memory.logging = features.has(wire.VHOST_F_LOG_ALL);
+    await this.#rings.setFeatures(features.without(TRANSPORT_FEATURES));
+    // Without protocol features there is no SET_VRING_ENABLE: rings are enabled by being started.
+    if (!features.has(wire.VHOST_USER_F_PROTOCOL_FEATURES)) this.#rings.enableAll();
+  }
+
+  #setProtocolFeatures(features: FeatureSet): void {
+    const extra = features.without(FeatureSet.of(...wire.PROTOCOL_FEATURES));
+    if (!extra.empty) throw new ProtocolError(`protocol feature bits ${extra.bits().join(', ')} were not offered`);
+    const needs = FeatureSet.of(wire.PROTOCOL_F_REPLY_ACK, wire.PROTOCOL_F_BACKEND_REQ);
+    if (features.has(wire.PROTOCOL_F_INBAND_NOTIFICATIONS) && !needs.without(features).empty)
+      throw new ProtocolError('INBAND_NOTIFICATIONS without REPLY_ACK and BACKEND_REQ');
+    this.#agreed = features;
+  }
+
+  // ---- memory ----
+
+  async #setMemoryTable({ payload, fds }: Message): Promise<void> {
+    const count = payload.getUint32(0, true);
+    if (count < 1 || count > wire.MOST_REGIONS || payload.byteLength !== 8 + count * wire.REGION_BYTES)
+      throw new ProtocolError(`${count} regions in ${payload.byteLength} bytes`);
+    if (fds.length !== count) throw new ProtocolError(`${count} regions with ${fds.length} descriptors`);
+    const regions = Array.from({ length: count }, (_, i) => wire.readRegion(payload, 8 + i * wire.REGION_BYTES));
+    await this.#rings.change(() => this.#memory.replace(regions, fds));
+    this.#memory.settle();
+  }
+
+  async #changeRegion({ request, payload, fds }: Message): Promise<void> {
+    const region = wire.readRegion(payload, 8);
+    if (request === wire.REM_MEM_REG) await this.#rings.change(() => this.#memory.remove(region));
+    else {
+      const fd = fds[0];
+      if (fd === undefined) throw new ProtocolError('no descriptor');
+      if (this.#memory.regions.length >= wire.MOST_SLOTS) throw new ProtocolError(`more than ${wire.MOST_SLOTS} regions`);
+      await this.#rings.change(() => this.#memory.add(region, fd));
+    }
+    this.#memory.settle();
+  }
+
+  async #setLog({ payload, fds }: Message): Promise<void> {
+    const fd = fds[0];
+    if (fd === undefined) throw new ProtocolError('no descriptor');
+    const bytes = wire.readU64(payload, 0, 'log size');
+    const offset = wire.readU64(payload, 8, 'log offset');
+    await this.#rings.change(() => this.#memory.setLog(fd, offset, bytes));
+    this.#memory.settle();
+  }
+}
+
+/** Ring index and descriptor of KICK, CALL and ERR: exactly one, or the bit that says there is none. The descriptor is the caller's. @throws ProtocolError */
+function ringFd({ payload, fds }: Message): { index: number; fd: number | undefined } {
+  const word = wire.readU64(payload, 0, 'ring and flags');
+  const none = (word & NO_FD_BIT) !== 0;
+  if (word > RING_AND_FLAG_BITS) throw new ProtocolError(`unknown bits in 0x${word.toString(16)}`);
+  if (none !== (fds.length === 0)) throw new ProtocolError(none ? 'a descriptor, and the bit that there is none' : 'no descriptor');
+  return { index: word & 0xff, fd: fds.pop() };
+}
