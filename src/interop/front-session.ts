@@ -223,7 +223,8 @@ export class FrontSession {
 
   async #setMemoryTable({ payload, fds }: Message): Promise<void> {
     const count = payload.getUint32(0, true);
-    if (count < 1 || count > wire.MOST_REGIONS || payload.byteLength !== 8 + count * wire.REGION_BYTES)
+    // It may be longer than it has to be: user-mode Linux sends room for two regions.
+    if (count < 1 || count > wire.MOST_REGIONS || payload.byteLength < 8 + count * wire.REGION_BYTES)
       throw new ProtocolError(`${count} regions in ${payload.byteLength} bytes`);
     if (fds.length !== count) throw new ProtocolError(`${count} regions with ${fds.length} descriptors`);
     const regions = Array.from({ length: count }, (_, i) => wire.readRegion(payload, 8 + i * wire.REGION_BYTES));
