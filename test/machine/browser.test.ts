@@ -28,7 +28,7 @@ function graph(entry: URL): { modules: Set<string>; foreign: string[] } {
       if (target === undefined) foreign.push(`${fileURLToPath(file)}: ${specifier}`);
       else queue.push(target);
     }
-    if (/(?<![#.\w])(?:process|Buffer|require|__dirname)\b\s*[.(]/.test(code.replace(/\/\/.*$/gm, '')))
+    if (/(?<![#.\w])(?:process|Buffer|require|__dirname)\b\s*[.(]/.test(code.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')))
       foreign.push(`${fileURLToPath(file)}: a global of Node`);
   }
   return { modules, foreign };
