@@ -16,7 +16,8 @@ export type ListingFormat = 'list' | 'tree' | 'verbose' | 'hex';
 export function listMachine(machine: Machine, format: ListingFormat): string {
   const { fabric } = machine;
   const sizes = new Map(fabric.decoded().map((d) => [d.bdf * 8 + d.bar, d.size]));
-  const read = (bdf: number, offset: number, size: 1 | 2 | 4): number => fabric.configRead(bdf, offset, size);
+  // From outside: a look around is no request of the guest's, which devices that are not there would refuse (and others log).
+  const read = (bdf: number, offset: number, size: 1 | 2 | 4): number => fabric.functionAt(bdf)?.configRead(offset, size) ?? 2 ** (8 * size) - 1;
   const options = { barSize: (bdf: number, bar: number): number | undefined => sizes.get(bdf * 8 + bar) };
   return { list: lspci, tree: lspciTree, verbose: lspciVerbose, hex: toHexDump }[format](read, options);
 }

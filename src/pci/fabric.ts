@@ -7,8 +7,9 @@ import { DmaSpace } from '#core/dma-space';
 import type { GuestMemory } from '#core/guest-memory';
 import type { Iommu } from '#core/iommu';
 import { Log } from '#core/log';
-import { type AccessSize, allOnes, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
+import { type AccessSize, allOnes, type FastDoorbell, readRegion, writeRegion } from '#core/region';
 import type { Envelope, Saved } from '#core/saved';
+import { readBar, writeBar } from './bar-access.ts';
 import { Bus } from './bus.ts';
 import {
   EFFECT_DECODE,
@@ -28,7 +29,9 @@ import type { FabricSide, PciFunction } from './function.ts';
 import { IntxWires } from './intx-wires.ts';
 import { checkPlacement } from './placement.ts';
 import type { IntxSink, MsiMessage, MsiSink } from './ports.ts';
+import { powerOn, resetBus } from './resets.ts';
 import { Routing } from './routing.ts';
+import { refuseConfig } from './unclaimed.ts';
 
 export interface FabricOptions {
   readonly memory: GuestMemory;
@@ -173,7 +176,7 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
     return [...below(this.root)];
   }
 
-  /** The function that answers to `bdf` now. */
+  /** The function that answers to `bdf` now. Its `configRead` looks at it from outside: no request is made, so that none is refused. */
   functionAt(bdf: number): PciFunction | undefined {
     return this.#routing.find(bdf & 0xffff) ?? undefined;
   }
@@ -182,16 +185,27 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
 
   /** @param bdf 16 bits. @param offset 0..4095. */
   configRead(bdf: number, offset: number, size: AccessSize): number {
+    if (size !== 4 && size !== 2 && size !== 1) return allOnes(size);
     const fn = this.#routing.find(bdf);
-    if (fn === null || (size !== 4 && size !== 2 && size !== 1)) return allOnes(size);
-    return fn.configRead(offset, size);
+    if (fn !== null) return fn.configRead(offset, size);
+    this.#refuse(bdf, offset, size, false);
+    return allOnes(size);
   }
 
   configWrite(bdf: number, offset: number, size: AccessSize, value: number): void {
+    if (size !== 4 && size !== 2 && size !== 1) return;
     const fn = this.#routing.find(bdf);
-    if (fn === null || (size !== 4 && size !== 2 && size !== 1)) return;
+    if (fn === null) {
+      this.#refuse(bdf, offset, size, true);
+      return;
+    }
     const effects = fn.configWrite(offset, size, value);
     if (effects !== EFFECT_NONE) this.#act(fn, effects);
+  }
+
+  #refuse(bdf: number, offset: number, size: AccessSize, writes: boolean): void {
+    const place = this.#routing.deadEnd(bdf);
+    if (place) refuseConfig(place, bdf, offset, size, writes);
   }
 
   // ---- memory and I/O by address ----
@@ -301,31 +315,11 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
 
   /** An access to `offset` of a BAR that decodes; all ones otherwise. */
   barRead(bdf: number, bar: number, offset: number, size: AccessSize | 8): number {
-    if (size === 8) return this.barRead(bdf, bar, offset, 4) + this.barRead(bdf, bar, offset + 4, 4) * 2 ** 32;
-    const region = this.#barRegion(bdf, bar);
-    if (region === undefined || !(Number.isInteger(offset) && offset >= 0) || (size !== 4 && size !== 2 && size !== 1)) return allOnes(size);
-    return readRegion(region, offset, size);
+    return readBar(this.#routing.find(bdf & 0xffff), bar, offset, size);
   }
 
   barWrite(bdf: number, bar: number, offset: number, size: AccessSize | 8, value: number): void {
-    if (size === 8) {
-      this.barWrite(bdf, bar, offset, 4, value % 2 ** 32);
-      this.barWrite(bdf, bar, offset + 4, 4, Math.floor(value / 2 ** 32));
-      return;
-    }
-    const region = this.#barRegion(bdf, bar);
-    if (region === undefined || !(Number.isInteger(offset) && offset >= 0) || (size !== 4 && size !== 2 && size !== 1)) return;
-    writeRegion(region, offset, size, size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff));
-  }
-
-  #barRegion(bdf: number, index: number): Region | undefined {
-    const fn = this.#routing.find(bdf & 0xffff);
-    if (fn === null) return undefined;
-    const bar = fn.bars.at(index);
-    if (bar === undefined) return undefined;
-    const physical = fn.physical;
-    const enabled = physical ? physical.virtualFunctions?.memoryEnabled === true && fn.powered : bar.kind === 'io' ? fn.decodesIo : fn.decodesMemory;
-    return enabled ? bar.region : undefined;
+    writeBar(this.#routing.find(bdf & 0xffff), bar, offset, size, value);
   }
 
   #rebuild(): void {
@@ -347,13 +341,8 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
   /** Power-on or platform reset: every function, sticky bits too. */
   reset(): void {
     if (this.configPorts) this.configPorts.address = 0;
-    for (const fn of this.root.functions) this.#powerOn(fn);
+    for (const fn of this.root.functions) powerOn(fn);
     for (const fn of this.root.functions) this.#act(fn, EVERYTHING);
-  }
-
-  #powerOn(fn: PciFunction): void {
-    for (const child of fn.secondaryBus?.functions ?? []) this.#powerOn(child);
-    fn.powerOn();
   }
 
   /** Resets one function as an FLR does. */
@@ -372,7 +361,7 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
     if (fn.attachment?.fabric !== this.#side) return;
     let effects = reported;
     if ((effects & RESETS) !== 0) {
-      if ((effects & EFFECT_SECONDARY_RESET) !== 0 && fn.secondaryBus) this.#resetBus(fn.secondaryBus);
+      if ((effects & EFFECT_SECONDARY_RESET) !== 0 && fn.secondaryBus) resetBus(fn.secondaryBus);
       if ((effects & EFFECT_FUNCTION_RESET) !== 0) fn.reset('function');
       else if ((effects & EFFECT_SOFT_RESET) !== 0) fn.reset('d3hot');
       effects |= EVERYTHING;
@@ -387,13 +376,6 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
     fn.interrupts.updatePin();
     if ((effects & EFFECT_INTERRUPTS) !== 0) fn.interrupts.onRouteChange?.();
     if ((effects & (EFFECT_DECODE | EFFECT_ROUTING)) !== 0) this.#decodeChanged();
-  }
-
-  #resetBus(bus: Bus): void {
-    for (const fn of bus.functions) {
-      if (fn.secondaryBus) this.#resetBus(fn.secondaryBus);
-      fn.reset('conventional');
-    }
   }
 
   #sendMessage(fn: PciFunction, message: MsiMessage): void {

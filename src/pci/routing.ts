@@ -9,6 +9,12 @@ type Slots = readonly (PciFunction | null)[];
 
 const NOBODY: Slots = new Array<null>(256).fill(null);
 
+export interface DeadEnd {
+  readonly bridge: PciFunction;
+  /** The bus below the bridge is the one asked for: the request became type 0. */
+  readonly arrived: boolean;
+}
+
 export class Routing {
   readonly #root: Bus;
   readonly #lastBus: number;
@@ -28,6 +34,20 @@ export class Routing {
   find(bdf: number): PciFunction | null {
     const slots = this.#known[(bdf >>> 8) & 0xff] ?? this.#resolve((bdf >>> 8) & 0xff);
     return slots[bdf & 0xff] as PciFunction | null;
+  }
+
+  /** Where a request for `bdf`, which nobody answers, ends: the last bridge it met. Undefined: it never left the root bus. */
+  deadEnd(bdf: number): DeadEnd | undefined {
+    const number = (bdf >>> 8) & 0xff;
+    if (number < this.#root.number || number > this.#lastBus) return undefined;
+    let at = this.#root;
+    for (;;) {
+      const arrived = at.number === number;
+      const next = arrived ? undefined : at.functions.find((fn) => fn.bridge?.claims(number));
+      if (next === undefined) return at.bridge && { bridge: at.bridge, arrived };
+      if (!next.forwards) return { bridge: next, arrived: false };
+      at = next.secondaryBus as Bus;
+    }
   }
 
   #resolve(number: number): Slots {

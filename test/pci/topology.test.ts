@@ -2,11 +2,12 @@
 import { describe, expect, it } from 'vitest';
 import { Iommu } from '#core/iommu';
 import { Aer } from '#pci/aer';
-import { pciBridge, rootPort } from '#pci/bridges';
+import { downstreamPort, pciBridge, rootPort, upstreamPort } from '#pci/bridges';
 import type { Capability } from '#pci/capability';
 import { EFFECT_DECODE, EFFECT_MASTERING, EFFECT_ROUTING } from '#pci/capability';
 import { Express } from '#pci/express';
 import { PciFunction } from '#pci/function';
+import { lspciTree } from '#pci/lspci';
 import { Msi } from '#pci/msi';
 import type { ResetKind } from '#pci/ports';
 import { Bytes, bdf, COMMAND, ECAM_BASE, makeBench, makeDevice, makePort, programBridge } from './fabric-kit.ts';
@@ -580,5 +581,87 @@ describe('hot plug', () => {
     expect(() => fabric.attach(fabric.root, [undefined, makeDevice('one')], 5)).toThrow(TypeError);
     expect(() => fabric.attach(device, makeDevice('below'))).toThrow(TypeError);
     expect(fabric.functions()).toEqual([port, device]);
+  });
+});
+
+describe('configuration requests that nobody answers', () => {
+  function makeTree() {
+    const bench = makeBench();
+    const { fabric } = bench;
+    const port = rootPort({ capabilities: [new Aer()] });
+    const empty = rootPort({ capabilities: [new Aer()] });
+    const up = upstreamPort({ capabilities: [new Aer()] });
+    const down = downstreamPort({ capabilities: [new Aer()] });
+    const device = makeDevice('toy', [], { capabilities: [new Express(), new Aer()] });
+    const bridge = pciBridge();
+    fabric.attach(fabric.root, port, 1);
+    fabric.attach(fabric.root, empty, 2);
+    fabric.attach(fabric.root, bridge, 3);
+    fabric.attach(port, up);
+    fabric.attach(up, down, 0);
+    fabric.attach(down, device);
+    programBridge(fabric, bdf(0, 1), [0, 1, 4]);
+    programBridge(fabric, bdf(1, 0), [1, 2, 4]);
+    programBridge(fabric, bdf(2, 0), [2, 3, 3]);
+    programBridge(fabric, bdf(0, 2), [0, 5, 5]);
+    programBridge(fabric, bdf(0, 3), [0, 6, 7]);
+    const status = (fn: PciFunction): number => fn.config.get16(fn.offsetOf(fn.capability(0x10) as Express) + 10) & 15;
+    const all = { port, empty, up, down, device };
+    /** Who has noticed something so far. */
+    const noticed = (): string[] => Object.entries(all).flatMap(([name, fn]) => (status(fn) === 0 ? [] : [`${name} ${status(fn)}`]));
+    return { ...bench, ...all, bridge, noticed };
+  }
+
+  // 9: unsupported request and, as the requester is the one to judge, correctable error detected.
+  it.each<[what: string, at: number, who: string[]]>([
+    ['below an empty port: the port’s', bdf(5, 0), ['empty 9']],
+    ['for another function of a device: the device’s', bdf(3, 0, 1), ['device 9']],
+    ['for another device on a link: the port’s, which passes device 0 only', bdf(3, 1), ['down 9']],
+    ['inside a switch: the upstream port’s', bdf(2, 7), ['up 9']],
+    ['for a bus behind no port of a switch: the upstream port’s', bdf(4, 0), ['up 9']],
+    ['on the root bus, or a bus of nobody’s: the root complex’s, which says nothing', bdf(0, 9), []],
+    ['for a bus of nobody’s', bdf(0x80, 0), []],
+    ['for what is there: nobody’s', bdf(3, 0), []],
+  ])('%s', (_, at, who) => {
+    const { fabric, noticed } = makeTree();
+    expect(noticed()).toEqual([]);
+    fabric.functionAt(at);
+    expect(noticed()).toEqual([]);
+    expect(fabric.configRead(at, 0, 4)).toBe(at === bdf(3, 0) ? 0x1111_1234 : 0xffff_ffff);
+    expect(noticed()).toEqual(who);
+    const other = makeTree();
+    other.fabric.mmioWrite(ECAM_BASE + at * 4096 + 0x40, 1, 0);
+    expect(other.noticed()).toEqual(who);
+  });
+
+  it('on a conventional bus are master aborts', () => {
+    const { fabric, bridge, noticed } = makeTree();
+    for (const at of [bdf(6, 4), bdf(7, 0)]) {
+      bridge.config.set16(0x1e, 0);
+      fabric.configWrite(at, 4, 2, 7);
+      expect(fabric.configRead(bdf(0, 3), 0x1e, 2)).toBe(0x2000);
+    }
+    expect(noticed()).toEqual([]);
+  });
+
+  it('leave their header in the log: type 0 on the bus itself, type 1 on the way', () => {
+    const { fabric, device, up } = makeTree();
+    for (const [fn, at, header] of [
+      [device, bdf(3, 0, 5), [0x4400_0001, 0x0000_000c, 0x0305_0104, 0]],
+      [up, bdf(4, 1, 2), [0x4500_0001, 0x0000_000c, 0x040a_0104, 0]],
+    ] as const) {
+      const aer = fn.offsetOf(fn.capability(1, 'extended') as Aer);
+      // Advisory errors unmasked: only then is the header kept (PCIe 4.0 6.2.3.2.4).
+      fabric.configWrite(fn.routingId, aer + 20, 4, 0);
+      fabric.configWrite(at, 0x106, 2, 0xffff);
+      expect([0x1c, 0x20, 0x24, 0x28].map((o) => fabric.configRead(fn.routingId, aer + o, 4))).toEqual(header);
+    }
+  });
+
+  it('are not made by looking at the tree from outside', () => {
+    const { fabric, noticed } = makeTree();
+    const tree = lspciTree((at, offset, size) => fabric.functionAt(at)?.configRead(offset, size) ?? 0xffff_ffff);
+    expect(tree.split('\n').filter((line) => line.includes('[1234:1111]'))).toHaveLength(1);
+    expect(noticed()).toEqual([]);
   });
 });
