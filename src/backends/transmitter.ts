@@ -16,6 +16,8 @@ const MINIMUM_FRAME = 14;
 const MAXIMUM_FRAME = 14 + 8 + 40 + 65535;
 /** Chains a batch holds, frames or not. */
 const CHAINS = 1024;
+/** Buffers looked at in one turn, beside plain ones: a driver may send chains of a thousand buffers of no length. */
+const WORK_LIMIT = 8192;
 /** What #frame returns when it is not a drop reason. */
 const IS_FRAME = -1;
 
@@ -50,6 +52,7 @@ export class Transmitter {
   readonly #scratch = new Uint8Array(32);
   readonly #scratchWords = new Int32Array(this.#scratch.buffer);
   #bytes = 0;
+  #work = 0;
 
   constructor(counters: PortCounters, flows: FlowTable, broke: (ring: Vring) => void) {
     this.#counters = counters;
@@ -74,6 +77,7 @@ export class Transmitter {
     this.#drops = 0;
     this.#first = before;
     this.#bytes = bytes;
+    this.#work = 0;
     const { rings } = this;
     if (this.#agains > 0) room -= this.#retake(batch, room);
     const count = rings.length;
@@ -99,7 +103,7 @@ export class Transmitter {
     const from = this.#count;
     const end = from + limit;
     let n = from;
-    while (n < end && this.#bytes > 0) {
+    while (n < end && this.#bytes > 0 && this.#work < WORK_LIMIT) {
       const first = segments.count;
       const run = queue.popRun(segments, tokens, n, end - n, this.#bytes, false);
       if (run > 0) {
@@ -113,6 +117,7 @@ export class Transmitter {
         break;
       }
       tokens[n] = token;
+      this.#work += queue.buffers;
       const length = queue.readableBytes - headerLength;
       const result = this.#frame(batch, first, queue.readableSegments, length);
       if (result !== IS_FRAME) segments.truncate(first);

@@ -333,6 +333,28 @@ describe('inline backend, receive side', () => {
     expect(b.events).toEqual([]);
   });
 
+  it('takes few chains at a time from a driver that sends a thousand buffers of no length in each', () => {
+    const deferred: (() => void)[] = [];
+    const inline = new InlineSegment(new Segment(new DirectLink()), { rounds: 1, defer: (work) => deferred.push(work) });
+    const a = new TestGuest({ features: [VIRTIO_F_INDIRECT_DESC], size: 256 });
+    const backend = inline.port('a');
+    a.attach(backend);
+    const table = 0x28000;
+    const view = new DataView(a.bytes.buffer);
+    for (let i = 0; i < 1024; i++) view.setUint32(table + 16 * i + 12, (i < 1023 ? 1 : 0) | ((i + 1) << 16), true);
+    for (let i = 0; i < 256; i++) a.queueChain([{ address: table, length: 16384 }]);
+    a.drivers[1]?.expose();
+    for (let i = 0; i < 256; i++) view.setUint16((a.setups[1]?.descriptorArea ?? 0) + 16 * i + 12, 4, true);
+    a.kick(1);
+    const dropped = () => backend.counters.snapshot().transmitDrops.malformed ?? 0;
+    for (let turns = 1; turns < 64; turns++) {
+      expect(dropped()).toBeLessThanOrEqual(16 * turns);
+      for (const work of deferred.splice(0)) work();
+    }
+    expect(dropped()).toBe(256);
+    expect(a.events).toEqual([]);
+  });
+
   it('yields within a bound when a peer refills as fast as it is drained (CVE-2019-3900)', () => {
     const { a, b, deferred } = pair([]);
     let sent = 0;
