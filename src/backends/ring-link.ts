@@ -145,6 +145,8 @@ export class RingLink implements NetPort {
   readonly #in: Direction;
   readonly #journal: TurnJournal | undefined;
   #touched = false;
+  /** Bytes that the frame refused last needs, with what it would skip at the end of the ring. */
+  #refused = 0;
   /** Position behind each collected frame. */
   readonly #ends = new Int32Array(1024);
   #collected = 0;
@@ -183,7 +185,10 @@ export class RingLink implements NetPort {
       let at = out.position & mask;
       const toEnd = size - at;
       const skip = toEnd < need ? toEnd : 0;
-      if (((out.position + skip + need - tail) | 0) > size) break;
+      if (((out.position + skip + need - tail) | 0) > size) {
+        this.#refused = skip + need;
+        break;
+      }
       if (skip > 0) {
         data.i32[at >>> 2] = WRAP;
         out.position = (out.position + skip) | 0;
@@ -278,7 +283,9 @@ export class RingLink implements NetPort {
 
   get hasRoom(): boolean {
     const out = this.#out;
-    return ((out.position - out.peer()) | 0) <= out.size >>> 1;
+    const used = (out.position - out.peer()) | 0;
+    // Half of it free, so as not to be asked again for each frame taken out; and enough, or the answer would be yes and no for ever.
+    return used <= out.size >>> 1 && used + this.#refused <= out.size;
   }
 
   awaitFrames(): boolean {
