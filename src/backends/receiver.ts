@@ -31,9 +31,10 @@ export class Receiver {
   #policy: NetPolicy | undefined;
   #flags = 0;
   #maximumFrame = NO_LIMIT;
-  /** Where the driver had too few buffers, and how many it had; undefined: nowhere, or the ring was not running. */
-  #starved: Vring | undefined;
-  #starvedWith = 0;
+  /** Where the driver had too few buffers since it last had more, by pair, and how many it had. */
+  readonly #starved: (Vring | undefined)[] = new Array<Vring | undefined>(MAX_QUEUE_PAIRS).fill(undefined);
+  readonly #starvedWith = new Int32Array(MAX_QUEUE_PAIRS);
+  #starvedPairs = 0;
   // What was delivered since the last flush, by pair.
   readonly #pushed = new Int32Array(MAX_QUEUE_PAIRS);
   #touched = false;
@@ -51,7 +52,8 @@ export class Receiver {
     this.#dma = session.memory;
     this.#policy = session.policy;
     this.#writer.open(session.memory, session.features.has(VIRTIO_NET_F_MRG_RXBUF));
-    this.#starved = undefined;
+    this.#starved.fill(undefined);
+    this.#starvedPairs = 0;
     this.broken = false;
   }
 
@@ -160,8 +162,7 @@ export class Receiver {
     if (reason < 0) {
       const result = this.#writer.write(ring.queue, batch, f, length);
       if (result === WRITE_HELD) {
-        this.#starved = ring;
-        this.#starvedWith = this.#writer.tooFew;
+        this.#starve(ring, this.#writer.tooFew);
         return -1;
       }
       if (result === WRITE_BROKEN) {
@@ -180,7 +181,6 @@ export class Receiver {
 
   /** No ring runs: a driver that broke one gets nothing more; one that is being moved is waited for. */
   #deliverNowhere(frames: number): number {
-    this.#starved = undefined;
     if (!this.broken) return 0;
     this.#counters.receiveDropped(DROP_BROKEN, frames);
     return frames;
@@ -203,33 +203,52 @@ export class Receiver {
     }
   }
 
-  /** After a refusal: whether trying again makes sense. */
+  #starve(ring: Vring, buffers: number): void {
+    const pair = ring.index >>> 1;
+    if (this.#starved[pair] === undefined) this.#starvedPairs++;
+    this.#starved[pair] = ring;
+    this.#starvedWith[pair] = buffers;
+  }
+
+  /** After a refusal: whether trying again makes sense. True once for each ring that was waited for: who waits for another is refused again. */
   get hasRoom(): boolean {
-    const ring = this.#starved;
-    if (ring === undefined || !this.rings.includes(ring)) return this.broken || this.#anyRing() !== undefined;
-    return this.#pastStarved(ring, false);
+    return this.#room(false);
   }
 
   /** After a refusal: asks the driver to say when it adds buffers. */
   arm(): boolean {
-    const ring = this.#starved;
-    if (ring === undefined || !this.rings.includes(ring)) return this.broken || this.#anyRing() !== undefined;
-    return this.#pastStarved(ring, true);
+    return this.#room(true);
+  }
+
+  #room(arm: boolean): boolean {
+    const runs = this.broken || this.#anyRing() !== undefined;
+    if (this.#starvedPairs === 0) return runs;
+    let room = false;
+    for (let pair = 0; pair < MAX_QUEUE_PAIRS; pair++) {
+      const ring = this.#starved[pair];
+      if (ring === undefined) continue;
+      const there = this.rings.includes(ring);
+      if (there && !this.#pastStarved(ring, this.#starvedWith[pair] as number, arm)) continue;
+      this.#starved[pair] = undefined;
+      this.#starvedPairs--;
+      if (there || runs) room = true;
+    }
+    return room;
   }
 
   /**
    * Whether there are more buffers than were too few: looks, or asks for a kick, behind those. In front of them the answer would be yes for ever, and the event
    * index one the driver has passed already.
    */
-  #pastStarved(ring: Vring, arm: boolean): boolean {
+  #pastStarved(ring: Vring, starvedWith: number, arm: boolean): boolean {
     const { queue } = ring;
     let popped = 0;
-    for (; popped < this.#starvedWith; popped++) {
+    for (; popped < starvedWith; popped++) {
       this.#writer.chain.count = 0;
       if (queue.pop(this.#writer.chain) < 0) break;
     }
     // Fewer than there were: the queue is broken or paused, and trying again says so.
-    const ready = popped < this.#starvedWith || (arm ? ring.arm() : queue.ready);
+    const ready = popped < starvedWith || (arm ? ring.arm() : queue.ready);
     queue.unpop(popped);
     return ready;
   }

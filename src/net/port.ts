@@ -105,7 +105,7 @@ export interface NetPort {
   deliver(batch: FrameBatch, from: number, to: number): number;
   /** Publishes what was delivered: one index update, at most one notification. Called once a turn after the last deliver. */
   flush(): void;
-  /** After a refusal: true when room may have been made since (receive buffers were added, or delivering would now drop). Cheap: polled. */
+  /** After a refusal: true when room may have been made since (receive buffers were added, or delivering would now drop); whoever was refused tries again. Cheap: polled. */
   readonly hasRoom: boolean;
   /** Nothing to send: asks to be told (Segment.wake) when there is. Returns true when something slipped in meanwhile. */
   awaitFrames(): boolean;

@@ -138,6 +138,8 @@ export class Segment {
     member.attached = false;
     this.#members[index] = undefined;
     this.#attached.splice(this.#attached.indexOf(member), 1);
+    // Another port may get this index.
+    for (const other of this.#attached) if (other.partialTo === index) other.partialTo = -1;
     this.#forwarding.detach(index);
   }
 
@@ -196,7 +198,7 @@ export class Segment {
   #turn(member: SegmentMember, budget: ServiceBudget): boolean {
     if (member.blockedBy !== null) {
       if (!this.#mayGoOn(member.blockedBy)) return false;
-      member.blockedBy = null;
+      this.#release(member.blockedBy);
     }
     const batch = this.#batch;
     const { port } = member;
@@ -229,6 +231,15 @@ export class Segment {
     return !blocker.attached || blocker.port.hasRoom || !blocker.port.linkUp || this.#stuck(blocker);
   }
 
+  /** Who waited for a port tries again, all of them: one that has several rings may say only once that one of them has room, not whose. */
+  #release(blocker: SegmentMember): void {
+    const members = this.#attached;
+    for (let i = 0; i < members.length; i++) {
+      const member = members[i] as SegmentMember;
+      if (member.blockedBy === blocker) member.blockedBy = null;
+    }
+  }
+
   #stuck(member: SegmentMember): boolean {
     return member.fullSince >= 0 && this.#attached.length > 2 && this.#clock.now() - member.fullSince >= this.#holdLimit;
   }
@@ -255,6 +266,7 @@ export class Segment {
         work = true;
       } else if (this.#mayGoOn(blocker) || blocker.port.awaitRoom()) {
         // A blocked port stays in the round either way: looking at it costs little, and its hold may end by time alone.
+        this.#release(blocker);
         work = true;
       }
       this.#next.items[kept++] = member;

@@ -168,6 +168,19 @@ describe('offloads on a segment', () => {
     expect(b.inbox.length).toBe(102);
   });
 
+  it('sends all of a converted frame to who takes the place of the one that had the first part', () => {
+    const { segment, a, b } = linked();
+    b.room = 5;
+    a.outbox.push(large(1000));
+    segment.service();
+    expect(b.inbox.length).toBe(5);
+    segment.removePort(1);
+    const next = new MemoryPort('next');
+    expect(segment.addPort(next)).toBe(1);
+    while (segment.service());
+    expect(next.inbox.length).toBe(10);
+  });
+
   it('a sender of tiny segment sizes gets no more of the thread than others', () => {
     const { segment, a, b } = linked();
     a.outbox.push(...range(0, 50).map(() => ({ ...large(2000), gsoSize: 1 })));
