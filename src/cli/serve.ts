@@ -30,12 +30,20 @@ interface Flags {
   readonly link?: boolean;
   readonly queues: number;
   readonly client?: boolean;
+  readonly inBand?: boolean;
+  readonly mtu?: number;
   readonly json?: boolean;
 }
 
 function queues(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1 || value > 64) throw new InvalidArgumentError('give a whole number from 1 to 64.');
+  return value;
+}
+
+function mtu(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 68 || value > 65535) throw new InvalidArgumentError('give a whole number from 68 to 65535.');
   return value;
 }
 
@@ -48,6 +56,8 @@ export function serveCommand(signal: AbortSignal): Command {
     .option('--link', 'join the sockets two by two, in the order given, by direct links')
     .option('--queues <pairs>', 'queue pairs of each device', queues, 1)
     .option('--client', 'connect to the sockets, again whenever a connection ends, in place of listening')
+    .option('--in-band', "offer kicks and calls by messages (user-mode Linux's time-travel modes need them; slow)")
+    .option('--mtu <bytes>', 'offer this MTU, 68 to 65535', mtu)
     .option('--json', 'print counters as a line of JSON for each socket, every second and at the end')
     .addHelpText('after', EXAMPLES)
     .exitOverride()
@@ -66,6 +76,8 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     topology: flags.link ? 'link' : 'switch',
     queuePairs: flags.queues,
     client: flags.client ?? false,
+    inBand: flags.inBand ?? false,
+    ...(flags.mtu !== undefined && { mtu: flags.mtu }),
     log,
   });
   const show = flags.json ? printJson : process.stdout.isTTY ? redraw() : undefined;

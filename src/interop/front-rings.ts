@@ -155,6 +155,11 @@ export class FrontRings {
     this.#setPolicy();
   }
 
+  /** Calls go to the front end as messages wherever it gives no descriptor for them. */
+  relayCalls(): void {
+    for (const { descriptors } of this.#rings) descriptors.relayCalls();
+  }
+
   /** Rings whose calls are to go to the front end as messages. */
   takeRelayed(): number[] {
     return this.#rings.filter((ring) => ring.descriptors.takeRelayed()).map((ring) => ring.index);
@@ -294,7 +299,8 @@ export class FrontRings {
    */
   #firstPosition(ring: FrontRing, setup: QueueSetup): VringPosition {
     if (this.#features.has(VIRTIO_F_RING_PACKED)) {
-      const used = ring.base >>> 16;
+      // DPDK gives the available half alone and means both; a used half of 0 besides another position would be a whole ring in flight.
+      const used = ring.base >>> 16 || ring.base & 0xffff;
       return { available: used, used };
     }
     const used = this.#parts.memory.space?.load16(setup.deviceArea + 2) ?? -1;

@@ -16,6 +16,8 @@ const TRANSPORT_FEATURES = FeatureSet.of(wire.VHOST_USER_F_PROTOCOL_FEATURES).or
 
 export interface SessionParts extends Omit<FrontRingsParts, 'memory'> {
   readonly log: Log;
+  /** Offers INBAND_NOTIFICATIONS: a front end that takes it kicks and is called by messages alone. */
+  readonly inBand: boolean;
 }
 
 /** What a front end has agreed on. */
@@ -91,7 +93,7 @@ export class FrontSession {
         await this.#setFeatures(new FeatureSet([u32(0), u32(4)]));
         return undefined;
       case wire.GET_PROTOCOL_FEATURES:
-        return reply(FeatureSet.of(...wire.PROTOCOL_FEATURES).words[0]);
+        return reply(this.#protocolFeatures.words[0]);
       case wire.SET_PROTOCOL_FEATURES:
         this.#setProtocolFeatures(new FeatureSet([u32(0), u32(4)]));
         return undefined;
@@ -211,12 +213,17 @@ export class FrontSession {
   }
 
   #setProtocolFeatures(features: FeatureSet): void {
-    const extra = features.without(FeatureSet.of(...wire.PROTOCOL_FEATURES));
+    const extra = features.without(this.#protocolFeatures);
     if (!extra.empty) throw new ProtocolError(`protocol feature bits ${extra.bits().join(', ')} were not offered`);
     const needs = FeatureSet.of(wire.PROTOCOL_F_REPLY_ACK, wire.PROTOCOL_F_BACKEND_REQ);
     if (features.has(wire.PROTOCOL_F_INBAND_NOTIFICATIONS) && !needs.without(features).empty)
       throw new ProtocolError('INBAND_NOTIFICATIONS without REPLY_ACK and BACKEND_REQ');
     this.#agreed = features;
+    if (this.#inBand) this.#rings.relayCalls();
+  }
+
+  get #protocolFeatures(): FeatureSet {
+    return FeatureSet.of(...wire.PROTOCOL_FEATURES, ...(this.#parts.inBand ? [wire.PROTOCOL_F_INBAND_NOTIFICATIONS] : []));
   }
 
   // ---- memory ----

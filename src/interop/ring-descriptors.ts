@@ -82,6 +82,11 @@ export class RingDescriptors {
     if (old !== undefined) this.#parts.native.close(old);
   }
 
+  /** Until a descriptor is given. */
+  relayCalls(): void {
+    if (this.#callFd === undefined) this.setCall(undefined, true);
+  }
+
   setErr(fd: number | undefined): void {
     this.#check(fd);
     if (this.#errFd !== undefined) this.#parts.native.close(this.#errFd);

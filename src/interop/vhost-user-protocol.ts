@@ -49,7 +49,7 @@ export const PROTOCOL_F_INBAND_NOTIFICATIONS = 14;
 export const PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15;
 export const PROTOCOL_F_STATUS = 16;
 
-/** All that is offered: each is carried out whole. */
+/** What is offered, besides what is offered on request: each is carried out whole. */
 export const PROTOCOL_FEATURES: readonly number[] = [
   PROTOCOL_F_MQ,
   PROTOCOL_F_LOG_SHMFD,
@@ -58,7 +58,6 @@ export const PROTOCOL_FEATURES: readonly number[] = [
   PROTOCOL_F_BACKEND_REQ,
   PROTOCOL_F_CONFIG,
   PROTOCOL_F_RESET_DEVICE,
-  PROTOCOL_F_INBAND_NOTIFICATIONS,
   PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   PROTOCOL_F_STATUS,
 ];

@@ -32,6 +32,8 @@ export interface VhostUserOptions {
   readonly macs?: readonly string[];
   /** Offers this MTU: 68 to 65535. */
   readonly mtu?: number;
+  /** Offers kicks and calls by messages alone, which user-mode Linux's time-travel modes need; slower by far, and it takes them whenever they are offered. */
+  readonly inBand?: boolean;
   /** Device feature bits not to offer. */
   readonly withoutFeatures?: readonly number[];
   /** How long the worker looks for work before it sleeps. */
@@ -77,7 +79,7 @@ export class VhostUserServer {
       for (const { socket } of this.#sockets) socket.relayCalls();
     });
     const offered = offeredFeatures(queuePairs, options.mtu).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
-    const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, client: options.client ?? false };
+    const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, inBand: options.inBand ?? false, client: options.client ?? false };
     let segment = this.#worker.segment({ kind: topology });
     sockets.forEach((path, i) => {
       if (topology === 'link' && i > 0 && i % 2 === 0) segment = this.#worker.segment({ kind: 'link' });
