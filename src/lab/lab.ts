@@ -35,9 +35,20 @@ export class Lab {
           : new InlineSegment(new Segment(link.type === 'direct' ? new DirectLink() : new LearningSwitch())),
       ]),
     );
-    this.machines = description.guests.map((guest, index) =>
-      buildMachine(guest, index, { backend: (device, { name }) => (links.get(device.link) as LinkPlane).port(`${name}-${device.link}`, device.queuePairs) }),
-    );
+    const machines: LabMachine[] = [];
+    this.machines = machines;
+    try {
+      for (const [index, guest] of description.guests.entries())
+        machines.push(
+          buildMachine(guest, index, {
+            backend: (device, { name }) => (links.get(device.link) as LinkPlane).port(`${name}-${device.link}`, device.queuePairs),
+          }),
+        );
+    } catch (error) {
+      // Nobody will have a lab to close: its threads would keep the process alive.
+      this.close().catch(() => {});
+      throw error;
+    }
   }
 
   /** Starts a guest thread on machine `index`; resolves when its device is up. */
@@ -48,10 +59,11 @@ export class Lab {
     return guest;
   }
 
-  /** Guests first, then machines, then the data plane's threads. */
+  /** Guests first, then machines, then the data plane's threads; all of them, also when one does not end as it should. @throws what that one threw. */
   async close(): Promise<void> {
-    await Promise.all(this.#guests.map((guest) => guest.close()));
-    await Promise.all(this.machines.map(({ machine }) => machine.close()));
+    const guests = await Promise.allSettled(this.#guests.map((guest) => guest.close()));
+    const machines = await Promise.allSettled(this.machines.map(({ machine }) => machine.close()));
     await this.#pool?.close();
+    for (const end of [...guests, ...machines]) if (end.status === 'rejected') throw end.reason;
   }
 }

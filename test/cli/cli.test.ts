@@ -101,6 +101,13 @@ describe('nicbox tour', () => {
     expect(code).toBe(0);
   }, 60_000);
 
+  it('runs the example lab', async () => {
+    const lab = join(root, 'examples/pairs.lab.json');
+    const { code, stdout } = await nicbox('tour', '--lab', lab, '--plane', 'vhost-net', '--ring', 'packed', '--repeat', '1', '--pings', '5', '--json');
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout).verified).toBe(true);
+  }, 60_000);
+
   it('stops cleanly on Ctrl-C: exit code 130, one line, no output file', async () => {
     const child = spawn(process.execPath, [main, 'tour', '--repeat', '1000000', '--out', join(scratch, 'stopped')], { cwd: scratch });
     let stderr = '';
