@@ -32,6 +32,7 @@ interface Flags {
   readonly client?: boolean;
   readonly inBand?: boolean;
   readonly mtu?: number;
+  readonly verbose?: boolean;
   readonly json?: boolean;
 }
 
@@ -58,6 +59,7 @@ export function serveCommand(signal: AbortSignal): Command {
     .option('--client', 'connect to the sockets, again whenever a connection ends, in place of listening')
     .option('--in-band', "offer kicks and calls by messages (user-mode Linux's time-travel modes need them; slow)")
     .option('--mtu <bytes>', 'offer this MTU, 68 to 65535', mtu)
+    .option('--verbose', 'print every message of the protocol')
     .option('--json', 'print counters as a line of JSON for each socket, every second and at the end')
     .addHelpText('after', EXAMPLES)
     .exitOverride()
@@ -70,7 +72,11 @@ export function serveCommand(signal: AbortSignal): Command {
 
 async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
   const log = new Log();
-  log.listen(({ kind, source, message }) => console.error(`${source}: ${kind === 'trace' ? '' : 'error: '}${message}`));
+  log.listen(({ kind, source, message, data }) => {
+    // What carries data is every message of the protocol.
+    if (data === undefined) console.error(`${source}: ${kind === 'trace' ? '' : 'error: '}${message}`);
+    else if (flags.verbose) console.error(`${source}: ${message} ${JSON.stringify(data)}`);
+  });
   const server = await serveVhostUser({
     sockets: flags.socket,
     topology: flags.link ? 'link' : 'switch',

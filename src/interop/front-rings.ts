@@ -16,6 +16,8 @@ import { RingDescriptors } from './ring-descriptors.ts';
 import { ProtocolError, type VringAddresses } from './vhost-user-protocol.ts';
 
 const MOST_ENTRIES = 32768;
+/** virtio 1.4 2.8.1: bit 15 of a packed descriptor's flags. */
+const DESC_F_USED = 0x8000;
 
 interface FrontRing {
   readonly index: number;
@@ -300,12 +302,25 @@ export class FrontRings {
   #firstPosition(ring: FrontRing, setup: QueueSetup): VringPosition {
     if (this.#features.has(VIRTIO_F_RING_PACKED)) {
       // DPDK gives the available half alone and means both; a used half of 0 besides another position would be a whole ring in flight.
-      const used = ring.base >>> 16 || ring.base & 0xffff;
+      let used = ring.base >>> 16 || ring.base & 0xffff;
+      // User-mode Linux says 0 and means the start, where the wrap counters are 1. A ring that really stands there has been round once, and shows it.
+      if (used === 0 && !this.#hasUsed(setup)) used = 0x8000;
       return { available: used, used };
     }
     const used = this.#parts.memory.space?.load16(setup.deviceArea + 2) ?? -1;
     if (used < 0) throw new ProtocolError(`ring ${ring.index}: its used index cannot be read`);
     return { available: used, used };
+  }
+
+  /** Whether a packed ring has a descriptor with the USED flag: one that never went round has none. */
+  #hasUsed({ size, descriptorArea }: QueueSetup): boolean {
+    const { space } = this.#parts.memory;
+    for (let i = 0; i < size; i++) {
+      const flags = space?.load16(descriptorArea + 16 * i + 14) ?? -1;
+      if (flags < 0) return false;
+      if ((flags & DESC_F_USED) !== 0) return true;
+    }
+    return false;
   }
 
   async #stop(rings: readonly FrontRing[]): Promise<void> {

@@ -81,8 +81,9 @@ export class FrontSession {
   /** Returns the reply, if the request has one of its own. @throws ProtocolError */
   async carryOut(message: Message): Promise<Uint8Array | undefined> {
     const { request, payload, fds } = message;
+    const { offered, backend, log } = this.#parts;
+    if (log.tracing) log.trace(wire.requestName(request), { payload: Buffer.from(payload.buffer).toString('hex'), descriptors: fds.length });
     wire.checkRequest(request, fds.length, this.#agreed);
-    const { offered, backend } = this.#parts;
     const reply = (low: number, high = 0): Uint8Array => wire.makeU64Reply(request, low, high);
     const u32 = (at: number): number => payload.getUint32(at, true);
     const rings = this.#rings;
