@@ -43,6 +43,9 @@ const EVENT_DISABLE = 1 << 16;
 const EVENT_DESC = 2 << 16;
 const EVENT_MODE = 3 << 16;
 
+/** x86 keeps loads in order, so one load that the compiler may not move is acquire enough for all before it. On ARM each descriptor's flags need their own. */
+const LOADS_IN_ORDER = /^(x64|ia32)$/.test((globalThis as { process?: { arch?: string } }).process?.arch ?? '');
+
 const WRAP = 0x8000;
 const WORD3 = 12;
 
@@ -253,8 +256,9 @@ export class PackedQueue implements VirtQueue {
       }
     }
     if (there === 0) return 0;
-    // Acquire: everything else of these descriptors was written before their flags, and is read after this load.
-    Atomics.load(words, (base + (first << 2) + 3) | 0);
+    // Acquire: everything else of these descriptors was written before their flags, and is read after this. The driver may have shown each by itself.
+    if (LOADS_IN_ORDER) Atomics.load(words, (base + (first << 2) + 3) | 0);
+    else for (let n = 0, at = first; n < there; n++, at = at + 1 === size ? 0 : at + 1) Atomics.load(words, (base + (at << 2) + 3) | 0);
     const { views, window: windows, offset: offsets, length: lengths, address: addresses } = into;
     const taken = this.#taken;
     let left = bytes;
