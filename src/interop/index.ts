@@ -2,8 +2,10 @@
 
 export { DatagramNetdev, type DatagramNetdevOptions } from './datagram-netdev.ts';
 export type { SessionState } from './front-session.ts';
+export { MemoryFile } from './memory-file.ts';
 export { InteropError, type InteropErrorCode } from './native.ts';
 export { attachNetdev, attachNetdevToWorker, type NetdevPort } from './netdev-port.ts';
 export { AddressError, formatAddress, type InternetAddress, parseDatagramAddress, parseStreamAddress, type StreamAddress } from './peer-address.ts';
 export { type Backoff, StreamNetdev, type StreamNetdevOptions } from './stream-netdev.ts';
+export { VHOST_USER_NET_FEATURES, VhostUserBackend, type VhostUserFrontEndOptions } from './vhost-user-front-end.ts';
 export { serveVhostUser, type VhostUserOptions, VhostUserServer, type VhostUserSocketStatistics } from './vhost-user-server.ts';

@@ -4,7 +4,14 @@
 import { closeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 
-export type InteropErrorCode = 'NICBOX_NATIVE_MISSING' | 'NICBOX_NATIVE_PLATFORM' | 'NICBOX_NATIVE_CALL' | 'NICBOX_SOCKET' | 'NICBOX_VHOST_USER_OPTION';
+export type InteropErrorCode =
+  | 'NICBOX_NATIVE_MISSING'
+  | 'NICBOX_NATIVE_PLATFORM'
+  | 'NICBOX_NATIVE_CALL'
+  | 'NICBOX_SOCKET'
+  | 'NICBOX_VHOST_USER_OPTION'
+  | 'NICBOX_VHOST_USER_PEER'
+  | 'NICBOX_RAM_NOT_SHAREABLE';
 
 /** What an embedder or the platform got wrong; `code` is stable. */
 export class InteropError extends Error {

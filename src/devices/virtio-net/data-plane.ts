@@ -39,6 +39,8 @@ export class DataPlane {
   #introduced = false;
   #held = false;
   #restarts = 0;
+  /** What the backend said of the ring it gave up last. */
+  #breach: { readonly index: number; readonly reason: string } | undefined;
   #settling = false;
 
   constructor(backend: VhostBackend, policy: NetPolicy, rings: number) {
@@ -55,7 +57,8 @@ export class DataPlane {
   #listen(backend: VhostBackend): void {
     backend.onEvent = (event) => {
       if (backend !== this.#backend) return;
-      if (event.kind === 'lost') this.#host?.log.trace('data plane lost', { reason: event.reason });
+      if (event.kind === 'broken') this.#breach = event;
+      else this.#host?.log.trace('data plane lost', { reason: event.reason });
       this.settle();
     };
   }
@@ -237,7 +240,7 @@ export class DataPlane {
       ring.running = false;
       if (!ring.stopping) this.#backend.kickDoorbell(index)?.revoke();
       if (state === 'broken') {
-        if (ring.wanted) reason ??= `the driver broke queue ${index}`;
+        if (ring.wanted) reason ??= this.#breach?.index === index ? `queue ${index}: ${this.#breach.reason}` : `the driver broke queue ${index}`;
         ring.wanted = false;
       } else ring.position = this.#backend.vringPosition(index);
       // A ring that stopped unasked has lost whoever served it, whatever it is called.

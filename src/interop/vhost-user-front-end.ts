@@ -1,0 +1,428 @@
+// vhost-user from the front end's side: a virtio-net device of ours whose frames another process moves (DPDK's vhost, any vhost-user-net daemon). Requests are pipelined and no
+// call waits; a ring that was asked to stop has stopped when its GET_VRING_BASE is answered, which `vringState` looks for itself. When the back end dies, split
+// rings go on with the next one from their used index, so a frame in flight may be sent twice; a packed ring does not tell where it stood (no INFLIGHT_SHMFD here): the
+// device needs a reset. Left to the other process, as no message tells it: receive filters, bus mastering, dirty pages, IOMMU translation (refused).
+
+import type { DmaSpace } from '#core/dma-space';
+import type { Doorbell } from '#core/doorbell';
+import type { GuestMemory } from '#core/guest-memory';
+import type { Call } from '#core/interrupts';
+import { Log } from '#core/log';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { NET_DATA_PLANE_FEATURES, VIRTIO_NET_F_MQ } from '#virtio/net-features';
+import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-policy';
+import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
+import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import { EventPoll, type Watch } from './event-poll.ts';
+import { placed, type SharedRegion, sharedRegions } from './memory-file.ts';
+import { errorName, InteropError, type Native, openNative } from './native.ts';
+import { RequestChannel } from './request-channel.ts';
+import { VhostUserDial } from './vhost-user-dial.ts';
+import { introduce, type Peer, unfit, words } from './vhost-user-peer.ts';
+import * as wire from './vhost-user-protocol.ts';
+
+const MOST_PAIRS = 64;
+/** How long the first back end may take to be there, in milliseconds. */
+const DEFAULT_PATIENCE = 10_000;
+/** Ring addresses go as addresses of the front end's process: any will do that are not 0 and map back. */
+const USER_BASE = 2 ** 40;
+/** What a back end needs to know of what the driver accepted. */
+const SESSION_FEATURES = NET_DATA_PLANE_FEATURES.or(FeatureSet.of(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MQ));
+
+/**
+ * For `VirtioNetOptions.features`: leaves out what the device answers for and only its data plane could keep, which a vhost-user back end is not told: receive filters,
+ * and offloads that the driver switches while it runs.
+ */
+export const VHOST_USER_NET_FEATURES = { CTRL_RX: false, CTRL_RX_EXTRA: false, CTRL_VLAN: false, CTRL_GUEST_OFFLOADS: false } as const;
+
+export interface VhostUserFrontEndOptions {
+  /** Path of the UNIX socket. */
+  readonly path: string;
+  /** The RAM of the machine the device will be in: a MemoryFile's, or what else consists of such. */
+  readonly memory: GuestMemory;
+  /** Wait for the back end to connect (DPDK's client=1), in place of connecting to it. */
+  readonly listen?: boolean;
+  /** Queue pairs wanted. Default 1. */
+  readonly queuePairs?: number;
+  /** Milliseconds until the first back end has to be there. */
+  readonly patience?: number;
+  /** Device feature bits not to use. */
+  readonly withoutFeatures?: readonly number[];
+  readonly log?: Log;
+}
+
+interface Ring {
+  readonly kick: number;
+  readonly called: number;
+  readonly failed: number;
+  call: Call | undefined;
+  setup: QueueSetup | undefined;
+  /** Where it starts, or has stopped. */
+  position: VringPosition;
+  state: VringState;
+  /** The present back end has been given it. */
+  told: boolean;
+  enabled: boolean;
+}
+
+export class VhostUserBackend implements VhostBackend {
+  readonly name: string;
+  readonly features: FeatureSet;
+  readonly maxQueuePairs: number;
+  onEvent: ((event: VhostEvent) => void) | undefined;
+  readonly #native: Native;
+  readonly #poll: EventPoll;
+  readonly #dial: VhostUserDial;
+  readonly #log: Log;
+  readonly #rings: Ring[] = [];
+  readonly #watches: Watch[] = [];
+  #channel: RequestChannel | undefined;
+  #peer: Peer | undefined;
+  #connections = 0;
+  #closed = false;
+  // Of the session.
+  #negotiated = new FeatureSet();
+  #memory: DmaSpace | undefined;
+  #policy: NetPolicy | undefined;
+  #regions: readonly SharedRegion[] = [];
+
+  /** Resolves when a back end is there and has said what it can do. @throws InteropError */
+  static async connect(options: VhostUserFrontEndOptions): Promise<VhostUserBackend> {
+    const { path, memory, listen = false, queuePairs = 1, patience = DEFAULT_PATIENCE } = options;
+    if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > MOST_PAIRS)
+      throw new InteropError('NICBOX_VHOST_USER_OPTION', `queue pairs ${queuePairs}: 1 to ${MOST_PAIRS}`);
+    sharedRegions(memory, wire.MOST_REGIONS);
+    const native = openNative();
+    const log = (options.log ?? new Log()).child(`vhost-user ${path}`);
+    const poll = new EventPoll(native);
+    let backend: VhostUserBackend | undefined;
+    let reason = listen ? 'none has connected' : '';
+    return new Promise((resolve, reject) => {
+      const fail = (error: InteropError): void => {
+        clearTimeout(timer);
+        dial.close();
+        poll.close();
+        reject(error);
+      };
+      const timer = setTimeout(() => {
+        channel?.close();
+        fail(new InteropError('NICBOX_VHOST_USER_PEER', `no vhost-user back end at ${path} within ${patience} ms: ${reason || dial.trouble}`));
+      }, patience);
+      let channel: RequestChannel | undefined;
+      const dial = new VhostUserDial({
+        ...{ native, poll, path, listen, log },
+        onConnection: (fd) => {
+          const mine = new RequestChannel(native, poll, fd, (why) => {
+            if (backend !== undefined) backend.#lose(mine, why);
+            else {
+              reason = why;
+              dial.over();
+            }
+          });
+          channel = mine;
+          introduce(mine, (peer) => {
+            dial.settled();
+            if (backend !== undefined) {
+              backend.#adopt(mine, peer);
+              return;
+            }
+            const lacking = unfit(peer, queuePairs);
+            if (lacking !== undefined) {
+              mine.close();
+              fail(new InteropError('NICBOX_VHOST_USER_PEER', `the vhost-user back end at ${path} ${lacking}`));
+              return;
+            }
+            clearTimeout(timer);
+            try {
+              backend = new VhostUserBackend(options, { native, poll, dial, log, peer });
+            } catch (error) {
+              mine.close();
+              fail(error as InteropError);
+              return;
+            }
+            backend.#adopt(mine, peer);
+            resolve(backend);
+          });
+        },
+      });
+      try {
+        dial.open();
+      } catch (error) {
+        fail(error as InteropError);
+      }
+    });
+  }
+
+  private constructor(options: VhostUserFrontEndOptions, parts: { native: Native; poll: EventPoll; dial: VhostUserDial; log: Log; peer: Peer }) {
+    this.name = `vhost-user ${options.path}`;
+    this.maxQueuePairs = options.queuePairs ?? 1;
+    this.features = parts.peer.features.and(NET_DATA_PLANE_FEATURES).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    this.#native = parts.native;
+    this.#poll = parts.poll;
+    this.#dial = parts.dial;
+    this.#log = parts.log;
+    const events: number[] = [];
+    for (let i = 0; i < 6 * this.maxQueuePairs; i++) {
+      const fd = this.#native.eventfd();
+      if (fd >= 0) events.push(fd);
+      else {
+        for (const other of events) this.#native.close(other);
+        throw new InteropError('NICBOX_NATIVE_CALL', `${this.name}: cannot make event descriptors: ${errorName(fd)}`);
+      }
+    }
+    for (let index = 0; index < 2 * this.maxQueuePairs; index++) {
+      const [kick, called, failed] = events.slice(3 * index) as [number, number, number];
+      const position = { available: 0, used: 0 };
+      this.#rings.push({ kick, called, failed, call: undefined, setup: undefined, position, state: 'stopped', told: false, enabled: false });
+      this.#watch(called, () => this.#rings[index]?.call?.signal());
+      this.#watch(failed, () => this.#break(index, 'the back end found the ring broken'));
+    }
+  }
+
+  #watch(fd: number, ready: () => void): void {
+    const watch = this.#poll.add(fd, ready);
+    if (typeof watch === 'number') throw new InteropError('NICBOX_NATIVE_CALL', `${this.name}: cannot wait for an event descriptor: ${errorName(watch)}`);
+    this.#watches.push(watch);
+  }
+
+  /** A back end is there now. */
+  get connected(): boolean {
+    return this.#channel !== undefined;
+  }
+
+  /** A back end is there and has carried out all it was told (one without REPLY_ACK: was told all): frames sent to the device now arrive. */
+  get ready(): boolean {
+    this.#channel?.pump();
+    return this.#channel?.settled ?? false;
+  }
+
+  /** Back ends so far. */
+  get connections(): number {
+    return this.#connections;
+  }
+
+  /** Hangs up for good. Rings that run from here on hold still, as with a back end that never comes. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#dial.close();
+    this.#channel?.close();
+    this.#channel = undefined;
+    for (const watch of this.#watches) watch.remove();
+    this.#poll.close();
+    this.#abandon('it was closed');
+    for (const { kick, called, failed } of this.#rings) for (const fd of [kick, called, failed]) this.#native.close(fd);
+  }
+
+  // ---- connections ----
+
+  #adopt(channel: RequestChannel, peer: Peer): void {
+    const lacking =
+      unfit(peer, this.maxQueuePairs) ?? (this.features.without(peer.features).empty ? undefined : 'offers fewer features than the one before it');
+    if (lacking !== undefined) {
+      this.#log.guestError(`the back end ${lacking}: hanging up`);
+      channel.close();
+      this.#dial.over();
+      return;
+    }
+    this.#channel = channel;
+    this.#peer = peer;
+    this.#connections++;
+    this.#log.trace('a back end is there');
+    if (this.#memory !== undefined) this.#describe();
+    this.#rings.forEach((ring, index) => {
+      if (ring.state !== 'running') return;
+      this.#begin(index, ring);
+      this.kick(index);
+      // What the last back end returned may not have been told any more.
+      ring.call?.repeat();
+    });
+  }
+
+  #lose(channel: RequestChannel, reason: string): void {
+    // One that never got through its introduction has no rings.
+    if (this.#channel === channel) {
+      this.#channel = undefined;
+      this.#peer = undefined;
+      this.#log.guestError(`the connection ended: ${reason}`);
+      this.#abandon(reason);
+    }
+    this.#dial.over();
+  }
+
+  /** Nobody serves the rings any more. */
+  #abandon(reason: string): void {
+    let lost = false;
+    this.#rings.forEach((ring, index) => {
+      if (!ring.told) return;
+      ring.told = false;
+      if (ring.state !== 'running' && ring.state !== 'stopping') return;
+      if (this.#recover(ring)) {
+        ring.state = 'lost';
+        lost = true;
+      } else this.#break(index, `${reason}, and a packed ring does not tell where it stood`);
+    });
+    if (lost) this.onEvent?.({ kind: 'lost', reason });
+  }
+
+  /** Where a ring stands whose back end is gone: what it took and did not return is taken again. */
+  #recover(ring: Ring): boolean {
+    if (this.#negotiated.has(VIRTIO_F_RING_PACKED)) return false;
+    const used = this.#usedIndex(ring);
+    if (used < 0) return false;
+    ring.position = { available: used, used };
+    return true;
+  }
+
+  #usedIndex({ setup }: Ring): number {
+    return setup === undefined ? -1 : (this.#memory?.load16(setup.deviceArea + 2) ?? -1);
+  }
+
+  // ---- VhostBackend ----
+
+  open({ features, memory, policy }: VhostSession): void {
+    if (features.has(VIRTIO_F_ACCESS_PLATFORM))
+      throw new InteropError(
+        'NICBOX_VHOST_USER_OPTION',
+        'a vhost-user back end cannot be behind an IOMMU: give the device ACCESS_PLATFORM: false, or the machine no IOMMU',
+      );
+    this.#regions = sharedRegions(memory.memory, wire.MOST_REGIONS);
+    this.#memory = memory;
+    this.#policy = policy;
+    this.#negotiated = features.and(SESSION_FEATURES);
+    if (this.#channel !== undefined) this.#describe();
+  }
+
+  /** Features and memory, to a back end that serves no ring. */
+  #describe(): void {
+    const peer = this.#peer as Peer;
+    const features = this.#negotiated.and(peer.features).or(peer.features.and(PROTOCOL_FEATURES));
+    this.#tell(wire.SET_FEATURES, words(features.words[0], features.words[1]), [], 'the features');
+    const table = new DataView(new ArrayBuffer(8 + wire.REGION_BYTES * this.#regions.length));
+    table.setUint32(0, this.#regions.length, true);
+    this.#regions.forEach(({ guestAddress, size, fileOffset }, i) => {
+      [guestAddress, size, USER_BASE + guestAddress, fileOffset].forEach((value, field) => {
+        table.setBigUint64(8 + wire.REGION_BYTES * i + 8 * field, BigInt(value), true);
+      });
+    });
+    const fds = this.#regions.map((region) => region.fd);
+    this.#tell(wire.SET_MEM_TABLE, new Uint8Array(table.buffer), fds, 'the memory table');
+  }
+
+  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
+    const ring = this.#rings[index];
+    if (ring === undefined) throw new RangeError(`${this.name} has ${this.#rings.length} data rings: no ring ${index}`);
+    ring.setup = setup;
+    ring.position = position;
+    ring.call = call;
+    ring.state = 'running';
+    ring.told = false;
+    if (!placed(this.#regions, setup, this.#negotiated.has(VIRTIO_F_RING_PACKED))) {
+      this.#break(index, 'its areas are not in RAM');
+      return;
+    }
+    if (this.#channel !== undefined) this.#begin(index, ring);
+  }
+
+  #begin(index: number, ring: Ring): void {
+    const { size, descriptorArea, driverArea, deviceArea } = ring.setup as QueueSetup;
+    const { available, used } = ring.position;
+    // Of an earlier run.
+    this.#native.readEvent(ring.failed, new Uint8Array(new ArrayBuffer(8)));
+    ring.told = true;
+    ring.enabled = false;
+    this.#tell(wire.SET_VRING_NUM, words(index, size));
+    this.#tell(wire.SET_VRING_BASE, words(index, this.#negotiated.has(VIRTIO_F_RING_PACKED) ? (available | (used << 16)) >>> 0 : available));
+    const addresses = new DataView(new ArrayBuffer(40));
+    addresses.setUint32(0, index, true);
+    [descriptorArea, deviceArea, driverArea].forEach((address, i) => {
+      addresses.setBigUint64(8 + 8 * i, BigInt(USER_BASE + address), true);
+    });
+    this.#tell(wire.SET_VRING_ADDR, new Uint8Array(addresses.buffer), [], `the addresses of ring ${index}`);
+    this.#tell(wire.SET_VRING_ERR, words(index, 0), [ring.failed]);
+    this.#tell(wire.SET_VRING_CALL, words(index, 0), [ring.called]);
+    this.#tell(wire.SET_VRING_KICK, words(index, 0), [ring.kick], `ring ${index}`);
+    this.#enable(index, ring);
+  }
+
+  /** A ring that is not enabled swallows what is sent and receives nothing: a cable that is pulled, a pair that is not in use. */
+  #enable(index: number, ring: Ring): void {
+    const policy = this.#policy;
+    const up = POLICY_LINK_UP | POLICY_ACTIVE;
+    const wanted = policy !== undefined && (policy.flags & up) === up && index >>> 1 < policy.activePairs;
+    if (wanted === ring.enabled || !ring.told || this.#peer?.features.has(wire.VHOST_USER_F_PROTOCOL_FEATURES) !== true) return;
+    ring.enabled = wanted;
+    this.#tell(wire.SET_VRING_ENABLE, words(index, wanted ? 1 : 0), [], `to ${wanted ? 'enable' : 'disable'} ring ${index}`);
+    if (wanted) this.kick(index);
+  }
+
+  /** @param acknowledged what it is called when the back end refuses it, which it says if it can. */
+  #tell(request: number, payload: Uint8Array, fds: readonly number[] = [], acknowledged?: string): void {
+    const asked = this.#peer?.protocol.has(wire.PROTOCOL_F_REPLY_ACK) === true ? acknowledged : undefined;
+    this.#channel?.tell(request, payload, fds, asked);
+  }
+
+  stopVring(index: number): void {
+    const ring = this.#rings[index];
+    if (ring === undefined || ring.state !== 'running') return;
+    const channel = this.#channel;
+    if (channel === undefined || !ring.told) {
+      ring.state = 'stopped';
+      return;
+    }
+    ring.state = 'stopping';
+    channel.ask(wire.GET_VRING_BASE, words(index, 0), 8, (reply) => this.#stopped(index, ring, reply.getUint32(4, true)));
+  }
+
+  #stopped(index: number, ring: Ring, base: number): void {
+    ring.told = false;
+    if (ring.state !== 'stopping') return;
+    if (this.#negotiated.has(VIRTIO_F_RING_PACKED)) ring.position = { available: base & 0xffff, used: base >>> 16 };
+    else {
+      const used = this.#usedIndex(ring);
+      if (used < 0) {
+        this.#break(index, 'its used index cannot be read');
+        return;
+      }
+      ring.position = { available: base & 0xffff, used };
+    }
+    ring.state = 'stopped';
+  }
+
+  #break(index: number, reason: string): void {
+    const ring = this.#rings[index];
+    if (ring === undefined || (ring.state !== 'running' && ring.state !== 'stopping')) return;
+    ring.state = 'broken';
+    this.onEvent?.({ kind: 'broken', index, reason });
+  }
+
+  vringState(index: number): VringState {
+    const ring = this.#rings[index];
+    if (ring === undefined) return 'stopped';
+    // The answer may be there, and whoever asks may not let the event loop run.
+    if (ring.state === 'stopping') this.#channel?.pump();
+    return ring.state;
+  }
+
+  vringPosition(index: number): VringPosition {
+    return this.#rings[index]?.position ?? { available: 0, used: 0 };
+  }
+
+  kick(index: number): void {
+    const ring = this.#rings[index];
+    if (ring?.told && ring.state === 'running') this.#native.writeEvent(ring.kick);
+  }
+
+  /** None: what another process waits for is no word of memory, so guest threads kick by exits. */
+  kickDoorbell(_index: number): Doorbell | undefined {
+    return undefined;
+  }
+
+  policyChanged(): void {
+    this.#rings.forEach((ring, index) => {
+      if (ring.state === 'running') this.#enable(index, ring);
+    });
+  }
+}
+
+const PROTOCOL_FEATURES = FeatureSet.of(wire.VHOST_USER_F_PROTOCOL_FEATURES);
