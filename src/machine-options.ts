@@ -11,10 +11,10 @@ import type { VirtioPciOptions } from '#virtio/pci-transport';
 import type { MachinePart } from './machine-state.ts';
 
 /**
- * NICBOX_RAM_LAYOUT: RAM lies where devices are. NICBOX_BUS_FULL: no free device number. NICBOX_CLOSED: the machine was closed. NICBOX_NOT_QUIET: a data plane did not
+ * NICBOX_RAM_LAYOUT: RAM lies where devices are. NICBOX_BACKEND_TAKEN: another device has the backend. NICBOX_BUS_FULL: no free device number. NICBOX_CLOSED: the machine was closed. NICBOX_NOT_QUIET: a data plane did not
  * stop in time.
  */
-export type MachineErrorCode = 'NICBOX_RAM_LAYOUT' | 'NICBOX_BUS_FULL' | 'NICBOX_CLOSED' | 'NICBOX_NOT_QUIET';
+export type MachineErrorCode = 'NICBOX_RAM_LAYOUT' | 'NICBOX_BACKEND_TAKEN' | 'NICBOX_BUS_FULL' | 'NICBOX_CLOSED' | 'NICBOX_NOT_QUIET';
 
 /** An embedder asked for what cannot be; the message says what to do. `code` is stable. */
 export class MachineError extends Error {
@@ -71,3 +71,15 @@ export interface DevicePlace {
 }
 
 export interface VirtioNetPlace extends Omit<VirtioPciOptions, 'device' | 'routing'>, Omit<DevicePlace, 'part'> {}
+
+/** @throws MachineError when RAM lies where devices are. */
+export function checkRamLayout(memory: GuestMemory, { ecam, memory32, memory64 }: PlatformDescription): void {
+  const low = Math.min(ecam.base, memory32.base);
+  for (const { base, size } of memory.slabs) {
+    const at = `RAM at 0x${base.toString(16)} reaches into the`;
+    if (base < 2 ** 32 && base + size > low)
+      throw new MachineError('NICBOX_RAM_LAYOUT', `${at} device range 0x${low.toString(16)}..4 GiB: put it below, or from 4 GiB`);
+    if (base < memory64.base + memory64.size && base + size > memory64.base)
+      throw new MachineError('NICBOX_RAM_LAYOUT', `${at} 64-bit device range from 0x${memory64.base.toString(16)}: give less, or move \`platform.memory64\``);
+  }
+}

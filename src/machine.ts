@@ -20,7 +20,9 @@ import { Fabric } from '#pci/fabric';
 import type { PciFunction } from '#pci/function';
 import type { MsiMessage } from '#pci/ports';
 import { VirtioPci, type VirtioPciOptions } from '#virtio/pci-transport';
+import { claim, giveBack, requireFree } from './machine-backends.ts';
 import {
+  checkRamLayout,
   type DevicePlace,
   type HostInterrupts,
   MachineError,
@@ -79,13 +81,7 @@ export class Machine {
     this.platform = { ...PC_PLATFORM, ...options.platform };
     this.#hostInterrupts = options.interrupts;
     const { ecam, msiAddress } = this.platform;
-    const deviceRange = Math.min(ecam.base, this.platform.memory32.base);
-    for (const slab of this.memory.slabs)
-      if (slab.base < 2 ** 32 && slab.base + slab.size > deviceRange)
-        throw new MachineError(
-          'NICBOX_RAM_LAYOUT',
-          `RAM at 0x${slab.base.toString(16)} reaches into the device range 0x${deviceRange.toString(16)}..4 GiB: put it below, or from 4 GiB`,
-        );
+    checkRamLayout(this.memory, this.platform);
     this.#generationWord = new Int32Array(this.#generation.buffer, this.#generation.index * 4, 1);
     const sinks: HostInterrupts = options.interrupts ?? {
       message: (message) => void this.vectors.post(message.data & 0xff),
@@ -211,11 +207,13 @@ export class Machine {
    */
   addVirtioNet(options: VirtioNetOptions, place: VirtioNetPlace = {}): { readonly net: VirtioNet; readonly pci: VirtioPci } {
     this.#requireOpen();
+    requireFree(options.backend);
     const net = new VirtioNet(this.iommu ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
     const { under, deviceNumber, ...transport } = place;
     const kind = under === undefined ? 'root-complex-endpoint' : under.secondaryBus?.kind === 'conventional' ? 'conventional' : 'endpoint';
     const pci = new VirtioPci({ pcieType: kind, ...transport, device: net, routing: this.callRouting });
     this.attach(pci.fn, { ...(under && { under }), ...(deviceNumber !== undefined && { deviceNumber }) });
+    claim(net);
     const part: MachinePart = {
       name: `${net.name} at ${placeOf(pci.fn)}`,
       save: () => pci.save(),
@@ -226,7 +224,12 @@ export class Machine {
       },
       resume: () => net.resume(),
     };
-    this.#residents.push({ fn: pci.fn, part, virtio: { net, pci, leave: this.loop.add(() => pci.service()) } });
+    const deaf = this.loop.add(() => pci.service());
+    const leave = (): void => {
+      deaf();
+      giveBack(net);
+    };
+    this.#residents.push({ fn: pci.fn, part, virtio: { net, pci, leave } });
     return { net, pci };
   }
 
@@ -386,6 +389,7 @@ export class Machine {
     this.#ownClock?.close();
     this.loop.close();
     await this.loop.done;
+    for (const { virtio } of this.#residents) if (virtio) giveBack(virtio.net);
     if (!stopped) throw new MachineError('NICBOX_NOT_QUIET', `${this.name}: a data plane has not stopped within ${QUIET_LIMIT} ms of closing`);
   }
 }

@@ -42,7 +42,28 @@ function plainFunction(name = 'nothing'): PciFunction {
 describe('an embedder’s mistakes', () => {
   it('RAM where devices are', () => {
     expect(() => new Machine({ memory: new GuestMemory([{ base: 0xbfff_f000, size: 4096 }]) })).toThrow(expect.objectContaining({ code: 'NICBOX_RAM_LAYOUT' }));
+    for (const base of [2 ** 40 - 4096, 2 ** 40 + 4096])
+      expect(() => new Machine({ memory: new GuestMemory([{ base, size: 8192 }]) })).toThrow(expect.objectContaining({ code: 'NICBOX_RAM_LAYOUT' }));
     expect(() => new Machine({ memory: 12345 })).toThrow(RangeError);
+  });
+
+  it('one backend for two devices, in one machine or two', async () => {
+    const segment = new InlineSegment(new Segment(new DirectLink()));
+    const [backend, other] = [segment.port('a'), segment.port('b')];
+    const taken = expect.objectContaining({ code: 'NICBOX_BACKEND_TAKEN' });
+    const first = machine();
+    const { net, pci } = first.addVirtioNet({ mac: '52:54:00:00:00:01', backend });
+    for (const m of [first, machine()]) expect(() => m.addVirtioNet({ mac: '52:54:00:00:00:02', backend })).toThrow(taken);
+    // Free again once its device uses another, is taken away, or its machine is closed.
+    net.handOver(other);
+    expect(net.handingOver).toBe(false);
+    const second = machine();
+    second.addVirtioNet({ mac: '52:54:00:00:00:02', backend });
+    expect(() => machine().addVirtioNet({ mac: '52:54:00:00:00:03', backend: other })).toThrow(taken);
+    first.detach(pci.fn);
+    machine().addVirtioNet({ mac: '52:54:00:00:00:03', backend: other });
+    await second.close();
+    machine().addVirtioNet({ mac: '52:54:00:00:00:04', backend });
   });
 
   it('too many devices on a bus', () => {
