@@ -79,6 +79,8 @@ export class RingPort implements NetPort {
   /** RAM is shared memory, whose views never change. */
   #stable = false;
   #reader = -1;
+  /** Rings that run, whether their pair is active or not. */
+  #running = 0;
 
   constructor(options: RingPortOptions) {
     this.name = options.name;
@@ -111,9 +113,7 @@ export class RingPort implements NetPort {
   /** Lets go of the session: rings are stopped where they stand, the DMA reader slot is given back. */
   close(): void {
     for (const ring of this.#rings) if (ring !== undefined) this.stop(ring.index);
-    this.#session?.memory.close();
-    this.block.reader = -1;
-    this.#reader = -1;
+    if (this.#session !== undefined) this.#letGo(this.#session);
     this.#session = undefined;
   }
 
@@ -177,7 +177,12 @@ export class RingPort implements NetPort {
   enter(): void {
     const session = this.#session;
     if (session === undefined) return;
-    this.#open = this.#enter(session);
+    // With no ring there is no memory to touch, and others may need the place of a reader: a device that was handed to another backend stays attached here.
+    if (this.#running > 0) this.#open = this.#enter(session);
+    else {
+      if (session.memory.reader >= 0) this.#letGo(session);
+      this.#open = session.memory.busMaster;
+    }
     this.#look(session);
   }
 
@@ -197,6 +202,12 @@ export class RingPort implements NetPort {
       this.block.reader = memory.reader;
     }
     return may;
+  }
+
+  #letGo(session: PortSession): void {
+    session.memory.close();
+    this.block.reader = -1;
+    this.#reader = -1;
   }
 
   #look(session: PortSession): void {
@@ -226,6 +237,8 @@ export class RingPort implements NetPort {
 
   /** Which rings are in use: those that run, of the pairs the driver has made active. */
   #arrange(): void {
+    this.#running = 0;
+    for (const ring of this.#rings) if (ring !== undefined) this.#running++;
     const pairs = this.#activePairs;
     const transmit: Vring[] = [];
     const receive: (Vring | undefined)[] = [];

@@ -198,6 +198,30 @@ describe('vhost-net worker', () => {
     await eventually('the second', () => b.receive().length === 1);
   });
 
+  it('lets go of a device that moved on: as many moves as one likes, and nobody detached', async () => {
+    const worker = pool().worker();
+    const lost: string[] = [];
+    worker.onLost = (reason) => lost.push(reason);
+    const a = new TestGuest({ name: 'a' });
+    const b = new TestGuest({ name: 'b' });
+    const stream = new Stream(a, b);
+    let positions: ReturnType<TestGuest['positions']>[] = [];
+    for (let move = 1; move <= 20; move++) {
+      const segment = worker.segment();
+      a.attach(segment.port('a'), positions[0]);
+      b.attach(segment.port('b'), positions[1]);
+      await eventually(`traffic after move ${move}`, () => {
+        stream.step(20 * move);
+        return stream.received === 20 * move || lost.length > 0;
+      });
+      expect(lost).toEqual([]);
+      a.stop();
+      b.stop();
+      eventuallyBlocking('all rings stopped', () => [...a.states(), ...b.states()].every((s) => s === 'stopped'));
+      positions = [a.positions(), b.positions()];
+    }
+  });
+
   it('refuses a third port on a direct link where it is asked for, not on the thread that serves everybody', async () => {
     const worker = pool().worker();
     const lost: string[] = [];
