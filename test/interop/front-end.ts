@@ -32,10 +32,36 @@ export const REQUEST = {
   SET_PROTOCOL_FEATURES: 16,
   GET_QUEUE_NUM: 17,
   SET_VRING_ENABLE: 18,
+  SET_LOG_BASE: 6,
+  NET_SET_MTU: 20,
+  SET_BACKEND_REQ_FD: 21,
+  GET_CONFIG: 24,
+  SET_CONFIG: 25,
+  RESET_DEVICE: 34,
+  VRING_KICK: 35,
+  GET_MAX_MEM_SLOTS: 36,
+  ADD_MEM_REG: 37,
+  REM_MEM_REG: 38,
+  SET_STATUS: 39,
+  GET_STATUS: 40,
 } as const;
 
-export const FEATURE = { MRG_RXBUF: 15, MQ: 22, INDIRECT: 28, EVENT_IDX: 29, PROTOCOL: 30, VERSION_1: 32, PACKED: 34, IN_ORDER: 35 } as const;
-const PROTOCOL = { MQ: 0, REPLY_ACK: 3 } as const;
+export const FEATURE = {
+  MTU: 3,
+  MAC: 5,
+  MRG_RXBUF: 15,
+  CTRL_VQ: 17,
+  CTRL_RX: 18,
+  MQ: 22,
+  LOG_ALL: 26,
+  INDIRECT: 28,
+  EVENT_IDX: 29,
+  PROTOCOL: 30,
+  VERSION_1: 32,
+  PACKED: 34,
+  IN_ORDER: 35,
+} as const;
+export const PROTOCOL = { MQ: 0, LOG_SHMFD: 1, REPLY_ACK: 3, MTU: 4, BACKEND_REQ: 5, CONFIG: 9, RESET: 13, INBAND: 14, SLOTS: 15, STATUS: 16 } as const;
 const NEED_REPLY = 8;
 
 /** The bytes of one message. */
@@ -166,9 +192,14 @@ export interface FrontEndOptions {
   /** Guest-physical address of the memory, and the address it has "in this process": any numbers will do. */
   readonly base?: number;
   readonly userBase?: number;
+  /** More protocol features, and more device features, than every front end here takes. */
+  readonly protocol?: readonly number[];
+  readonly features?: readonly number[];
+  /** A control queue behind the data rings. */
+  readonly control?: boolean;
 }
 
-const MEMORY_BYTES = 8 * 2 ** 20;
+export const MEMORY_BYTES = 8 * 2 ** 20;
 const BUFFER = 2048;
 
 export interface FrontQueue {
@@ -190,7 +221,19 @@ export class FrontEnd extends FrontSocket {
 
   constructor(path: string, options: FrontEndOptions = {}) {
     super(path);
-    this.options = { packed: false, mergeable: true, eventIdx: true, size: 256, pairs: 1, base: 0x10_0000_0000, userBase: 0x7f00_1234_5000, ...options };
+    this.options = {
+      packed: false,
+      mergeable: true,
+      eventIdx: true,
+      size: 256,
+      pairs: 1,
+      base: 0x10_0000_0000,
+      userBase: 0x7f00_1234_5000,
+      protocol: [],
+      features: [],
+      control: false,
+      ...options,
+    };
     this.memoryFd = this.native.memfd('test-guest', MEMORY_BYTES);
     this.region = new MappedRegion(this.native, this.memoryFd, 0, MEMORY_BYTES);
     const part = this.region.parts[0] as { buffer: SharedArrayBuffer; byteOffset: number };
@@ -199,17 +242,23 @@ export class FrontEnd extends FrontSocket {
   }
 
   async negotiate(): Promise<void> {
-    const { packed, mergeable, eventIdx, pairs } = this.options;
+    const { protocol } = this.options;
+    const mask = (bits: readonly number[]): bigint => bits.reduce((all, bit) => all | (1n << BigInt(bit)), 0n);
     await this.ask(REQUEST.GET_FEATURES);
     await this.ask(REQUEST.GET_PROTOCOL_FEATURES);
-    this.send(message(REQUEST.SET_PROTOCOL_FEATURES, u64((1n << BigInt(PROTOCOL.MQ)) | (1n << BigInt(PROTOCOL.REPLY_ACK)))));
+    this.send(message(REQUEST.SET_PROTOCOL_FEATURES, u64(mask([PROTOCOL.MQ, PROTOCOL.REPLY_ACK, ...protocol]))));
     await this.tell(REQUEST.SET_OWNER);
-    const bits: number[] = [FEATURE.PROTOCOL, FEATURE.VERSION_1, FEATURE.INDIRECT];
+    await this.setFeatures();
+  }
+
+  async setFeatures(...more: number[]): Promise<void> {
+    const { packed, mergeable, eventIdx, pairs, features } = this.options;
+    const bits: number[] = [FEATURE.PROTOCOL, FEATURE.VERSION_1, FEATURE.INDIRECT, ...features, ...more];
     if (packed) bits.push(FEATURE.PACKED);
     if (mergeable) bits.push(FEATURE.MRG_RXBUF);
     if (eventIdx) bits.push(FEATURE.EVENT_IDX);
     if (pairs > 1) bits.push(FEATURE.MQ);
-    await this.tell(REQUEST.SET_FEATURES, u64(bits.reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n)));
+    await this.tell(REQUEST.SET_FEATURES, u64(bits.reduce((all, bit) => all | (1n << BigInt(bit)), 0n)));
   }
 
   get regionPayload(): Uint8Array {
@@ -222,12 +271,13 @@ export class FrontEnd extends FrontSocket {
 
   /** Makes the rings, with receive buffers posted; nobody serves them yet. */
   makeQueues(): void {
-    const { packed, eventIdx, size, mergeable, pairs } = this.options;
-    for (let index = 0; index < 2 * pairs; index++) {
+    const { packed, eventIdx, size, mergeable, pairs, control } = this.options;
+    for (let index = 0; index < 2 * pairs + (control ? 1 : 0); index++) {
       const common = { arena: this.arena, size, eventIdx, indirect: true, inOrder: false, maxSegments: 4 };
       const ring = packed ? new PackedRing(common) : new SplitRing(common);
       const kick = new EventKick(this.native);
       this.queues.push({ ring, kick, callFd: this.native.eventfd() });
+      if (index === 2 * pairs) continue;
       if (index % 2 === 0) {
         const queue = new ReceiveQueue({
           arena: this.arena,
@@ -284,6 +334,22 @@ export class FrontEnd extends FrontSocket {
     for (let index = 0; index < this.queues.length; index++) await this.startRing(index);
     for (let index = 0; index < this.queues.length; index++) await this.enable(index);
     return this;
+  }
+
+  /** Runs a command of the control queue; returns its ack. */
+  async command(...bytes: number[]): Promise<number> {
+    const { ring, kick } = this.queues[2 * this.options.pairs] as FrontQueue;
+    const at = this.arena.allocate(bytes.length + 1);
+    const ack = at + bytes.length;
+    this.arena.u8.set([...bytes, 0xff], at);
+    ring.addList(Int32Array.of(at, ack), Int32Array.of(bytes.length, 1), 1, 1, 7);
+    if (ring.publish()) kick.ring();
+    const deadline = performance.now() + 20_000;
+    while (ring.harvest(new Int32Array(1), new Int32Array(1), 1) === 0) {
+      if (performance.now() > deadline) throw new Error(`control command ${bytes} was not answered`);
+      await turn();
+    }
+    return this.arena.u8[ack] as number;
   }
 
   /** Sends every frame on a pair, as room comes; waits for all of them to be completed. */
