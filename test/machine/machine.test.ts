@@ -224,6 +224,38 @@ describe('life of a machine', () => {
     expect(heard).toContainEqual({ kind: 'guest-error', source: 'lab', message: 'spoken' });
   });
 
+  it('addresses other than a PC’s are where the guest finds everything', async () => {
+    const segment = new InlineSegment(new Segment(new DirectLink()));
+    const platform = {
+      ecam: { base: 0xe000_0000, firstBus: 64, lastBus: 95 },
+      memory32: { base: 0xd000_0000, size: 0x1000_0000 },
+      memory64: { base: 2 ** 36, size: 2 ** 32 },
+      io: { base: 0x2000, size: 0x1000 },
+      msiAddress: 0xfe00_0000,
+      intxVectors: [0x40, 0x41, 0x42, 0x43] as const,
+    };
+    const machines = ['a', 'b'].map((name) => {
+      const m = machine({ platform });
+      const port = rootPort();
+      m.attach(port);
+      m.addVirtioNet({ mac: `52:54:00:00:00:0${name}`, backend: segment.port(name) }, { under: port });
+      return m;
+    }) as [Machine, Machine];
+    const guests = machines.map((m, i) => new Guest(m.localBus(), { net: { interrupts: i === 0 ? 'per-queue' : 'intx' } })) as [Guest, Guest];
+    const sink = guests[1].start({ kind: 'sink', count: 500 });
+    guests[0].start({ kind: 'generate', count: 500 });
+    await stepUntil(guests, 'all frames', () => sink.done);
+    expect(guests[1].report().errors).toEqual([]);
+    expect(machines[0].fabric.functions().map((fn) => fn.routingId >>> 8)).toEqual([64, 65]);
+    for (const { space, base, size } of machines[0].decoded()) {
+      const homes = [platform.memory32, platform.memory64, platform.io];
+      expect(
+        homes.some((home) => base >= home.base && base + size <= home.base + home.size),
+        `${space} 0x${base.toString(16)}`,
+      ).toBe(true);
+    }
+  });
+
   it('answers hosts that decode for themselves and those that do not alike', async () => {
     const segment = new InlineSegment(new Segment(new DirectLink()));
     const m = machine();

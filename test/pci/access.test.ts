@@ -26,6 +26,15 @@ function withBars() {
 }
 
 describe('configuration space', () => {
+  it('has no ports at CF8 where the machine has none', () => {
+    const { fabric } = makeBench({ configPorts: false });
+    fabric.attach(fabric.root, makeDevice('toy'), 3);
+    fabric.ioWrite(0xcf8, 4, 0x8000_0000 | (AT << 8));
+    expect([fabric.ioRead(0xcf8, 4), fabric.ioRead(0xcfc, 4)]).toEqual([0xffff_ffff, 0xffff_ffff]);
+    expect(fabric.mmioRead(ECAM_BASE + (AT << 12), 4)).toBe(0x1111_1234);
+    expect(fabric.configPorts).toBeUndefined();
+  });
+
   it('is the same through configRead, ECAM and CF8/CFC', () => {
     const { fabric } = withBars();
     expect(fabric.configRead(AT, 0, 4)).toBe(0x1111_1234);

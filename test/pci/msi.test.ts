@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { Msi, type MsiOptions } from '#pci/msi';
 import { findCapability, makeLoneBench } from './capability-kit.ts';
-import { bdf, COMMAND } from './fabric-kit.ts';
+import { bdf, COMMAND, makeBench, makeDevice } from './fabric-kit.ts';
 
 const AT = bdf(0, 3);
 
@@ -21,6 +21,23 @@ function makeMsi(options: MsiOptions = {}, enable = 0) {
 }
 
 describe('MSI', () => {
+  it.each([
+    ['in the window, an interrupt', 0x8000, 1, 0],
+    ['outside it, a write to memory', 0x9000, 0, 0x41],
+  ])('is a write, %s', (_, address, interrupts, written) => {
+    const { fabric, messages, memory } = makeBench({ msiWindow: { base: 0x8000, size: 0x1000 } });
+    const fn = makeDevice('toy', [], { capabilities: [new Msi()] });
+    fabric.attach(fabric.root, fn, 3);
+    const cap = findCapability(fabric, AT, 5);
+    fabric.configWrite(AT, cap + 4, 4, address);
+    fabric.configWrite(AT, cap + 12, 2, 0x41);
+    fabric.configWrite(AT, cap + 2, 2, 1);
+    fabric.configWrite(AT, COMMAND, 2, 4);
+    fn.interrupts.raise(0);
+    expect(messages).toHaveLength(interrupts);
+    expect(memory.slabs[0]?.views.u8[address]).toBe(written);
+  });
+
   it('lays itself out in the four sizes the specification has', () => {
     for (const [address64, maskable, size] of [
       [false, false, 12],

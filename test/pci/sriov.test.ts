@@ -250,6 +250,13 @@ describe('VF memory', () => {
     ).toEqual([0, 0x1_0000, 0x2_0000]);
   });
 
+  it('supports page sizes beyond those every device has to', () => {
+    const { fabric, pf, cap } = makeSriov({ pageSizes: 0x2 });
+    expect(fabric.configRead(pf.routingId, cap + 28, 4)).toBe(0x553 | 2);
+    fabric.configWrite(pf.routingId, cap + 32, 4, 2);
+    expect(fabric.configRead(pf.routingId, cap + 32, 4)).toBe(2);
+  });
+
   it('keeps the page size when an unsupported one is written', () => {
     const { read, write } = makeSriov();
     for (const page of [0, 4, 3, 0x8000_0000, 0xffff_ffff]) {
