@@ -23,10 +23,15 @@ Two DPDK applications on one link (no huge pages needed):
     --vdev net_virtio_user0,path=/tmp/a.sock,queues=1 -- --nb-cores=1 --forward-mode=txonly --auto-start --total-num-mbufs=16384 --stats-period 1
   (the other: --file-prefix=b, path=/tmp/b.sock, --forward-mode=rxonly; packed rings: ,packed_vq=1)
 
+A guest and this host (as root; tap0 is there while nicbox runs):
+  nicbox serve vhost-user --socket /tmp/a.sock --tap tap0 &
+  ip addr add 10.0.0.1/24 dev tap0 && ip link set tap0 up
+
 A socket alone on its switch swallows and counts what it is sent.`;
 
 interface Flags {
   readonly socket: readonly string[];
+  readonly tap?: readonly string[];
   readonly link?: boolean;
   readonly queues: number;
   readonly client?: boolean;
@@ -53,6 +58,7 @@ export function serveCommand(signal: AbortSignal): Command {
   const vhostUser = new Command('vhost-user')
     .description('Serves virtio-net devices of other processes (QEMU, DPDK, user-mode Linux) over vhost-user sockets, joined by a switch or by links.')
     .requiredOption('--socket <path...>', 'UNIX socket of a device; give it once for each device')
+    .option('--tap <interface...>', "TAP interfaces of this host as further ports: its own network stack (root, or one made for you with 'ip tuntap add')")
     .option('--switch', 'join all sockets by one learning switch (the default)')
     .option('--link', 'join the sockets two by two, in the order given, by direct links')
     .option('--queues <pairs>', 'queue pairs of each device', queues, 1)
@@ -79,6 +85,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
   });
   const server = await serveVhostUser({
     sockets: flags.socket,
+    taps: flags.tap ?? [],
     topology: flags.link ? 'link' : 'switch',
     queuePairs: flags.queues,
     client: flags.client ?? false,
@@ -89,6 +96,8 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
   const show = flags.json ? printJson : process.stdout.isTTY ? redraw() : undefined;
   try {
     console.error(`nicbox: ${flags.client ? 'calling' : 'listening on'} ${flags.socket.join(', ')}; Ctrl-C stops`);
+    const { taps } = server;
+    if (taps.length > 0) console.error(`nicbox: TAP ${taps.map((tap) => tap.name).join(', ')}`);
     let before = server.statistics;
     while (!signal.aborted) {
       await sleep(INTERVAL_MS, undefined, { signal }).catch(() => {});

@@ -11,7 +11,8 @@ export type InteropErrorCode =
   | 'NICBOX_SOCKET'
   | 'NICBOX_VHOST_USER_OPTION'
   | 'NICBOX_VHOST_USER_PEER'
-  | 'NICBOX_RAM_NOT_SHAREABLE';
+  | 'NICBOX_RAM_NOT_SHAREABLE'
+  | 'NICBOX_TAP';
 
 /** What an embedder or the platform got wrong; `code` is stable. */
 export class InteropError extends Error {
@@ -105,6 +106,8 @@ class Native {
       sendmsg: f('sendmsg', 'int', 'void *', 'int'),
       read: f('read', 'int', 'void *', 'size_t'),
       write: f('write', 'int', 'void *', 'size_t'),
+      readAt: libc.func('read', 'intptr_t', ['int', 'intptr_t', 'size_t']),
+      writeAt: libc.func('write', 'intptr_t', ['int', 'intptr_t', 'size_t']),
       mmap: f('mmap', 'intptr_t', 'size_t', 'int', 'int', 'int', 'int64_t'),
       socket: i('socket', 'int', 'int', 'int'),
       bind: i('bind', 'int', 'void *', 'uint32_t'),
@@ -117,6 +120,7 @@ class Native {
       ftruncate: i('ftruncate', 'int', 'int64_t'),
       fcntl: i('fcntl', 'int', 'int', 'int'),
       ioctl: i('ioctl', 'int', 'uintptr_t', 'void *'),
+      ioctlValue: libc.func('ioctl', 'int', ['int', 'uintptr_t', 'uintptr_t']),
       epollCreate: i('epoll_create1', 'int'),
       epollCtl: i('epoll_ctl', 'int', 'int', 'int', 'void *'),
       epollWait: i('epoll_wait', 'int', 'void *', 'int', 'int'),
@@ -277,6 +281,21 @@ class Native {
   /** @param argument read and written by the driver. 0 or above, or minus the error. */
   ioctl(fd: number, request: number, argument: Uint8Array): number {
     return this.#do('ioctl', fd, request, argument);
+  }
+
+  /** The same where the argument is a number. */
+  ioctlValue(fd: number, request: number, argument: number): number {
+    return this.#do('ioctlValue', fd, request, argument);
+  }
+
+  /** Reads once, up to `length` bytes to where `addressOf` says. Bytes read, 0 at the end, or minus the error. */
+  readAt(fd: number, address: number, length: number): number {
+    return this.#do('readAt', fd, address, length);
+  }
+
+  /** Writes once. Bytes written, or minus the error. */
+  writeAt(fd: number, address: number, length: number): number {
+    return this.#do('writeAt', fd, address, length);
   }
 
   // ---- waiting ----

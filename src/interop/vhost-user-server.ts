@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto';
 import type { VhostNet } from '#backends/vhost-net';
 import { VhostPool } from '#backends/vhost-pool';
-import type { VhostWorker } from '#backends/vhost-worker';
+import type { VhostSegment, VhostWorker } from '#backends/vhost-worker';
 import type { PollOptions } from '#backends/worker-job';
 import { BellLoop } from '#core/bell-loop';
 import { setEventWriter } from '#core/interrupts';
@@ -16,6 +16,8 @@ import * as net from '#virtio/net-features';
 import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
 import { InteropError, openNative } from './native.ts';
+import { attachNetdevToWorker } from './netdev-port.ts';
+import { Tap } from './tap.ts';
 import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
 
@@ -24,6 +26,8 @@ export interface VhostUserOptions {
   readonly sockets: readonly string[];
   /** 'switch': all sockets are ports of one learning switch. 'link': each two of them, in order, are joined by a direct link. Default: switch. */
   readonly topology?: 'switch' | 'link';
+  /** TAP interfaces as further ports, behind the sockets: the host's network stack on the same switch, or at the other end of a link. Made if they are not there. */
+  readonly taps?: readonly string[];
   /** Queue pairs that a front end may use. Default 1. */
   readonly queuePairs?: number;
   /** Connect to sockets that front ends listen on (QEMU's server=on, DPDK's server=1), again and again, in place of listening. */
@@ -62,6 +66,9 @@ export class VhostUserServer {
   readonly #poll: EventPoll;
   readonly #bells: BellLoop;
   readonly #sockets: { readonly socket: VhostUserSocket; readonly backend: VhostNet }[] = [];
+  readonly #tapPlaces: { readonly name: string; readonly segment: VhostSegment }[] = [];
+  readonly #taps: { readonly tap: Tap; readonly detach: () => void }[] = [];
+  readonly #log: Log;
   #closed: Promise<void> | undefined;
 
   /** @throws InteropError, RangeError */
@@ -71,6 +78,7 @@ export class VhostUserServer {
     const native = openNative();
     setEventWriter((descriptor) => void native.writeEvent(descriptor));
     const log = (options.log ?? new Log()).child('vhost-user');
+    this.#log = log;
     this.#poll = new EventPoll(native);
     this.#bells = new BellLoop();
     this.#pool = new VhostPool({ entry: new URL('./data-plane-worker.js', import.meta.url), ...(options.poll && { poll: options.poll }) });
@@ -81,17 +89,27 @@ export class VhostUserServer {
     const offered = offeredFeatures(queuePairs, options.mtu).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
     const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, inBand: options.inBand ?? false, client: options.client ?? false };
     let segment = this.#worker.segment({ kind: topology });
-    sockets.forEach((path, i) => {
+    const place = (i: number): VhostSegment => {
       if (topology === 'link' && i > 0 && i % 2 === 0) segment = this.#worker.segment({ kind: 'link' });
-      const backend = segment.port(path, queuePairs);
+      return segment;
+    };
+    sockets.forEach((path, i) => {
+      const backend = place(i).port(path, queuePairs);
       const mac = options.macs?.[i] === undefined ? macFor(path) : checkMac(options.macs[i]);
       this.#sockets.push({ backend, socket: new VhostUserSocket({ ...shared, path, backend, mac, log: log.child(`vhost-user ${path}`) }) });
     });
+    options.taps?.forEach((name, i) => {
+      this.#tapPlaces.push({ name, segment: place(sockets.length + i) });
+    });
   }
 
-  /** @throws InteropError when a socket cannot be made; nothing is left then. */
+  /** @throws InteropError when a socket cannot be made, or a TAP cannot be had; nothing is left then. */
   async open(): Promise<void> {
     try {
+      for (const { name, segment } of this.#tapPlaces) {
+        const tap = new Tap({ name, log: this.#log });
+        this.#taps.push({ tap, detach: attachNetdevToWorker(segment, tap, this.#bells) });
+      }
       for (const { socket } of this.#sockets) socket.open();
     } catch (error) {
       await this.close();
@@ -113,6 +131,11 @@ export class VhostUserServer {
     }));
   }
 
+  /** Transmit is what the host's network stack sent. */
+  get taps(): readonly { readonly name: string; readonly counters: PortStatistics }[] {
+    return this.#taps.map(({ tap }) => ({ name: tap.name, counters: tap.counters.snapshot() }));
+  }
+
   /** The worker's own numbers: rounds, sleeps. */
   get worker(): VhostWorker['statistics'] {
     return this.#worker.statistics;
@@ -126,6 +149,10 @@ export class VhostUserServer {
 
   async #close(): Promise<void> {
     await Promise.all(this.#sockets.map(({ socket }) => socket.close()));
+    for (const { tap, detach } of this.#taps) {
+      detach();
+      tap.close();
+    }
     this.#poll.close();
     this.#bells.close();
     await this.#pool.close();
@@ -146,13 +173,16 @@ function macFor(path: string): Uint8Array {
   return Uint8Array.from([0x52, 0x54, 0x00, ...hash.subarray(0, 3)]);
 }
 
-function checkOptions({ sockets, topology, queuePairs = 1, mtu, macs }: VhostUserOptions): void {
+function checkOptions({ sockets, taps = [], topology, queuePairs = 1, mtu, macs }: VhostUserOptions): void {
   const wrong = (message: string): never => {
     throw new InteropError('NICBOX_VHOST_USER_OPTION', message);
   };
   if (sockets.length === 0) wrong('give at least one socket path');
   if (new Set(sockets).size !== sockets.length) wrong('each socket path may be given once');
-  if (topology === 'link' && sockets.length % 2 !== 0) wrong(`${sockets.length} sockets cannot be joined in pairs: give an even number, or use a switch`);
+  if (new Set(taps).size !== taps.length) wrong('each TAP may be given once');
+  const ends = sockets.length + taps.length;
+  if (topology === 'link' && ends % 2 !== 0)
+    wrong(`${ends} ${taps.length > 0 ? 'sockets and TAPs' : 'sockets'} cannot be joined in pairs: give an even number, or use a switch`);
   if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > 64) wrong(`queue pairs ${queuePairs}: 1 to 64`);
   if (macs !== undefined && macs.length > sockets.length) wrong(`${macs.length} MAC addresses for ${sockets.length} sockets`);
   if (mtu !== undefined) checkMtu(mtu);
