@@ -87,15 +87,20 @@ export class InlineSegment {
     if (this.#paused) return;
     this.#running = true;
     let left = true;
-    for (let round = 0; left && round < this.#rounds; round++) {
-      this.#again = false;
-      left = this.server.turn() || this.server.rest() || this.#again;
-      this.server.stopUnwanted();
+    try {
+      for (let round = 0; left && round < this.#rounds; round++) {
+        this.#again = false;
+        left = this.server.turn() || this.server.rest() || this.#again;
+        this.server.stopUnwanted();
+      }
+    } finally {
+      // What the embedder hands in (an interrupt sink, a log) may throw: the data plane must not count as busy for ever after, nor sleep unasked.
+      this.#running = false;
+      if (left && !this.#deferred) {
+        this.#deferred = true;
+        this.#defer(this.#resume);
+      }
     }
-    this.#running = false;
-    if (!left || this.#deferred) return;
-    this.#deferred = true;
-    this.#defer(this.#resume);
   }
 }
 

@@ -52,9 +52,11 @@ export class SegmentServer {
   /** One round. Returns whether any frame was dealt with. */
   turn(): boolean {
     this.#enter();
-    const worked = this.segment.service(this.#budget);
-    this.#leave();
-    return worked;
+    try {
+      return this.segment.service(this.#budget);
+    } finally {
+      this.#leave();
+    }
   }
 
   /** Asks every idle port to say when there is work. True when there is some: go on. */

@@ -217,14 +217,22 @@ export class Segment {
       done = this.#forwarding.relay(batch, needs, member.index, this);
       batch.count = collected;
     } else port.counters.transmitDropped(DROP_LINK_DOWN, done);
-    for (let i = 0; i < this.#touched.count; i++) {
-      const touched = this.#touched.items[i] as SegmentMember;
+    try {
+      this.#flush();
+    } finally {
+      // Also when an interrupt sink of the embedder's threw in there: what was collected must go back, or it would be forgotten.
+      port.complete(batch, done);
+    }
+    return done > 0;
+  }
+
+  /** A port is off the list before it is flushed: what throws leaves the others to the next turn. */
+  #flush(): void {
+    while (this.#touched.count > 0) {
+      const touched = this.#touched.items[--this.#touched.count] as SegmentMember;
       touched.touched = false;
       touched.port.flush();
     }
-    this.#touched.count = 0;
-    port.complete(batch, done);
-    return done > 0;
   }
 
   #mayGoOn(blocker: SegmentMember): boolean {

@@ -333,6 +333,22 @@ describe('inline backend, receive side', () => {
     expect(b.events).toEqual([]);
   });
 
+  it('goes on after something of the embedder threw inside a turn', () => {
+    const { a, b, deferred } = pair([]);
+    b.post();
+    const call = b.calls[0] as { signal: () => void };
+    const { signal } = call;
+    call.signal = () => {
+      throw new Error('interrupt sink');
+    };
+    expect(() => a.send(frameOf(60, 1))).toThrow('interrupt sink');
+    call.signal = signal;
+    for (const work of deferred.splice(0)) work();
+    a.send(frameOf(60, 2));
+    expect(b.receive().length).toBe(2);
+    expect(a.reap()).toBe(2);
+  });
+
   it('takes few chains at a time from a driver that sends a thousand buffers of no length in each', () => {
     const deferred: (() => void)[] = [];
     const inline = new InlineSegment(new Segment(new DirectLink()), { rounds: 1, defer: (work) => deferred.push(work) });
