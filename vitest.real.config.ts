@@ -1,0 +1,7 @@
+// Real clients (npm run test:real): other people's drivers and programs against the built command. One file after the other: they share two cores.
+
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: { include: ['test/real/**/*.test.ts'], pool: 'forks', fileParallelism: false, testTimeout: 120_000, hookTimeout: 60_000, reporters: ['verbose'] },
+});
