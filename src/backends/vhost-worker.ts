@@ -12,7 +12,7 @@ import { createRingLink, RingLink, type RingLinkOptions, type RingLinkShare, rec
 import { RunBlock, type WorkerStatistics } from './run-block.ts';
 import { TurnJournal } from './turn-journal.ts';
 import { VhostNet } from './vhost-net.ts';
-import type { PollOptions, RunResult, SegmentKind, WorkerEvent, WorkerJob, WorkerMessage } from './worker-job.ts';
+import type { LinkRole, PollOptions, RunResult, SegmentKind, WorkerEvent, WorkerJob, WorkerMessage } from './worker-job.ts';
 
 export type RunTask = (job: WorkerJob, transfer: MessagePort[]) => Promise<RunResult>;
 
@@ -28,6 +28,14 @@ interface LinkSpec {
   readonly share: RingLinkShare;
   readonly counters: PortCounters;
   readonly firstSlot: number;
+  readonly role: LinkRole;
+}
+
+export interface AttachedLink {
+  /** This thread's end. */
+  readonly ring: RingLink;
+  /** The other end's: what the worker gave to the ring, and what it had no room for. */
+  readonly counters: PortCounters;
 }
 
 const MAXIMUM_PORTS: Record<SegmentKind, number> = { link: new DirectLink().maximumPorts, switch: new LearningSwitch().maximumPorts };
@@ -100,14 +108,14 @@ export class VhostWorker {
     return backend;
   }
 
-  addLink(segment: number, name: string, near: Bell, options: RingLinkOptions): RingLink {
-    this.#checkRoom(segment);
+  addLink(segment: number, name: string, near: Bell, options: RingLinkOptions, role: LinkRole): AttachedLink {
+    if (role === 'port') this.#checkRoom(segment);
     const port = this.#nextPort++;
     const { near: ours, far } = createRingLink(near, this.bell, options);
-    const link: LinkSpec = { segment, name, share: far, counters: new PortCounters(), firstSlot: this.#takeSlots(2) };
+    const link: LinkSpec = { segment, name, share: far, counters: new PortCounters(), firstSlot: this.#takeSlots(2), role };
     this.#links.set(port, link);
     this.post(linkMessage(port, link));
-    return new RingLink(name, ours);
+    return { ring: new RingLink(name, ours), counters: link.counters };
   }
 
   /** Here, because the thread would have no one to throw to: it serves other segments as well. */
@@ -115,7 +123,7 @@ export class VhostWorker {
     const most = MAXIMUM_PORTS[this.#segments[segment]?.kind ?? 'link'];
     let ports = 0;
     for (const backend of this.#ports.values()) if (backend.segment === segment) ports++;
-    for (const link of this.#links.values()) if (link.segment === segment) ports++;
+    for (const link of this.#links.values()) if (link.segment === segment && link.role === 'port') ports++;
     if (ports >= most) throw new RangeError(`this segment joins at most ${most} ports: detach one first`);
   }
 
@@ -221,7 +229,15 @@ export class VhostSegment {
    * @param bell what the calling thread sleeps on
    */
   link(name: string, bell: Bell, options: RingLinkOptions = {}): RingLink {
-    return this.#worker.addLink(this.#segment, name, bell, options);
+    return this.#worker.addLink(this.#segment, name, bell, options, 'port').ring;
+  }
+
+  /**
+   * The same for a monitor of this segment (Segment.monitor): the returned end gets a copy of every frame, as long as the ring has room, and sends none. A segment has one at
+   * most: the newest.
+   */
+  monitor(name: string, bell: Bell, options: RingLinkOptions = {}): AttachedLink {
+    return this.#worker.addLink(this.#segment, name, bell, options, 'monitor');
   }
 
   /** Lets frames move on a segment that was made paused. */
@@ -235,5 +251,6 @@ function segmentMessage(segment: number, spec: SegmentSpec): WorkerMessage {
 }
 
 function linkMessage(port: number, link: LinkSpec): WorkerMessage {
-  return { op: 'link', segment: link.segment, port, name: link.name, share: link.share, counters: link.counters.buffer, firstSlot: link.firstSlot };
+  const { segment, name, share, counters, firstSlot, role } = link;
+  return { op: 'link', segment, port, name, share, counters: counters.buffer, firstSlot, role };
 }

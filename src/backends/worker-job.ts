@@ -12,6 +12,9 @@ import type { RingLinkShare } from './ring-link.ts';
 /** How frames find their way on a segment. */
 export type SegmentKind = 'link' | 'switch';
 
+/** What a frame ring to another thread is to its segment: one of its ports, or its monitor. */
+export type LinkRole = 'port' | 'monitor';
+
 export interface PollOptions {
   /** Longest time, in nanoseconds, to look for work before sleeping. 0: never poll. */
   readonly maximum: number;
@@ -58,6 +61,7 @@ export type WorkerMessage =
       readonly share: RingLinkShare;
       readonly counters: SharedArrayBuffer;
       readonly firstSlot: number;
+      readonly role: LinkRole;
     }
   | { readonly op: 'remove'; readonly port: number };
 

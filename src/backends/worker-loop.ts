@@ -182,7 +182,8 @@ export class WorkerLoop {
         if (group === undefined) return;
         const counters = new PortCounters(message.counters);
         const link = new RingLink(message.name, message.share, { journal: this.#journal, firstSlot: message.firstSlot, counters });
-        group.server.add(link);
+        if (message.role === 'monitor') group.server.segment.monitor = link;
+        else group.server.add(link);
         this.#serve(message.port, { port: link, server: group, doorbells: [...link.doorbells] });
         return;
       }

@@ -1,6 +1,7 @@
 // `nicbox serve vhost-user`: nicbox as the network back end of somebody else's guests, until Ctrl-C. Events go to stderr as they happen, counters to stdout: a table
 // redrawn every second on a terminal, a line of JSON for each socket with --json, and one table at the end otherwise.
 
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
@@ -33,6 +34,7 @@ interface Flags {
   readonly socket: readonly string[];
   readonly tap?: readonly string[];
   readonly link?: boolean;
+  readonly pcap?: string;
   readonly queues: number;
   readonly client?: boolean;
   readonly inBand?: boolean;
@@ -61,6 +63,7 @@ export function serveCommand(signal: AbortSignal): Command {
     .option('--tap <interface...>', "TAP interfaces of this host as further ports: its own network stack (root, or one made for you with 'ip tuntap add')")
     .option('--switch', 'join all sockets by one learning switch (the default)')
     .option('--link', 'join the sockets two by two, in the order given, by direct links')
+    .option('--pcap <file>', 'capture every frame into a pcapng file')
     .option('--queues <pairs>', 'queue pairs of each device', queues, 1)
     .option('--client', 'connect to the sockets, again whenever a connection ends, in place of listening')
     .option('--in-band', "offer kicks and calls by messages (user-mode Linux's time-travel modes need them; slow)")
@@ -76,6 +79,18 @@ export function serveCommand(signal: AbortSignal): Command {
   return new Command('serve').description('Serves other processes until interrupted.').addCommand(vhostUser);
 }
 
+class FileError extends Error {
+  readonly code = 'NICBOX_FILE';
+}
+
+function openCapture(path: string): number {
+  try {
+    return openSync(path, 'w');
+  } catch (error) {
+    throw new FileError(`cannot write ${path}: ${(error as Error).message}`);
+  }
+}
+
 async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
   const log = new Log();
   log.listen(({ kind, source, message, data }) => {
@@ -83,6 +98,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     if (data === undefined) console.error(`${source}: ${kind === 'trace' ? '' : 'error: '}${message}`);
     else if (flags.verbose) console.error(`${source}: ${message} ${JSON.stringify(data)}`);
   });
+  const file = flags.pcap === undefined ? undefined : openCapture(flags.pcap);
   const server = await serveVhostUser({
     sockets: flags.socket,
     taps: flags.tap ?? [],
@@ -90,6 +106,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     queuePairs: flags.queues,
     client: flags.client ?? false,
     inBand: flags.inBand ?? false,
+    ...(file !== undefined && { capture: (chunk: Uint8Array) => void writeSync(file, chunk) }),
     ...(flags.mtu !== undefined && { mtu: flags.mtu }),
     log,
   });
@@ -108,8 +125,10 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     const last = server.statistics;
     if (flags.json) printJson(last);
     else console.log(table(last, last));
+    if (server.captureMissed > 0) console.error(`nicbox: ${server.captureMissed} frames came too fast to be captured`);
   } finally {
     await server.close();
+    if (file !== undefined) closeSync(file);
   }
 }
 

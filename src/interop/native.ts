@@ -42,7 +42,6 @@ interface Koffi {
 const NO_SUCH = 2;
 export const EAGAIN = 11;
 const EINTR = 4;
-export const EINPROGRESS = 115;
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;

@@ -39,15 +39,15 @@ export const BACKEND_VRING_CALL = 4;
 
 /** Protocol feature bits. */
 export const PROTOCOL_F_MQ = 0;
-export const PROTOCOL_F_LOG_SHMFD = 1;
+const PROTOCOL_F_LOG_SHMFD = 1;
 export const PROTOCOL_F_REPLY_ACK = 3;
-export const PROTOCOL_F_MTU = 4;
+const PROTOCOL_F_MTU = 4;
 export const PROTOCOL_F_BACKEND_REQ = 5;
-export const PROTOCOL_F_CONFIG = 9;
-export const PROTOCOL_F_RESET_DEVICE = 13;
+const PROTOCOL_F_CONFIG = 9;
+const PROTOCOL_F_RESET_DEVICE = 13;
 export const PROTOCOL_F_INBAND_NOTIFICATIONS = 14;
-export const PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15;
-export const PROTOCOL_F_STATUS = 16;
+const PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15;
+const PROTOCOL_F_STATUS = 16;
 
 /** What is offered, besides what is offered on request: each is carried out whole. */
 export const PROTOCOL_FEATURES: readonly number[] = [
@@ -167,7 +167,7 @@ export function checkRequest(request: number, count: number, agreed: FeatureSet)
 }
 
 /** A reply with `bytes` of payload, to be filled in. */
-export function makeReply(request: number, bytes: number): { readonly message: Uint8Array; readonly payload: DataView } {
+function makeReply(request: number, bytes: number): { readonly message: Uint8Array; readonly payload: DataView } {
   const message = new Uint8Array(new ArrayBuffer(HEADER_BYTES + bytes));
   const view = new DataView(message.buffer);
   view.setUint32(0, request, true);

@@ -17,6 +17,7 @@ import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
 import { InteropError, openNative } from './native.ts';
 import { attachNetdevToWorker } from './netdev-port.ts';
+import { SegmentCapture } from './segment-capture.ts';
 import { Tap } from './tap.ts';
 import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
@@ -40,6 +41,8 @@ export interface VhostUserOptions {
   readonly inBand?: boolean;
   /** Device feature bits not to offer. */
   readonly withoutFeatures?: readonly number[];
+  /** Gets a pcapng file, piece by piece, of every frame that is sent, as on a wire. An interface for each switch or link. */
+  readonly capture?: (chunk: Uint8Array) => void;
   /** How long the worker looks for work before it sleeps. */
   readonly poll?: PollOptions;
   /** Connections come and go as traces, peers' errors as guest errors. */
@@ -69,6 +72,7 @@ export class VhostUserServer {
   readonly #tapPlaces: { readonly name: string; readonly segment: VhostSegment }[] = [];
   readonly #taps: { readonly tap: Tap; readonly detach: () => void }[] = [];
   readonly #log: Log;
+  #capture: SegmentCapture | undefined;
   #closed: Promise<void> | undefined;
 
   /** @throws InteropError, RangeError */
@@ -89,8 +93,12 @@ export class VhostUserServer {
     const offered = offeredFeatures(queuePairs, options.mtu).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
     const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, inBand: options.inBand ?? false, client: options.client ?? false };
     let segment = this.#worker.segment({ kind: topology });
+    const segments = [segment];
     const place = (i: number): VhostSegment => {
-      if (topology === 'link' && i > 0 && i % 2 === 0) segment = this.#worker.segment({ kind: 'link' });
+      if (topology === 'link' && i > 0 && i % 2 === 0) {
+        segment = this.#worker.segment({ kind: 'link' });
+        segments.push(segment);
+      }
       return segment;
     };
     sockets.forEach((path, i) => {
@@ -101,6 +109,12 @@ export class VhostUserServer {
     options.taps?.forEach((name, i) => {
       this.#tapPlaces.push({ name, segment: place(sockets.length + i) });
     });
+    if (options.capture !== undefined) this.#capture = new SegmentCapture(segments, this.#bells, options.capture);
+  }
+
+  /** Frames that were not captured because they came faster than they could be written. */
+  get captureMissed(): number {
+    return this.#capture?.missed ?? 0;
   }
 
   /** @throws InteropError when a socket cannot be made, or a TAP cannot be had; nothing is left then. */
@@ -154,8 +168,10 @@ export class VhostUserServer {
       tap.close();
     }
     this.#poll.close();
-    this.#bells.close();
+    // The worker first: what it has captured by then is in the rings.
     await this.#pool.close();
+    this.#capture?.close();
+    this.#bells.close();
   }
 }
 

@@ -106,6 +106,7 @@ export class Segment {
   #serving = false;
   readonly #batch = new FrameBatch(viewsOf(new ArrayBuffer(8)));
   readonly #offload = new SoftwareOffload();
+  #monitor: NetPort | undefined;
 
   constructor(forwarding: Forwarding, options: SegmentOptions = {}) {
     this.#forwarding = forwarding;
@@ -141,6 +142,20 @@ export class Segment {
     // Another port may get this index.
     for (const other of this.#attached) if (other.partialTo === index) other.partialTo = -1;
     this.#forwarding.detach(index);
+  }
+
+  /**
+   * A port that gets a copy of every frame that was dealt with, as its sender sent it, whether it was delivered or dropped. It sends nothing and holds nobody back: what it does
+   * not take is counted there and lost to it. It should accept everything: what it gets is not converted.
+   */
+  set monitor(port: NetPort | undefined) {
+    this.#monitor = port;
+  }
+
+  #observe(monitor: NetPort, batch: FrameBatch, done: number): void {
+    const taken = monitor.deliver(batch, 0, done);
+    if (taken < done) monitor.counters.receiveDropped(DROP_RING_FULL, done - taken);
+    monitor.flush();
   }
 
   /** Attached ports. */
@@ -217,6 +232,7 @@ export class Segment {
       done = this.#forwarding.relay(batch, needs, member.index, this);
       batch.count = collected;
     } else port.counters.transmitDropped(DROP_LINK_DOWN, done);
+    if (this.#monitor !== undefined && done > 0) this.#observe(this.#monitor, batch, done);
     try {
       this.#flush();
     } finally {

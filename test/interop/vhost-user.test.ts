@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { serveVhostUser, type VhostUserOptions, type VhostUserServer } from '#interop/index';
+import { openCapture } from '#net/capture';
 import { eventually } from '../backends/eventually.ts';
 import { FrontEnd, type FrontEndOptions, type FrontSocket, frame, REQUEST } from './front-end.ts';
 
@@ -94,6 +95,28 @@ describe('traffic', () => {
     await Promise.all([a.sendFrames([frame(1, 2, 0)], 0), a.sendFrames([frame(1, 2, 1)], 1)]);
     const received = await b.receiveFrames(2);
     expect(received.map((f) => f[17]).sort()).toEqual([0, 1]);
+  });
+});
+
+describe('a capture', () => {
+  it('has every frame that was sent, once, in order, by its link', async () => {
+    const chunks: Uint8Array[] = [];
+    await serve({ sockets: ['a', 'b', 'c', 'd'].map(socket), topology: 'link', capture: (chunk) => chunks.push(chunk) });
+    const [a, b, c, d] = [
+      await front(socket('a')).start(),
+      await front(socket('b')).start(),
+      await front(socket('c')).start(),
+      await front(socket('d')).start(),
+    ];
+    const first = Array.from({ length: 600 }, (_, i) => frame(1, 2, i, 60 + (i % 900)));
+    const second = Array.from({ length: 300 }, (_, i) => frame(3, 4, i, 1400));
+    await Promise.all([b.receiveFrames(first.length), a.sendFrames(first), d.receiveFrames(second.length), c.sendFrames(second)]);
+    await server?.close();
+    expect(server?.captureMissed).toBe(0);
+    const packets = [...openCapture(Buffer.concat(chunks)).packets];
+    const on = (index: number): Uint8Array[] => packets.filter((packet) => packet.interface === index).map((packet) => new Uint8Array(packet.bytes));
+    expect(on(0)).toEqual(first);
+    expect(on(1)).toEqual(second);
   });
 });
 
