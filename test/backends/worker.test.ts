@@ -33,13 +33,14 @@ afterEach(async () => {
 });
 
 function pairOn(worker: VhostWorker, features: number[], options = {}) {
-  const segment = worker.segment();
+  const segment = worker.segment({ paused: true });
   const a = new TestGuest({ name: 'a', features, ...options });
   const b = new TestGuest({ name: 'b', features, ...options });
   const backendA = segment.port('a');
   const backendB = segment.port('b');
   a.attach(backendA);
   b.attach(backendB);
+  segment.resume();
   return { a, b, segment, backendA, backendB };
 }
 
@@ -207,9 +208,11 @@ describe('vhost-net worker', () => {
     const stream = new Stream(a, b);
     let positions: ReturnType<TestGuest['positions']>[] = [];
     for (let move = 1; move <= 20; move++) {
-      const segment = worker.segment();
+      // Frames that come before the other end is there are for a cable that hangs in the air.
+      const segment = worker.segment({ paused: true });
       a.attach(segment.port('a'), positions[0]);
       b.attach(segment.port('b'), positions[1]);
+      segment.resume();
       await eventually(`traffic after move ${move}`, () => {
         stream.step(20 * move);
         return stream.received === 20 * move || lost.length > 0;
