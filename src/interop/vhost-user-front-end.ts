@@ -377,7 +377,8 @@ export class VhostUserBackend implements VhostBackend {
   #stopped(index: number, ring: Ring, base: number): void {
     ring.told = false;
     if (ring.state !== 'stopping') return;
-    if (this.#negotiated.has(VIRTIO_F_RING_PACKED)) ring.position = { available: base & 0xffff, used: base >>> 16 };
+    // DPDK gives the available half alone and means both.
+    if (this.#negotiated.has(VIRTIO_F_RING_PACKED)) ring.position = { available: base & 0xffff, used: base >>> 16 || base & 0xffff };
     else {
       const used = this.#usedIndex(ring);
       if (used < 0) {
