@@ -131,7 +131,10 @@ export class Child {
 
   constructor(name: string, program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
     this.name = name;
-    this.process = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], detached: true, env: { ...process.env, ...env } });
+    // Should this process be killed, what it started must not run on.
+    const leash = onPath('setpriv');
+    const [command, ...rest] = leash === undefined ? [program, ...args] : [leash, '--pdeathsig', 'KILL', program, ...args];
+    this.process = spawn(command as string, rest, { stdio: ['pipe', 'pipe', 'pipe'], detached: true, env: { ...process.env, ...env } });
     children.add(this);
     let partial = '';
     const take = (piece: Buffer): void => {
