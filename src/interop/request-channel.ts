@@ -38,6 +38,7 @@ export class RequestChannel {
   #payload: Uint8Array | undefined;
   #have = 0;
   #timer: NodeJS.Timeout | undefined;
+  #deadline = 0;
   #again: NodeJS.Timeout | undefined;
   #open = true;
   #pumping = false;
@@ -69,12 +70,14 @@ export class RequestChannel {
 
   #expect(request: number, bytes: number, take: (payload: DataView) => void): void {
     if (!this.#open) return;
+    if (this.#due.length === 0) this.#awaitReply();
     this.#due.push({ request, bytes, take });
-    this.#timer ??= setTimeout(() => {
-      this.pump();
-      const [late] = this.#due;
-      if (late !== undefined) this.#end(`no answer to ${requestName(late.request)} within ${PATIENCE} ms`);
-    }, PATIENCE).unref();
+  }
+
+  #awaitReply(): void {
+    this.#deadline = performance.now() + PATIENCE;
+    this.#timer ??= setTimeout(() => this.pump(), PATIENCE + 1).unref();
+    this.#timer.refresh();
   }
 
   /** Everything said has left, and everything asked was answered. */
@@ -156,6 +159,9 @@ export class RequestChannel {
     if (this.#pumping) return;
     this.#pumping = true;
     while (this.#open && this.#receive());
+    const [late] = this.#due;
+    // Here and not in a timer alone: who polls may not let one run.
+    if (late !== undefined && performance.now() > this.#deadline) this.#end(`no answer to ${requestName(late.request)} within ${PATIENCE} ms`);
     this.#pumping = false;
   }
 
@@ -176,9 +182,7 @@ export class RequestChannel {
       const payload = new DataView(this.#payload.buffer);
       this.#payload = undefined;
       this.#due.shift();
-      if (this.#due.length === 0) clearTimeout(this.#timer);
-      if (this.#due.length === 0) this.#timer = undefined;
-      else this.#timer?.refresh();
+      if (this.#due.length > 0) this.#awaitReply();
       due?.take(payload);
       return true;
     }

@@ -28,6 +28,7 @@ export class VhostUserDial {
   #retry: NodeJS.Timeout | undefined;
   #wait = FIRST_RETRY;
   #busy = false;
+  #since = 0;
   #closed = false;
   /** Why the last call was in vain. */
   trouble = 'no answer';
@@ -42,15 +43,12 @@ export class VhostUserDial {
     else this.#call();
   }
 
-  /** The connection served well: the next wait is a short one. */
-  settled(): void {
-    this.#wait = FIRST_RETRY;
-  }
-
   /** The connection has ended: makes another. */
   over(): void {
     this.#busy = false;
     if (this.#closed) return;
+    // One that served for a while is worth a call at once; one that fails again and again is not.
+    if (performance.now() - this.#since > LAST_RETRY) this.#wait = FIRST_RETRY;
     if (this.#parts.listen) this.#later(() => this.#accept());
     else this.#later(() => this.#call());
   }
@@ -115,6 +113,7 @@ export class VhostUserDial {
   #adopt(fd: number): void {
     clearTimeout(this.#retry);
     this.#busy = true;
+    this.#since = performance.now();
     this.#parts.onConnection(fd);
   }
 }

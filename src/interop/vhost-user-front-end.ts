@@ -121,7 +121,6 @@ export class VhostUserBackend implements VhostBackend {
           });
           channel = mine;
           introduce(mine, (peer) => {
-            dial.settled();
             if (backend !== undefined) {
               backend.#adopt(mine, peer);
               return;
