@@ -155,6 +155,11 @@ export class VhostUserServer {
     return this.#worker.statistics;
   }
 
+  /** Kills the data plane's thread, as a crash would: for tests of survival. It goes on with another, and front ends see nothing of it. */
+  kill(): Promise<void> {
+    return this.#pool.kill();
+  }
+
   /** Ends every connection, removes the sockets, stops the threads. */
   close(): Promise<void> {
     this.#closed ??= this.#close();

@@ -195,6 +195,19 @@ describe('notifications by message', () => {
     native.close(ours);
   });
 
+  it('are not needed at all: a ring without a kick is looked at all the time', async () => {
+    const [near, far] = await pair({}, { poll: { maximum: 0 } });
+    await near.start();
+    for (const index of [0, 1]) await near.tell(REQUEST.SET_VRING_KICK, longs(index + 0x100));
+    const queue = near.transmit[0];
+    for (let i = 0; i < 5; i++) {
+      near.arena.u8.set(frame(1, 2, i), queue?.reserve() ?? -1);
+      queue?.send(64);
+      queue?.ring.publish();
+      expect(await far.receiveFrames(1)).toEqual([frame(1, 2, i)]);
+    }
+  });
+
   it('are not offered unless asked for', async () => {
     const [near] = await pair({});
     expect((await near.ask(REQUEST.GET_PROTOCOL_FEATURES)).getUint32(0, true) & (1 << PROTOCOL.INBAND)).toBe(0);

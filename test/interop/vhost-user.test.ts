@@ -137,6 +137,17 @@ describe('rings', () => {
     }
   });
 
+  it.each([false, true])('outlive the thread that serves them (packed %s)', async (packed) => {
+    const running = await serve({ sockets: [socket('a'), socket('b')], topology: 'link' });
+    const a = await front(socket('a'), { packed }).start();
+    const b = await front(socket('b'), { packed }).start();
+    for (let round = 0; round < 4; round++) {
+      const frames = Array.from({ length: 800 }, (_, i) => frame(1, 2, 1000 * round + i));
+      const [received] = await Promise.all([b.receiveFrames(frames.length), a.sendFrames(frames), running.kill()]);
+      expect(received).toEqual(frames);
+    }
+  });
+
   it('hold still while disabled', async () => {
     await serve({ sockets: [socket('a'), socket('b')], topology: 'link' });
     const a = await front(socket('a')).start();
