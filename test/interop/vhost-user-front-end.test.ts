@@ -206,7 +206,7 @@ it('waits for a back end that calls', async () => {
 
 it('leaves no descriptors behind', async () => {
   const count = (): number => readdirSync('/proc/self/fd').length;
-  await serve();
+  const server = await serve();
   // Its thread opens descriptors of its own while it starts.
   await eventually('the data plane to run', () => server.worker.sleeps > 0);
   const ram = new MemoryFile(RAM);
