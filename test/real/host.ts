@@ -115,9 +115,13 @@ export async function available<T>(
   }
 }
 
-/** A folder for sockets and files of one test; short, since a UNIX socket's path has at most 107 bytes. */
+const scratches: string[] = [];
+
+/** A folder for sockets and files of one test, gone after `endChildren`; short, since a UNIX socket's path has at most 107 bytes. */
 export function scratch(): string {
-  return mkdtempSync(join(tmpdir(), 'nbr-'));
+  const folder = mkdtempSync(join(tmpdir(), 'nbr-'));
+  scratches.push(folder);
+  return folder;
 }
 
 /** A child process whose output is kept by line and can be waited for. It is the first of a session of its own, and ends with all of that. */
@@ -231,9 +235,10 @@ export class Child {
 
 const children = new Set<Child>();
 
-/** Ends what a test left running. */
+/** Ends what a test left running, and removes its folders. */
 export async function endChildren(): Promise<void> {
   await Promise.all([...children].map((child) => child.kill()));
+  for (const folder of scratches.splice(0)) rmSync(folder, { recursive: true, force: true });
 }
 
 /** The processes of a session, or of a process group of that number. */
