@@ -103,7 +103,7 @@ export function tourCommand(signal: AbortSignal, done: (exitCode: number) => voi
     .option('--lab <file>', 'lab file: the first guest sends to the second (default: two guests on a direct link)')
     .addOption(new Option('--plane <plane>', 'who moves the frames').choices(['inline', 'vhost-net', 'both']).default('both'))
     .addOption(new Option('--ring <format>', 'virtqueue format').choices(['split', 'packed', 'both']).default('both'))
-    .option('--repeat <times>', 'times the capture is sent in each pass', count(1_000_000), 50)
+    .option('--repeat <times>', 'times the capture is sent in each pass', count(1_000_000), 1000)
     .option('--pings <count>', 'round trips measured in each pass', count(10_000_000), 2000)
     .option('--out <directory>', 'where tour.pcapng and tour.json go', 'out')
     .option('--json', 'print the result as JSON instead of tables')
@@ -114,7 +114,7 @@ Writes tour.pcapng (what the second guest received in the last pass) and tour.js
 
 Examples:
   nicbox tour
-  nicbox tour --capture my.pcap --plane vhost-net --ring packed --repeat 1000
+  nicbox tour --capture my.pcap --plane vhost-net --ring packed --repeat 10000
   nicbox tour --lab examples/pairs.lab.json --json`,
     )
     .action(async (flags: Flags) => {
