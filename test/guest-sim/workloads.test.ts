@@ -92,6 +92,18 @@ describe('replay and compare', () => {
     }
   });
 
+  it.each([0, 11, 66, 67, 68, 69, 71, 99, 100])('notice a wrong byte wherever it is: at %i of 101', (at) => {
+    const good = frameOf(101);
+    const bad = good.slice();
+    bad[at] = (bad[at] as number) ^ 0x10;
+    const guest = new Guest(new VirtioModel({ features: ALL }));
+    const replay = guest.start({ kind: 'replay', frames: pack([bad]) });
+    const compare = new Guest(new VirtioModel({ features: 1n << 32n })).start({ kind: 'compare', frames: pack([good]) });
+    replay.receive = (frame) => compare.receive(frame);
+    for (let i = 0; i < 50; i++) guest.step();
+    expect(compare.result().errors.join()).toContain(`frame 0: byte ${at} is`);
+  });
+
   it('send a frame recorded with an unfilled checksum for the device to fill, or filled without CSUM', () => {
     const frame = frameOf(300, { unfilled: true });
     for (const csum of [true, false]) {
