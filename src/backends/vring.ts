@@ -56,13 +56,14 @@ export class Vring implements TurnParticipant {
   /** Chains were pushed: they become visible when the turn commits, or now where there is no journal. */
   stage(chains: number): void {
     this.#chains += chains;
-    if (this.#staged) return;
     if (this.#journal === undefined) {
       this.apply();
       return;
     }
-    this.#staged = true;
+    // Every time, not only the first in a turn: what recovery would carry out is what is staged, so nothing pushed may be left as an open IN_ORDER run.
     this.queue.seal();
+    if (this.#staged) return;
+    this.#staged = true;
     this.#journal.stage(this);
   }
 
