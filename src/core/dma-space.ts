@@ -178,8 +178,13 @@ export class DmaSpace {
   sync(): void {
     const table = this.#table;
     let { generation } = table;
-    // Odd: somebody waits for this thread's turn to end, and nothing has changed yet.
-    if (generation === this.#generation || (generation & 1) !== 0) return;
+    if (generation === this.#generation) return;
+    if ((generation & 1) !== 0) {
+      // Odd: somebody waits for this thread's turn to end, and nothing has changed yet. What this thread has may be older than that, or nothing at all.
+      const before = (generation - 1) | 0;
+      if (before !== this.#generation && table.inTurn) this.#rebuild(before);
+      return;
+    }
     for (;;) {
       this.#rebuild(generation);
       // Outside a turn (taken for dead inside one, or never in one) the table may have changed while it was read.
