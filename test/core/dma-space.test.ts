@@ -314,3 +314,30 @@ describe('faults', () => {
     expect(dma.takeFaults().records.map((r) => r.address)).toEqual([0x200000, 0x200004]);
   });
 });
+
+describe('a turn that begins while a change waits for it', () => {
+  it('reads the table as it stands, though the generation is odd already', () => {
+    const memory = new GuestMemory([{ base: 0, size: 0x10000 }]);
+    const space = DmaSpace.create(memory);
+    const reader = DmaSpace.open(space.share());
+    const words = new Int32Array(space.share().table);
+    // The writer's first step, at the worst moment: after the reader's turn was announced and confirmed, before it looks at the table for the first time.
+    const load = Atomics.load;
+    let looks = 0;
+    Atomics.load = ((view: Int32Array, index: number) => {
+      if (index === 0 && view.buffer === words.buffer && ++looks === 3) Atomics.add(words, 0, 1);
+      return load(view, index);
+    }) as typeof Atomics.load;
+    try {
+      expect(reader.enter()).toBe(true);
+    } finally {
+      Atomics.load = load;
+    }
+    expect(looks).toBeGreaterThanOrEqual(3);
+    expect((words[0] as number) & 1).toBe(1);
+    expect(reader.window(0x1000, 16, DMA_READ)).not.toBeNull();
+    reader.leave();
+    Atomics.add(words, 0, 1);
+    reader.close();
+  });
+});
