@@ -101,8 +101,8 @@ export class FrontDevice {
       configMoved: () => {},
       needsReset: broken,
     };
-    this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader) => {
-      const ok = runCommand(reader, {
+    this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader, reply) => {
+      const ok = runCommand(reader, reply, {
         features: this.#features,
         state: this.#receive,
         maxPairs: this.#parts.queuePairs,

@@ -5,6 +5,7 @@ import { FeatureSet } from '#virtio/features';
 import * as net from '#virtio/net-features';
 import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
 import type { ChainReader } from './chain-reader.ts';
+import type { ChainWriter } from './chain-writer.ts';
 import { MAC_BYTES } from './config.ts';
 import { GUEST_OFFLOADS } from './features.ts';
 import { type ReceiveState, RX_MODES } from './receive-state.ts';
@@ -30,8 +31,8 @@ export interface CommandContext {
   setMac(mac: Uint8Array): void;
 }
 
-/** Runs one command; false is answered as VIRTIO_NET_ERR and has changed nothing. */
-export function runCommand(reader: ChainReader, context: CommandContext): boolean {
+/** Runs one command, which writes what it answers besides the ack into `reply`; false is answered as VIRTIO_NET_ERR and has changed nothing. */
+export function runCommand(reader: ChainReader, _reply: ChainWriter, context: CommandContext): boolean {
   const commandClass = reader.u8();
   const command = reader.u8();
   if (command < 0) return false;

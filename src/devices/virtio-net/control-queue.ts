@@ -7,6 +7,7 @@ import type { VirtioHost } from '#virtio/device';
 import { initialPosition, openQueue } from '#virtio/open-queue';
 import { QUEUE_BROKEN, QUEUE_EMPTY, type VirtQueue, type VringPosition } from '#virtio/virtqueue';
 import { ChainReader } from './chain-reader.ts';
+import { ChainWriter } from './chain-writer.ts';
 
 const COMMANDS_PER_TURN = 64;
 const VIRTIO_NET_OK = 0;
@@ -14,21 +15,25 @@ const VIRTIO_NET_ERR = 1;
 
 export class ControlQueue {
   readonly #host: VirtioHost;
-  readonly #run: (reader: ChainReader) => boolean;
+  readonly #run: (reader: ChainReader, reply: ChainWriter) => boolean;
   readonly #segments: SegmentList;
   readonly #reader: ChainReader;
+  readonly #ack: ChainWriter;
+  readonly #reply: ChainWriter;
   readonly #again: Timer;
   #index = 0;
   #queue: VirtQueue | undefined;
 
-  /** @param run executes a command whose effect is in force when it returns; false is answered ERR. */
-  constructor(host: VirtioHost, maxSize: number, run: (reader: ChainReader) => boolean) {
+  /** @param run executes a command whose effect is in force when it returns, and writes what it answers behind the ack; false is answered ERR, and nothing else. */
+  constructor(host: VirtioHost, maxSize: number, run: (reader: ChainReader, reply: ChainWriter) => boolean) {
     this.#host = host;
     this.#run = run;
     const filler = (host.memory.memory.slabs[0] as { views: SegmentList['views'][number] }).views;
     // Room for the longest chain a driver may make, each buffer in a few pieces where it crosses RAM ranges.
     this.#segments = new SegmentList(4 * maxSize, filler);
     this.#reader = new ChainReader(this.#segments);
+    this.#ack = new ChainWriter(this.#segments, host.memory);
+    this.#reply = new ChainWriter(this.#segments, host.memory);
     this.#again = host.clock.timer(() => this.serve());
   }
 
@@ -91,16 +96,14 @@ export class ControlQueue {
       this.#host.log.guestError('control command without room for its ack');
       return 0;
     }
-    const ok = this.#run(this.#reader);
+    this.#ack.begin(queue.readableSegments, queue.writableBytes);
+    // virtio 1.4 5.1.6.5: the ack is the first byte, whatever a command answers comes behind it.
+    this.#reply.begin(queue.readableSegments, queue.writableBytes);
+    this.#reply.skipOne();
+    const ok = this.#run(this.#reader, this.#reply);
     if (!ok) this.#host.log.guestError('control command refused');
-    const at = queue.readableSegments;
-    const list = this.#segments;
-    const views = list.views[at];
-    if (views === undefined) return 0;
-    views.u8[list.offset[at] as number] = ok ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
-    const window = list.window[at];
-    if (window) this.#host.memory.markDirty(window, list.address[at] as number, 1);
-    return 1;
+    this.#ack.u8(ok ? VIRTIO_NET_OK : VIRTIO_NET_ERR);
+    return ok ? 1 + this.#reply.written : 1;
   }
 
   #broken(reason: string): void {

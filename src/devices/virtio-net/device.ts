@@ -12,6 +12,7 @@ import { NetPolicy } from '#virtio/net-policy';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
 import type { ChainReader } from './chain-reader.ts';
+import type { ChainWriter } from './chain-writer.ts';
 import { checkMac, checkMtu, checkSpeed, type LinkSpeed, NET_CONFIG_BYTES, NetConfig } from './config.ts';
 import { runCommand } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
@@ -102,7 +103,7 @@ export class VirtioNet implements VirtioDevice {
   attach(host: VirtioHost): void {
     this.#host = host;
     this.#data.attach(host);
-    this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader) => this.#command(reader));
+    this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader, reply) => this.#command(reader, reply));
   }
 
   // ---- features and queues ----
@@ -252,8 +253,8 @@ export class VirtioNet implements VirtioDevice {
     return this.#data.kickDoorbell(index);
   }
 
-  #command(reader: ChainReader): boolean {
-    const ok = runCommand(reader, {
+  #command(reader: ChainReader, reply: ChainWriter): boolean {
+    const ok = runCommand(reader, reply, {
       features: (this.#host as VirtioHost).features,
       state: this.#receive,
       maxPairs: this.queuePairs,
