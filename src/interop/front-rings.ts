@@ -257,7 +257,9 @@ export class FrontRings {
   #setPolicy(): void {
     const data = this.#rings.filter((ring) => ring.index !== this.device.controlIndex && this.#wanted(ring));
     const pairs = Math.max(1, ...data.map((ring) => (ring.index >>> 1) + 1));
-    this.#betweenTurns(() => this.device.publish(this.#policy, data.length > 0, pairs));
+    const live: [number, number] = [0, 0];
+    for (const { index } of data) if ((index & 1) === 0) live[index >>> 6 === 0 ? 0 : 1] |= 1 << ((index >>> 1) & 31);
+    this.#betweenTurns(() => this.device.publish(this.#policy, data.length > 0, pairs, live));
     this.#parts.backend.policyChanged();
   }
 
