@@ -6,21 +6,21 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Table from 'cli-table3';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
 import { BellLoop } from '#core/bell-loop';
 import { Log } from '#core/log';
 import { SegmentCapture } from '#interop/segment-capture';
 import { serveUmlPci, type UmlPciServer, umlPciMachine } from '#interop/uml-pci-server';
 import { Machine } from '#nicbox/machine';
 import { VhostPool } from '#nicbox/vhost-net';
-import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice } from './device-specs.ts';
+import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice, slotsOf } from './device-specs.ts';
 import { openCapture } from './output.ts';
 import { UmlGuest, umlCommand } from './uml-guest.ts';
 
 const MOST_SLOTS = 8;
 
 const EXAMPLES = `
-Devices (one slot each, in the order given; --slots N makes room for virtual functions):
+Devices, in slots in the order given (virtual functions in those behind their device):
 ${DEVICE_KINDS}
 
 Two network cards in one guest, on one switch, the kernel started by nicbox and its console shown:
@@ -33,7 +33,6 @@ The kernel needs CONFIG_UML_PCI_OVER_VIRTIO with device id 1234, which Debian's 
 interface Flags {
   readonly device?: readonly DeviceSpec[];
   readonly socket?: readonly string[];
-  readonly slots?: number;
   readonly link?: boolean;
   readonly switch?: boolean;
   readonly pcap?: string;
@@ -46,12 +45,6 @@ interface Flags {
   readonly json?: boolean;
 }
 
-function slots(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1 || value > MOST_SLOTS) throw new InvalidArgumentError(`give a whole number from 1 to ${MOST_SLOTS}.`);
-  return value;
-}
-
 const collect = (text: string, before: readonly DeviceSpec[] | undefined): readonly DeviceSpec[] => [...(before ?? []), parseDevice(text)];
 
 /** @param signal ends it. @param done gets the guest's exit code, if it ended by itself */
@@ -62,7 +55,6 @@ export function umlPciCommand(signal: AbortSignal, done: (code: number) => void)
     )
     .option('--device <device>', 'a device and its options; give it once for each (default: virtio-net)', collect)
     .option('--socket <path...>', 'UNIX sockets, one for each slot (default: made in a temporary folder)')
-    .option('--slots <number>', 'PCI slots (default: one for each device)', slots)
     .option('--switch', 'join all devices by one learning switch (the default)')
     .option('--link', 'join the devices two by two, in the order given, by direct links')
     .option('--pcap <file>', 'capture every frame into a pcapng file')
@@ -77,11 +69,10 @@ export function umlPciCommand(signal: AbortSignal, done: (code: number) => void)
     .exitOverride()
     .action(async (flags: Flags, command: Command) => {
       const devices = flags.device ?? [parseDevice('virtio-net')];
-      const wanted = flags.slots ?? Math.max(devices.length, flags.socket?.length ?? 0);
+      const wanted = devices.reduce((sum, device) => sum + slotsOf(device), 0);
       if (flags.switch && flags.link) command.error("error: '--switch' and '--link' exclude each other");
       if (flags.link && devices.length % 2 !== 0) command.error(`error: ${devices.length} devices cannot be joined in pairs`);
-      if (wanted > MOST_SLOTS || wanted < devices.length)
-        command.error(`error: ${devices.length} devices and ${wanted} slots: at most ${MOST_SLOTS}, and one for each device`);
+      if (wanted > MOST_SLOTS) command.error(`error: ${wanted} slots are needed, and there are ${MOST_SLOTS}`);
       if (flags.socket !== undefined && flags.socket.length !== wanted) command.error(`error: ${flags.socket.length} sockets for ${wanted} slots`);
       if (flags.guest === undefined && (flags.initrd !== undefined || flags.append !== undefined))
         command.error("error: '--initrd' and '--append' go with '--guest'");
@@ -107,9 +98,11 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], wanted: numbe
     const worker = pool.worker();
     const kind = flags.link ? 'link' : 'switch';
     const segments = Array.from({ length: flags.link ? devices.length / 2 : 1 }, () => worker.segment({ kind }));
+    let deviceNumber = 0;
     devices.forEach((spec, i) => {
       const segment = segments[flags.link ? i >>> 1 : 0] as (typeof segments)[number];
-      addDevice({ machine, deviceNumber: i, backend: (name, pairs) => segment.port(name, pairs) }, spec);
+      addDevice({ machine, deviceNumber, backend: (name, pairs) => segment.port(name, pairs) }, spec);
+      deviceNumber += slotsOf(spec);
     });
     if (flags.pcap !== undefined) {
       const file = openCapture(flags.pcap);
