@@ -104,6 +104,8 @@ export class VfioUserServer {
       name: options.name ?? this.path,
       memory: arena.memory,
       iommu,
+      // It stands for the client's own address space: guests with a virtual IOMMU ask the device for ACCESS_PLATFORM.
+      accessPlatform: false,
       log: this.#log,
       // Out of the way: the client decodes addresses, and has memory and message interrupts wherever it likes.
       platform: { ecam: { base: 2 * ARENA_BASE, firstBus: 0, lastBus: 0 } },
