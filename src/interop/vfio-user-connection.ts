@@ -231,7 +231,8 @@ export class VfioUserConnection {
   #answer(message: Message, payload: Uint8Array | undefined): void {
     // What the message did not need.
     this.#dropFds(message.fds);
-    if (message.kind === 'command') this.#send(wire.makeReply(message, payload));
+    // A client that went, or was sent away, inside the call.
+    if (message.kind === 'command' && !this.#closing) this.#send(wire.makeReply(message, payload));
   }
 
   #refuse(message: Message, error: unknown): void {
@@ -239,7 +240,7 @@ export class VfioUserConnection {
     if (!(error instanceof Refusal)) throw error;
     this.#parts.log.guestError(`${wire.commandName(message.command)} refused: ${error.message}`);
     if (++this.#refused > MOST_REFUSED) throw new ProtocolError(`${MOST_REFUSED} commands were refused`);
-    if (message.kind === 'command') this.#send(wire.makeErrorReply(message, error.errno));
+    if (message.kind === 'command' && !this.#closing) this.#send(wire.makeErrorReply(message, error.errno));
   }
 
   // ---- sending ----
