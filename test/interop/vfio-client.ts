@@ -212,6 +212,28 @@ export class VfioClient {
     this.#waiting.set(id, then);
   }
 
+  /** The same while keeping the thread: a server on this thread answers within the wait. */
+  askNow(command: number, payload?: Uint8Array): DataView {
+    let reply: Frame | undefined;
+    const deadline = performance.now() + 20_000;
+    this.whenAnswered(this.post(command, payload), (frame) => {
+      reply = frame;
+    });
+    for (this.#pump(); reply === undefined; this.#pump()) {
+      if (this.ended || performance.now() > deadline) throw new Error(`command ${command} is not answered`);
+      this.#poll.wait(100);
+    }
+    if ((reply.flags & 0x20) !== 0) throw new Refused(command, reply.error);
+    return reply.payload;
+  }
+
+  loadNow(region: number, offset: number, size: number): number {
+    const reply = this.askNow(COMMAND.REGION_READ, pack(BigInt(offset), region, size));
+    let value = 0;
+    for (let i = size - 1; i >= 0; i--) value = value * 256 + reply.getUint8(16 + i);
+    return value;
+  }
+
   async ask(command: number, payload?: Uint8Array, fds: readonly number[] = []): Promise<DataView> {
     return this.answer(this.post(command, payload, fds));
   }

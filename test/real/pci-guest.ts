@@ -88,9 +88,9 @@ kill $server; wait $server; echo SERVER-ENDED $?`;
 }
 
 /** Boots a guest with the device and runs all of its checks; returns when it is over. @throws when it does not come to its end in time */
-export async function runChecks(path: PciPath, { device, peer, modules, append = [], checks }: PciDevice): Promise<GuestReport> {
+export async function runChecks(path: PciPath, { device, peer, modules, append = [], checks }: PciDevice, seconds = 150): Promise<GuestReport> {
   const guest = path.boot(checkScript(path.slots, modules, checks), { devices: [device, peer], append });
-  await guest.line(/^GUEST-DONE/, 150);
+  await guest.line(/^GUEST-DONE/, seconds);
   const { lines } = guest;
   const from = lines.indexOf('LSPCI-BEGIN');
   const report = {
