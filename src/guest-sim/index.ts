@@ -5,6 +5,7 @@ export type { CompareJob, FrameStore } from './compare.ts';
 export type { EchoJob, PingJob } from './echo.ts';
 export { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature, OPTIONAL_FEATURES } from './features.ts';
 export { FlowHash, type FlowHashOptions } from './flow-hash.ts';
+export { type ComposedFrame, composeFrame, composeTunnel, type FrameLayout, type FrameSpec, type PacketSpec, type TunnelKind } from './frames.ts';
 export type { GenerateJob } from './generator.ts';
 export { Guest, type GuestOptions, type GuestReport } from './guest.ts';
 export type { GuestSummary } from './guest-protocol.ts';
@@ -20,6 +21,7 @@ export type { RssConfig } from './net-rss.ts';
 export { CVQ_STATISTICS, type QueueStatistics, RX_STATISTICS, STATISTICS, type StatisticsRequest, TX_STATISTICS } from './net-stats.ts';
 export { NetSteering } from './net-steering.ts';
 export { TransmitOffload, TransmitQueue } from './net-transmit.ts';
+export { type OffloadRequest, requestOffload, segmentPlan } from './offload.ts';
 export { PackedRing } from './packed-ring.ts';
 export type { Bar } from './pci-bars.ts';
 export {
@@ -35,8 +37,10 @@ export {
 } from './pci-config.ts';
 export { type EnumerateOptions, enumeratePci, type PciBus, type PciDevice, type PciTree } from './pci-enumerate.ts';
 export { type Delay, disableVirtualFunctions, enableVirtualFunctions, type SriovInfo, sleepOn } from './pci-sriov.ts';
+export { ReceivedCheck } from './received-check.ts';
 export type { ReplayJob } from './replay.ts';
 export type { DriverRing, RingAddresses, RingOptions } from './ring.ts';
+export { Segmenter, type SegmentPlan } from './segment.ts';
 export type { SinkJob } from './sink.ts';
 export { SplitRing } from './split-ring.ts';
 export { DEFAULT_RSS_KEY, Toeplitz } from './toeplitz.ts';

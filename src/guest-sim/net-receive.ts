@@ -7,6 +7,7 @@ import type { DriverRing } from './ring.ts';
 import {
   NET_GSO_ECN,
   NET_GSO_NONE,
+  NET_GSO_UDP,
   NET_GSO_UDP_TUNNEL_IPV4,
   NET_GSO_UDP_TUNNEL_IPV6,
   NET_HASH_REPORT_NONE,
@@ -91,12 +92,12 @@ export interface ReceiveQueueOptions {
   readonly gsoTypes: number;
   readonly checksum: boolean;
   readonly ecn: boolean;
-  /** Bytes of the header before each frame, and which of the parts that not every device has were negotiated. */
-  readonly headerSize: number;
-  readonly hashReport: boolean;
-  readonly tunnels: boolean;
-  readonly tunnelChecksum: boolean;
-  readonly coalescing: boolean;
+  /** Bytes of the header before each frame (default 12), and which of its parts that not every device has were negotiated (default: none). */
+  readonly headerSize?: number;
+  readonly hashReport?: boolean;
+  readonly tunnels?: boolean;
+  readonly tunnelChecksum?: boolean;
+  readonly coalescing?: boolean;
 }
 
 const HARVEST = 64;
@@ -135,7 +136,7 @@ export class ReceiveQueue {
     this.index = options.index;
     this.#arena = arena;
     this.#options = options;
-    this.#headerSize = options.headerSize;
+    this.#headerSize = options.headerSize ?? NET_HEADER_SIZE;
     this.#stride = Math.ceil(bufferSize / 64) * 64;
     this.#start = arena.allocate(this.#stride * options.buffers, 64);
     this.frame = new ReceivedFrame(arena.views, options.mergeable ? ring.size : 1);
@@ -260,7 +261,7 @@ export class ReceiveQueue {
         }
       }
     }
-    frame.tunnelChecksum = options.tunnelChecksum && (flags & NET_HDR_F_UDP_TUNNEL_CSUM) !== 0;
+    frame.tunnelChecksum = options.tunnelChecksum === true && (flags & NET_HDR_F_UDP_TUNNEL_CSUM) !== 0;
     frame.tunnel = 0;
     if ((gso & BOTH_TUNNELS) !== 0) {
       if (!this.#describeTunnel(at, flags, gso, length)) return false;
@@ -281,7 +282,7 @@ export class ReceiveQueue {
   #describeTunnel(at: number, flags: number, gso: number, length: number): boolean {
     const { frame } = this;
     const bits = gso & BOTH_TUNNELS;
-    if (!this.#options.tunnels || bits === BOTH_TUNNELS || frame.gsoType === NET_GSO_NONE) return false;
+    if (!this.#options.tunnels || bits === BOTH_TUNNELS || frame.gsoType === NET_GSO_NONE || frame.gsoType === NET_GSO_UDP) return false;
     if ((flags & (NET_HDR_F_NEEDS_CSUM | NET_HDR_F_DATA_VALID | NET_HDR_F_RSC_INFO)) !== NET_HDR_F_NEEDS_CSUM) return false;
     const offsets = this.#arena.u32[at + 5] as number;
     frame.tunnel = bits === NET_GSO_UDP_TUNNEL_IPV4 ? 4 : 6;

@@ -42,8 +42,8 @@ export interface TransmitQueueOptions {
   readonly maxSegments: number;
   /** The header in a descriptor of its own, as old devices wanted it; otherwise it shares the first one. */
   readonly separateHeader: boolean;
-  /** Bytes of the header before each frame: as on the receive side (virtio 1.4 5.1.6.2.1, driver MUST). */
-  readonly headerSize: number;
+  /** Bytes of the header before each frame: as on the receive side (virtio 1.4 5.1.6.2.1, driver MUST). Default 12. */
+  readonly headerSize?: number;
 }
 
 const RECLAIM = 64;
@@ -80,7 +80,7 @@ export class TransmitQueue {
     this.index = options.index;
     this.#arena = options.arena;
     this.#options = options;
-    this.#headerSize = options.headerSize;
+    this.#headerSize = options.headerSize ?? NET_HEADER_SIZE;
     this.#stride = Math.ceil(options.bufferSize / 64) * 64;
     this.#start = options.arena.allocate(this.#stride * options.buffers, 64);
     this.#free = Int32Array.from({ length: options.buffers }, (_, i) => options.buffers - 1 - i);
@@ -89,7 +89,7 @@ export class TransmitQueue {
     this.#next = new Int32Array(options.buffers).fill(-1);
     this.#offsets = new Int32Array(options.maxSegments + 1);
     this.#pieceLengths = new Int32Array(options.maxSegments + 1);
-    this.frameRoom = options.bufferSize - options.headerSize;
+    this.frameRoom = options.bufferSize - this.#headerSize;
     this.longestFrame = this.frameRoom + (options.maxSegments - 1 - (options.separateHeader ? 1 : 0)) * options.bufferSize;
   }
 
