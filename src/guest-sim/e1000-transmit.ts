@@ -25,6 +25,7 @@ import {
 import type { SharedBlock } from './e1000-csb.ts';
 import type { E1000Registers } from './e1000-registers.ts';
 import type { TransmitOffload } from './net-transmit.ts';
+import type { NicTransmitQueue } from './nic.ts';
 import { ETHERTYPE_IPV4, fold, Headers, PROTOCOL_TCP, pseudoHeaderSum, set16 } from './packets.ts';
 import { NET_GSO_ECN, NET_GSO_NONE, NET_HDR_F_NEEDS_CSUM } from './virtio-constants.ts';
 
@@ -44,7 +45,7 @@ const MOST_BUFFERS = 33;
 /** At most this many descriptors go unreported. */
 const REPORT_EVERY = 32;
 
-export class E1000TransmitQueue {
+export class E1000TransmitQueue implements NicTransmitQueue {
   readonly index = 0;
   readonly frameRoom = BUFFER;
   readonly longestFrame: number;

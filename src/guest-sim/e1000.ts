@@ -11,9 +11,11 @@ import { E1000Error, E1000Registers } from './e1000-registers.ts';
 import { E1000Statistics } from './e1000-statistics.ts';
 import { E1000TransmitQueue } from './e1000-transmit.ts';
 import type { FrameSink } from './net-receive.ts';
+import type { Nic } from './nic.ts';
 import type { ConfigAccess } from './pci-config.ts';
 import { CFG, COMMAND_INTX_DISABLE, COMMAND_MASTER, COMMAND_MEMORY } from './pci-constants.ts';
 import type { PciDevice } from './pci-enumerate.ts';
+import { VIRTIO_NET_F } from './virtio-constants.ts';
 
 const POLL_BUDGET = 64;
 const { CAUSE, REG } = k;
@@ -36,14 +38,13 @@ export function isE1000(device: PciDevice): boolean {
   return device.vendor === k.INTEL_VENDOR && k.E1000_DEVICES.has(device.device);
 }
 
-export class E1000 {
+export class E1000 implements Nic {
   readonly registers: E1000Registers;
   readonly statistics: E1000Statistics;
-  readonly mac: Uint8Array;
-  readonly mtu: number;
+  readonly rid: number;
+  configuration: { readonly mac: Uint8Array; readonly mtu: number; readonly linkUp: boolean };
   receive: readonly E1000ReceiveQueue[] = [];
   transmit: readonly E1000TransmitQueue[] = [];
-  linkUp = false;
   interrupts = 0;
   /** Why the driver gave the device up, or ''. */
   broken = '';
@@ -73,7 +74,7 @@ export class E1000 {
     this.#arena = parts.arena;
     this.#bus = bus;
     this.#options = options;
-    this.mtu = options.mtu ?? LONG_MTU;
+    this.rid = device.rid;
     const command = config.read(device.rid, CFG.COMMAND, 2);
     config.write(device.rid, CFG.COMMAND, 2, (command | COMMAND_MEMORY | COMMAND_MASTER) & ~COMMAND_INTX_DISABLE);
     const paravirtual = config.read(device.rid, SUBSYSTEM_ID, 2) === k.CSB_SUBSYSTEM;
@@ -82,7 +83,7 @@ export class E1000 {
     this.registers = new E1000Registers(bus, device);
     this.statistics = new E1000Statistics(this.registers);
     this.#reset();
-    this.mac = this.#permanentAddress();
+    this.configuration = { mac: this.#permanentAddress(), mtu: options.mtu ?? LONG_MTU, linkUp: false };
     this.#bringUp();
   }
 
@@ -156,7 +157,8 @@ export class E1000 {
 
   /** 14.4. */
   #setUpReceive(): void {
-    const { registers, mac } = this;
+    const { registers } = this;
+    const { mac, mtu } = this.configuration;
     const { ringSize = 256, moderation = {}, promiscuous, vlans } = this.#options;
     const { rdtr = 0, radv = 0, itr = 0 } = moderation;
     registers.write(REG.RAL, (mac[0] as number) | ((mac[1] as number) << 8) | ((mac[2] as number) << 16) | ((mac[3] as number) << 24));
@@ -173,7 +175,7 @@ export class E1000 {
     queue.program();
     registers.write(REG.RXCSUM, ETHERNET_BYTES | k.RXCSUM_IPOFL | k.RXCSUM_TUOFL);
     let rctl = k.RCTL_EN | k.RCTL_BAM | k.RCTL_SECRC;
-    if (this.mtu > LONG_MTU) rctl |= k.RCTL_LPE;
+    if (mtu > LONG_MTU) rctl |= k.RCTL_LPE;
     if (promiscuous) rctl |= k.RCTL_UPE | k.RCTL_MPE;
     if (vlans && !promiscuous) rctl |= k.RCTL_VFE;
     registers.write(REG.RCTL, rctl);
@@ -210,6 +212,11 @@ export class E1000 {
     this.#idle = this.#options.busyPolls ?? 0;
     if (csb) csb.set(k.CSB.guest_need_rxkick, 0);
     else this.registers.write(REG.IMC, RECEIVE_CAUSES);
+  }
+
+  /** Checksums and TCP segmentation (3.5), asked for as of a virtio device. */
+  has(feature: number): boolean {
+    return feature === VIRTIO_NET_F.CSUM || feature === VIRTIO_NET_F.HOST_TSO4 || feature === VIRTIO_NET_F.HOST_TSO6;
   }
 
   /** The line is up. It may be another function's: then ICR reads 0. */
@@ -269,7 +276,7 @@ export class E1000 {
   checkLink(): void {
     const status = this.registers.read(REG.STATUS);
     if (status === 0xffff_ffff) this.#giveUp('the device is gone: STATUS reads all ones');
-    else this.linkUp = (status & k.STATUS_LU) !== 0;
+    else this.configuration = { ...this.configuration, linkUp: (status & k.STATUS_LU) !== 0 };
   }
 
   #watch(): void {
@@ -285,7 +292,7 @@ export class E1000 {
     this.checkLink();
     this.statistics.collect();
     const queue = this.transmit[0];
-    if (!queue || !this.linkUp) return;
+    if (!queue || !this.configuration.linkUp) return;
     queue.reclaim();
     const done = queue.frames - queue.outstanding;
     if (queue.outstanding > 0 && done === this.#reclaimed) this.#giveUp(`the transmitter hangs with ${queue.outstanding} descriptors`);

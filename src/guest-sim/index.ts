@@ -2,6 +2,9 @@
 
 export { GuestArena, GuestOutOfMemoryError } from './arena.ts';
 export type { CompareJob, FrameStore } from './compare.ts';
+export { E1000, isE1000 } from './e1000.ts';
+export type { E1000Moderation, E1000Options } from './e1000-options.ts';
+export { E1000Error } from './e1000-registers.ts';
 export type { EchoJob, PingJob } from './echo.ts';
 export { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature, OPTIONAL_FEATURES } from './features.ts';
 export { FlowHash, type FlowHashOptions } from './flow-hash.ts';
@@ -21,6 +24,7 @@ export type { RssConfig } from './net-rss.ts';
 export { CVQ_STATISTICS, type QueueStatistics, RX_STATISTICS, STATISTICS, type StatisticsRequest, TX_STATISTICS } from './net-stats.ts';
 export { NetSteering } from './net-steering.ts';
 export { TransmitOffload, TransmitQueue } from './net-transmit.ts';
+export type { Nic, NicTransmitQueue } from './nic.ts';
 export { type OffloadRequest, requestOffload, segmentPlan } from './offload.ts';
 export { PackedRing } from './packed-ring.ts';
 export type { Bar } from './pci-bars.ts';

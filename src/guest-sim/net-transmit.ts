@@ -93,6 +93,11 @@ export class TransmitQueue {
     this.longestFrame = this.frameRoom + (options.maxSegments - 1 - (options.separateHeader ? 1 : 0)) * options.bufferSize;
   }
 
+  /** Frames the device still holds. */
+  get outstanding(): number {
+    return this.ring.outstanding;
+  }
+
   /** A buffer can be had now; completed ones are taken back first if the pool is empty. */
   get hasRoom(): boolean {
     if (this.held) return false;
