@@ -94,6 +94,7 @@ export class FrontDevice {
       log,
       features: this.#features,
       driverOk: true,
+      suspended: false,
       queueEnabled: () => true,
       queueSetup: setup,
       call,

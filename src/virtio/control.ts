@@ -1,5 +1,5 @@
 // The control plane that every virtio device shares (virtio 1.4 2.1, 2.2, 2.4, 2.6.1, 3.1): the status machine, feature negotiation, the queues' set-up and reset, the
-// configuration generation. It knows neither registers nor packets. Suspend (VIRTIO_F_SUSPEND) and administration queues are not offered.
+// configuration generation, suspend (3.4). It knows neither registers nor packets.
 
 import type { Doorbell } from '#core/doorbell';
 import { RestoreError } from '#core/saved';
@@ -11,8 +11,9 @@ import {
   VIRTIO_STATUS_DRIVER_OK,
   VIRTIO_STATUS_FAILED,
   VIRTIO_STATUS_FEATURES_OK,
+  VIRTIO_STATUS_SUSPEND,
 } from './device-status.ts';
-import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1 } from './features.ts';
+import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_SUSPEND, VIRTIO_F_VERSION_1 } from './features.ts';
 import { QueueRecord } from './queue-record.ts';
 import { type ControlState, checkControlState } from './saved-control.ts';
 
@@ -26,6 +27,8 @@ export interface ControlTransport extends Pick<VirtioHost, 'memory' | 'clock' | 
   readonly features: FeatureSet;
   /** Sends a configuration change notification. */
   notifyConfig(): void;
+  /** Delivers what queues have called for and is still on its way through this thread. */
+  deliverCalls(): void;
   /** Queue `index` is back in its reset state (its vector too). */
   queueCleared(index: number): void;
   /** The whole device is. */
@@ -39,6 +42,8 @@ export class VirtioControl {
   readonly #transport: ControlTransport;
   #status = 0;
   #resetting = false;
+  /** Suspend was asked for; queues still stop. */
+  #suspending = false;
   #queueResets = 0;
   #driverWords = [0, 0, 0, 0];
   /** The driver acknowledged something past bit 127, where nothing is. */
@@ -63,6 +68,9 @@ export class VirtioControl {
       },
       get driverOk() {
         return control.driverOk;
+      },
+      get suspended() {
+        return control.suspended;
       },
       queueEnabled: (index) => this.queues[index]?.enabled === true,
       queueSetup: (index) => (this.queues[index] as QueueRecord).setup,
@@ -105,8 +113,48 @@ export class VirtioControl {
     const added = value & ~this.#status & VIRTIO_STATUS_DRIVER_BITS;
     this.#status |= added & ~(VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK);
     if ((added & VIRTIO_STATUS_FEATURES_OK) !== 0) this.#acceptFeatures();
-    if ((added & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#driverOk();
-    if ((added & VIRTIO_STATUS_FAILED) !== 0) this.device.stop();
+    if ((added & VIRTIO_STATUS_FAILED) !== 0) this.#halt();
+    else if (this.suspended) {
+      if ((added & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#resume();
+    } else if ((added & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#driverOk();
+    else if ((value & VIRTIO_STATUS_SUSPEND) !== 0) this.#suspend();
+  }
+
+  /** The device does nothing more until it is reset. */
+  #halt(): void {
+    this.#suspending = false;
+    this.device.stop();
+  }
+
+  // ---- suspend: virtio 1.4 3.4 ----
+
+  get suspended(): boolean {
+    return (this.#status & VIRTIO_STATUS_SUSPEND) !== 0;
+  }
+
+  #suspend(): void {
+    // (device MUST): ignored before initialization is complete.
+    if (!this.driverOk || !this.#negotiated.has(VIRTIO_F_SUSPEND)) {
+      this.#transport.log.guestError('SUSPEND without VIRTIO_F_SUSPEND or DRIVER_OK');
+      return;
+    }
+    if (this.#suspending) return;
+    this.#suspending = true;
+    this.device.suspend();
+    this.#pollSuspend();
+  }
+
+  /** (device SHOULD): shown when no buffer is in hand any more and the driver has been told of those it used. */
+  #pollSuspend(): void {
+    if (!this.#suspending || !this.device.quiet) return;
+    this.#suspending = false;
+    this.#transport.deliverCalls();
+    this.#status = (this.#status & ~VIRTIO_STATUS_DRIVER_OK) | VIRTIO_STATUS_SUSPEND;
+  }
+
+  #resume(): void {
+    this.#status = (this.#status & ~VIRTIO_STATUS_SUSPEND) | VIRTIO_STATUS_DRIVER_OK;
+    if ((this.#status & DEAD) === 0) this.device.unsuspend();
   }
 
   #acceptFeatures(): void {
@@ -149,12 +197,13 @@ export class VirtioControl {
     }
     this.device.poll();
     if (this.#queueResets > 0) this.#pollQueueResets();
+    if (this.#suspending) this.#pollSuspend();
   }
 
   /** Status 0, or a reset of the function. */
   beginReset(): void {
     this.#resetting = true;
-    this.device.stop();
+    this.#halt();
     this.poll();
   }
 
@@ -180,7 +229,7 @@ export class VirtioControl {
     if ((this.#status & VIRTIO_STATUS_DEVICE_NEEDS_RESET) !== 0 || this.#resetting) return;
     this.#transport.log.guestError(`needs reset: ${reason}`);
     this.#status |= VIRTIO_STATUS_DEVICE_NEEDS_RESET;
-    this.device.stop();
+    this.#halt();
     // virtio 1.4 2.1.2 (device MUST): with DRIVER_OK set, the driver is told.
     if ((this.#status & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#transport.notifyConfig();
   }
@@ -215,8 +264,8 @@ export class VirtioControl {
   /** The queue, if the driver may set it up now. */
   writableQueue(index: number): QueueRecord | undefined {
     const queue = this.queue(index);
-    if (queue !== undefined && !queue.enabled && !queue.resetting && !this.#resetting) return queue;
-    this.#transport.log.guestError('a queue that is enabled, or not there, was written', { queue: index });
+    if (queue !== undefined && !queue.enabled && !queue.resetting && !this.#resetting && !this.suspended) return queue;
+    this.#transport.log.guestError('a queue that is enabled, suspended or not there was written', { queue: index });
     return undefined;
   }
 
@@ -240,8 +289,8 @@ export class VirtioControl {
   resetQueue(index: number): void {
     const queue = this.queue(index);
     if (queue === undefined || queue.resetting || this.#resetting) return;
-    if (!this.#negotiated.has(VIRTIO_F_RING_RESET)) {
-      this.#transport.log.guestError('queue reset without RING_RESET', { queue: index });
+    if (!this.#negotiated.has(VIRTIO_F_RING_RESET) || this.suspended) {
+      this.#transport.log.guestError('queue reset without RING_RESET, or while suspended', { queue: index });
       return;
     }
     queue.resetting = true;
@@ -301,6 +350,12 @@ export class VirtioControl {
     return this.device.configRead(offset, size);
   }
 
+  /** (device SHOULD): without effect while suspended. */
+  writeConfig(offset: number, size: number, value: number): void {
+    if (this.suspended) this.#transport.log.guestError('configuration written while suspended', { offset });
+    else this.device.configWrite(offset, size, value);
+  }
+
   configMoved(): void {
     if (!this.#readSinceChange) return;
     this.#readSinceChange = false;
@@ -316,7 +371,7 @@ export class VirtioControl {
 
   save(): ControlState {
     this.poll();
-    if (this.#resetting || this.#queueResets > 0) throw new BusyError('a reset is under way: save when it is over');
+    if (this.#resetting || this.#queueResets > 0 || this.#suspending) throw new BusyError('a reset or a suspend is under way: save when it is over');
     return {
       offered: [...this.offered.words],
       status: this.#status,
@@ -350,6 +405,7 @@ export class VirtioControl {
     if (!this.device.stopped) throw new BusyError('the device runs: pause or reset it, then restore');
     takeOver();
     this.#resetting = false;
+    this.#suspending = false;
     this.#queueResets = 0;
     this.#status = state.status;
     this.#driverWords = [...state.driver];

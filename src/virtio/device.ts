@@ -28,6 +28,8 @@ export interface VirtioHost {
   /** Negotiated features; empty before FEATURES_OK. */
   readonly features: FeatureSet;
   readonly driverOk: boolean;
+  /** The driver has suspended the device: configuration space is not to change. */
+  readonly suspended: boolean;
   queueEnabled(index: number): boolean;
   /** As the driver wrote it: untrusted. */
   queueSetup(index: number): QueueSetup;
@@ -70,6 +72,12 @@ export interface VirtioDevice {
   /** Queue reset: asks the queue to stop; over when `queueStopped`. Its position is forgotten. */
   stopQueue(index: number): void;
   queueStopped(index: number): boolean;
+  /** VIRTIO_F_SUSPEND: asks every queue to stop where it is, what it used to be shown and called for first; over when `quiet`. */
+  suspend(): void;
+  /** After `suspend`: nothing touches a queue or calls any more. Looks at the backend's shared state itself. */
+  readonly quiet: boolean;
+  /** The driver resumes: queues go on where they were, and configuration space shows what changed meanwhile. */
+  unsuspend(): void;
   /** Asks everything to stop: reset, DEVICE_NEEDS_RESET, FAILED. Idempotent. */
   stop(): void;
   /** Nothing touches guest memory or interrupts any more. Looks at the backend's shared state itself: the event loop may not run meanwhile. */

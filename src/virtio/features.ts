@@ -9,6 +9,8 @@ export const VIRTIO_F_IN_ORDER = 35;
 export const VIRTIO_F_NOTIFICATION_DATA = 38;
 export const VIRTIO_F_NOTIF_CONFIG_DATA = 39;
 export const VIRTIO_F_RING_RESET = 40;
+export const VIRTIO_F_ADMIN_VQ = 41;
+export const VIRTIO_F_SUSPEND = 43;
 
 /** An immutable set of feature bits. */
 export class FeatureSet {

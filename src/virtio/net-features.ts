@@ -67,6 +67,7 @@ export const NET_FEATURE_DEPENDENCIES: readonly FeatureDependency[] = [
   { bit: VIRTIO_NET_F_CTRL_MAC_ADDR, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_MQ, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_GUEST_ANNOUNCE, needs: [VIRTIO_NET_F_CTRL_VQ] },
 ];
 
 /** Bits a device may offer only when its backend carries them: the ring's format and everything that shapes a frame. */

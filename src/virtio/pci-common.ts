@@ -48,7 +48,7 @@ export class CommonConfig implements Region {
         read: () => control.driverFeatures(this.#driverFeatureSelect),
         write: (v) => control.writeDriverFeatures(this.#driverFeatureSelect, v),
       },
-      { offset: 16, size: 2, read: () => vectors.configVector, write: (v) => (vectors.configVector = v) },
+      { offset: 16, size: 2, read: () => vectors.configVector, write: (v) => !control.suspended && (vectors.configVector = v) },
       { offset: 18, size: 2, read: () => control.queues.length },
       { offset: 20, size: 1, read: () => control.readStatus(), write: (v) => control.writeStatus(v) },
       { offset: 21, size: 1, read: () => control.generation },
@@ -60,7 +60,8 @@ export class CommonConfig implements Region {
         size: 2,
         read: () => (control.queue(queue()) ? vectors.queueVector(queue()) : VIRTIO_MSI_NO_VECTOR),
         write: (v) => {
-          if (control.queue(queue())) vectors.setQueueVector(queue(), v);
+          // virtio 1.4 3.4.2 (device SHOULD): while suspended only the status is written.
+          if (control.queue(queue()) && !control.suspended) vectors.setQueueVector(queue(), v);
         },
       },
       // virtio 1.4 4.1.4.3.2 (driver MUST NOT write 0): only 1 means something.

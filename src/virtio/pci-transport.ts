@@ -147,7 +147,7 @@ export class VirtioPci {
         return transport.device.configSize;
       },
       read: (offset: number, size: AccessSize) => this.#attached?.control.readConfig(offset, size) ?? 0,
-      write: (offset: number, size: AccessSize, value: number) => this.device.configWrite(offset, size, value),
+      write: (offset: number, size: AccessSize, value: number) => this.#attached?.control.writeConfig(offset, size, value),
     };
   })();
 
@@ -163,6 +163,7 @@ export class VirtioPci {
       features: this.#features,
       call: (index) => interrupts.call(index),
       notifyConfig: () => interrupts.notifyConfig(),
+      deliverCalls: () => void interrupts.serviceRelays(),
       queueCleared: (index) => interrupts.clearQueue(index),
       cleared: () => {
         interrupts.clear();

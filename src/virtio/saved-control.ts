@@ -1,8 +1,8 @@
 // Checks of a saved control plane: saved state is untrusted input, and a derived value in it may lie.
 
 import { type Envelope, RestoreError } from '#core/saved';
-import { VIRTIO_STATUS_DEVICE_NEEDS_RESET, VIRTIO_STATUS_DRIVER_BITS, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from './device-status.ts';
-import { FeatureSet } from './features.ts';
+import { VIRTIO_STATUS_DEVICE_NEEDS_RESET, VIRTIO_STATUS_DRIVER_BITS, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK, VIRTIO_STATUS_SUSPEND } from './device-status.ts';
+import { FeatureSet, VIRTIO_F_SUSPEND } from './features.ts';
 import type { SavedQueue } from './queue-record.ts';
 
 export interface ControlState {
@@ -44,12 +44,14 @@ export function checkControlState(saved: unknown, offered: FeatureSet, queueCoun
   const words = savedIntegers(record.offered, 4, 0xffffffff, 'offered features');
   if (!new FeatureSet(words).equals(offered)) throw new RestoreError('saved state is of a device that offered other features');
   const status = savedInteger(record.status, 0xff, 'status');
-  if ((status & ~(VIRTIO_STATUS_DRIVER_BITS | VIRTIO_STATUS_DEVICE_NEEDS_RESET)) !== 0)
+  if ((status & ~(VIRTIO_STATUS_DRIVER_BITS | VIRTIO_STATUS_SUSPEND | VIRTIO_STATUS_DEVICE_NEEDS_RESET)) !== 0)
     throw new RestoreError(`saved status 0x${status.toString(16)} has unknown bits`);
   if ((status & VIRTIO_STATUS_DRIVER_OK) !== 0 && (status & VIRTIO_STATUS_FEATURES_OK) === 0)
     throw new RestoreError('saved status has DRIVER_OK without FEATURES_OK');
   const negotiated = savedIntegers(record.negotiated, 4, 0xffffffff, 'negotiated features');
   if (!new FeatureSet(negotiated).without(offered).empty) throw new RestoreError('saved state negotiated features that are not offered');
+  if ((status & VIRTIO_STATUS_SUSPEND) !== 0 && ((status & VIRTIO_STATUS_DRIVER_OK) !== 0 || !new FeatureSet(negotiated).has(VIRTIO_F_SUSPEND)))
+    throw new RestoreError('saved status has SUSPEND with DRIVER_OK, or without VIRTIO_F_SUSPEND');
   const queues = record.queues;
   if (!Array.isArray(queues) || queues.length !== queueCount) throw new RestoreError(`saved state must have ${queueCount} queues`);
   return {

@@ -7,7 +7,7 @@ import { BusyError } from '#virtio/control';
 import { type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/device';
 import { isPowerOfTwo, VIRTIO_QUEUE_SIZE_LIMIT } from '#virtio/device-status';
 import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM } from '#virtio/features';
-import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_STATUS } from '#virtio/net-features';
+import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ, VIRTIO_NET_F_STANDBY, VIRTIO_NET_F_STATUS } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
@@ -16,7 +16,7 @@ import type { ChainWriter } from './chain-writer.ts';
 import { checkMac, checkMtu, checkSpeed, type LinkSpeed, NET_CONFIG_BYTES, NetConfig } from './config.ts';
 import { runCommand } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
-import { checkBackend, DataPlane } from './data-plane.ts';
+import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER } from './data-plane.ts';
 import { missingDependency, type NetFeatureName, offer } from './features.ts';
 import { ReceiveState } from './receive-state.ts';
 import { checkNetState, NET_STATE_VERSION, type NetState } from './saved-net.ts';
@@ -44,6 +44,11 @@ export interface VirtioNetOptions {
   readonly features?: { readonly [name in NetFeatureName]?: boolean };
   /** When a worker is lost: start its rings again where they stood (default), or tell the driver to reset the device. */
   readonly onLost?: 'restart' | 'needs-reset';
+  /**
+   * With the STANDBY feature (off by default): called on the machine's thread, inside the driver's access, with true when a driver has negotiated it, and with false when a
+   * reset ends that: the moments to plug in and to pull the primary device, which must have the same MAC address.
+   */
+  readonly onStandby?: (standby: boolean) => void;
 }
 
 export class VirtioNet implements VirtioDevice {
@@ -63,9 +68,14 @@ export class VirtioNet implements VirtioDevice {
   readonly #data: DataPlane;
   #mac: Uint8Array;
   #linkUp: boolean;
+  /** The driver has been asked to announce itself and has not acknowledged yet. */
+  #announcing = false;
+  #standby = false;
+  readonly #onStandby: ((standby: boolean) => void) | undefined;
+  /** Configuration space is behind because the driver had the device suspended: not, silently, or with a notification due. */
+  #behind: 'no' | 'moved' | 'changed' = 'no';
   #host: VirtioHost | undefined;
   #control: ControlQueue | undefined;
-  #controlPosition: VringPosition | undefined;
   #restored: readonly (VringPosition | null)[] = [];
 
   /** @throws VirtioOptionError */
@@ -83,6 +93,7 @@ export class VirtioNet implements VirtioDevice {
     this.#queueSize = queueSize;
     this.#mtu = options.mtu ?? 0;
     this.#linkUp = options.linkUp ?? true;
+    this.#onStandby = options.onStandby;
     this.offered = offer({
       features: options.features ?? {},
       backend: backend.features,
@@ -93,8 +104,7 @@ export class VirtioNet implements VirtioDevice {
     checkBackend(backend, this.offered, queuePairs);
     this.queueCount = 2 * queuePairs + (this.offered.has(VIRTIO_NET_F_CTRL_VQ) ? 1 : 0);
     this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link });
-    this.#config.mac = this.#mac;
-    this.#config.linkUp = this.#linkUp;
+    this.#writeConfig();
     this.#data = new DataPlane(backend, this.policy, 2 * queuePairs);
     this.#data.restartLost = options.onLost !== 'needs-reset';
     this.#publishPolicy();
@@ -132,8 +142,10 @@ export class VirtioNet implements VirtioDevice {
   }
 
   negotiated(): void {
-    this.#receive.clear((this.#host as VirtioHost).features);
+    const { features } = this.#host as VirtioHost;
+    this.#receive.clear(features);
     this.#publishPolicy();
+    this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
   }
 
   // ---- configuration ----
@@ -154,12 +166,57 @@ export class VirtioNet implements VirtioDevice {
   setLink(up: boolean): void {
     if (up === this.#linkUp) return;
     this.#linkUp = up;
-    this.#config.linkUp = up;
     this.#publishPolicy();
-    const host = this.#host;
     // A driver that did not negotiate STATUS may look at the field all the same: the generation is right for it too, but it is not interrupted.
-    if (host?.features.has(VIRTIO_NET_F_STATUS)) host.configChanged();
+    this.#showConfig(this.#host?.features.has(VIRTIO_NET_F_STATUS) === true);
+  }
+
+  /**
+   * Asks the driver to announce itself to the network (virtio 1.4 5.1.6.5.4), as after it has moved to another place; also between `restore` and `resume`. Returns false when
+   * there is no driver to ask: none is up, or it did not negotiate GUEST_ANNOUNCE and STATUS. `announcing` tells when it has acknowledged.
+   */
+  announce(): boolean {
+    const host = this.#host;
+    if (host === undefined || !(host.driverOk || host.suspended)) return false;
+    if (!host.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE) || !host.features.has(VIRTIO_NET_F_STATUS)) return false;
+    this.#announcing = true;
+    this.#showConfig(true);
+    return true;
+  }
+
+  get announcing(): boolean {
+    return this.#announcing;
+  }
+
+  /** A driver has negotiated STANDBY: the device is the standby of a fail-over pair. */
+  get standby(): boolean {
+    return this.#standby;
+  }
+
+  #setStandby(standby: boolean): void {
+    if (standby === this.#standby) return;
+    this.#standby = standby;
+    this.#onStandby?.(standby);
+  }
+
+  /** Brings configuration space up to date, once the driver has not the device suspended (virtio 1.4 3.4.2, device MUST NOT), and notifies if it is to know. */
+  #showConfig(notify: boolean): void {
+    const host = this.#host;
+    if (host?.suspended) {
+      if (notify) this.#behind = 'changed';
+      else if (this.#behind === 'no') this.#behind = 'moved';
+      return;
+    }
+    this.#writeConfig();
+    if (notify) host?.configChanged();
     else host?.configMoved();
+  }
+
+  #writeConfig(): void {
+    this.#behind = 'no';
+    this.#config.mac = this.#mac;
+    this.#config.linkUp = this.#linkUp;
+    this.#config.announce = this.#announcing;
   }
 
   /** The address in use: the permanent one, or what the driver set. */
@@ -175,7 +232,7 @@ export class VirtioNet implements VirtioDevice {
         mac: this.#mac,
         mtu: this.#mtu,
         linkUp: this.#linkUp,
-        active: host?.driverOk === true,
+        active: host?.driverOk === true && (this.#data.holds & HELD_BY_DRIVER) === 0,
       });
     // With no turn under way: no frame meets half a change, and none the former state once this has returned.
     if (host) host.memory.betweenTurns(publish);
@@ -201,31 +258,55 @@ export class VirtioNet implements VirtioDevice {
 
   #startQueue(index: number): void {
     if (index !== this.#controlIndex) this.#data.start(index, this.#restored[index] ?? undefined);
-    // While held it opens on `resume`, where it stood.
-    else if (!this.#data.held) this.#control?.open(index);
+    // While held it opens later, where it stood.
+    else if (this.#data.holds === 0) this.#control?.open(index);
   }
 
   notify(index: number): void {
     if (index !== this.#controlIndex) this.#data.kick(index);
-    else if (!this.#data.held) this.#control?.serve();
+    else this.#control?.serve();
   }
 
   stopQueue(index: number): void {
-    if (index === this.#controlIndex) this.#closeControl();
+    if (index === this.#controlIndex) this.#control?.close();
     else this.#data.stop(index);
-  }
-
-  #closeControl(): void {
-    this.#control?.close();
-    this.#controlPosition = undefined;
   }
 
   queueStopped(index: number): boolean {
     return index === this.#controlIndex || this.#data.stopped(index);
   }
 
+  // virtio 1.4 3.4.2: the data rings stop between turns, when all they have taken has been used.
+  suspend(): void {
+    this.#control?.park();
+    this.#data.hold(HELD_BY_DRIVER);
+    this.#publishPolicy();
+  }
+
+  get quiet(): boolean {
+    this.#data.settle();
+    return !this.#data.anyRunning;
+  }
+
+  unsuspend(): void {
+    this.#goOn(HELD_BY_DRIVER);
+    const behind = this.#behind;
+    if (behind !== 'no') this.#showConfig(behind === 'changed');
+  }
+
+  /** One reason to hold still is gone. */
+  #goOn(reason: number): void {
+    // Set already, but for a device that was restored into it.
+    this.#data.hold(reason);
+    if (this.#restored.length > 0 && this.#host?.driverOk) this.start();
+    this.#data.release(reason);
+    this.#publishPolicy();
+    const control = this.#controlIndex;
+    if (this.#data.holds === 0 && control >= 0 && this.#host?.driverOk && this.#host.queueEnabled(control)) this.#control?.unpark(control);
+  }
+
   stop(): void {
-    this.#closeControl();
+    this.#control?.close();
     this.#restored = [];
     this.#data.stopAll();
     this.#publishPolicy();
@@ -240,9 +321,10 @@ export class VirtioNet implements VirtioDevice {
     this.#data.clear();
     this.#receive.clear();
     this.#mac = this.#permanentMac;
-    this.#config.mac = this.#mac;
-    this.#host?.configMoved();
+    this.#announcing = false;
+    this.#showConfig(false);
     this.#publishPolicy();
+    this.#setStandby(false);
   }
 
   poll(): void {
@@ -260,8 +342,11 @@ export class VirtioNet implements VirtioDevice {
       maxPairs: this.queuePairs,
       setMac: (mac) => {
         this.#mac = mac;
-        this.#config.mac = mac;
-        this.#host?.configMoved();
+        this.#showConfig(false);
+      },
+      announced: () => {
+        this.#announcing = false;
+        this.#showConfig(false);
       },
     });
     // virtio 1.4 5.1.6.5.2.1 and others (device MUST): in force before the buffer is used.
@@ -295,42 +380,35 @@ export class VirtioNet implements VirtioDevice {
 
   /** Stops all queues where they are, unseen by the driver; over when `paused`. For saving. */
   pause(): void {
-    if (!this.#data.held) {
-      this.#controlPosition = this.#control?.position ?? this.#controlPosition;
-      this.#control?.close();
-    }
-    this.#data.hold();
+    this.#control?.park();
+    this.#data.hold(HELD_BY_EMBEDDER);
   }
 
   get paused(): boolean {
     this.#data.settle();
-    return this.#data.held && !this.#data.anyRunning;
+    return (this.#data.holds & HELD_BY_EMBEDDER) !== 0 && !this.#data.anyRunning;
   }
 
   /** Goes on after `pause` or `restore`. */
   resume(): void {
-    if (!this.#data.held) return;
-    const host = this.#host;
-    if (this.#restored.length > 0 && host?.driverOk) this.start();
-    this.#restored = [];
-    this.#data.release();
-    const control = this.#controlIndex;
-    if (control < 0 || !host?.driverOk || !host.queueEnabled(control)) return;
-    this.#control?.open(control, this.#controlPosition);
-    this.#control?.serve();
+    if ((this.#data.holds & HELD_BY_EMBEDDER) !== 0) this.#goOn(HELD_BY_EMBEDDER);
   }
 
   // ---- saved state ----
 
   save(): Envelope<NetState> {
     if (this.#data.anyRunning || this.#data.handingOver) throw new BusyError('the data plane runs: pause the device and wait until it is paused, then save');
-    const control = this.#control?.position ?? this.#controlPosition;
+    const control = this.#control?.position;
     return seal('virtio-net', NET_STATE_VERSION, {
       permanentMac: this.#permanentMac.slice(),
       mac: this.#mac.slice(),
       linkUp: this.#linkUp,
+      announcing: this.#announcing,
+      shown: this.#config.shown,
+      behind: this.#behind,
       receive: this.#receive.save(),
-      positions: this.#data.positions(),
+      // Restored and not started yet: as they were.
+      positions: this.#restored.length > 0 ? [...this.#restored] : this.#data.positions(),
       control: control ? { available: control.available, used: control.used } : null,
     });
   }
@@ -344,14 +422,18 @@ export class VirtioNet implements VirtioDevice {
     });
     return () => {
       this.stop();
-      this.#data.hold();
+      this.#data.hold(HELD_BY_EMBEDDER);
       this.#data.clear();
       this.#mac = state.mac;
-      this.#config.mac = state.mac;
       this.#linkUp = state.linkUp;
-      this.#config.linkUp = state.linkUp;
+      this.#announcing = state.announcing;
+      this.#writeConfig();
+      this.#config.linkUp = state.shown.linkUp;
+      this.#config.announce = state.shown.announce;
+      this.#behind = state.behind;
       this.#receive.load(state.receive);
-      this.#controlPosition = state.control ?? undefined;
+      this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
+      this.#control?.restore(state.control ?? undefined);
       this.#restored = state.positions;
     };
   }

@@ -2,7 +2,7 @@
 
 import { RestoreError, unseal } from '#core/saved';
 import { FeatureSet } from '#virtio/features';
-import { VIRTIO_NET_F_CTRL_VQ } from '#virtio/net-features';
+import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE } from '#virtio/net-features';
 import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
 import { savedBoolean, savedInteger, savedIntegers, savedRecord } from '#virtio/saved-control';
 import type { VringPosition } from '#virtio/virtqueue';
@@ -10,13 +10,18 @@ import { MAC_BYTES } from './config.ts';
 import { GUEST_OFFLOADS } from './features.ts';
 import { type ReceiveSnapshot, RX_MODES, VLAN_WORDS } from './receive-state.ts';
 
-export const NET_STATE_VERSION = 1;
+export const NET_STATE_VERSION = 2;
 
 export interface NetState {
   /** The address the device was made with: a saved state is of that device. */
   readonly permanentMac: Uint8Array;
   readonly mac: Uint8Array;
   readonly linkUp: boolean;
+  /** The driver was asked to announce itself. */
+  readonly announcing: boolean;
+  /** What configuration space shows of the two above: older, while the driver has the device suspended. */
+  readonly shown: { readonly linkUp: boolean; readonly announce: boolean };
+  readonly behind: 'no' | 'moved' | 'changed';
   readonly receive: ReceiveSnapshot;
   /** Where each data ring stands; null: not live. */
   readonly positions: readonly (VringPosition | null)[];
@@ -45,10 +50,18 @@ export function checkNetState(saved: unknown, expected: NetExpectations): NetSta
   });
   const control = state.control === null ? null : savedPosition(state.control, 'position of the control queue');
   if (control !== null && !expected.features.has(VIRTIO_NET_F_CTRL_VQ)) throw new RestoreError('saved state has a control queue without CTRL_VQ');
+  const announcing = savedBoolean(state.announcing, 'announcement');
+  if (announcing && !expected.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE)) throw new RestoreError('saved state asks a driver to announce that did not negotiate it');
+  const shown = savedRecord(state.shown, 'status field');
+  const behind = state.behind;
+  if (behind !== 'no' && behind !== 'moved' && behind !== 'changed') throw new RestoreError(`saved configuration state ${String(behind)} is none there is`);
   return {
     permanentMac,
     mac: savedMac(state.mac, 'address'),
     linkUp: savedBoolean(state.linkUp, 'link state'),
+    announcing,
+    shown: { linkUp: savedBoolean(shown.linkUp, 'shown link state'), announce: savedBoolean(shown.announce, 'shown announcement') },
+    behind,
     receive: savedReceive(state.receive, expected),
     positions,
     control,
