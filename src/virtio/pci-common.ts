@@ -48,7 +48,15 @@ export class CommonConfig implements Region {
         read: () => control.driverFeatures(this.#driverFeatureSelect),
         write: (v) => control.writeDriverFeatures(this.#driverFeatureSelect, v),
       },
-      { offset: 16, size: 2, read: () => vectors.configVector, write: (v) => !control.suspended && (vectors.configVector = v) },
+      {
+        offset: 16,
+        size: 2,
+        read: () => vectors.configVector,
+        // virtio 1.4 3.4.2 (device SHOULD): while suspended only the status is written.
+        write: (v) => {
+          if (!control.suspended) vectors.configVector = v;
+        },
+      },
       { offset: 18, size: 2, read: () => control.queues.length },
       { offset: 20, size: 1, read: () => control.readStatus(), write: (v) => control.writeStatus(v) },
       { offset: 21, size: 1, read: () => control.generation },
@@ -60,7 +68,6 @@ export class CommonConfig implements Region {
         size: 2,
         read: () => (control.queue(queue()) ? vectors.queueVector(queue()) : VIRTIO_MSI_NO_VECTOR),
         write: (v) => {
-          // virtio 1.4 3.4.2 (device SHOULD): while suspended only the status is written.
           if (control.queue(queue()) && !control.suspended) vectors.setQueueVector(queue(), v);
         },
       },

@@ -1,7 +1,13 @@
 // Checks of a saved control plane: saved state is untrusted input, and a derived value in it may lie.
 
 import { type Envelope, RestoreError } from '#core/saved';
-import { VIRTIO_STATUS_DEVICE_NEEDS_RESET, VIRTIO_STATUS_DRIVER_BITS, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK, VIRTIO_STATUS_SUSPEND } from './device-status.ts';
+import {
+  VIRTIO_STATUS_DEVICE_NEEDS_RESET,
+  VIRTIO_STATUS_DRIVER_BITS,
+  VIRTIO_STATUS_DRIVER_OK,
+  VIRTIO_STATUS_FEATURES_OK,
+  VIRTIO_STATUS_SUSPEND,
+} from './device-status.ts';
 import { FeatureSet, VIRTIO_F_SUSPEND } from './features.ts';
 import type { SavedQueue } from './queue-record.ts';
 

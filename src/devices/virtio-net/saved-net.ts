@@ -51,7 +51,8 @@ export function checkNetState(saved: unknown, expected: NetExpectations): NetSta
   const control = state.control === null ? null : savedPosition(state.control, 'position of the control queue');
   if (control !== null && !expected.features.has(VIRTIO_NET_F_CTRL_VQ)) throw new RestoreError('saved state has a control queue without CTRL_VQ');
   const announcing = savedBoolean(state.announcing, 'announcement');
-  if (announcing && !expected.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE)) throw new RestoreError('saved state asks a driver to announce that did not negotiate it');
+  if (announcing && !expected.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE))
+    throw new RestoreError('saved state asks a driver to announce that did not negotiate it');
   const shown = savedRecord(state.shown, 'status field');
   const behind = state.behind;
   if (behind !== 'no' && behind !== 'moved' && behind !== 'changed') throw new RestoreError(`saved configuration state ${String(behind)} is none there is`);
