@@ -4,9 +4,11 @@
 import type { DmaSpace } from '#core/dma-space';
 import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_TOO_LONG, type PortCounters } from '#net/counters';
 import type { FrameBatch } from '#net/port';
+import { FLOW_DROP, FLOW_NONE } from '#virtio/flow-rules';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { type NetPolicy, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
+import { FlowMatcher } from './flow-matcher.ts';
 import { FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
 import { passesFilter } from './receive-filter.ts';
 import type { PortSession } from './ring-port.ts';
@@ -27,6 +29,9 @@ export class Receiver {
   readonly #flows: FlowTable;
   readonly #broke: (ring: Vring) => void;
   readonly #writer = new FrameWriter();
+  readonly #rules = new FlowMatcher();
+  /** There are flow filter rules. */
+  #filtering = false;
   #dma: DmaSpace | undefined;
   #policy: NetPolicy | undefined;
   #flags = 0;
@@ -51,6 +56,7 @@ export class Receiver {
   open(session: PortSession): void {
     this.#dma = session.memory;
     this.#policy = session.policy;
+    this.#rules.open(session.policy);
     this.#writer.open(session.memory, session.features.has(VIRTIO_NET_F_MRG_RXBUF));
     this.#starved.fill(undefined);
     this.#starvedPairs = 0;
@@ -59,28 +65,35 @@ export class Receiver {
 
   configure(flags: number, accepts: number, headerLength: number, maximumFrame: number): void {
     this.#flags = flags;
+    this.#filtering = this.#rules.active;
     this.#writer.configure(headerLength, accepts);
     this.#maximumFrame = maximumFrame === 0 ? NO_LIMIT : maximumFrame;
   }
 
   deliver(batch: FrameBatch, from: number, to: number): number {
     const { rings } = this;
-    if (rings.length === 1) return this.#deliverTo(rings[0], batch, from, to);
+    if (rings.length === 1 && !this.#filtering) return this.#deliverTo(rings[0], batch, from, to);
     let f = from;
     while (f < to) {
       const ring = this.#steer(batch, f);
       let end = f + 1;
       while (end < to && this.#steer(batch, end) === ring) end++;
-      const dealt = this.#deliverTo(ring, batch, f, end);
+      const dealt = ring === null ? this.#deliverNobody(end - f) : this.#deliverTo(ring, batch, f, end);
       f += dealt;
       if (f < end) break;
     }
     return f - from;
   }
 
-  #steer(batch: FrameBatch, f: number): Vring | undefined {
+  /** The ring for frame `f`; undefined: it is not running; null: a rule drops the frame. */
+  #steer(batch: FrameBatch, f: number): Vring | undefined | null {
     const { rings } = this;
     if ((batch.length[f] as number) < MINIMUM_FRAME) return this.#anyRing();
+    // virtio 1.4 5.1.9.6.4 (device MUST): rules come before steering. What the filters of the control queue refuse is refused whichever ring it is for.
+    if (this.#filtering) {
+      const pair = this.#rules.match(batch, f);
+      if (pair !== FLOW_NONE) return pair === FLOW_DROP ? null : rings[pair];
+    }
     return rings[this.#flows.pair(batch, f, rings.length)] ?? this.#anyRing();
   }
 
@@ -177,6 +190,11 @@ export class Receiver {
     }
     this.#counters.receiveDropped(reason, 1);
     return 0;
+  }
+
+  #deliverNobody(frames: number): number {
+    this.#counters.receiveDropped(DROP_FILTERED, frames);
+    return frames;
   }
 
   /** No ring runs: a driver that broke one gets nothing more; one that is being moved is waited for. */

@@ -72,7 +72,10 @@ export class VirtioControl {
       get suspended() {
         return control.suspended;
       },
-      queueEnabled: (index) => this.queues[index]?.enabled === true,
+      queueEnabled: (index) => {
+        const queue = this.queues[index];
+        return queue?.enabled === true && !queue.resetting;
+      },
       queueSetup: (index) => (this.queues[index] as QueueRecord).setup,
       call: (index) => transport.call(index),
       configChanged: () => this.configChanged(),
@@ -254,6 +257,12 @@ export class VirtioControl {
   }
 
   // ---- queues ----
+
+  /** Administration queues: the last ones. */
+  get adminQueues(): { readonly first: number; readonly count: number } {
+    const count = this.device.adminQueueCount ?? 0;
+    return { first: this.queues.length - count, count };
+  }
 
   /** The queue, if these features have it; every other index reads as size 0. */
   queue(index: number): QueueRecord | undefined {

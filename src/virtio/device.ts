@@ -30,6 +30,7 @@ export interface VirtioHost {
   readonly driverOk: boolean;
   /** The driver has suspended the device: configuration space is not to change. */
   readonly suspended: boolean;
+  /** Enabled and not in reset. */
   queueEnabled(index: number): boolean;
   /** As the driver wrote it: untrusted. */
   queueSetup(index: number): QueueSetup;
@@ -52,6 +53,8 @@ export interface VirtioDevice {
   readonly offered: FeatureSet;
   /** Queues with everything offered negotiated. */
   readonly queueCount: number;
+  /** How many of them, the last ones, are administration queues (VIRTIO_F_ADMIN_VQ); absent: none. */
+  readonly adminQueueCount?: number;
   /** Largest size of queue `index`, a power of two; 0: no such queue under these features (undefined: not negotiated yet). */
   queueMaxSize(index: number, features: FeatureSet | undefined): number;
   /** Bytes of device configuration space; 0: this type has none. */

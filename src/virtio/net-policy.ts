@@ -1,6 +1,8 @@
 // What a virtio-net control plane tells the data plane besides the rings: receive filters, guest offloads, active queue pairs, link state. Shared words that
 // the device writes and the data plane reads at the start of a turn, when the generation has moved. One writer (the machine's thread).
 
+import { FLOW_TABLE_WORDS, type FlowRule, writeFlowRules } from './flow-rules.ts';
+
 export const POLICY_LINK_UP = 1;
 export const POLICY_PROMISCUOUS = 2;
 export const POLICY_ALL_MULTICAST = 4;
@@ -28,15 +30,19 @@ const MULTICAST_COUNT = 9;
 const UNICAST = 16;
 const MULTICAST = UNICAST + 2 * POLICY_MAC_ENTRIES;
 const VLAN = MULTICAST + 2 * POLICY_MAC_ENTRIES;
-const WORDS = VLAN + 128;
+const FLOW = VLAN + 128;
+const WORDS = FLOW + FLOW_TABLE_WORDS;
 
 export class NetPolicy {
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
+  /** The flow filter's table (flow-rules.ts). */
+  readonly flowRules: Int32Array;
 
   constructor(buffer = new SharedArrayBuffer(WORDS * 4)) {
     this.buffer = buffer;
     this.#words = new Int32Array(buffer);
+    this.flowRules = this.#words.subarray(FLOW, FLOW + FLOW_TABLE_WORDS);
   }
 
   get generation(): number {
@@ -132,6 +138,11 @@ export class NetPolicy {
 
   clearVlans(): void {
     this.#words.fill(0, VLAN, VLAN + 128);
+  }
+
+  /** Tried in this order. */
+  setFlowRules(rules: readonly FlowRule[]): void {
+    writeFlowRules(this.flowRules, rules);
   }
 
   #setAddress(at: number, mac: Uint8Array): void {

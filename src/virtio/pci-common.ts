@@ -3,7 +3,7 @@
 
 import type { AccessSize, Region } from '#core/region';
 import type { VirtioControl } from './control.ts';
-import { VIRTIO_F_NOTIF_CONFIG_DATA } from './features.ts';
+import { VIRTIO_F_ADMIN_VQ, VIRTIO_F_NOTIF_CONFIG_DATA } from './features.ts';
 import { COMMON_LENGTH, VIRTIO_MSI_NO_VECTOR } from './pci-layout.ts';
 
 /** What queue `index` is called in notifications once NOTIF_CONFIG_DATA is negotiated: anything the device can tell queues apart by. */
@@ -57,7 +57,7 @@ export class CommonConfig implements Region {
           if (!control.suspended) vectors.configVector = v;
         },
       },
-      { offset: 18, size: 2, read: () => control.queues.length },
+      { offset: 18, size: 2, read: () => control.adminQueues.first },
       { offset: 20, size: 1, read: () => control.readStatus(), write: (v) => control.writeStatus(v) },
       { offset: 21, size: 1, read: () => control.generation },
       { offset: 22, size: 2, read: queue, write: (v) => (this.#queueSelect = v) },
@@ -91,9 +91,9 @@ export class CommonConfig implements Region {
         read: () => (control.features.has(VIRTIO_F_NOTIF_CONFIG_DATA) && control.queue(queue()) ? notifyConfigData(queue()) : 0),
       },
       { offset: 58, size: 2, read: () => (control.queueResetting(queue()) ? 1 : 0), write: (v) => v === 1 && control.resetQueue(queue()) },
-      // admin_queue_index and admin_queue_num: VIRTIO_F_ADMIN_VQ is not offered.
-      { offset: 60, size: 2, read: () => 0 },
-      { offset: 62, size: 2, read: () => 0 },
+      // virtio 1.4 4.1.4.3: valid, and not 0, once VIRTIO_F_ADMIN_VQ is negotiated; the queues lie behind num_queues.
+      { offset: 60, size: 2, read: () => (control.features.has(VIRTIO_F_ADMIN_VQ) ? control.adminQueues.first : 0) },
+      { offset: 62, size: 2, read: () => (control.features.has(VIRTIO_F_ADMIN_VQ) ? control.adminQueues.count : 0) },
     ];
     for (const field of this.#fields) for (let i = 0; i < field.size; i++) this.#fieldAt[field.offset + i] = field;
   }

@@ -1,5 +1,5 @@
 // A virtio device as a PCI function, modern interface only (virtio 1.4 4.1): identity, capabilities, the BAR with the virtio structures, the MSI-X BAR. Wires the
-// parts: pci-common.ts, pci-notify.ts, pci-interrupts.ts, pci-access.ts in front of control.ts. Left out: the legacy interface, shared memory, administration queues.
+// parts: pci-common.ts, pci-notify.ts, pci-interrupts.ts, pci-access.ts in front of control.ts. Left out: the legacy interface, shared memory.
 
 import type { AccessSize, FastDoorbell, Region } from '#core/region';
 import { type Envelope, seal, unseal } from '#core/saved';

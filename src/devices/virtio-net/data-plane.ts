@@ -206,10 +206,10 @@ export class DataPlane {
   }
 
   /** Moves the rings to `next` as they stand. @throws VirtioOptionError, BusyError */
-  handOver(next: VhostBackend, offered: FeatureSet): void {
+  handOver(next: VhostBackend, offered: FeatureSet, flowFilter: boolean): void {
     if (this.#next) throw new BusyError('a hand-over is under way');
     if (next === this.#backend) return;
-    checkBackend(next, offered, this.#rings.length / 2);
+    checkBackend(next, offered, this.#rings.length / 2, flowFilter);
     this.#next = next;
     this.#rings.forEach((ring, index) => {
       this.#ask(index, ring);
@@ -282,7 +282,9 @@ export class DataPlane {
 }
 
 /** @throws VirtioOptionError when `backend` cannot carry what the device offers. */
-export function checkBackend(backend: VhostBackend, offered: FeatureSet, pairs: number): void {
+export function checkBackend(backend: VhostBackend, offered: FeatureSet, pairs: number, flowFilter: boolean): void {
+  if (flowFilter && backend.flowFilter !== true)
+    throw new VirtioOptionError('NICBOX_BACKEND_FEATURES', `backend ${backend.name} follows no flow filter, which the device has`);
   if (backend.maxQueuePairs < pairs)
     throw new VirtioOptionError('NICBOX_BACKEND_QUEUES', `backend ${backend.name} serves ${backend.maxQueuePairs} queue pairs; the device has ${pairs}`);
   const missing = offered.and(NET_DATA_PLANE_FEATURES).without(backend.features);

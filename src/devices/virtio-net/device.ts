@@ -3,27 +3,33 @@
 
 import type { Doorbell } from '#core/doorbell';
 import { type Envelope, seal } from '#core/saved';
+import type { ObjectOpcodes } from '#virtio/admin-self';
 import { BusyError } from '#virtio/control';
 import { type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/device';
 import { isPowerOfTwo, VIRTIO_QUEUE_SIZE_LIMIT } from '#virtio/device-status';
-import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM } from '#virtio/features';
+import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
+import { FLOW_RULES } from '#virtio/flow-rules';
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ, VIRTIO_NET_F_STANDBY, VIRTIO_NET_F_STATUS } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
+import type { CommandQueue } from './command-queue.ts';
 import { checkMac, checkMtu, checkSpeed, type LinkSpeed, NET_CONFIG_BYTES, NetConfig } from './config.ts';
 import { runCommand } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
 import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER } from './data-plane.ts';
 import { missingDependency, type NetFeatureName, offer } from './features.ts';
+import { FLOW_FILTER_LIMITS, type FlowFilterLimits } from './flow-filter.ts';
+import { AdminQueue, NetAdmin } from './net-admin.ts';
 import { ReceiveState } from './receive-state.ts';
 import { checkNetState, NET_STATE_VERSION, type NetState } from './saved-net.ts';
 
 const MOST_QUEUE_PAIRS = 64;
 const DEFAULT_QUEUE_SIZE = 256;
 const CONTROL_QUEUE_SIZE = 64;
+const ADMIN_QUEUE_SIZE = 64;
 const VIRTIO_ID_NETWORK = 1;
 
 export interface VirtioNetOptions {
@@ -49,6 +55,25 @@ export interface VirtioNetOptions {
    * reset ends that: the moments to plug in and to pull the primary device, which must have the same MAC address.
    */
   readonly onStandby?: (standby: boolean) => void;
+  /**
+   * With the ADMIN_VQ feature (off by default): how much of a flow filter drivers may set up; false: none. Default: 16 groups, 32 classifiers and 64 rules, where the backend
+   * follows flow rules.
+   */
+  readonly flowFilter?: Partial<FlowFilterLimits> | false;
+  /** virtio 1.4 numbers MODIFY and QUERY of resource objects twice: as its opcode table does (default: 0xc, 0xb), or as the commands' text does (0xb, 0xc). */
+  readonly adminOpcodes?: ObjectOpcodes;
+}
+
+/** @throws VirtioOptionError */
+function checkFlowFilter(asked: VirtioNetOptions['flowFilter'], offered: boolean, backend: VhostBackend): FlowFilterLimits | undefined {
+  if (asked === false) return undefined;
+  if (asked === undefined) return offered && backend.flowFilter === true ? FLOW_FILTER_LIMITS : undefined;
+  if (!offered) throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', 'a flow filter needs the ADMIN_VQ feature');
+  const limits = { ...FLOW_FILTER_LIMITS, ...asked };
+  for (const [name, limit] of Object.entries(limits))
+    if (!(Number.isInteger(limit) && limit >= 1 && limit <= FLOW_RULES))
+      throw new VirtioOptionError('NICBOX_FLOW_FILTER', `${limit} ${name}: give 1 to ${FLOW_RULES}`);
+  return limits;
 }
 
 export class VirtioNet implements VirtioDevice {
@@ -56,6 +81,7 @@ export class VirtioNet implements VirtioDevice {
   readonly type = VIRTIO_ID_NETWORK;
   readonly offered: FeatureSet;
   readonly queueCount: number;
+  readonly adminQueueCount: number;
   readonly configSize = NET_CONFIG_BYTES;
   /** The words the data plane reads. */
   readonly policy = new NetPolicy();
@@ -76,6 +102,9 @@ export class VirtioNet implements VirtioDevice {
   #behind: 'no' | 'moved' | 'changed' = 'no';
   #host: VirtioHost | undefined;
   #control: ControlQueue | undefined;
+  #adminQueue: AdminQueue | undefined;
+  #admin: NetAdmin | undefined;
+  readonly #hasFlowFilter: boolean;
   #restored: readonly (VringPosition | null)[] = [];
 
   /** @throws VirtioOptionError */
@@ -101,8 +130,13 @@ export class VirtioNet implements VirtioDevice {
       hasMtu: options.mtu !== undefined,
       hasSpeed: options.link !== undefined,
     });
-    checkBackend(backend, this.offered, queuePairs);
-    this.queueCount = 2 * queuePairs + (this.offered.has(VIRTIO_NET_F_CTRL_VQ) ? 1 : 0);
+    const limits = checkFlowFilter(options.flowFilter, this.offered.has(VIRTIO_F_ADMIN_VQ), backend);
+    this.#hasFlowFilter = limits !== undefined;
+    checkBackend(backend, this.offered, queuePairs, this.#hasFlowFilter);
+    this.adminQueueCount = this.offered.has(VIRTIO_F_ADMIN_VQ) ? 1 : 0;
+    this.queueCount = 2 * queuePairs + (this.offered.has(VIRTIO_NET_F_CTRL_VQ) ? 1 : 0) + this.adminQueueCount;
+    if (this.adminQueueCount > 0)
+      this.#admin = new NetAdmin({ flowFilter: limits, opcodes: options.adminOpcodes ?? 'table', receiveQueues: () => this.#pairs(this.#host?.features) });
     this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link });
     this.#writeConfig();
     this.#data = new DataPlane(backend, this.policy, 2 * queuePairs);
@@ -114,6 +148,7 @@ export class VirtioNet implements VirtioDevice {
     this.#host = host;
     this.#data.attach(host);
     this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader, reply) => this.#command(reader, reply));
+    if (this.#admin) this.#adminQueue = new AdminQueue(host, ADMIN_QUEUE_SIZE, (readable) => this.#administer(readable));
   }
 
   // ---- features and queues ----
@@ -128,10 +163,17 @@ export class VirtioNet implements VirtioDevice {
     return features?.has(VIRTIO_NET_F_CTRL_VQ) ? 2 * this.#pairs(features) : -1;
   }
 
+  /** The command queue that queue `index` is under the negotiated features; undefined: it is a data queue. */
+  #commandQueue(index: number): CommandQueue | undefined {
+    if (index === this.#controlIndex) return this.#control;
+    return index >= this.queueCount - this.adminQueueCount ? this.#adminQueue : undefined;
+  }
+
   // virtio 1.4 5.1.2: the control queue follows the last pair that was negotiated, and is there only with CTRL_VQ.
   queueMaxSize(index: number, features: FeatureSet | undefined): number {
     const dataQueues = 2 * this.#pairs(features);
     if (index < dataQueues) return this.#queueSize;
+    if (index >= this.queueCount - this.adminQueueCount) return (features ?? this.offered).has(VIRTIO_F_ADMIN_VQ) ? ADMIN_QUEUE_SIZE : 0;
     return index === dataQueues && (features ?? this.offered).has(VIRTIO_NET_F_CTRL_VQ) ? CONTROL_QUEUE_SIZE : 0;
   }
 
@@ -232,6 +274,7 @@ export class VirtioNet implements VirtioDevice {
         mac: this.#mac,
         mtu: this.#mtu,
         linkUp: this.#linkUp,
+        flowRules: this.#admin?.flowRules((pair) => pair < this.#receive.pairs && host?.queueEnabled(2 * pair) === true) ?? [],
         active: host?.driverOk === true && (this.#data.holds & HELD_BY_DRIVER) === 0,
       });
     // With no turn under way: no frame meets half a change, and none the former state once this has returned.
@@ -252,33 +295,40 @@ export class VirtioNet implements VirtioDevice {
   }
 
   startQueue(index: number): void {
+    // Flow rules may lead to it.
+    this.#publishPolicy();
     this.#startQueue(index);
     this.#data.launch();
   }
 
   #startQueue(index: number): void {
-    if (index !== this.#controlIndex) this.#data.start(index, this.#restored[index] ?? undefined);
+    const commands = this.#commandQueue(index);
+    if (commands === undefined) this.#data.start(index, this.#restored[index] ?? undefined);
     // While held it opens later, where it stood.
-    else if (this.#data.holds === 0) this.#control?.open(index);
+    else if (this.#data.holds === 0) commands.open(index);
   }
 
   notify(index: number): void {
-    if (index !== this.#controlIndex) this.#data.kick(index);
-    else this.#control?.serve();
+    const commands = this.#commandQueue(index);
+    if (commands === undefined) this.#data.kick(index);
+    else commands.serve();
   }
 
   stopQueue(index: number): void {
-    if (index === this.#controlIndex) this.#control?.close();
+    // Frames that a flow rule leads to it are dropped from here on.
+    this.#publishPolicy();
+    const commands = this.#commandQueue(index);
+    if (commands) commands.close();
     else this.#data.stop(index);
   }
 
   queueStopped(index: number): boolean {
-    return index === this.#controlIndex || this.#data.stopped(index);
+    return this.#commandQueue(index) !== undefined || this.#data.stopped(index);
   }
 
   // virtio 1.4 3.4.2: the data rings stop between turns, when all they have taken has been used.
   suspend(): void {
-    this.#control?.park();
+    this.#parkCommands();
     this.#data.hold(HELD_BY_DRIVER);
     this.#publishPolicy();
   }
@@ -301,12 +351,23 @@ export class VirtioNet implements VirtioDevice {
     if (this.#restored.length > 0 && this.#host?.driverOk) this.start();
     this.#data.release(reason);
     this.#publishPolicy();
-    const control = this.#controlIndex;
-    if (this.#data.holds === 0 && control >= 0 && this.#host?.driverOk && this.#host.queueEnabled(control)) this.#control?.unpark(control);
+    for (const index of this.#commandIndices)
+      if (this.#data.holds === 0 && this.#host?.driverOk && this.#host.queueEnabled(index)) this.#commandQueue(index)?.unpark(index);
+  }
+
+  #parkCommands(): void {
+    this.#control?.park();
+    this.#adminQueue?.park();
+  }
+
+  get #commandIndices(): number[] {
+    const indices = this.#controlIndex >= 0 ? [this.#controlIndex] : [];
+    return this.#adminQueue ? [...indices, this.queueCount - 1] : indices;
   }
 
   stop(): void {
     this.#control?.close();
+    this.#adminQueue?.close();
     this.#restored = [];
     this.#data.stopAll();
     this.#publishPolicy();
@@ -320,6 +381,7 @@ export class VirtioNet implements VirtioDevice {
   reset(): void {
     this.#data.clear();
     this.#receive.clear();
+    this.#admin?.reset();
     this.#mac = this.#permanentMac;
     this.#announcing = false;
     this.#showConfig(false);
@@ -354,6 +416,13 @@ export class VirtioNet implements VirtioDevice {
     return ok;
   }
 
+  #administer(readable: Uint8Array): Uint8Array {
+    const reply = (this.#admin as NetAdmin).execute(readable);
+    // A rule is in force when its command is answered.
+    if (this.#hasFlowFilter) this.#publishPolicy();
+    return reply;
+  }
+
   // ---- the embedder's side ----
 
   get backend(): VhostBackend {
@@ -370,7 +439,7 @@ export class VirtioNet implements VirtioDevice {
    * over when `handingOver` is false, which reading it brings about. @throws VirtioOptionError, BusyError
    */
   handOver(backend: VhostBackend): void {
-    this.#data.handOver(backend, this.offered);
+    this.#data.handOver(backend, this.offered, this.#hasFlowFilter);
   }
 
   get handingOver(): boolean {
@@ -380,7 +449,7 @@ export class VirtioNet implements VirtioDevice {
 
   /** Stops all queues where they are, unseen by the driver; over when `paused`. For saving. */
   pause(): void {
-    this.#control?.park();
+    this.#parkCommands();
     this.#data.hold(HELD_BY_EMBEDDER);
   }
 
@@ -399,6 +468,7 @@ export class VirtioNet implements VirtioDevice {
   save(): Envelope<NetState> {
     if (this.#data.anyRunning || this.#data.handingOver) throw new BusyError('the data plane runs: pause the device and wait until it is paused, then save');
     const control = this.#control?.position;
+    const adminPosition = this.#adminQueue?.position;
     return seal('virtio-net', NET_STATE_VERSION, {
       permanentMac: this.#permanentMac.slice(),
       mac: this.#mac.slice(),
@@ -410,6 +480,7 @@ export class VirtioNet implements VirtioDevice {
       // Restored and not started yet: as they were.
       positions: this.#restored.length > 0 ? [...this.#restored] : this.#data.positions(),
       control: control ? { available: control.available, used: control.used } : null,
+      admin: this.#admin ? { position: adminPosition ?? null, ...this.#admin.save() } : null,
     });
   }
 
@@ -419,6 +490,7 @@ export class VirtioNet implements VirtioDevice {
       permanentMac: this.#permanentMac,
       pairs: this.#pairs(features),
       rings: 2 * this.queuePairs,
+      admin: this.#admin,
     });
     return () => {
       this.stop();
@@ -434,6 +506,10 @@ export class VirtioNet implements VirtioDevice {
       this.#receive.load(state.receive);
       this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
       this.#control?.restore(state.control ?? undefined);
+      if (state.admin) {
+        this.#admin = state.admin.admin;
+        this.#adminQueue?.restore(state.admin.position ?? undefined);
+      }
       this.#restored = state.positions;
     };
   }

@@ -5,6 +5,7 @@ import { VirtioOptionError } from '#virtio/device';
 import {
   FeatureSet,
   VIRTIO_F_ACCESS_PLATFORM,
+  VIRTIO_F_ADMIN_VQ,
   VIRTIO_F_EVENT_IDX,
   VIRTIO_F_IN_ORDER,
   VIRTIO_F_INDIRECT_DESC,
@@ -48,13 +49,17 @@ const NET_FEATURES = {
   RING_PACKED: VIRTIO_F_RING_PACKED,
   IN_ORDER: VIRTIO_F_IN_ORDER,
   RING_RESET: VIRTIO_F_RING_RESET,
+  ADMIN_VQ: VIRTIO_F_ADMIN_VQ,
   SUSPEND: VIRTIO_F_SUSPEND,
 } as const;
 
 export type NetFeatureName = keyof typeof NET_FEATURES;
 
-/** Offered only when asked for: only a device whose memory is translated has a reason for platform access, only a fail-over pair has a standby. */
-const ON_DEMAND: ReadonlySet<number> = new Set([VIRTIO_F_ACCESS_PLATFORM, net.VIRTIO_NET_F_STANDBY]);
+/**
+ * Offered only when asked for: only a device whose memory is translated has a reason for platform access, only a fail-over pair has a standby, and what an administration queue is
+ * for is the embedder's to say.
+ */
+const ON_DEMAND: ReadonlySet<number> = new Set([VIRTIO_F_ACCESS_PLATFORM, net.VIRTIO_NET_F_STANDBY, VIRTIO_F_ADMIN_VQ]);
 
 /** To be of use to anybody, an offer also needs these; a driver may leave them out. */
 const OFFER_DEPENDENCIES: readonly net.FeatureDependency[] = [

@@ -7,6 +7,7 @@
 
 import { ACCEPTS_CSUM, ACCEPTS_ECN, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_USO4, ACCEPTS_USO6 } from '#net/port';
 import { FeatureSet } from '#virtio/features';
+import type { FlowRule } from '#virtio/flow-rules';
 import * as net from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
 import * as words from '#virtio/net-policy';
@@ -83,7 +84,15 @@ export class ReceiveState {
   /** Call between turns. */
   publish(
     policy: NetPolicy,
-    device: { readonly features: FeatureSet; readonly mac: Uint8Array; readonly mtu: number; readonly linkUp: boolean; readonly active: boolean },
+    device: {
+      readonly features: FeatureSet;
+      readonly mac: Uint8Array;
+      readonly mtu: number;
+      readonly linkUp: boolean;
+      readonly active: boolean;
+      /** In the order in which they are tried. */
+      readonly flowRules?: readonly FlowRule[];
+    },
   ): void {
     const { features } = device;
     let flags = this.modes | this.overflow;
@@ -105,6 +114,7 @@ export class ReceiveState {
       p.setTable('unicast', this.unicast);
       p.setTable('multicast', this.multicast);
       p.setVlans(this.vlans);
+      p.setFlowRules(device.flowRules ?? []);
     });
   }
 

@@ -1,13 +1,14 @@
 // A network device's saved state and its checks: everything in it may have been made up, so lengths, bounds and what the features allow are looked at before any of it is used.
 
 import { RestoreError, unseal } from '#core/saved';
-import { FeatureSet } from '#virtio/features';
+import { FeatureSet, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE } from '#virtio/net-features';
 import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
 import { savedBoolean, savedInteger, savedIntegers, savedRecord } from '#virtio/saved-control';
 import type { VringPosition } from '#virtio/virtqueue';
 import { MAC_BYTES } from './config.ts';
 import { GUEST_OFFLOADS } from './features.ts';
+import type { NetAdmin, NetAdminState } from './net-admin.ts';
 import { type ReceiveSnapshot, RX_MODES, VLAN_WORDS } from './receive-state.ts';
 
 export const NET_STATE_VERSION = 2;
@@ -26,6 +27,13 @@ export interface NetState {
   /** Where each data ring stands; null: not live. */
   readonly positions: readonly (VringPosition | null)[];
   readonly control: VringPosition | null;
+  /** null: the device has no administration queue. */
+  readonly admin: ({ readonly position: VringPosition | null } & NetAdminState) | null;
+}
+
+/** Checked, and what can be taken over as it is. */
+export interface CheckedNetState extends Omit<NetState, 'admin'> {
+  readonly admin: { readonly position: VringPosition | null; readonly admin: NetAdmin } | undefined;
 }
 
 export interface NetExpectations {
@@ -35,10 +43,11 @@ export interface NetExpectations {
   /** Queue pairs under those features. */
   readonly pairs: number;
   readonly rings: number;
+  readonly admin: NetAdmin | undefined;
 }
 
 /** @throws RestoreError */
-export function checkNetState(saved: unknown, expected: NetExpectations): NetState {
+export function checkNetState(saved: unknown, expected: NetExpectations): CheckedNetState {
   const state = savedRecord(unseal(saved, 'virtio-net', NET_STATE_VERSION), 'network device');
   const permanentMac = savedMac(state.permanentMac, 'permanent address');
   if (!permanentMac.every((byte, i) => byte === expected.permanentMac[i])) throw new RestoreError('saved state is of a device with another MAC address');
@@ -66,7 +75,18 @@ export function checkNetState(saved: unknown, expected: NetExpectations): NetSta
     receive: savedReceive(state.receive, expected),
     positions,
     control,
+    admin: savedAdmin(state.admin, expected),
   };
+}
+
+function savedAdmin(value: unknown, { admin, features, pairs }: NetExpectations): CheckedNetState['admin'] {
+  if (admin === undefined) {
+    if (value !== null) throw new RestoreError('saved state has an administration queue; this device has none');
+    return undefined;
+  }
+  const { position } = savedRecord(value, 'administration');
+  if (position !== null && !features.has(VIRTIO_F_ADMIN_VQ)) throw new RestoreError('saved state has an administration queue without ADMIN_VQ');
+  return { position: position === null ? null : savedPosition(position, 'position of the administration queue'), admin: admin.restored(value, pairs) };
 }
 
 function savedMac(value: unknown, what: string): Uint8Array {
