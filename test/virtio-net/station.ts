@@ -14,8 +14,9 @@ export const TRANSMIT = 0x300000 - 0x80000;
 const BUFFER = 2048;
 export const MAC_B = [0x52, 0x54, 0, 0, 0, 0xb];
 
-export interface StationOptions extends Partial<Omit<VirtioNetOptions, 'features'>> {
-  readonly features?: FeatureSet;
+export interface StationOptions extends Partial<VirtioNetOptions> {
+  /** Absent: all that is offered. */
+  readonly negotiate?: FeatureSet;
 }
 
 /** A device with its rings driven by hand. */
@@ -24,10 +25,11 @@ export class Station extends ControlBench {
   readonly transmit: SplitDriver | PackedDriver;
   #posted = 0;
   #taken = 0;
+  #sent = 0;
 
   constructor(backend: VhostBackend, mac: string, packed: boolean, options: StationOptions = {}) {
-    const { features, ...net } = options;
-    super({ net: { mac, backend, ...net }, packed, ...(features ? { features } : {}) });
+    const { negotiate, ...net } = options;
+    super({ net: { mac, backend, ...net }, packed, ...(negotiate ? { features: negotiate } : {}) });
     this.receive = this.ring(0, packed);
     this.transmit = this.ring(1, packed);
     this.refill(16);
@@ -58,23 +60,23 @@ export class Station extends ControlBench {
   }
 
   send(frame: readonly number[]): void {
-    this.bytes.fill(0, TRANSMIT, TRANSMIT + HEADER);
-    this.bytes.set(frame, TRANSMIT + HEADER);
-    this.transmit.add(0, [{ address: TRANSMIT, length: HEADER + frame.length }]);
-    this.transmit.expose();
+    this.#put(frame);
     this.kick(1);
     this.transmit.reap();
   }
 
-  #sent = 0;
-
-  /** Makes a frame to the second station available, in a buffer of its own. */
+  /** Makes a frame to the second station available. */
   postFrame(length: number): void {
+    this.#put(frameTo(MAC_B, undefined, length));
+  }
+
+  /** In a buffer of its own. */
+  #put(frame: readonly number[]): void {
     const slot = this.#sent++ % 64;
     const at = TRANSMIT + slot * BUFFER;
     this.bytes.fill(0, at, at + HEADER);
-    this.bytes.set(frameTo(MAC_B, undefined, length), at + HEADER);
-    this.transmit.add(slot, [{ address: at, length: HEADER + length }]);
+    this.bytes.set(frame, at + HEADER);
+    this.transmit.add(slot, [{ address: at, length: HEADER + frame.length }]);
     this.transmit.expose();
   }
 
