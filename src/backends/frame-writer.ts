@@ -12,6 +12,8 @@ const MINIMUM_FRAME = 14;
 const HEADER_WORDS = 8;
 /** The header with no hash or tunnel fields: what the loop for plain frames writes. */
 const HEADER_BYTES = 12;
+/** A legacy driver's without MRG_RXBUF (virtio 1.4 5.1.9.1): it ends before num_buffers. */
+const LEGACY_HEADER_BYTES = 10;
 const ONE_BUFFER = 1 << 16;
 /** Room for the chains of a run, and for the segments of one chain. */
 const CHAINS = 1280;
@@ -60,7 +62,7 @@ export class FrameWriter {
   }
 
   configure(headerLength: number, accepts: number): void {
-    this.headerLength = Math.min(Math.max(headerLength, HEADER_BYTES), HEADER_WORDS * 4) & ~3;
+    this.headerLength = headerLength === LEGACY_HEADER_BYTES ? headerLength : Math.min(Math.max(headerLength, HEADER_BYTES), HEADER_WORDS * 4) & ~3;
     this.accepts = accepts;
   }
 
@@ -275,6 +277,7 @@ export class FrameWriter {
     let highAt = 11;
     let highWindow: Window | null = null;
     let highAddress = 0;
+    const counted = this.headerLength >= HEADER_BYTES;
     let done = 0;
     let chains = 0;
     const before = this.work;
@@ -304,13 +307,13 @@ export class FrameWriter {
         const target = chain.offset[w] as number;
         const space = Math.min(chain.length[w] as number, room - written);
         this.#put(batch, to, target, space);
-        if (done <= 10 && done + space > 10) {
+        if (counted && done <= 10 && done + space > 10) {
           lowViews = to;
           lowAt = target + 10 - done;
           lowWindow = chain.window[w] as Window;
           lowAddress = (chain.address[w] as number) + 10 - done;
         }
-        if (done <= 11 && done + space > 11) {
+        if (counted && done <= 11 && done + space > 11) {
           highViews = to;
           highAt = target + 11 - done;
           highWindow = chain.window[w] as Window;

@@ -95,6 +95,7 @@ export class FrontDevice {
       features: this.#features,
       driverOk: true,
       suspended: false,
+      legacy: false,
       queueEnabled: () => true,
       queueSetup: setup,
       call,

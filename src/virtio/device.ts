@@ -28,6 +28,8 @@ export interface VirtioHost {
   /** Negotiated features; empty before FEATURES_OK. */
   readonly features: FeatureSet;
   readonly driverOk: boolean;
+  /** The driver uses the legacy interface: no feature past bit 31, and what it may write of configuration space. */
+  readonly legacy: boolean;
   /** The driver has suspended the device: configuration space is not to change. */
   readonly suspended: boolean;
   /** Enabled and not in reset. */

@@ -9,14 +9,21 @@ import { type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/d
 import { isPowerOfTwo, VIRTIO_QUEUE_SIZE_LIMIT } from '#virtio/device-status';
 import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
 import { FLOW_RULES } from '#virtio/flow-rules';
-import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ, VIRTIO_NET_F_STANDBY, VIRTIO_NET_F_STATUS } from '#virtio/net-features';
+import {
+  VIRTIO_NET_F_CTRL_MAC_ADDR,
+  VIRTIO_NET_F_CTRL_VQ,
+  VIRTIO_NET_F_GUEST_ANNOUNCE,
+  VIRTIO_NET_F_MQ,
+  VIRTIO_NET_F_STANDBY,
+  VIRTIO_NET_F_STATUS,
+} from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import type { CommandQueue } from './command-queue.ts';
-import { checkMac, checkMtu, checkSpeed, type LinkSpeed, NET_CONFIG_BYTES, NetConfig } from './config.ts';
+import { checkMac, checkMtu, checkSpeed, type LinkSpeed, MAC_BYTES, NET_CONFIG_BYTES, NetConfig } from './config.ts';
 import { runCommand } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
 import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER } from './data-plane.ts';
@@ -196,8 +203,19 @@ export class VirtioNet implements VirtioDevice {
     return this.#config.read(offset, size);
   }
 
-  configWrite(): void {
-    this.#host?.log.guestError('the configuration of a network device is read-only');
+  // virtio 1.4 5.1.9.5.2.3: a legacy driver without CTRL_MAC_ADDR sets its address here, before or after it has negotiated; each byte takes effect at once.
+  configWrite(offset: number, size: number, value: number): void {
+    const host = this.#host;
+    if (!host?.legacy || offset + size > MAC_BYTES || host.features.has(VIRTIO_NET_F_CTRL_MAC_ADDR)) {
+      host?.log.guestError('that of a network device configuration is read-only', { offset });
+      return;
+    }
+    const mac = this.#mac.slice();
+    for (let i = 0; i < size; i++) mac[offset + i] = Math.floor(value / 2 ** (8 * i)) & 0xff;
+    this.#mac = mac;
+    this.#receive.addressKnown = true;
+    this.#showConfig(false);
+    this.#publishPolicy();
   }
 
   get linkUp(): boolean {
