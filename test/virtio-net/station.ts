@@ -21,8 +21,8 @@ export interface StationOptions extends Partial<VirtioNetOptions> {
 
 /** A device with its rings driven by hand. */
 export class Station extends ControlBench {
-  readonly receive: SplitDriver | PackedDriver;
-  readonly transmit: SplitDriver | PackedDriver;
+  receive: SplitDriver | PackedDriver;
+  transmit: SplitDriver | PackedDriver;
   #posted = 0;
   #taken = 0;
   #sent = 0;
