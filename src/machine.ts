@@ -206,16 +206,38 @@ export class Machine {
    * @throws VirtioOptionError and what `attach` throws.
    */
   addVirtioNet(options: VirtioNetOptions, place: VirtioNetPlace = {}): { readonly net: VirtioNet; readonly pci: VirtioPci } {
-    this.#requireOpen();
-    requireFree(options.backend);
-    const net = new VirtioNet(this.iommu ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
+    const net = this.#makeNet(options);
     const { under, deviceNumber, ...transport } = place;
     const kind = under === undefined ? 'root-complex-endpoint' : under.secondaryBus?.kind === 'conventional' ? 'conventional' : 'endpoint';
     const pci = new VirtioPci({ pcieType: kind, ...transport, device: net, routing: this.callRouting });
     this.attach(pci.fn, { ...(under && { under }), ...(deviceNumber !== undefined && { deviceNumber }) });
+    return this.#lookAfter(net, pci);
+  }
+
+  /**
+   * Makes a virtio network device that is to be a virtual function: its `pci.fn` goes to `new Sriov({ virtualFunction })` of a PF, which is attached at once, as the machine looks after both.
+   * @throws VirtioOptionError, MachineError
+   */
+  makeVirtualNet(
+    options: VirtioNetOptions,
+    transport: Omit<VirtioPciOptions, 'device' | 'routing' | 'virtual'> = {},
+  ): { readonly net: VirtioNet; readonly pci: VirtioPci } {
+    const net = this.#makeNet(options);
+    return this.#lookAfter(net, new VirtioPci({ ...transport, virtual: true, device: net, routing: this.callRouting }));
+  }
+
+  #makeNet(options: VirtioNetOptions): VirtioNet {
+    this.#requireOpen();
+    requireFree(options.backend);
+    return new VirtioNet(this.iommu ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
+  }
+
+  #lookAfter(net: VirtioNet, pci: VirtioPci): { readonly net: VirtioNet; readonly pci: VirtioPci } {
     claim(net);
     const part: MachinePart = {
-      name: `${net.name} at ${placeOf(pci.fn)}`,
+      get name() {
+        return `${net.name} at ${placeOf(pci.fn)}`;
+      },
       save: () => pci.save(),
       restore: (state) => pci.restore(state),
       pause: () => net.pause(),

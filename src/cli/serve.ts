@@ -1,12 +1,14 @@
 // `nicbox serve vhost-user`: nicbox as the network back end of somebody else's guests, until Ctrl-C. Events go to stderr as they happen, counters to stdout: a table
 // redrawn every second on a terminal, a line of JSON for each socket with --json, and one table at the end otherwise.
 
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
 import { Log } from '#core/log';
 import { serveVhostUser, type VhostUserSocketStatistics } from '#interop/vhost-user-server';
+import { openCapture } from './output.ts';
+import { umlPciCommand } from './serve-uml-pci.ts';
 
 const INTERVAL_MS = 1000;
 
@@ -55,8 +57,8 @@ function mtu(text: string): number {
   return value;
 }
 
-/** @param signal ends it */
-export function serveCommand(signal: AbortSignal): Command {
+/** @param signal ends it. @param done gets the exit code of what ends by itself */
+export function serveCommand(signal: AbortSignal, done: (code: number) => void): Command {
   const vhostUser = new Command('vhost-user')
     .description('Serves virtio-net devices of other processes (QEMU, DPDK, user-mode Linux) over vhost-user sockets, joined by a switch or by links.')
     .requiredOption('--socket <path...>', 'UNIX socket of a device; give it once for each device')
@@ -76,19 +78,7 @@ export function serveCommand(signal: AbortSignal): Command {
       if (flags.switch && flags.link) command.error("error: '--switch' and '--link' exclude each other");
       await serve(flags, signal);
     });
-  return new Command('serve').description('Serves other processes until interrupted.').addCommand(vhostUser);
-}
-
-class FileError extends Error {
-  readonly code = 'NICBOX_FILE';
-}
-
-function openCapture(path: string): number {
-  try {
-    return openSync(path, 'w');
-  } catch (error) {
-    throw new FileError(`cannot write ${path}: ${(error as Error).message}`);
-  }
+  return new Command('serve').description('Serves other processes until interrupted.').addCommand(vhostUser).addCommand(umlPciCommand(signal, done));
 }
 
 async function serve(flags: Flags, signal: AbortSignal): Promise<void> {

@@ -4,10 +4,11 @@
 import { WallClock } from '#core/clock';
 import type { Call } from '#core/interrupts';
 import type { Log } from '#core/log';
-import { NetConfig } from '#devices/virtio-net/config';
+import { checkRss, NetConfig } from '#devices/virtio-net/config';
 import { runCommand } from '#devices/virtio-net/control-commands';
 import { ControlQueue } from '#devices/virtio-net/control-queue';
 import { ReceiveState } from '#devices/virtio-net/receive-state';
+import { SteeringState } from '#devices/virtio-net/steering-state';
 import { FeatureSet } from '#virtio/features';
 import * as net from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
@@ -15,8 +16,13 @@ import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { FrontMemory } from './front-memory.ts';
 
 const CONTROL_QUEUE_SIZE = 64;
-/** Useless without the control queue. A front end that serves that queue itself may accept them all the same, for its driver. */
-const CONTROL_FEATURES = FeatureSet.of(...net.NET_FEATURE_DEPENDENCIES.filter(({ needs }) => needs.includes(net.VIRTIO_NET_F_CTRL_VQ)).map(({ bit }) => bit));
+/** Useless without the control queue, except that HASH_REPORT also makes headers longer. A front end that serves that queue itself may accept them all the same, for its driver. */
+const CONTROL_FEATURES = FeatureSet.of(
+  ...net.NET_FEATURE_DEPENDENCIES.filter(({ bit, needs }) => needs.includes(net.VIRTIO_NET_F_CTRL_VQ) && bit !== net.VIRTIO_NET_F_HASH_REPORT).map(
+    ({ bit }) => bit,
+  ),
+);
+const RSS = checkRss({ contexts: 0 });
 
 export interface FrontDeviceParts {
   readonly offered: FeatureSet;
@@ -38,6 +44,7 @@ export class FrontDevice {
   readonly #parts: FrontDeviceParts;
   readonly #config: NetConfig;
   readonly #receive = new ReceiveState();
+  readonly #steering: SteeringState;
   readonly #clock = new WallClock();
   #control: ControlQueue | undefined;
   #features = new FeatureSet();
@@ -48,7 +55,8 @@ export class FrontDevice {
     this.#parts = parts;
     this.#mac = parts.mac;
     this.#mtu = parts.mtu ?? 0;
-    this.#config = new NetConfig(parts.offered, { queuePairs: parts.queuePairs, mtu: parts.mtu, link: undefined });
+    this.#config = new NetConfig(parts.offered, { queuePairs: parts.queuePairs, mtu: parts.mtu, link: undefined, rss: RSS });
+    this.#steering = new SteeringState({ ...RSS, pairs: parts.queuePairs });
     this.#config.mac = parts.mac;
     this.#config.linkUp = true;
   }
@@ -68,18 +76,19 @@ export class FrontDevice {
   set features(features: FeatureSet) {
     this.#features = features.has(net.VIRTIO_NET_F_CTRL_VQ) ? features : features.without(CONTROL_FEATURES);
     this.#receive.clear(this.#features);
+    this.#steering.clear(this.#features);
   }
 
   /** virtio 1.4 5.1.2: behind the last pair, and there only with CTRL_VQ; -1: there is none. */
   get controlIndex(): number {
     if (!this.#features.has(net.VIRTIO_NET_F_CTRL_VQ)) return -1;
-    return this.#features.has(net.VIRTIO_NET_F_MQ) ? 2 * this.#parts.queuePairs : 2;
+    return net.hasQueuePairs(this.#features) ? 2 * this.#parts.queuePairs : 2;
   }
 
-  /** @param pairs in use as far as the rings show: what holds unless a control queue says it. */
-  publish(policy: NetPolicy, active: boolean, pairs: number): void {
+  /** @param live receive queues to be served, a bit a pair. @param pairs in use as far as the rings show: what holds unless a control queue says it. */
+  publish(policy: NetPolicy, active: boolean, pairs: number, live: readonly [number, number]): void {
     if (this.controlIndex < 0) this.#receive.pairs = pairs;
-    this.#receive.publish(policy, { features: this.#features, mac: this.#mac, mtu: this.#mtu, linkUp: active, active });
+    this.#receive.publish(policy, this.#steering, { features: this.#features, mac: this.#mac, mtu: this.#mtu, linkUp: active, active, live });
   }
 
   // ---- the control queue ----
@@ -107,7 +116,7 @@ export class FrontDevice {
       const ok = runCommand(reader, reply, {
         features: this.#features,
         state: this.#receive,
-        maxPairs: this.#parts.queuePairs,
+        steering: this.#steering,
         setMac: (mac) => {
           this.#mac = mac;
           this.#config.mac = mac;

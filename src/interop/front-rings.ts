@@ -1,12 +1,12 @@
 // The rings of one front end: what it said of each, and from that which of them the data plane serves. A ring runs when it has been given its size, addresses and kick,
 // is enabled, and there is memory; anything that changes under a running ring stops it first and starts it again from where it stood.
 
-import type { VhostNet } from '#backends/vhost-net';
 import type { Doorbell } from '#core/doorbell';
 import type { Log } from '#core/log';
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
+import type { VhostBackend } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { EventPoll } from './event-poll.ts';
 import { FrontDevice } from './front-device.ts';
@@ -35,10 +35,12 @@ interface FrontRing {
 export interface FrontRingsParts {
   readonly native: Native;
   readonly poll: EventPoll;
-  readonly backend: VhostNet;
+  /** Who serves the data rings, of a network device or any other. */
+  readonly backend: VhostBackend;
   readonly memory: FrontMemory;
   readonly offered: FeatureSet;
-  readonly mac: Uint8Array;
+  /** undefined: no network device, its data rings are all there is. */
+  readonly mac: Uint8Array | undefined;
   readonly mtu: number | undefined;
   readonly log: Log;
   /** Rung for calls that go to the front end as messages. */
@@ -48,7 +50,8 @@ export interface FrontRingsParts {
 }
 
 export class FrontRings {
-  readonly device: FrontDevice;
+  /** What there is of a network device besides its data rings. */
+  readonly device: FrontDevice | undefined;
   readonly #parts: FrontRingsParts;
   readonly #rings: readonly FrontRing[];
   readonly #policy = new NetPolicy();
@@ -57,7 +60,7 @@ export class FrontRings {
   #stale = true;
 
   constructor(parts: FrontRingsParts) {
-    const { backend } = parts;
+    const { backend, mac } = parts;
     this.#parts = parts;
     // The last one can only be a control queue.
     this.#rings = Array.from({ length: 2 * backend.maxQueuePairs + 1 }, (_, index) => ({
@@ -71,18 +74,25 @@ export class FrontRings {
       position: undefined,
       broken: false,
     }));
-    this.device = new FrontDevice({
-      ...parts,
-      queuePairs: backend.maxQueuePairs,
-      setup: (index) => this.#setup(this.#ring(index)),
-      call: (index) => this.#ring(index).descriptors.call,
-      changed: () => this.#setPolicy(),
-      broken: (reason) => this.#broke(this.device.controlIndex, reason),
-    });
+    if (mac !== undefined)
+      this.device = new FrontDevice({
+        ...parts,
+        mac,
+        queuePairs: backend.maxQueuePairs,
+        setup: (index) => this.#setup(this.#ring(index)),
+        call: (index) => this.#ring(index).descriptors.call,
+        changed: () => this.#setPolicy(),
+        broken: (reason) => this.#broke(this.#controlIndex, reason),
+      });
     backend.onEvent = (event) => {
       if (event.kind === 'broken') this.#broke(event.index, event.reason);
       else this.#restartLost(event.reason);
     };
+  }
+
+  /** -1: there is no control queue. */
+  get #controlIndex(): number {
+    return this.device?.controlIndex ?? -1;
   }
 
   #ring(index: number): FrontRing {
@@ -99,7 +109,7 @@ export class FrontRings {
       this.#parts.log.guestError('a legacy driver without mergeable buffers (a header of 10 bytes): its rings are not served');
     await this.change(() => {
       this.#features = features;
-      this.device.features = features;
+      if (this.device !== undefined) this.device.features = features;
     });
   }
 
@@ -143,7 +153,7 @@ export class FrontRings {
 
   /** The driver's notification. */
   kick(index: number): void {
-    if (index === this.device.controlIndex) this.device.serveControl();
+    if (index === this.#controlIndex) this.device?.serveControl();
     else this.#parts.backend.kick(index);
   }
 
@@ -236,7 +246,7 @@ export class FrontRings {
 
   #wanted(ring: FrontRing): boolean {
     const { memory, backend } = this.#parts;
-    const exists = ring.index < 2 * backend.maxQueuePairs || ring.index === this.device.controlIndex;
+    const exists = ring.index < 2 * backend.maxQueuePairs || ring.index === this.#controlIndex;
     const complete = ring.descriptors.hasKick && ring.addresses !== undefined && ring.size > 0;
     return memory.space !== undefined && exists && complete && ring.enabled && !ring.broken && modernHeader(this.#features);
   }
@@ -255,9 +265,11 @@ export class FrontRings {
 
   /** By what is to run, so that a ring that rests for a moment loses no frames. Takes effect before this returns. */
   #setPolicy(): void {
-    const data = this.#rings.filter((ring) => ring.index !== this.device.controlIndex && this.#wanted(ring));
+    const data = this.#rings.filter((ring) => ring.index !== this.#controlIndex && this.#wanted(ring));
     const pairs = Math.max(1, ...data.map((ring) => (ring.index >>> 1) + 1));
-    this.#betweenTurns(() => this.device.publish(this.#policy, data.length > 0, pairs));
+    const live: [number, number] = [0, 0];
+    for (const { index } of data) if ((index & 1) === 0) live[index >>> 6 === 0 ? 0 : 1] |= 1 << ((index >>> 1) & 31);
+    this.#betweenTurns(() => this.device?.publish(this.#policy, data.length > 0, pairs, live));
     this.#parts.backend.policyChanged();
   }
 
@@ -272,7 +284,7 @@ export class FrontRings {
     const setup = this.#setup(ring);
     const position = ring.position ?? this.#firstPosition(ring, setup);
     ring.running = true;
-    if (index === this.device.controlIndex) this.device.openControl(index, position);
+    if (index === this.#controlIndex) this.device?.openControl(index, position);
     else this.#parts.backend.startVring(index, setup, position, ring.descriptors.call);
   }
 
@@ -327,10 +339,10 @@ export class FrontRings {
     const { backend } = this.#parts;
     const stopping = rings.filter((ring) => ring.running);
     for (const ring of stopping) {
-      if (ring.index !== this.device.controlIndex) backend.stopVring(ring.index);
+      if (ring.index !== this.#controlIndex) backend.stopVring(ring.index);
       else {
         ring.running = false;
-        ring.position = this.device.closeControl();
+        ring.position = this.device?.closeControl();
       }
     }
     for (const ring of stopping) {
@@ -372,7 +384,7 @@ export class FrontRings {
     if (ring === undefined || !ring.running) return;
     ring.running = false;
     ring.broken = true;
-    ring.position = index === this.device.controlIndex ? this.device.closeControl() : this.#parts.backend.vringPosition(index);
+    ring.position = index === this.#controlIndex ? this.device?.closeControl() : this.#parts.backend.vringPosition(index);
     ring.descriptors.signalError();
     this.#parts.log.guestError(`ring ${index} is broken: ${reason}`);
     this.#updateUnasked();
@@ -382,7 +394,7 @@ export class FrontRings {
     const { backend, log } = this.#parts;
     log.guestError(`the data plane was lost and starts again: ${reason}`);
     for (const ring of this.#rings) {
-      if (!ring.running || ring.index === this.device.controlIndex || backend.vringState(ring.index) !== 'lost') continue;
+      if (!ring.running || ring.index === this.#controlIndex || backend.vringState(ring.index) !== 'lost') continue;
       ring.running = false;
       ring.position = backend.vringPosition(ring.index);
     }

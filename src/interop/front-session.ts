@@ -5,6 +5,7 @@ import type { Log } from '#core/log';
 import { FeatureSet } from '#virtio/features';
 import { FrontMemory } from './front-memory.ts';
 import { FrontRings, type FrontRingsParts } from './front-rings.ts';
+import type { AddressSource } from './mapped-memory.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { type Message, ProtocolError } from './vhost-user-protocol.ts';
 
@@ -18,6 +19,12 @@ export interface SessionParts extends Omit<FrontRingsParts, 'memory'> {
   readonly log: Log;
   /** Offers INBAND_NOTIFICATIONS: a front end that takes it kicks and is called by messages alone. */
   readonly inBand: boolean;
+  /** Protocol features to offer; default: those of a network device. */
+  readonly protocolFeatures?: readonly number[];
+  /** Where memory is mapped, if not anywhere. */
+  readonly addressSource?: AddressSource;
+  /** The front end is gone; called before anything of its is given back. */
+  readonly onGone?: () => void;
 }
 
 /** What a front end has agreed on. */
@@ -42,7 +49,7 @@ export class FrontSession {
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
-    this.#memory = new FrontMemory(parts.native);
+    this.#memory = new FrontMemory(parts.native, parts.addressSource);
     this.#rings = new FrontRings({ ...parts, memory: this.#memory });
   }
 
@@ -62,6 +69,7 @@ export class FrontSession {
 
   /** Everything stops, every descriptor is closed, every mapping gone. */
   async close(): Promise<void> {
+    this.#parts.onGone?.();
     await this.#rings.close();
     this.#memory.close();
     this.#setChannel(undefined);
@@ -169,7 +177,7 @@ export class FrontSession {
     switch (request) {
       case wire.NET_SET_MTU: {
         const mtu = wire.readU64(payload, 0, 'MTU');
-        if (!device.setMtu(mtu)) throw new ProtocolError(`MTU ${mtu} is not 68 to 65535`);
+        if (device?.setMtu(mtu) !== true) throw new ProtocolError(`MTU ${mtu} is not 68 to 65535`);
         this.#rings.policyChanged();
         return undefined;
       }
@@ -180,12 +188,13 @@ export class FrontSession {
       case wire.GET_CONFIG: {
         const { offset, bytes } = wire.readConfigAccess(payload);
         const { message, into } = wire.makeConfigReply(payload, bytes);
-        device.readConfig(offset, into);
+        // What is no network device has an empty one.
+        device?.readConfig(offset, into);
         return message;
       }
       case wire.SET_CONFIG:
         wire.readConfigAccess(payload);
-        this.#parts.log.guestError('the configuration of a network device is read-only');
+        this.#parts.log.guestError('the configuration is read-only');
         return needsReply && this.acknowledges ? wire.makeU64Reply(request, 1) : undefined;
       case wire.SET_STATUS: {
         this.#status = payload.getUint32(0, true) & 0xff;
@@ -224,7 +233,8 @@ export class FrontSession {
   }
 
   get #protocolFeatures(): FeatureSet {
-    return FeatureSet.of(...wire.PROTOCOL_FEATURES, ...(this.#parts.inBand ? [wire.PROTOCOL_F_INBAND_NOTIFICATIONS] : []));
+    const { protocolFeatures = wire.PROTOCOL_FEATURES } = this.#parts;
+    return FeatureSet.of(...protocolFeatures, ...(this.#parts.inBand ? [wire.PROTOCOL_F_INBAND_NOTIFICATIONS] : []));
   }
 
   // ---- memory ----

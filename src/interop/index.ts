@@ -8,5 +8,6 @@ export { attachNetdev, attachNetdevToWorker, type NetdevPort } from './netdev-po
 export { AddressError, formatAddress, type InternetAddress, parseDatagramAddress, parseStreamAddress, type StreamAddress } from './peer-address.ts';
 export { type Backoff, StreamNetdev, type StreamNetdevOptions } from './stream-netdev.ts';
 export { Tap, type TapOptions } from './tap.ts';
+export { serveUmlPci, type UmlPciOptions, UmlPciServer, type UmlPciSocketStatistics, umlPciMachine } from './uml-pci-server.ts';
 export { VHOST_USER_NET_FEATURES, VhostUserBackend, type VhostUserFrontEndOptions } from './vhost-user-front-end.ts';
 export { serveVhostUser, type VhostUserOptions, VhostUserServer, type VhostUserSocketStatistics } from './vhost-user-server.ts';

@@ -12,7 +12,8 @@ export type InteropErrorCode =
   | 'NICBOX_VHOST_USER_OPTION'
   | 'NICBOX_VHOST_USER_PEER'
   | 'NICBOX_RAM_NOT_SHAREABLE'
-  | 'NICBOX_TAP';
+  | 'NICBOX_TAP'
+  | 'NICBOX_UML_PCI_OPTION';
 
 /** What an embedder or the platform got wrong; `code` is stable. */
 export class InteropError extends Error {

@@ -39,6 +39,8 @@ export interface VhostUserOptions {
   readonly mtu?: number;
   /** Offers kicks and calls by messages alone, which user-mode Linux's time-travel modes need; slower by far, and it takes them whenever they are offered. */
   readonly inBand?: boolean;
+  /** Offers HASH_REPORT: hashes of received frames in their headers, which get longer for it. */
+  readonly hashReport?: boolean;
   /** Device feature bits not to offer. */
   readonly withoutFeatures?: readonly number[];
   /** Gets a pcapng file, piece by piece, of every frame that is sent, as on a wire. An interface for each switch or link. */
@@ -90,7 +92,7 @@ export class VhostUserServer {
     const { doorbell: relay } = this.#bells.doorbell(() => {
       for (const { socket } of this.#sockets) socket.relayCalls();
     });
-    const offered = offeredFeatures(queuePairs, options.mtu).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    const offered = offeredFeatures(queuePairs, options.mtu, options.hashReport ?? false).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
     const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, inBand: options.inBand ?? false, client: options.client ?? false };
     let segment = this.#worker.segment({ kind: topology });
     const segments = [segment];
@@ -181,11 +183,16 @@ export class VhostUserServer {
 }
 
 /** Everything whose whole behaviour is here: what the data plane carries, and the control queue's commands. */
-function offeredFeatures(queuePairs: number, mtu: number | undefined): FeatureSet {
+function offeredFeatures(queuePairs: number, mtu: number | undefined, hashReport: boolean): FeatureSet {
   const control = [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN, net.VIRTIO_NET_F_CTRL_RX_EXTRA];
   const commands = [net.VIRTIO_NET_F_CTRL_MAC_ADDR, net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ...(queuePairs > 1 ? [net.VIRTIO_NET_F_MQ] : [])];
   const config = [net.VIRTIO_NET_F_MAC, net.VIRTIO_NET_F_STATUS, ...(mtu === undefined ? [] : [net.VIRTIO_NET_F_MTU])];
-  return FeatureSet.of(VIRTIO_F_VERSION_1, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL, ...control, ...commands, ...config).or(net.NET_DATA_PLANE_FEATURES);
+  const all = FeatureSet.of(VIRTIO_F_VERSION_1, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL, ...control, ...commands, ...config).or(
+    net.NET_DATA_PLANE_FEATURES,
+  );
+  // The protocol's feature words end at bit 63. Spreading needs queues; reports make every header longer, and are for who asks.
+  const rss = queuePairs > 1 ? [] : [net.VIRTIO_NET_F_RSS, ...(hashReport ? [] : [net.VIRTIO_NET_F_HASH_TUNNEL])];
+  return all.without(FeatureSet.of(net.VIRTIO_NET_F_RSS_CONTEXT, ...rss, ...(hashReport ? [] : [net.VIRTIO_NET_F_HASH_REPORT])));
 }
 
 /** The same for a path every time, locally administered. */

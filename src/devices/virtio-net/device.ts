@@ -10,10 +10,10 @@ import { isPowerOfTwo, VIRTIO_QUEUE_SIZE_LIMIT } from '#virtio/device-status';
 import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
 import { FLOW_RULES } from '#virtio/flow-rules';
 import {
+  hasQueuePairs,
   VIRTIO_NET_F_CTRL_MAC_ADDR,
   VIRTIO_NET_F_CTRL_VQ,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
-  VIRTIO_NET_F_MQ,
   VIRTIO_NET_F_STANDBY,
   VIRTIO_NET_F_STATUS,
 } from '#virtio/net-features';
@@ -23,7 +23,7 @@ import type { VringPosition } from '#virtio/virtqueue';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import type { CommandQueue } from './command-queue.ts';
-import { checkMac, checkMtu, checkSpeed, type LinkSpeed, MAC_BYTES, NET_CONFIG_BYTES, NetConfig } from './config.ts';
+import { checkMac, checkMtu, checkRss, checkSpeed, type LinkSpeed, MAC_BYTES, NET_CONFIG_BYTES, NetConfig, type RssOptions } from './config.ts';
 import { runCommand } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
 import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER } from './data-plane.ts';
@@ -32,6 +32,7 @@ import { FLOW_FILTER_LIMITS, type FlowFilterLimits } from './flow-filter.ts';
 import { AdminQueue, NetAdmin } from './net-admin.ts';
 import { ReceiveState } from './receive-state.ts';
 import { checkNetState, NET_STATE_VERSION, type NetState } from './saved-net.ts';
+import { SteeringState } from './steering-state.ts';
 
 const MOST_QUEUE_PAIRS = 64;
 const DEFAULT_QUEUE_SIZE = 256;
@@ -53,6 +54,7 @@ export interface VirtioNetOptions {
   readonly link?: LinkSpeed;
   /** Default true. */
   readonly linkUp?: boolean;
+  readonly rss?: RssOptions;
   /** Features to insist on (true) or leave out (false). */
   readonly features?: { readonly [name in NetFeatureName]?: boolean };
   /** When a worker is lost: start its rings again where they stood (default), or tell the driver to reset the device. */
@@ -91,13 +93,14 @@ export class VirtioNet implements VirtioDevice {
   readonly adminQueueCount: number;
   readonly configSize = NET_CONFIG_BYTES;
   /** The words the data plane reads. */
-  readonly policy = new NetPolicy();
+  readonly policy: NetPolicy;
   readonly queuePairs: number;
   readonly #queueSize: number;
   readonly #mtu: number;
   readonly #permanentMac: Uint8Array;
   readonly #config: NetConfig;
   readonly #receive = new ReceiveState();
+  readonly #steering: SteeringState;
   readonly #data: DataPlane;
   #mac: Uint8Array;
   #linkUp: boolean;
@@ -125,6 +128,7 @@ export class VirtioNet implements VirtioDevice {
     this.#mac = this.#permanentMac;
     if (options.mtu !== undefined) checkMtu(options.mtu);
     if (options.link !== undefined) checkSpeed(options.link);
+    const rss = checkRss(options.rss ?? {});
     this.queuePairs = queuePairs;
     this.#queueSize = queueSize;
     this.#mtu = options.mtu ?? 0;
@@ -136,6 +140,7 @@ export class VirtioNet implements VirtioDevice {
       queuePairs,
       hasMtu: options.mtu !== undefined,
       hasSpeed: options.link !== undefined,
+      rssContexts: rss.contexts,
     });
     const limits = checkFlowFilter(options.flowFilter, this.offered.has(VIRTIO_F_ADMIN_VQ), backend);
     this.#hasFlowFilter = limits !== undefined;
@@ -144,8 +149,10 @@ export class VirtioNet implements VirtioDevice {
     this.queueCount = 2 * queuePairs + (this.offered.has(VIRTIO_NET_F_CTRL_VQ) ? 1 : 0) + this.adminQueueCount;
     if (this.adminQueueCount > 0)
       this.#admin = new NetAdmin({ flowFilter: limits, opcodes: options.adminOpcodes ?? 'table', receiveQueues: () => this.#pairs(this.#host?.features) });
-    this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link });
+    this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link, rss });
     this.#writeConfig();
+    this.#steering = new SteeringState({ ...rss, pairs: queuePairs });
+    this.policy = new NetPolicy(this.#steering.limits);
     this.#data = new DataPlane(backend, this.policy, 2 * queuePairs);
     this.#data.restartLost = options.onLost !== 'needs-reset';
     this.#publishPolicy();
@@ -161,7 +168,7 @@ export class VirtioNet implements VirtioDevice {
   // ---- features and queues ----
 
   #pairs(features: FeatureSet | undefined): number {
-    return features === undefined || features.has(VIRTIO_NET_F_MQ) ? this.queuePairs : 1;
+    return features === undefined || hasQueuePairs(features) ? this.queuePairs : 1;
   }
 
   /** Index of the control queue under the negotiated features, or -1. */
@@ -193,6 +200,7 @@ export class VirtioNet implements VirtioDevice {
   negotiated(): void {
     const { features } = this.#host as VirtioHost;
     this.#receive.clear(features);
+    this.#steering.clear(features);
     this.#publishPolicy();
     this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
   }
@@ -287,12 +295,13 @@ export class VirtioNet implements VirtioDevice {
   #publishPolicy(): void {
     const host = this.#host;
     const publish = (): void =>
-      this.#receive.publish(this.policy, {
+      this.#receive.publish(this.policy, this.#steering, {
         features: host?.features ?? this.offered,
         mac: this.#mac,
         mtu: this.#mtu,
         linkUp: this.#linkUp,
-        flowRules: this.#admin?.flowRules((pair) => pair < this.#receive.pairs && host?.queueEnabled(2 * pair) === true) ?? [],
+        live: this.#data.liveReceivers,
+        flowRules: this.#admin?.flowRules() ?? [],
         active: host?.driverOk === true && (this.#data.holds & HELD_BY_DRIVER) === 0,
       });
     // With no turn under way: no frame meets half a change, and none the former state once this has returned.
@@ -305,17 +314,16 @@ export class VirtioNet implements VirtioDevice {
 
   start(): void {
     const host = this.#host as VirtioHost;
-    this.#publishPolicy();
     this.#data.begin();
     for (let index = 0; index < this.queueCount; index++) if (host.queueEnabled(index)) this.#startQueue(index);
     this.#restored = [];
+    this.#publishPolicy();
     this.#data.launch();
   }
 
   startQueue(index: number): void {
-    // Flow rules may lead to it.
-    this.#publishPolicy();
     this.#startQueue(index);
+    this.#publishPolicy();
     this.#data.launch();
   }
 
@@ -333,11 +341,13 @@ export class VirtioNet implements VirtioDevice {
   }
 
   stopQueue(index: number): void {
-    // Frames that a flow rule leads to it are dropped from here on.
-    this.#publishPolicy();
     const commands = this.#commandQueue(index);
     if (commands) commands.close();
-    else this.#data.stop(index);
+    else {
+      this.#data.stop(index);
+      // virtio 1.4 5.1.6.5.5.2, 5.1.6.5.6.3 (device MUST): frames for a receive queue under reset are not kept for it.
+      this.#publishPolicy();
+    }
   }
 
   queueStopped(index: number): boolean {
@@ -400,6 +410,7 @@ export class VirtioNet implements VirtioDevice {
     this.#data.clear();
     this.#receive.clear();
     this.#admin?.reset();
+    this.#steering.clear();
     this.#mac = this.#permanentMac;
     this.#announcing = false;
     this.#showConfig(false);
@@ -419,7 +430,7 @@ export class VirtioNet implements VirtioDevice {
     const ok = runCommand(reader, reply, {
       features: (this.#host as VirtioHost).features,
       state: this.#receive,
-      maxPairs: this.queuePairs,
+      steering: this.#steering,
       setMac: (mac) => {
         this.#mac = mac;
         this.#showConfig(false);
@@ -497,6 +508,7 @@ export class VirtioNet implements VirtioDevice {
       receive: this.#receive.save(),
       // Restored and not started yet: as they were.
       positions: this.#restored.length > 0 ? [...this.#restored] : this.#data.positions(),
+      steering: this.#steering.save(),
       control: control ? { available: control.available, used: control.used } : null,
       admin: this.#admin ? { position: adminPosition ?? null, ...this.#admin.save() } : null,
     });
@@ -509,6 +521,7 @@ export class VirtioNet implements VirtioDevice {
       pairs: this.#pairs(features),
       rings: 2 * this.queuePairs,
       admin: this.#admin,
+      steering: this.#steering.limits,
     });
     return () => {
       this.stop();
@@ -522,6 +535,7 @@ export class VirtioNet implements VirtioDevice {
       this.#config.announce = state.shown.announce;
       this.#behind = state.behind;
       this.#receive.load(state.receive);
+      this.#steering.load(state.steering, features);
       this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
       this.#control?.restore(state.control ?? undefined);
       if (state.admin) {

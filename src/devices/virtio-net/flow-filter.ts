@@ -262,14 +262,12 @@ export class FlowFilter {
 
   // ---- the table ----
 
-  /** @param reachable whether frames may go to a pair's receive queue now; (device MUST): those directed to another are dropped. */
-  compile(reachable: (pair: number) => boolean): FlowRule[] {
+  /** In the order in which they are tried. */
+  compile(): FlowRule[] {
     const ordered = [...this.#rules].sort(([idA, a], [idZ, z]) => this.#rank(z) - this.#rank(a) || z.priority - a.priority || idA - idZ);
     return ordered.map(([, rule]) => {
       const { selectors } = this.#classifiers.get(rule.classifier) as Classifier;
-      const pair = rule.queue >>> 1;
-      const directed = rule.action === VIRTIO_NET_FF_ACTION_DIRECT_RX_VQ && reachable(pair);
-      return { action: directed ? pair : FLOW_DROP, ...match(selectors, rule.keys) };
+      return { action: rule.action === VIRTIO_NET_FF_ACTION_DIRECT_RX_VQ ? rule.queue >>> 1 : FLOW_DROP, ...match(selectors, rule.keys) };
     });
   }
 

@@ -53,8 +53,8 @@ export class NetAdmin {
     return adminReply(this.#commands.execute(readable));
   }
 
-  flowRules(reachable: (pair: number) => boolean): readonly FlowRule[] {
-    return this.#flow?.compile(reachable) ?? [];
+  flowRules(): readonly FlowRule[] {
+    return this.#flow?.compile() ?? [];
   }
 
   save(): NetAdminState {

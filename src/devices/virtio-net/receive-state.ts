@@ -6,16 +6,14 @@
 // device cannot know the driver's address and lets every unicast frame pass.
 
 import { ACCEPTS_CSUM, ACCEPTS_ECN, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_USO4, ACCEPTS_USO6 } from '#net/port';
-import { FeatureSet, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { FeatureSet } from '#virtio/features';
 import type { FlowRule } from '#virtio/flow-rules';
 import * as net from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
 import * as words from '#virtio/net-policy';
 import { GUEST_OFFLOADS } from './features.ts';
+import type { SteeringState } from './steering-state.ts';
 
-const HEADER_BYTES = 12;
-/** virtio 1.4 5.1.9.1: num_buffers is there for a legacy driver only with MRG_RXBUF. */
-const LEGACY_HEADER_BYTES = 10;
 const ETHERNET_HEADER_AND_TAG = 18;
 export const VLAN_WORDS = 128;
 
@@ -86,12 +84,15 @@ export class ReceiveState {
   /** Call between turns. */
   publish(
     policy: NetPolicy,
+    steering: SteeringState,
     device: {
       readonly features: FeatureSet;
       readonly mac: Uint8Array;
       readonly mtu: number;
       readonly linkUp: boolean;
       readonly active: boolean;
+      /** Receive queues that the driver has, a bit a pair. */
+      readonly live: readonly [number, number];
       /** In the order in which they are tried. */
       readonly flowRules?: readonly FlowRule[];
     },
@@ -109,8 +110,8 @@ export class ReceiveState {
     policy.update((p) => {
       p.flags = flags;
       p.accepts = this.#accepts();
-      p.headerLength = features.has(VIRTIO_F_VERSION_1) || features.has(net.VIRTIO_NET_F_MRG_RXBUF) ? HEADER_BYTES : LEGACY_HEADER_BYTES;
-      p.activePairs = this.pairs;
+      p.headerLength = net.netHeaderBytes(features);
+      steering.publish(p, this.pairs, device.live);
       p.maximumFrame = features.has(net.VIRTIO_NET_F_MTU) ? device.mtu + ETHERNET_HEADER_AND_TAG : 0;
       p.setMac(device.mac);
       p.setTable('unicast', this.unicast);

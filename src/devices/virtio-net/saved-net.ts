@@ -10,6 +10,8 @@ import { MAC_BYTES } from './config.ts';
 import { GUEST_OFFLOADS } from './features.ts';
 import type { NetAdmin, NetAdminState } from './net-admin.ts';
 import { type ReceiveSnapshot, RX_MODES, VLAN_WORDS } from './receive-state.ts';
+import { savedSteering } from './saved-steering.ts';
+import type { SteeringLimits, SteeringSnapshot } from './steering-state.ts';
 
 export const NET_STATE_VERSION = 2;
 
@@ -24,6 +26,7 @@ export interface NetState {
   readonly shown: { readonly linkUp: boolean; readonly announce: boolean };
   readonly behind: 'no' | 'moved' | 'changed';
   readonly receive: ReceiveSnapshot;
+  readonly steering: SteeringSnapshot;
   /** Where each data ring stands; null: not live. */
   readonly positions: readonly (VringPosition | null)[];
   readonly control: VringPosition | null;
@@ -44,6 +47,7 @@ export interface NetExpectations {
   readonly pairs: number;
   readonly rings: number;
   readonly admin: NetAdmin | undefined;
+  readonly steering: SteeringLimits;
 }
 
 /** @throws RestoreError */
@@ -73,6 +77,7 @@ export function checkNetState(saved: unknown, expected: NetExpectations): Checke
     shown: { linkUp: savedBoolean(shown.linkUp, 'shown link state'), announce: savedBoolean(shown.announce, 'shown announcement') },
     behind,
     receive: savedReceive(state.receive, expected),
+    steering: savedSteering(state.steering, expected.steering, expected.features),
     positions,
     control,
     admin: savedAdmin(state.admin, expected),
