@@ -94,7 +94,7 @@ export class Machine {
       clock: this.clock,
       log: this.log,
       ecam: { base: ecam.base, firstBus: ecam.firstBus, buses: ecam.lastBus - ecam.firstBus + 1 },
-      msiWindow: { base: msiAddress, size: MSI_WINDOW_SIZE },
+      msiWindow: options.msiWindow ?? { base: msiAddress, size: MSI_WINDOW_SIZE },
       msi: sinks,
       intx: sinks,
       ...(options.iommu && { iommu: options.iommu }),
@@ -260,7 +260,9 @@ export class Machine {
     const { msiAddress } = this.platform;
     const direct = ({ addressLow, addressHigh, data }: MsiMessage): number | undefined =>
       addressHigh === 0 && addressLow >= msiAddress && addressLow < msiAddress + MSI_WINDOW_SIZE ? data & 0xff : undefined;
-    return this.#hostInterrupts ? { bell: this.loop.bell } : { bell: this.loop.bell, vectors: this.vectors, resolve: direct };
+    const host = this.#hostInterrupts;
+    if (host?.event) return { bell: this.loop.bell, event: (message, requester) => host.event?.(message, requester) };
+    return host ? { bell: this.loop.bell } : { bell: this.loop.bell, vectors: this.vectors, resolve: direct };
   }
 
   // ---- guests ----
@@ -329,6 +331,13 @@ export class Machine {
   get #parts(): MachinePart[] {
     const parts = this.#residents.flatMap(({ part }) => (part ? [part] : []));
     return parts.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+  }
+
+  /** Whether every device has told what else there is to save of it: without that a saved state is not whole. */
+  get saveable(): boolean {
+    const told = new Set(this.#residents.flatMap(({ fn, part }) => (part ? [fn] : [])));
+    // The part of a device's function 0 is the device's.
+    return this.fabric.functions().every((fn) => told.has(fn) || fn.bridge !== undefined || fn.virtual || (fn.devfn & 7) !== 0);
   }
 
   /**

@@ -1,4 +1,4 @@
-// Real processes as peers (nicbox/interop): QEMU's netdev protocols, and vhost-user back ends (Linux, with the optional package koffi). Node only.
+// Real processes as peers (nicbox/interop): QEMU's netdev protocols, vhost-user back ends, vfio-user servers (Linux, with the optional package koffi). Node only.
 
 export { DatagramNetdev, type DatagramNetdevOptions } from './datagram-netdev.ts';
 export type { SessionState } from './front-session.ts';
@@ -9,5 +9,6 @@ export { AddressError, formatAddress, type InternetAddress, parseDatagramAddress
 export { type Backoff, StreamNetdev, type StreamNetdevOptions } from './stream-netdev.ts';
 export { Tap, type TapOptions } from './tap.ts';
 export { serveUmlPci, type UmlPciOptions, UmlPciServer, type UmlPciSocketStatistics, umlPciMachine } from './uml-pci-server.ts';
+export { DATA_PLANE_WORKER, type ServedDevice, serveVfioUser, type VfioUserOptions, VfioUserServer, type VfioUserStatistics } from './vfio-user-server.ts';
 export { VHOST_USER_NET_FEATURES, VhostUserBackend, type VhostUserFrontEndOptions } from './vhost-user-front-end.ts';
 export { serveVhostUser, type VhostUserOptions, VhostUserServer, type VhostUserSocketStatistics } from './vhost-user-server.ts';
