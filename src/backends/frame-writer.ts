@@ -12,6 +12,8 @@ const MINIMUM_FRAME = 14;
 const HEADER_WORDS = 8;
 /** The header with no hash or tunnel fields. */
 const HEADER_BYTES = 12;
+/** A legacy driver's without MRG_RXBUF (virtio 1.4 5.1.9.1): it ends before num_buffers. */
+const LEGACY_HEADER_BYTES = 10;
 const HASH_HEADER_BYTES = 20;
 const ONE_BUFFER = 1 << 16;
 /** Room for the chains of a run, and for the segments of one chain. */
@@ -66,7 +68,8 @@ export class FrameWriter {
 
   configure(headerLength: number, accepts: number, reported: number): void {
     this.reported = reported;
-    this.headerLength = headerLength <= HEADER_BYTES ? HEADER_BYTES : Math.min(Math.max(headerLength, HASH_HEADER_BYTES), HEADER_WORDS * 4) & ~3;
+    if (headerLength === LEGACY_HEADER_BYTES) this.headerLength = headerLength;
+    else this.headerLength = headerLength <= HEADER_BYTES ? HEADER_BYTES : Math.min(Math.max(headerLength, HASH_HEADER_BYTES), HEADER_WORDS * 4) & ~3;
     this.accepts = accepts;
   }
 
@@ -300,6 +303,7 @@ export class FrameWriter {
     let highAt = 11;
     let highWindow: Window | null = null;
     let highAddress = 0;
+    const counted = this.headerLength >= HEADER_BYTES;
     let done = 0;
     let chains = 0;
     const before = this.work;
@@ -329,13 +333,13 @@ export class FrameWriter {
         const target = chain.offset[w] as number;
         const space = Math.min(chain.length[w] as number, room - written);
         this.#put(batch, to, target, space);
-        if (done <= 10 && done + space > 10) {
+        if (counted && done <= 10 && done + space > 10) {
           lowViews = to;
           lowAt = target + 10 - done;
           lowWindow = chain.window[w] as Window;
           lowAddress = (chain.address[w] as number) + 10 - done;
         }
-        if (done <= 11 && done + space > 11) {
+        if (counted && done <= 11 && done + space > 11) {
           highViews = to;
           highAt = target + 11 - done;
           highWindow = chain.window[w] as Window;

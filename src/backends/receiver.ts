@@ -70,6 +70,7 @@ export class Receiver {
   open(session: PortSession): void {
     this.#dma = session.memory;
     this.#policy = session.policy;
+    this.steering.open(session.policy);
     this.#writer.open(session.memory, session.features.has(VIRTIO_NET_F_MRG_RXBUF));
     this.#starved.fill(undefined);
     this.#starvedPairs = 0;
@@ -86,7 +87,7 @@ export class Receiver {
   deliver(batch: FrameBatch, from: number, to: number): number {
     const rings = this.#rings;
     this.steering.hash(batch, from, to);
-    if (rings.length === 1) return this.#deliverTo(rings[0], batch, from, to);
+    if (rings.length === 1 && !this.steering.filters) return this.#deliverTo(rings[0], batch, from, to);
     return this.#spread(batch, from, to);
   }
 
@@ -141,7 +142,7 @@ export class Receiver {
     for (; end < to; end++) {
       const pair = pairs[end] as number;
       if (pair === PAIR_LATER) break;
-      if (pair === PAIR_NONE || this.#refuses(batch, end, batch.length[end] as number) >= 0) {
+      if (pair < 0 || this.#refuses(batch, end, batch.length[end] as number) >= 0) {
         places[end] = REFUSED;
         continue;
       }
@@ -201,7 +202,7 @@ export class Receiver {
     // virtio 1.4 5.1.6.5.6.3 (device MUST): its queue is under reset.
     if (this.#pairs[f] === PAIR_NONE) return this.broken ? DROP_BROKEN : DROP_NOT_READY;
     const reason = this.#refuses(batch, f, length);
-    // A sender may have changed it since it was refused.
+    // A flow rule drops it (PAIR_DROP), or a sender has changed it since it was refused.
     return reason < 0 ? DROP_FILTERED : reason;
   }
 
