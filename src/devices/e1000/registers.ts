@@ -97,7 +97,7 @@ export const E1000_REGISTERS = {
   TCTL: {
     offset: 0x0400,
     // SWXOFF (22) clears itself.
-    writable: 0x03bf_fffa,
+    writable: 0x033f_fffa,
     fields: { EN: [1, 1], PSP: [3, 1], CT: [4, 8], COLD: [12, 10], SWXOFF: [22, 1], RTLC: [24, 1], NRTU: [25, 1] },
   },
   TIPG: { offset: 0x0410, reset: 0x0060_2008, writable: 0x3fff_ffff, fields: { IPGT: [0, 10], IPGR1: [10, 10], IPGR2: [20, 10] } },

@@ -27,6 +27,8 @@ export const COUNTED = [
   'GOTC',
   'RNBC',
   'RUC',
+  'RFC',
+  'RJC',
   'ROC',
   'TOR',
   'TOT',
@@ -56,8 +58,8 @@ export class Statistics {
   readonly running: Float64Array;
   readonly #taken = new Float64Array(COUNTED.length);
 
-  constructor(buffer: ArrayBufferLike = new ArrayBuffer(COUNTED.length * 8)) {
-    this.running = new Float64Array(buffer);
+  constructor(running: Float64Array) {
+    this.running = running;
   }
 
   /** Counted since the register was last cleared. */
