@@ -3,7 +3,7 @@
 import { expect } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { SimClock } from '#core/clock';
-import type { IntxSink } from '#pci/ports';
+import type { IntxSink, MsiSink } from '#pci/ports';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
 import type { E1000, E1000Options } from '#devices/e1000/device';
@@ -84,8 +84,8 @@ export class Station {
   constructor(options: Partial<E1000Options> & { clock?: SimClock } = {}) {
     const { clock, ...device } = options;
     this.clock = clock ?? new SimClock();
-    const sink: IntxSink & { message(): void } = {
-      message: () => {},
+    const sink: IntxSink & MsiSink = {
+      message: ({ data }) => this.onMessage?.(data),
       setIntx: (_, asserted) => {
         if (asserted && !this.line) this.rises++;
         this.line = asserted;
@@ -104,6 +104,8 @@ export class Station {
 
   /** Called inside the access that raised the line: a guest whose handler runs at once. */
   onLine: (() => void) | undefined;
+  /** A message interrupt. */
+  onMessage: ((data: number) => void) | undefined;
 
   read(register: number, size: 1 | 2 | 4 = 4): number {
     return this.machine.barRead(0x0008, 0, register, size);

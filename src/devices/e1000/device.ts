@@ -29,8 +29,10 @@ import { Interrupts } from './interrupts.ts';
 import { Link } from './link.ts';
 import { boardEeprom, E1000_MODELS, type E1000Model, type E1000ModelName, INTEL } from './models.ts';
 import { type HookHost, registerHooks } from './register-hooks.ts';
-import { E1000_REGISTERS, REGISTER_SPACE } from './registers.ts';
+import { E1000_REGISTERS, PACKET_BUFFER, REGISTER_SPACE } from './registers.ts';
+import { RegisterSpace } from './register-space.ts';
 import { checkE1000, type E1000State, PART, VERSION } from './saved-e1000.ts';
+import { Unplugged } from './unplugged.ts';
 import { WakeUpFilter, WUC_PME_EN } from './wake-up.ts';
 
 export interface E1000Options {
@@ -76,6 +78,7 @@ interface Live {
   readonly link: Link;
   readonly engine: Engine;
   readonly wakeUp: WakeUpFilter;
+  readonly host: PortHost;
 }
 
 export class E1000 {
@@ -91,6 +94,7 @@ export class E1000 {
   readonly #state = new EngineState();
   readonly #statistics: Statistics;
   readonly #eeprom: MicrowireEeprom;
+  readonly #space: RegisterSpace;
   readonly #io: IoWindow;
   readonly #pm = new PowerManagement({ pmeFrom: ['d0', 'd3hot', 'd3cold'] });
   #cable: boolean;
@@ -112,10 +116,11 @@ export class E1000 {
     sealEeprom(words);
     this.#eeprom = new MicrowireEeprom(words);
     this.#statistics = new Statistics(this.#state.statistics);
-    this.registers = new RegisterFile(E1000_REGISTERS, { state: this.#state.registers, size: REGISTER_SPACE, hooks: registerHooks(this.#hookHost()) });
+    this.registers = new RegisterFile(E1000_REGISTERS, { state: this.#state.registers, size: PACKET_BUFFER, hooks: registerHooks(this.#hookHost()) });
     this.#state.setFlag(FLAG_RUNTS, options.shortFrames === 'as-is');
     this.#state.setFlag(FLAG_LOSSY, options.fullRing === 'drop');
-    this.#io = new IoWindow(this.registers, REGISTER_SPACE);
+    this.#space = new RegisterSpace(this.registers);
+    this.#io = new IoWindow(this.#space, REGISTER_SPACE);
     this.fn = new PciFunction({
       name: 'e1000',
       identity: {
@@ -129,7 +134,7 @@ export class E1000 {
         pcieType: options.pcieType ?? 'conventional',
       },
       bars: [
-        { index: 0, kind: 'memory32', region: this.registers },
+        { index: 0, kind: 'memory32', region: this.#space },
         { index: 2, kind: 'io', region: this.#io, size: IO_BAR },
       ],
       // Where the parts have them (8254x 4.1.1).
@@ -194,8 +199,9 @@ export class E1000 {
       wake: () => this.#wake(),
       changed: () => this.#linkChanged(),
     });
-    this.#live = { services, interrupts, link, engine, wakeUp: new WakeUpFilter(state.registers, engine.receive.filter) };
-    this.#options.segment?.addPort(engine);
+    const host = this.#options.segment ?? new Unplugged(services.clock);
+    this.#live = { services, interrupts, link, engine, host, wakeUp: new WakeUpFilter(state.registers, engine.receive.filter) };
+    host.addPort(engine);
   }
 
   #detach(): void {
@@ -205,12 +211,11 @@ export class E1000 {
     live.interrupts.reset();
     live.link.stop();
     live.link.phy.cable = false;
-    this.#options.segment?.removePort(live.engine);
+    live.host.removePort(live.engine);
   }
 
   #wake(): void {
-    const live = this.#live;
-    if (live !== undefined) this.#options.segment?.wake(live.engine);
+    this.#live?.host.wake(this.#live.engine);
   }
 
   /** CTRL.RST and the resets of the function. What outlives the warm kind is in the table. */
@@ -338,6 +343,7 @@ export class E1000 {
       registers: this.registers.save(),
       statistics: this.#statistics.save(),
       eeprom: this.#eeprom.save(),
+      packetBuffer: this.#space.packetBuffer.slice(),
       ioAddress: this.#io.address,
       link: live.link.save(),
       interrupts: live.interrupts.save(),
@@ -354,6 +360,7 @@ export class E1000 {
     this.registers.restore(state.registers);
     this.#statistics.restore(state.statistics);
     this.#eeprom.restore(state.eeprom);
+    this.#space.packetBuffer.set(state.packetBuffer);
     this.#io.address = state.ioAddress;
     this.#state.setFlag(SENDS, false);
     this.#state.setFlag(state.sends, true);

@@ -154,7 +154,6 @@ export const E1000_REGISTERS = {
   TDFHS: { offset: 0x3420, writable: 0x1fff },
   TDFTS: { offset: 0x3428, writable: 0x1fff },
   TDFPC: { offset: 0x3430, writable: 0x1fff },
-  PBM: { offset: 0x1_0000, count: 0x4000, writable: ALL, sticky: ALL },
   // ---- statistics: cleared by reading ----
   CRCERRS: { offset: 0x4000 },
   ALGNERRC: { offset: 0x4004 },
@@ -243,6 +242,9 @@ export type E1000Register = keyof typeof E1000_REGISTERS;
 
 /** The memory BAR. */
 export const REGISTER_SPACE = 0x2_0000;
+/** PBM: its upper half, 64 KiB of packet buffer. */
+export const PACKET_BUFFER = 0x1_0000;
+export const PACKET_BUFFER_WORDS = 0x4000;
 
 /** Where each register is in the shared state; engines on any thread index it. */
 export const AT = registerLayout(E1000_REGISTERS);

@@ -8,7 +8,7 @@ import type { Phy } from '#devices/intel/phy';
 import type { Statistics } from '#devices/intel/statistics';
 import { Interrupts, type SavedInterrupts } from './interrupts.ts';
 import type { Link } from './link.ts';
-import { E1000_REGISTERS, ICR_ALL } from './registers.ts';
+import { E1000_REGISTERS, ICR_ALL, PACKET_BUFFER_WORDS } from './registers.ts';
 import type { Transmit } from './transmit.ts';
 
 export const PART = 'e1000';
@@ -32,6 +32,7 @@ export interface E1000State {
   readonly registers: Record<string, number[]>;
   readonly statistics: number[];
   readonly eeprom: SavedEeprom;
+  readonly packetBuffer: Uint32Array;
   readonly ioAddress: number;
   readonly link: ReturnType<Link['save']>;
   readonly interrupts: SavedInterrupts;
@@ -59,7 +60,8 @@ export function checkE1000(saved: unknown, taker: Taker): E1000State {
   taker.eeprom.check(state.eeprom);
   taker.phy.check(state.link?.phy);
   Interrupts.check(state.interrupts);
-  const { link, ioAddress, sends } = state;
+  const { link, ioAddress, sends, packetBuffer } = state;
+  if (!(packetBuffer instanceof Uint32Array) || packetBuffer.length !== PACKET_BUFFER_WORDS) throw new RestoreError('saved packet buffer is malformed');
   if (typeof link?.up !== 'boolean' || !(Number.isFinite(link.pauseEnds) && link.pauseEnds >= -1)) throw new RestoreError('saved link is malformed');
   if (!isWord(ioAddress)) throw new RestoreError(`saved IOADDR ${ioAddress}`);
   if (!(Number.isInteger(sends) && ((sends as number) & ~taker.sends) === 0)) throw new RestoreError(`saved flow control ${sends}`);
