@@ -1,11 +1,13 @@
 // Who serves a device whose cable hangs in the air: it may still talk to itself, in loopback. A bounded number of rounds inside the access that asks, the rest from the clock.
 
-import type { Clock } from '#core/clock';
+import type { Clock, Nanos } from '#core/clock';
 import { DirectLink } from '#net/direct-link';
 import type { NetPort, PortHost } from '#net/port';
 import { Segment } from '#net/segment';
 
 const ROUNDS = 8;
+/** What is left goes on so much later: time passes, and so do a stepped clock's own steps. */
+const PAUSE: Nanos = 10_000;
 
 export class Unplugged implements PortHost {
   readonly #segment: Segment;
@@ -16,7 +18,7 @@ export class Unplugged implements PortHost {
   constructor(clock: Clock) {
     this.#segment = new Segment(new DirectLink(), { clock });
     const timer = clock.timer(() => this.#serve());
-    this.#go = () => timer.arm(clock.now());
+    this.#go = () => timer.arm(clock.now() + PAUSE);
   }
 
   addPort(port: NetPort): void {
