@@ -15,7 +15,7 @@ interface Spec {
 }
 const TABLE = Object.entries(E1000_REGISTERS) as [string, Spec][];
 /** Registers that do something when written; each has tests of its own. */
-const ACTIVE = new Set(['CTRL', 'EECD', 'EERD', 'MDIC', 'ICR', 'ICS', 'IMS', 'IMC', 'TCTL', 'PBA', 'WUC', 'WUS', 'CSBAL']);
+const ACTIVE = new Set(['CTRL', 'EECD', 'EERD', 'MDIC', 'ICR', 'ICS', 'IMS', 'IMC', 'TCTL', 'PBA', 'WUC', 'WUS', 'CSBAL', 'CSBAH']);
 const PATTERNS = [0x5a5a_5a5a, 0xa5a5_a5a5, 0, 0xffff_ffff];
 
 describe('the table', () => {

@@ -27,7 +27,7 @@ import {
 } from './engine-state.ts';
 import { Interrupts } from './interrupts.ts';
 import { Link } from './link.ts';
-import { boardEeprom, E1000_MODELS, type E1000Model, type E1000ModelName, INTEL } from './models.ts';
+import { boardEeprom, CSB_SUBSYSTEM_ID, E1000_MODELS, type E1000Model, type E1000ModelName, INTEL } from './models.ts';
 import { type HookHost, registerHooks } from './register-hooks.ts';
 import { E1000_REGISTERS, PACKET_BUFFER, REGISTER_SPACE } from './registers.ts';
 import { RegisterSpace } from './register-space.ts';
@@ -51,6 +51,8 @@ export interface E1000Options {
   readonly fullRing?: 'hold' | 'drop';
   /** The EEPROM's 64 or 256 words, in place of a board's usual contents; words 0 to 2 and the checksum are set. */
   readonly eeprom?: Uint16Array;
+  /** Offers the shared communication block, by which a driver that knows of it saves register accesses (docs/e1000.md); the subsystem id says so. Default false. */
+  readonly sharedBlock?: boolean;
   readonly pcieType?: PcieType;
 }
 
@@ -110,7 +112,7 @@ export class E1000 {
     this.mac = parseMac(options.mac);
     this.name = options.name ?? `e1000 ${options.mac}`;
     this.#cable = options.segment !== undefined;
-    const subsystemId = this.#parts.subsystemId;
+    const subsystemId = options.sharedBlock ? CSB_SUBSYSTEM_ID : this.#parts.subsystemId;
     const words = checkEeprom(options.eeprom) ?? boardEeprom(this.#parts, subsystemId, this.mac);
     for (let i = 0; i < 3; i++) words[i] = (this.mac[2 * i] as number) | ((this.mac[2 * i + 1] as number) << 8);
     sealEeprom(words);
@@ -276,8 +278,19 @@ export class E1000 {
       reset: () => this.#reset('warm'),
       readWakeUpControl: () => this.#readWakeUpControl(),
       wroteWakeUpControl: (written) => this.#wroteWakeUpControl(written),
-      wroteBlock: () => {},
+      wroteBlock: () => this.#wroteBlock(),
     };
+  }
+
+  /** CSBAL, the low half, is written last and takes both. A part without the extension has no such registers. */
+  #wroteBlock(): void {
+    if (!this.#options.sharedBlock) {
+      this.registers.set('CSBAL', 0);
+      this.registers.set('CSBAH', 0);
+      return;
+    }
+    this.#state.changed();
+    this.#wake();
   }
 
   // ---- wake-up (8254x 6.3) ----

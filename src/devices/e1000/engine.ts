@@ -6,12 +6,16 @@ import { viewsOf } from '#core/guest-memory';
 import { COUNT } from '#devices/intel/statistics';
 import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
 import { FrameBatch, type NetPort } from '#net/port';
-import { type EngineState, FLAG_LINK, FLAG_LOOPBACK, FLAG_SEND_XOFF, FLAG_SEND_XON, FLAG_STILL } from './engine-state.ts';
+import { type EngineState, EVENT_RECEIVED, EVENT_SENT_DELAYED, FLAG_LINK, FLAG_LOOPBACK, FLAG_SEND_XOFF, FLAG_SEND_XON, FLAG_STILL } from './engine-state.ts';
 import { PauseFrames } from './pause-frames.ts';
 import { Receive } from './receive.ts';
-import { AT, CTRL_TFCE } from './registers.ts';
+import { AT, CTRL_TFCE, ICR_RXDMT0, ICR_RXT0, ICR_SRPD, ICR_TXD_LOW, ICR_TXDW, ICR_TXQE } from './registers.ts';
+import { SharedBlock } from './shared-block.ts';
 import { Transmit } from './transmit.ts';
 
+/** What a driver with a shared block hears of when it asks to, and not otherwise. */
+const TRANSMIT_EVENTS = ICR_TXDW | ICR_TXQE | ICR_TXD_LOW | EVENT_SENT_DELAYED;
+const RECEIVE_EVENTS = EVENT_RECEIVED | ICR_RXDMT0 | ICR_SRPD;
 const FLAG_SEND = FLAG_SEND_XOFF | FLAG_SEND_XON;
 /** Of a turn in loopback. */
 const LOOPBACK_FRAMES = 64;
@@ -38,6 +42,7 @@ export class Engine implements NetPort {
   readonly counters: PortCounters;
   readonly transmit: Transmit;
   readonly receive: Receive;
+  readonly block: SharedBlock;
   readonly #state: EngineState;
   readonly #dma: DmaSpace;
   readonly #signal: (events: number) => void;
@@ -65,6 +70,10 @@ export class Engine implements NetPort {
     this.transmit = new Transmit(state, dma, this.counters, { hasLow: options.hasLow });
     this.receive = new Receive(state, dma, this.counters);
     this.#pauses = new PauseFrames(state.registers);
+    const block = new SharedBlock(state.registers, dma);
+    this.block = block;
+    this.transmit.tail = () => (block.on ? block.transmitTail : Atomics.load(state.registers, AT.TDT));
+    this.receive.tail = () => (block.on ? block.receiveTail : Atomics.load(state.registers, AT.RDT));
   }
 
   /** Takes up what the control plane changed. True: memory may be touched. */
@@ -78,7 +87,10 @@ export class Engine implements NetPort {
       this.#loopFull = false;
     }
     this.transmit.ring.takeFlushes();
-    return this.#dma.busMaster;
+    const may = this.#dma.busMaster;
+    if (may) this.block.look();
+    else this.block.on = false;
+    return may;
   }
 
   reset(): void {
@@ -111,7 +123,8 @@ export class Engine implements NetPort {
     if ((flags & FLAG_LINK) === 0) return 0;
     this.#own = (flags & FLAG_SEND) !== 0 ? this.#pause(batch, flags) : 0;
     const collected = this.transmit.collect(batch, frames - this.#own, bytes, false);
-    if (collected === 0 && this.transmit.events !== 0) this.#signal(this.transmit.events);
+    if (this.block.on && this.transmit.ring.available > 0) this.block.wantsTransmitKick = false;
+    if (collected === 0) this.#tell(this.#transmitEvents(this.transmit.events));
     return collected + this.#own;
   }
 
@@ -125,8 +138,31 @@ export class Engine implements NetPort {
     if (done === 0) return;
     const own = this.#own;
     if (own > 0) this.#pauseSent();
-    const events = this.transmit.complete(batch, own, done - own);
-    if (events !== 0) this.#signal(events);
+    this.#tell(this.#transmitEvents(this.transmit.complete(batch, own, done - own)));
+  }
+
+  /** What of it the driver hears: with a shared block it says itself when it wants to. */
+  #transmitEvents(events: number): number {
+    const { block } = this;
+    const { ring } = this.transmit;
+    const from = ring.retiredFrom;
+    ring.retiredFrom = -1;
+    if (!block.on || from < 0) return events;
+    const wanted = block.transmitted(from, ring.head, ring.size);
+    return (events & ~TRANSMIT_EVENTS) | (wanted ? ICR_TXDW : 0);
+  }
+
+  #receiveEvents(events: number): number {
+    const { block } = this;
+    if (!block.on || (events & EVENT_RECEIVED) === 0) return events;
+    return block.received(this.receive.ring.head) ? events : events & ~RECEIVE_EVENTS;
+  }
+
+  /** The last thing in a turn: an interrupt may run the guest. */
+  #tell(events: number): void {
+    if (events === 0) return;
+    if (this.block.on) this.block.cause((events & 0xff_ffff) | ((events & EVENT_RECEIVED) !== 0 ? ICR_RXT0 : 0));
+    this.#signal(events);
   }
 
   /** 8254x 13.7.30: flow control frames are no good packets; they have counters of their own. */
@@ -151,9 +187,10 @@ export class Engine implements NetPort {
     if (collected > 0) {
       const done = this.receive.deliver(loop, 0, collected);
       this.#loopFull = done < collected;
-      events = this.receive.flush() | this.transmit.complete(loop, 0, done);
+      events = this.transmit.complete(loop, 0, done);
     }
-    if (events !== 0) this.#signal(events);
+    const received = this.#receiveEvents(this.receive.flush());
+    this.#tell(this.#transmitEvents(events) | received);
   }
 
   deliver(batch: FrameBatch, from: number, to: number): number {
@@ -169,6 +206,7 @@ export class Engine implements NetPort {
       return frames;
     }
     const dealt = this.receive.deliver(batch, from, to);
+    if (this.block.on && dealt > 0) this.block.receiveServed();
     if (dealt < frames) this.#holdPeer();
     else if (this.#heldPeer) this.#releasePeer();
     return dealt;
@@ -192,23 +230,41 @@ export class Engine implements NetPort {
   }
 
   flush(): void {
-    const events = this.receive.flush();
-    if (events !== 0) this.#signal(events);
+    this.#tell(this.#receiveEvents(this.receive.flush()));
   }
 
   get hasRoom(): boolean {
-    return (this.#state.flags & FLAG_STILL) === 0 && (!this.#dma.busMaster || this.receive.hasRoom);
+    if ((this.#state.flags & FLAG_STILL) !== 0) return false;
+    return !this.#look() || this.receive.hasRoom;
   }
 
   awaitFrames(): boolean {
     const { flags } = this.#state;
     if ((flags & FLAG_STILL) !== 0 || !this.#look()) return false;
-    if ((flags & FLAG_LOOPBACK) !== 0) return this.transmit.ready && (!this.#loopFull || this.receive.hasRoom);
-    if ((flags & FLAG_LINK) === 0) return false;
-    return (flags & FLAG_SEND) !== 0 || this.transmit.ready;
+    if ((flags & FLAG_LINK) === 0 && (flags & FLAG_LOOPBACK) === 0) return false;
+    if ((flags & FLAG_SEND) !== 0) return true;
+    const { block } = this;
+    if (!block.on) return this.#mayGoOn(flags);
+    // Ask for the kick first, then look once more: what was added before the driver could see that it should kick is seen here.
+    block.wantsTransmitKick = true;
+    const work = this.#mayGoOn(flags);
+    if (work) block.wantsTransmitKick = false;
+    return work;
+  }
+
+  #mayGoOn(flags: number): boolean {
+    if (!this.transmit.ready) return false;
+    return (flags & FLAG_LOOPBACK) === 0 || !this.#loopFull || this.receive.hasRoom;
   }
 
   awaitRoom(): boolean {
-    return this.hasRoom;
+    if (this.hasRoom) return true;
+    const { block } = this;
+    if (!block.on) return false;
+    // Any buffer behind those there are will do.
+    block.wantReceiveKick(this.receive.ring.tail);
+    if (!this.hasRoom) return false;
+    block.receiveServed();
+    return true;
   }
 }

@@ -80,6 +80,7 @@ export function registerHooks(host: HookHost): Hooks {
     PBA: { afterWrite: () => host.registers.set('PBA', host.registers.field('PBA', 'RXA') | ((64 - host.registers.field('PBA', 'RXA')) << 16)) },
     WUC: { read: () => host.readWakeUpControl(), afterWrite: () => {}, write: (value, _, lanes) => writeWakeUp(host, value, lanes) },
     CSBAL: { afterWrite: () => host.wroteBlock() },
+    CSBAH: { afterWrite: () => host.wroteBlock() },
   };
   for (const name of KEPT) hooks[name] = { afterWrite: () => state.changed() };
   return { ...hooks, ...statisticsHooks(host.statistics) };

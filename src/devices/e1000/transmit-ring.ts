@@ -31,6 +31,8 @@ export class TransmitRing {
   /** Descriptors the driver has added from the head on. */
   available = 0;
   size = 0;
+  /** Where the head was before descriptors were given back last; -1: that has been looked at. */
+  retiredFrom = -1;
   // Of the descriptor fetched last.
   word0 = 0;
   word1 = 0;
@@ -118,6 +120,7 @@ export class TransmitRing {
         } else events |= EVENT_SENT_DELAYED;
       }
     }
+    this.retiredFrom = this.head;
     this.head = (this.head + count) % this.size;
     const left = this.available - count;
     if (left === 0) events |= ICR_TXQE;
