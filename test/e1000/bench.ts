@@ -3,22 +3,103 @@
 import { expect } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { SimClock } from '#core/clock';
-import type { IntxSink, MsiSink } from '#pci/ports';
+import type { E1000, E1000Options } from '#devices/e1000/device';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
-import type { E1000, E1000Options } from '#devices/e1000/device';
 import { Machine } from '#nicbox/machine';
+import type { IntxSink, MsiSink } from '#pci/ports';
 import { MemoryPort } from '../net/memory-port.ts';
 
 export const R = {
-  CTRL: 0, STATUS: 8, EECD: 0x10, EERD: 0x14, CTRL_EXT: 0x18, MDIC: 0x20, FCAL: 0x28, FCAH: 0x2c, FCT: 0x30, VET: 0x38, ICR: 0xc0, ITR: 0xc4, ICS: 0xc8, IMS: 0xd0, IMC: 0xd8,
-  RCTL: 0x100, FCTTV: 0x170, TXCW: 0x178, TCTL: 0x400, TIPG: 0x410, LEDCTL: 0xe00, PBA: 0x1000, FCRTL: 0x2160, FCRTH: 0x2168,
-  RDBAL: 0x2800, RDBAH: 0x2804, RDLEN: 0x2808, RDH: 0x2810, RDT: 0x2818, RDTR: 0x2820, CSBAL: 0x2830, CSBAH: 0x2834, RXDCTL: 0x2828, RADV: 0x282c, RSRPD: 0x2c00,
-  TDBAL: 0x3800, TDBAH: 0x3804, TDLEN: 0x3808, TDH: 0x3810, TDT: 0x3818, TIDV: 0x3820, TXDCTL: 0x3828, TADV: 0x382c,
-  CRCERRS: 0x4000, MPC: 0x4010, RLEC: 0x4040, XONRXC: 0x4048, XONTXC: 0x404c, XOFFRXC: 0x4050, XOFFTXC: 0x4054, FCRUC: 0x4058, PRC64: 0x405c, PRC127: 0x4060, PRC1522: 0x4070,
-  GPRC: 0x4074, BPRC: 0x4078, MPRC: 0x407c, GPTC: 0x4080, GORCL: 0x4088, GORCH: 0x408c, GOTCL: 0x4090, GOTCH: 0x4094, RNBC: 0x40a0, RUC: 0x40a4, ROC: 0x40ac, RFC: 0x40a8,
-  TORL: 0x40c0, TORH: 0x40c4, TOTL: 0x40c8, TOTH: 0x40cc, TPR: 0x40d0, TPT: 0x40d4, PTC64: 0x40d8, PTC1522: 0x40ec, MPTC: 0x40f0, BPTC: 0x40f4, TSCTC: 0x40f8,
-  RXCSUM: 0x5000, MTA: 0x5200, RAL: 0x5400, RAH: 0x5404, VFTA: 0x5600, WUC: 0x5800, WUFC: 0x5808, WUS: 0x5810, IPAV: 0x5838, IP4AT: 0x5840, WUPL: 0x5900, WUPM: 0x5a00,
+  CTRL: 0,
+  STATUS: 8,
+  EECD: 0x10,
+  EERD: 0x14,
+  CTRL_EXT: 0x18,
+  MDIC: 0x20,
+  FCAL: 0x28,
+  FCAH: 0x2c,
+  FCT: 0x30,
+  VET: 0x38,
+  ICR: 0xc0,
+  ITR: 0xc4,
+  ICS: 0xc8,
+  IMS: 0xd0,
+  IMC: 0xd8,
+  RCTL: 0x100,
+  FCTTV: 0x170,
+  TXCW: 0x178,
+  TCTL: 0x400,
+  TIPG: 0x410,
+  LEDCTL: 0xe00,
+  PBA: 0x1000,
+  FCRTL: 0x2160,
+  FCRTH: 0x2168,
+  RDBAL: 0x2800,
+  RDBAH: 0x2804,
+  RDLEN: 0x2808,
+  RDH: 0x2810,
+  RDT: 0x2818,
+  RDTR: 0x2820,
+  CSBAL: 0x2830,
+  CSBAH: 0x2834,
+  RXDCTL: 0x2828,
+  RADV: 0x282c,
+  RSRPD: 0x2c00,
+  TDBAL: 0x3800,
+  TDBAH: 0x3804,
+  TDLEN: 0x3808,
+  TDH: 0x3810,
+  TDT: 0x3818,
+  TIDV: 0x3820,
+  TXDCTL: 0x3828,
+  TADV: 0x382c,
+  CRCERRS: 0x4000,
+  MPC: 0x4010,
+  RLEC: 0x4040,
+  XONRXC: 0x4048,
+  XONTXC: 0x404c,
+  XOFFRXC: 0x4050,
+  XOFFTXC: 0x4054,
+  FCRUC: 0x4058,
+  PRC64: 0x405c,
+  PRC127: 0x4060,
+  PRC1522: 0x4070,
+  GPRC: 0x4074,
+  BPRC: 0x4078,
+  MPRC: 0x407c,
+  GPTC: 0x4080,
+  GORCL: 0x4088,
+  GORCH: 0x408c,
+  GOTCL: 0x4090,
+  GOTCH: 0x4094,
+  RNBC: 0x40a0,
+  RUC: 0x40a4,
+  ROC: 0x40ac,
+  RFC: 0x40a8,
+  TORL: 0x40c0,
+  TORH: 0x40c4,
+  TOTL: 0x40c8,
+  TOTH: 0x40cc,
+  TPR: 0x40d0,
+  TPT: 0x40d4,
+  PTC64: 0x40d8,
+  PTC1522: 0x40ec,
+  MPTC: 0x40f0,
+  BPTC: 0x40f4,
+  TSCTC: 0x40f8,
+  RXCSUM: 0x5000,
+  MTA: 0x5200,
+  RAL: 0x5400,
+  RAH: 0x5404,
+  VFTA: 0x5600,
+  WUC: 0x5800,
+  WUFC: 0x5808,
+  WUS: 0x5810,
+  IPAV: 0x5838,
+  IP4AT: 0x5840,
+  WUPL: 0x5900,
+  WUPM: 0x5a00,
 } as const;
 
 export const TXDW = 1;
@@ -157,7 +238,7 @@ export class Station {
   /** One descriptor of four words, without telling the device. */
   describe(w0: number, w1: number, w2: number, w3: number): number {
     const index = this.#txTail % RING;
-    [w0, w1, w2, w3].forEach((word, i) => this.view.setUint32(TX_RING + 16 * index + 4 * i, word >>> 0, true));
+    for (const [i, word] of [w0, w1, w2, w3].entries()) this.view.setUint32(TX_RING + 16 * index + 4 * i, word >>> 0, true);
     this.#txTail++;
     return index;
   }
@@ -173,7 +254,18 @@ export class Station {
     return this.describe(at, 0, bytes.length | ((extra.cso ?? 0) << 16) | (command << 24), ((extra.css ?? 0) << 8) | ((extra.special ?? 0) << 16));
   }
 
-  context(context: { ipcss?: number; ipcso?: number; ipcse?: number; tucss?: number; tucso?: number; tucse?: number; paylen?: number; mss?: number; hdrlen?: number; command?: number }): number {
+  context(context: {
+    ipcss?: number;
+    ipcso?: number;
+    ipcse?: number;
+    tucss?: number;
+    tucso?: number;
+    tucse?: number;
+    paylen?: number;
+    mss?: number;
+    hdrlen?: number;
+    command?: number;
+  }): number {
     const c = { ipcss: 14, ipcso: 24, ipcse: 33, tucss: 34, tucso: 50, tucse: 0, paylen: 0, mss: 0, hdrlen: 0, command: 0, ...context };
     return this.describe(
       c.ipcss | (c.ipcso << 8) | (c.ipcse << 16),
@@ -241,7 +333,12 @@ export function link(options: { rounds?: number } = {}): InlineSegment {
 }
 
 /** A station with a plain port at the other end of its cable. */
-export function wired(options: Partial<E1000Options> & { clock?: SimClock } = {}): { nic: Station; peer: MemoryPort; segment: InlineSegment; inject: (...frames: ArrayLike<number>[]) => void } {
+export function wired(options: Partial<E1000Options> & { clock?: SimClock } = {}): {
+  nic: Station;
+  peer: MemoryPort;
+  segment: InlineSegment;
+  inject: (...frames: ArrayLike<number>[]) => void;
+} {
   const segment = link();
   const peer = new MemoryPort('peer');
   segment.addPort(peer);
@@ -310,13 +407,19 @@ export function checkSums(bytes: Uint8Array): { ip: number; transport: number } 
   const ip = tagged ? 18 : 14;
   const version = (bytes[ip] as number) >>> 4;
   const transport = ip + (version === 4 ? 20 : 40);
-  const total = version === 4 ? ((bytes[ip + 2] as number) << 8) | (bytes[ip + 3] as number) : 40 + (((bytes[ip + 4] as number) << 8) | (bytes[ip + 5] as number));
+  const total =
+    version === 4 ? ((bytes[ip + 2] as number) << 8) | (bytes[ip + 3] as number) : 40 + (((bytes[ip + 4] as number) << 8) | (bytes[ip + 5] as number));
   if (version === 4) expect(sum16([...bytes.subarray(ip, transport)])).toBe(0xffff);
   const addresses = version === 4 ? bytes.subarray(ip + 12, ip + 20) : bytes.subarray(ip + 8, ip + 40);
   const protocol = bytes[version === 4 ? ip + 9 : ip + 6] as number;
   const length = ip + total - transport;
   expect(sum16([...bytes.subarray(transport, ip + total)], sum16([...addresses, 0, protocol]) + length)).toBe(0xffff);
   return { ip, transport };
+}
+
+/** What a frame that should be there consists of. */
+export function list(bytes: Uint8Array | undefined): number[] {
+  return Array.from(bytes ?? []);
 }
 
 /** Bit by bit, IEEE 802.3 3.2.9. */

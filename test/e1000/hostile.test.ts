@@ -2,7 +2,29 @@
 import { Worker } from 'node:worker_threads';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { EOP, frame, IC, IDE, IFCS, link, packet, R, RCTL_BAM, RCTL_EN, RCTL_LBM, RCTL_SECRC, RCTL_SBP, RING, RS, RXT0, STATION, Station, TCTL_ON, TSE, wired } from './bench.ts';
+import {
+  EOP,
+  frame,
+  IC,
+  IDE,
+  IFCS,
+  link,
+  packet,
+  R,
+  RCTL_BAM,
+  RCTL_EN,
+  RCTL_LBM,
+  RCTL_SBP,
+  RCTL_SECRC,
+  RING,
+  RS,
+  RXT0,
+  STATION,
+  Station,
+  TCTL_ON,
+  TSE,
+  wired,
+} from './bench.ts';
 
 const ON = RCTL_EN | RCTL_BAM | RCTL_SECRC;
 const BAR = 0xc000_0000;
@@ -128,7 +150,8 @@ describe('transmit', () => {
     const at = nic.place(frame(60));
     const ring = 0x80_0000;
     nic.write(R.TDBAL, ring);
-    for (let i = 0; i < 2000; i++) [at + (i % 50), 0, 1 | ((i === 1999 ? EOP | IFCS | RS : IFCS) << 24), 0].forEach((w, k) => nic.view.setUint32(ring + 16 * i + 4 * k, w, true));
+    for (let i = 0; i < 2000; i++)
+      [at + (i % 50), 0, 1 | ((i === 1999 ? EOP | IFCS | RS : IFCS) << 24), 0].forEach((w, k) => void nic.view.setUint32(ring + 16 * i + 4 * k, w, true));
     nic.write(R.TDT, 2000);
     expect([nic.read(R.TDH), peer.inbox.length]).toEqual([2000, 0]);
     expect(nic.nic.counters.snapshot().transmitDrops.malformed).toBe(1);
@@ -325,7 +348,12 @@ describe('a slow peer, and a guest that keeps the thread busy', () => {
 it('rings of any contents, indices and lengths: nothing throws, loops or writes outside the buffers', () => {
   const word = fc.oneof(fc.integer({ min: 0, max: 0xffff_ffff }), fc.constantFrom(0, 0x10_0000, 0x20_0000, 0xff_fff0, 0xffff_ffff));
   const step = fc.oneof(
-    fc.record({ register: fc.constantFrom(...([R.TDH, R.TDT, R.RDH, R.RDT, R.TDLEN, R.RDLEN, R.RCTL, R.TCTL, R.CTRL, R.TXDCTL, R.RXCSUM, R.TDBAL, R.RDBAL, R.MDIC, R.VET] as number[])), value: word }),
+    fc.record({
+      register: fc.constantFrom(
+        ...([R.TDH, R.TDT, R.RDH, R.RDT, R.TDLEN, R.RDLEN, R.RCTL, R.TCTL, R.CTRL, R.TXDCTL, R.RXCSUM, R.TDBAL, R.RDBAL, R.MDIC, R.VET] as number[]),
+      ),
+      value: word,
+    }),
     fc.record({ descriptor: fc.nat(RING - 1), ring: fc.constantFrom(0x1_0000, 0x2_0000), words: fc.array(word, { minLength: 4, maxLength: 4 }) }),
     fc.record({ inject: fc.nat(3000) }),
     fc.record({ time: fc.nat(2_000_000) }),
@@ -336,7 +364,7 @@ it('rings of any contents, indices and lengths: nothing throws, loops or writes 
       nic.start();
       for (const s of steps) {
         if ('register' in s) nic.write(s.register, s.register === R.CTRL ? s.value & ~0x8000_0000 : s.value);
-        else if ('descriptor' in s) s.words.forEach((w, i) => nic.view.setUint32(s.ring + 16 * s.descriptor + 4 * i, w, true));
+        else if ('descriptor' in s) s.words.forEach((w, i) => void nic.view.setUint32(s.ring + 16 * s.descriptor + 4 * i, w, true));
         else if ('inject' in s) inject(frame(14 + s.inject));
         else nic.clock.advance(s.time);
       }

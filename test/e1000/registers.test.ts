@@ -61,10 +61,13 @@ describe('the table', () => {
 
   it('nothing else in the BAR stores anything', () => {
     const nic = new Station();
-    const used = new Set(TABLE.flatMap(([, { offset, count = 1, stride = 4, aliasOf }]) => {
-      const target = aliasOf === undefined ? { count, stride } : { count: 1, stride: 4, ...(E1000_REGISTERS[aliasOf as keyof typeof E1000_REGISTERS] as Spec) };
-      return Array.from({ length: target.count ?? 1 }, (_, i) => offset + i * (target.stride ?? 4));
-    }));
+    const used = new Set(
+      TABLE.flatMap(([, { offset, count = 1, stride = 4, aliasOf }]) => {
+        const target =
+          aliasOf === undefined ? { count, stride } : { count: 1, stride: 4, ...(E1000_REGISTERS[aliasOf as keyof typeof E1000_REGISTERS] as Spec) };
+        return Array.from({ length: target.count ?? 1 }, (_, i) => offset + i * (target.stride ?? 4));
+      }),
+    );
     for (let offset = 0; offset < 0x1_0000; offset += 4) {
       if (used.has(offset)) continue;
       nic.write(offset, 0xffff_ffff);
@@ -78,7 +81,8 @@ describe('the table', () => {
     nic.start();
     nic.send(frame());
     inject(frame());
-    for (const offset of [R.GPTC, R.GPRC, R.TPR, R.TPT, R.PTC64, R.PRC64]) expect([nic.read(offset), nic.read(offset)]).toEqual([offset === R.PTC64 || offset === R.PRC64 ? 0 : 1, 0]);
+    for (const offset of [R.GPTC, R.GPRC, R.TPR, R.TPT, R.PTC64, R.PRC64])
+      expect([nic.read(offset), nic.read(offset)]).toEqual([offset === R.PTC64 || offset === R.PRC64 ? 0 : 1, 0]);
   });
 
   it('the packet buffer is memory', () => {
@@ -91,7 +95,12 @@ describe('the table', () => {
   it('takes any accesses of any size without throwing', () => {
     const { nic, inject } = wired();
     nic.start();
-    const access = fc.record({ offset: fc.integer({ min: 0, max: 0x1_ffff }), size: fc.constantFrom(1, 2, 4), value: fc.integer({ min: 0, max: 0xffff_ffff }), read: fc.boolean() });
+    const access = fc.record({
+      offset: fc.integer({ min: 0, max: 0x1_ffff }),
+      size: fc.constantFrom(1, 2, 4),
+      value: fc.integer({ min: 0, max: 0xffff_ffff }),
+      read: fc.boolean(),
+    });
     const near = access.map((a) => ({ ...a, offset: TABLE[a.offset % TABLE.length]?.[1].offset ?? 0 }));
     fc.assert(
       fc.property(fc.array(fc.oneof(access, near), { maxLength: 60 }), (accesses) => {
@@ -458,7 +467,49 @@ describe('wake-up', () => {
     rig.nic.write(R.WUC, 2);
     rig.nic.machine.configWrite(0x0008, PMCSR, 2, 0x103);
     const arp = (last: number): number[] => [
-      255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 9, 0, 0, 0, 0, 0, 0, 10, 0, 0, last, ...new Array(18).fill(0),
+      255,
+      255,
+      255,
+      255,
+      255,
+      255,
+      2,
+      0,
+      0,
+      0,
+      0,
+      1,
+      8,
+      6,
+      0,
+      1,
+      8,
+      0,
+      6,
+      4,
+      0,
+      1,
+      2,
+      0,
+      0,
+      0,
+      0,
+      1,
+      10,
+      0,
+      0,
+      9,
+      0,
+      0,
+      0,
+      0,
+      0,
+      0,
+      10,
+      0,
+      0,
+      last,
+      ...new Array(18).fill(0),
     ];
     rig.inject(arp(3));
     expect(woke(rig)).toBe(false);

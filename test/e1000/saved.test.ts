@@ -1,6 +1,6 @@
 // An e1000 saved in the middle of things goes on elsewhere as if nothing had happened; a record that is not exact is refused and changes nothing.
 import { describe, expect, it } from 'vitest';
-import { EOP, frame, IDE, IFCS, packet, R, RS, RXT0, Station, TSE, TXDW, wired } from './bench.ts';
+import { EOP, frame, IDE, IFCS, packet, R, RS, RXT0, type Station, TSE, TXDW, wired } from './bench.ts';
 
 function moved(from: Station, to: Station): void {
   to.clock.advanceTo(Math.max(to.clock.now(), from.clock.now()));
@@ -88,18 +88,18 @@ describe('a record that does not fit', () => {
     ['of another version', (r) => Object.assign(r, { version: 99 })],
     ['of another model', (r) => Object.assign(r.state, { model: '82544GC' })],
     ['without registers', (r) => Object.assign(r.state, { registers: undefined })],
-    ['with a ring length that no driver can write', (r) => Object.assign((r.state.registers as { [k: string]: number[] }), { TDLEN: [0xffff_ffff] })],
-    ['with masks of causes there are not', (r) => Object.assign((r.state.registers as { [k: string]: number[] }), { IMS: [0xffff_ffff] })],
-    ['with a register too few', (r) => Object.assign((r.state.registers as { [k: string]: number[] }), { MTA: [1] })],
+    ['with a ring length that no driver can write', (r) => Object.assign(r.state.registers as { [k: string]: number[] }, { TDLEN: [0xffff_ffff] })],
+    ['with masks of causes there are not', (r) => Object.assign(r.state.registers as { [k: string]: number[] }, { IMS: [0xffff_ffff] })],
+    ['with a register too few', (r) => Object.assign(r.state.registers as { [k: string]: number[] }, { MTA: [1] })],
     ['with half the statistics', (r) => Object.assign(r.state, { statistics: [1] })],
     ['with negative counts', (r) => Object.assign(r.state, { statistics: (r.state.statistics as number[]).map(() => -1) })],
     ['with another EEPROM', (r) => Object.assign(r.state, { eeprom: { words: new Uint16Array(3), wire: [] } })],
-    ['with pins that cannot be', (r) => Object.assign((r.state.eeprom as { wire: number[] }), { wire: [0, 0, 0, 99, 0, 0, 0, 0, 0] })],
+    ['with pins that cannot be', (r) => Object.assign(r.state.eeprom as { wire: number[] }, { wire: [0, 0, 0, 99, 0, 0, 0, 0, 0] })],
     ['with a PHY of other size', (r) => Object.assign((r.state.link as { phy: object }).phy, { registers: new Uint16Array(4) })],
-    ['with time that is none', (r) => Object.assign((r.state.interrupts as object), { timers: [Number.NaN, 0, 0, 0, 0] })],
-    ['with contexts missing', (r) => Object.assign((r.state.transmit as object), { contexts: [] })],
-    ['with pieces beyond any packet', (r) => Object.assign((r.state.transmit as object), { pieces: 1e9 })],
-    ['with write-backs beyond any ring', (r) => Object.assign((r.state.transmit as object), { waiting: [0, 1e9] })],
+    ['with time that is none', (r) => Object.assign(r.state.interrupts as object, { timers: [Number.NaN, 0, 0, 0, 0] })],
+    ['with contexts missing', (r) => Object.assign(r.state.transmit as object, { contexts: [] })],
+    ['with pieces beyond any packet', (r) => Object.assign(r.state.transmit as object, { pieces: 1e9 })],
+    ['with write-backs beyond any ring', (r) => Object.assign(r.state.transmit as object, { waiting: [0, 1e9] })],
     ['with an address that is no word', (r) => Object.assign(r.state, { ioAddress: -1 })],
     ['with a short packet buffer', (r) => Object.assign(r.state, { packetBuffer: new Uint32Array(1) })],
     ['that is nothing', (r) => Object.assign(r, { state: null })],

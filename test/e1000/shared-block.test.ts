@@ -1,6 +1,6 @@
 // The shared communication block: a driver that uses it makes and gets only the kicks and interrupts that somebody asked for.
 import { describe, expect, it } from 'vitest';
-import { EOP, frame, IFCS, R, RING, RXT0, Station, TXDW, wired } from './bench.ts';
+import { EOP, frame, IFCS, R, RING, RXT0, type Station, TXDW, wired } from './bench.ts';
 
 const BLOCK = 0x8_0000;
 const TDT = 0;

@@ -2,11 +2,32 @@
 import { describe, expect, it } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { DirectLink } from '#net/direct-link';
-import { Segment } from '#net/segment';
 import { ACCEPTS_CSUM, ACCEPTS_TSO4, ACCEPTS_USO4, FRAME_NEEDS_CSUM, GSO_TCPV4, GSO_UDP_L4 } from '#net/port';
-import { MemoryPort } from '../net/memory-port.ts';
+import { Segment } from '#net/segment';
+import type { MemoryPort } from '../net/memory-port.ts';
 import {
-  BROADCAST, checkSums, EOP, frame, IC, IDE, IFCS, packet, R, RING, RS, Station, slowCrc, sum16, TCTL_ON, TSE, TXD_LOW, TXDW, TXQE, VLE, wired,
+  BROADCAST,
+  checkSums,
+  EOP,
+  frame,
+  IC,
+  IDE,
+  IFCS,
+  list,
+  packet,
+  R,
+  RING,
+  RS,
+  Station,
+  slowCrc,
+  sum16,
+  TCTL_ON,
+  TSE,
+  TXD_LOW,
+  TXDW,
+  TXQE,
+  VLE,
+  wired,
 } from './bench.ts';
 
 const CTRL_VME = 0x4000_0000;
@@ -208,7 +229,7 @@ describe('segmentation', () => {
     nic.go();
     const [large] = peer.inbox;
     expect([large?.gsoType, large?.gsoSize, large?.bytes.length, large?.csumStart]).toEqual([type, 1448, hdrlen + 5000, 34]);
-    expect(sum16([...(large?.bytes.subarray(14, 34) as Uint8Array)])).toBe(0xffff);
+    expect(sum16(list(large?.bytes.subarray(14, 34)))).toBe(0xffff);
     expect([nic.read(R.GPTC), nic.read(R.TSCTC), nic.read(R.GOTCL)]).toEqual([4, 1, 5000 + 4 * (hdrlen + 4)]);
   });
 
