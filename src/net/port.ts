@@ -116,3 +116,11 @@ export interface NetPort {
   /** Refused frames: asks to be told (Segment.wake) when there is room. Returns true when room was made meanwhile. */
   awaitRoom(): boolean;
 }
+
+/** Whoever serves a segment, as the owner of a port on it needs it: a device that is itself a port (an Intel NIC) is handed one. On the thread that serves the segment. */
+export interface PortHost {
+  addPort(port: NetPort): void;
+  removePort(port: NetPort): void;
+  /** The port has frames to send, or room. Serves the segment if nobody does at the moment. */
+  wake(port: NetPort): void;
+}
