@@ -100,7 +100,6 @@ export const PHY_ADVERTISE_PAUSE = 3 << 10;
 /** Interrupt causes (13.4.17). */
 export const CAUSE = {
   TXDW: 1 << 0,
-  TXQE: 1 << 1,
   LSC: 1 << 2,
   RXSEQ: 1 << 3,
   RXDMT0: 1 << 4,

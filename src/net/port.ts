@@ -107,6 +107,8 @@ export interface NetPort {
    * now. What was delivered becomes visible to the receiver at `flush`. Offload requests (flags, gsoType, ...) have been checked and are within `accepts`.
    */
   deliver(batch: FrameBatch, from: number, to: number): number;
+  /** Told to pause by its link partner: nothing is collected for a while, and what was given back still comes next. Absent: never. */
+  readonly paused?: boolean;
   /** Publishes what was delivered: one index update, at most one notification. Called once a turn after the last deliver. */
   flush(): void;
   /** After a refusal: true when room may have been made since (receive buffers were added, or delivering would now drop); whoever was refused tries again. Cheap: polled. */

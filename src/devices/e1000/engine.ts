@@ -6,7 +6,17 @@ import { viewsOf } from '#core/guest-memory';
 import { COUNT } from '#devices/intel/statistics';
 import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
 import { FrameBatch, type NetPort } from '#net/port';
-import { type EngineState, EVENT_RECEIVED, EVENT_SENT_DELAYED, FLAG_LINK, FLAG_LOOPBACK, FLAG_SEND_XOFF, FLAG_SEND_XON, FLAG_STILL } from './engine-state.ts';
+import {
+  type EngineState,
+  EVENT_RECEIVED,
+  EVENT_SENT_DELAYED,
+  FLAG_LINK,
+  FLAG_LOOPBACK,
+  FLAG_PAUSED,
+  FLAG_SEND_XOFF,
+  FLAG_SEND_XON,
+  FLAG_STILL,
+} from './engine-state.ts';
 import { PauseFrames } from './pause-frames.ts';
 import { Receive } from './receive.ts';
 import { AT, CTRL_TFCE, ICR_RXDMT0, ICR_RXT0, ICR_SRPD, ICR_TXD_LOW, ICR_TXDW, ICR_TXQE } from './registers.ts';
@@ -107,6 +117,10 @@ export class Engine implements NetPort {
   }
 
   // ---- NetPort ----
+
+  get paused(): boolean {
+    return (this.#state.flags & FLAG_PAUSED) !== 0;
+  }
 
   get linkUp(): boolean {
     return (this.#state.flags & (FLAG_LINK | FLAG_LOOPBACK)) === FLAG_LINK;

@@ -119,7 +119,12 @@ export class Transmit {
       if (batch.segments.count + 2 * this.#offload.packet.fragments.count + 4 > batch.segments.capacity) break;
       const before = batch.count;
       const done = this.#emit(batch, base + limit, whole, pieces);
-      for (let f = before; f < batch.count; f++) size += batch.length[f] as number;
+      const first = (ring.head + position) % ring.size;
+      for (let f = before; f < batch.count; f++) {
+        size += batch.length[f] as number;
+        // The same when the packet is read again: a large frame that was cut half way goes on there.
+        batch.token[f] = first;
+      }
       // All but the last piece leave the packet at the head.
       for (let f = before; f < batch.count; f++, this.#collected++) {
         this.#descriptors[this.#collected] = position;
