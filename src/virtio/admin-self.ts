@@ -15,11 +15,11 @@ import {
 
 const VIRTIO_ADMIN_GROUP_SELF = 0;
 
-export const VIRTIO_ADMIN_CMD_CAP_ID_LIST_QUERY = 7;
-export const VIRTIO_ADMIN_CMD_DEVICE_CAP_GET = 8;
-export const VIRTIO_ADMIN_CMD_DRIVER_CAP_SET = 9;
-export const VIRTIO_ADMIN_CMD_RESOURCE_OBJ_CREATE = 0xa;
-export const VIRTIO_ADMIN_CMD_RESOURCE_OBJ_DESTROY = 0xd;
+const VIRTIO_ADMIN_CMD_CAP_ID_LIST_QUERY = 7;
+const VIRTIO_ADMIN_CMD_DEVICE_CAP_GET = 8;
+const VIRTIO_ADMIN_CMD_DRIVER_CAP_SET = 9;
+const VIRTIO_ADMIN_CMD_RESOURCE_OBJ_CREATE = 0xa;
+const VIRTIO_ADMIN_CMD_RESOURCE_OBJ_DESTROY = 0xd;
 
 /** MODIFY and QUERY have two numberings: the opcode table's (QUERY 0xb, MODIFY 0xc) and that of the commands' own text (the reverse). */
 export type ObjectOpcodes = 'table' | 'text';

@@ -7,12 +7,12 @@ import type { AdminCapability, AdminObjects } from '#virtio/admin-self';
 import { FLOW_DROP, FLOW_HEADER_WORDS, FLOW_RULES, type FlowRule } from '#virtio/flow-rules';
 import * as sel from './flow-selectors.ts';
 
-export const VIRTIO_NET_FF_RESOURCE_CAP = 0x800;
-export const VIRTIO_NET_FF_SELECTOR_CAP = 0x801;
-export const VIRTIO_NET_FF_ACTION_CAP = 0x802;
-export const VIRTIO_NET_RESOURCE_OBJ_FF_GROUP = 0x200;
-export const VIRTIO_NET_RESOURCE_OBJ_FF_CLASSIFIER = 0x201;
-export const VIRTIO_NET_RESOURCE_OBJ_FF_RULE = 0x202;
+const VIRTIO_NET_FF_RESOURCE_CAP = 0x800;
+const VIRTIO_NET_FF_SELECTOR_CAP = 0x801;
+const VIRTIO_NET_FF_ACTION_CAP = 0x802;
+const VIRTIO_NET_RESOURCE_OBJ_FF_GROUP = 0x200;
+const VIRTIO_NET_RESOURCE_OBJ_FF_CLASSIFIER = 0x201;
+const VIRTIO_NET_RESOURCE_OBJ_FF_RULE = 0x202;
 const VIRTIO_NET_FF_ACTION_DROP = 1;
 const VIRTIO_NET_FF_ACTION_DIRECT_RX_VQ = 2;
 

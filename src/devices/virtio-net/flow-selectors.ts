@@ -4,11 +4,11 @@
 import type { AdminData } from '#virtio/admin';
 import { FLOW_ETHERNET_WORD, FLOW_NETWORK_WORD, FLOW_TRANSPORT_WORD } from '#virtio/flow-rules';
 
-export const TYPE_ETH = 1;
+const TYPE_ETH = 1;
 export const TYPE_IPV4 = 2;
 export const TYPE_IPV6 = 3;
-export const TYPE_TCP = 4;
-export const TYPE_UDP = 5;
+const TYPE_TCP = 4;
+const TYPE_UDP = 5;
 const PARTIAL_MASK = 1;
 const HEADER = 8;
 
