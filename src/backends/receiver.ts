@@ -136,22 +136,29 @@ export class Receiver {
     const pairs = this.#pairs;
     const places = this.#places;
     const wanted = this.#wanted;
+    const used = this.#used;
+    const lengths = batch.length;
+    // Frames of these lengths are let through unlooked at.
+    const longest = (this.#flags & POLICY_PROMISCUOUS) !== 0 ? this.#maximumFrame : 0;
     chain.count = 0;
-    this.#usedPairs = 0;
+    let usedPairs = 0;
     let end = f;
     for (; end < to; end++) {
       const pair = pairs[end] as number;
+      const length = lengths[end] as number;
       if (pair === PAIR_LATER) break;
-      if (pair < 0 || this.#refuses(batch, end, batch.length[end] as number) >= 0) {
+      if (pair < 0 || ((length < MINIMUM_FRAME || length > longest) && this.#refuses(batch, end, length) >= 0)) {
         places[end] = REFUSED;
         continue;
       }
       places[end] = 0;
-      if (wanted[pair] === 0) this.#used[this.#usedPairs++] = pair;
-      wanted[pair] = (wanted[pair] as number) + 1;
+      const before = wanted[pair] as number;
+      if (before === 0) used[usedPairs++] = pair;
+      wanted[pair] = before + 1;
     }
-    for (let i = 0; i < this.#usedPairs; i++) {
-      const pair = this.#used[i] as number;
+    this.#usedPairs = usedPairs;
+    for (let i = 0; i < usedPairs; i++) {
+      const pair = used[i] as number;
       const ring = this.#rings[pair] as Vring;
       if (ring.armed) ring.disarm();
       const first = chain.count;
@@ -161,11 +168,12 @@ export class Receiver {
       wanted[pair] = 0;
     }
     const next = this.#next;
+    const ends = this.#end;
     for (let i = f; i < end; i++) {
       if (places[i] === REFUSED) continue;
       const pair = pairs[i] as number;
       const place = next[pair] as number;
-      if (place === this.#end[pair]) return i;
+      if (place === ends[pair]) return i;
       places[i] = place;
       next[pair] = place + 1;
     }
