@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { FlowTable } from '#backends/steering';
+import { VhostPool } from '#backends/vhost-pool';
 import { viewsOf } from '#core/guest-memory';
 import { DirectLink } from '#net/direct-link';
 import { acquireHashIdentity, releaseHashIdentity } from '#net/hash-identity';
@@ -24,6 +25,7 @@ import type { RssConfiguration } from '#virtio/rss-policy';
 import { appendFrame, MemoryPort } from '../net/memory-port.ts';
 import { colons, ethernet, ip, ipv4, ipv6, transport } from '../net/packets.ts';
 import { expectedHash, MICROSOFT_KEY } from '../net/toeplitz.ts';
+import { eventually } from './eventually.ts';
 import { frameOf, type GuestOptions, HEADER, type Received, TestGuest } from './guest.ts';
 
 const ALL = 0x1ff;
@@ -336,6 +338,39 @@ describe('hash reports', () => {
       b.post(4);
       a.send(frame);
       expect(b.receive().map(hashIn)).toEqual([expectedHash(frame, MICROSOFT_KEY, ALL, tunnels)]);
+    }
+  });
+});
+
+describe('a worker', () => {
+  it('spreads and reports as the inline data plane does, and follows a change of configuration', async () => {
+    const pool = new VhostPool();
+    try {
+      const segment = pool.worker().segment();
+      const a = new TestGuest({ name: 'a', size: 256 });
+      const b = new TestGuest({ name: 'b', size: 128, pairs: 4, features: [VIRTIO_NET_F_HASH_REPORT] });
+      a.attach(segment.port('a'));
+      b.attach(segment.port('b', 4));
+      const frames = Array.from({ length: 100 }, (_, i) => flow(i * 3, i % 2 === 0 ? 6 : 17));
+      for (const [table, key] of [
+        [[0, 1, 2, 3], MICROSOFT_KEY],
+        [[3, 2], MICROSOFT_KEY.slice(4)],
+      ] as const) {
+        configure(b, { table: Uint16Array.from(table), key });
+        for (let pair = 0; pair < 4; pair++) b.post(128, pair);
+        a.send(...frames);
+        const got: Received[][] = [[], [], [], []];
+        await eventually('100 frames', () => {
+          for (let pair = 0; pair < 4; pair++) got[pair]?.push(...b.receive(pair));
+          a.reap();
+          return got.flat().length === 100;
+        });
+        for (const one of got.flat()) expect(hashIn(one)).toEqual(expectedHash(one.frame, key, ALL));
+        const queue = (frame: Uint8Array): number => table[expectedHash(frame, key, ALL)[0] % table.length] as number;
+        expect(got.map((queued) => queued.map(({ frame }) => frame))).toEqual([0, 1, 2, 3].map((pair) => frames.filter((frame) => queue(frame) === pair)));
+      }
+    } finally {
+      await pool.close();
     }
   });
 });
