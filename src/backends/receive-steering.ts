@@ -36,11 +36,7 @@ export interface SteeringSettings {
 }
 
 export function readSteering(rss: RssPolicy): SteeringSettings {
-  const read = (id: number): Spread => {
-    const entries = new Uint16Array(rss.limits.tableLength);
-    const length = rss.readTable(id, entries);
-    return { parameters: rss.parameters(id), table: entries.subarray(0, length), unclassified: rss.unclassified(id) };
-  };
+  const read = (id: number): Spread => ({ parameters: rss.parameters(id), table: rss.table(id), unclassified: rss.unclassified(id) });
   return { spread: read(0), contexts: Array.from({ length: rss.limits.contexts }, (_, i) => read(i + 1)), live: rss.live };
 }
 

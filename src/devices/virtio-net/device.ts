@@ -14,6 +14,7 @@ import {
   VIRTIO_NET_F_CTRL_MAC_ADDR,
   VIRTIO_NET_F_CTRL_VQ,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
+  VIRTIO_NET_F_RSS_CONTEXT,
   VIRTIO_NET_F_STANDBY,
   VIRTIO_NET_F_STATUS,
 } from '#virtio/net-features';
@@ -151,7 +152,7 @@ export class VirtioNet implements VirtioDevice {
       this.#admin = new NetAdmin({ flowFilter: limits, opcodes: options.adminOpcodes ?? 'table', receiveQueues: () => this.#pairs(this.#host?.features) });
     this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link, rss });
     this.#writeConfig();
-    this.#steering = new SteeringState({ ...rss, pairs: queuePairs });
+    this.#steering = new SteeringState({ ...rss, contexts: this.offered.has(VIRTIO_NET_F_RSS_CONTEXT) ? rss.contexts : 0, pairs: queuePairs });
     this.policy = new NetPolicy(this.#steering.limits);
     this.#data = new DataPlane(backend, this.policy, 2 * queuePairs);
     this.#data.restartLost = options.onLost !== 'needs-reset';
