@@ -47,6 +47,7 @@ export type { DriverRing, RingAddresses, RingOptions } from './ring.ts';
 export { Segmenter, type SegmentPlan } from './segment.ts';
 export type { SinkJob } from './sink.ts';
 export { SplitRing } from './split-ring.ts';
+export type { SpreadJob } from './spread.ts';
 export { DEFAULT_RSS_KEY, Toeplitz } from './toeplitz.ts';
 export { NET_HASH_TUNNEL, NET_HASH_TYPE, VIRTIO_F, VIRTIO_NET_F, VIRTIO_STATUS } from './virtio-constants.ts';
 export { isVirtioNet, VirtioNet } from './virtio-net.ts';
