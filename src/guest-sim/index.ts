@@ -1,5 +1,6 @@
 // The synthetic guest: enumeration, a virtio-net driver and workloads, written from the specifications alone and knowing nothing of the devices it drives.
 
+export { ADMIN_GROUP, ADMIN_OPCODE, ADMIN_STATUS, type AdminAnswer, type AdminCommand, AdminQueue } from './admin-queue.ts';
 export { GuestArena, GuestOutOfMemoryError } from './arena.ts';
 export type { CompareJob, FrameStore } from './compare.ts';
 export { E1000, isE1000 } from './e1000.ts';
@@ -7,6 +8,7 @@ export type { E1000Moderation, E1000Options } from './e1000-options.ts';
 export { E1000Error } from './e1000-registers.ts';
 export type { EchoJob, PingJob } from './echo.ts';
 export { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature, OPTIONAL_FEATURES } from './features.ts';
+export { FF_ACTION, FF_SELECTOR, FlowFilter, type FlowFilterLimits, type FlowMatch, type FlowRule, flowMatch, type Selector } from './flow-filter.ts';
 export { FlowHash, type FlowHashOptions } from './flow-hash.ts';
 export { type ComposedFrame, composeFrame, composeTunnel, type FrameLayout, type FrameSpec, type PacketSpec, type TunnelKind } from './frames.ts';
 export type { GenerateJob } from './generator.ts';

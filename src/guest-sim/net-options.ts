@@ -19,6 +19,8 @@ export interface VirtioNetOptions {
   readonly rss?: RssOptions;
   /** Accept VIRTIO_NET_F_HASH_REPORT: received frames carry `hashValue` and `hashReport`. With RSS its key and types are hashed with, else these. */
   readonly hashReport?: HashOptions;
+  /** How the commands that modify and query objects are numbered, where the specification says both. Default 'table'. */
+  readonly objectOpcodes?: 'table' | 'text';
   /** Let the driver choose each receive queue's interrupt moderation by its load (needs VQ_NOTF_COAL). */
   readonly moderation?: 'adaptive';
   /** What the guest announces when the device asks for it (GUEST_ANNOUNCE). */

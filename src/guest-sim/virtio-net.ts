@@ -2,6 +2,7 @@
 // the queue's interrupts off and schedules it, polls work it down within a budget, and only an empty queue turns them on again.
 
 import type { GuestBus } from '#core/guest-bus';
+import { AdminQueue } from './admin-queue.ts';
 import type { GuestArena } from './arena.ts';
 import { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature } from './features.ts';
 import { Msix, type VectorSpace } from './msix.ts';
@@ -33,6 +34,8 @@ export class VirtioNet {
   receive: ReceiveQueue[] = [];
   transmit: TransmitQueue[] = [];
   control: ControlQueue | undefined;
+  /** The first administration queue, with VIRTIO_F_ADMIN_VQ. */
+  admin: AdminQueue | undefined;
   /** Pairs in use. */
   pairs = 1;
   /** Taken for queues; changes of the configuration are not counted. */
@@ -165,6 +168,7 @@ export class VirtioNet {
       transmit.kick = queues.enable(2 * i + 1, transmit.ring);
       transmit.ring.disableCalls();
     }
+    if (this.has(VIRTIO_F.ADMIN_VQ)) this.#setUpAdmin(queues);
     if (!withControl) return;
     const ring = queues.ring(controlIndex, 2, 64);
     this.control = new ControlQueue(this.#arena, ring, this.features);
@@ -219,6 +223,17 @@ export class VirtioNet {
     for (const queue of this.transmit) queue.held = held;
     for (const queue of this.receive) queue.held = held;
     if (this.control) this.control.held = held;
+    if (this.admin) this.admin.held = held;
+  }
+
+  #setUpAdmin(queues: QueueMaker): void {
+    const where = this.transport.adminQueues;
+    // virtio 1.4 4.1.4.3.2 (device MUST): at least one, beyond num_queues.
+    if (!where || where.count === 0) throw new VirtioError('ERR_VIRTIO_QUEUE', 'the device offers VIRTIO_F_ADMIN_VQ and has no administration queue');
+    const ring = queues.ring(where.first, 2, 64);
+    this.admin = new AdminQueue(this.#arena, ring, this.#options.objectOpcodes);
+    this.admin.kick = queues.enable(where.first, ring);
+    ring.disableCalls();
   }
 
   #setUpInterrupts(): void {
@@ -436,9 +451,11 @@ export class VirtioNet {
     for (const queue of this.receive) queue.dispose();
     for (const queue of this.transmit) queue.dispose();
     this.control?.dispose();
+    this.admin?.dispose();
     this.receive = [];
     this.transmit = [];
     this.control = undefined;
+    this.admin = undefined;
     this.suspended = false;
     this.#scheduled.fill(0);
   }
