@@ -4,7 +4,8 @@
 import type { GuestBus } from '#core/guest-bus';
 import { AdminQueue } from './admin-queue.ts';
 import type { GuestArena } from './arena.ts';
-import { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature } from './features.ts';
+import { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature, LEGACY_FEATURES } from './features.ts';
+import { LegacyPci } from './legacy-pci.ts';
 import { Msix, type VectorSpace } from './msix.ts';
 import { announcements } from './net-announce.ts';
 import { ControlQueue } from './net-control.ts';
@@ -18,7 +19,7 @@ import { NetVectors } from './net-vectors.ts';
 import type { ConfigAccess } from './pci-config.ts';
 import type { PciDevice } from './pci-enumerate.ts';
 import { VIRTIO_F, VIRTIO_NET_DEVICE, VIRTIO_NET_F, VIRTIO_NET_TRANSITIONAL_DEVICE, VIRTIO_STATUS, VIRTIO_VENDOR } from './virtio-constants.ts';
-import { VirtioError, VirtioPci } from './virtio-pci.ts';
+import { VirtioError, VirtioPci, type VirtioTransport } from './virtio-pci.ts';
 
 const POLL_BUDGET = 64;
 
@@ -28,7 +29,7 @@ export function isVirtioNet(device: PciDevice): boolean {
 }
 
 export class VirtioNet {
-  readonly transport: VirtioPci;
+  readonly transport: VirtioTransport;
   features = 0n;
   configuration: NetConfiguration;
   receive: ReceiveQueue[] = [];
@@ -80,7 +81,8 @@ export class VirtioNet {
     this.#arena = parts.arena;
     this.#vectors = parts.vectors;
     this.#options = parts.options ?? {};
-    this.transport = VirtioPci.open(parts.bus, parts.config, parts.device);
+    const way = this.#options.legacy ? LegacyPci : VirtioPci;
+    this.transport = way.open(parts.bus, parts.config, parts.device);
     this.configuration = NO_CONFIGURATION;
     this.steering = new NetSteering(undefined, NO_CONFIGURATION, () => false, 1);
     this.#bringUp();
@@ -125,18 +127,20 @@ export class VirtioNet {
   }
 
   #negotiate(): void {
-    const { ring, without = [], require = [], sriov = false, rss, hashReport } = this.#options;
+    const { ring, without = [], require = [], sriov = false, legacy = false, rss, hashReport } = this.#options;
     const offered = this.transport.offeredFeatures;
-    const wanted = new Set([...DRIVER_FEATURES, ...(this.#options.with ?? []), ...require]);
+    const wanted = new Set([...(legacy ? LEGACY_FEATURES : DRIVER_FEATURES), ...(this.#options.with ?? []), ...require]);
     if (sriov) wanted.add(VIRTIO_F.SR_IOV);
     if (rss) wanted.add(VIRTIO_NET_F.RSS);
     if (hashReport) wanted.add(VIRTIO_NET_F.HASH_REPORT);
     if ((rss?.tunnels ?? hashReport?.tunnels ?? 0) !== 0) wanted.add(VIRTIO_NET_F.HASH_TUNNEL);
     if (ring === 'split') wanted.delete(VIRTIO_F.RING_PACKED);
     for (const bit of without) wanted.delete(bit);
+    // 5.1.6.7 wants the header in a descriptor of its own without ANY_LAYOUT, and merged buffers have it with the frame.
+    if (legacy && !(hasFeature(offered, VIRTIO_F.ANY_LAYOUT) && wanted.has(VIRTIO_F.ANY_LAYOUT))) wanted.delete(VIRTIO_NET_F.MRG_RXBUF);
     this.features = chooseFeatures(offered, featureMask(wanted));
     for (let bit = 0; bit < this.#has.length; bit++) this.#has[bit] = hasFeature(this.features, bit) ? 1 : 0;
-    const needed = [VIRTIO_F.VERSION_1, ...(ring === 'packed' ? [VIRTIO_F.RING_PACKED] : []), ...require];
+    const needed = [...(legacy ? [] : [VIRTIO_F.VERSION_1]), ...(ring === 'packed' ? [VIRTIO_F.RING_PACKED] : []), ...require];
     const missing = needed.filter((bit) => !this.has(bit));
     if (missing.length > 0)
       throw new VirtioError('ERR_VIRTIO_FEATURES', `the device does not offer feature bits ${missing.join(', ')}, which this guest was told to use`);
@@ -170,8 +174,8 @@ export class VirtioNet {
     }
     if (this.has(VIRTIO_F.ADMIN_VQ)) this.#setUpAdmin(queues);
     if (!withControl) return;
-    const ring = queues.ring(controlIndex, 2, 64);
-    this.control = new ControlQueue(this.#arena, ring, this.features);
+    const ring = queues.ring(controlIndex, 4, 64);
+    this.control = new ControlQueue(this.#arena, ring, this.features, queues.separateHeaders);
     this.control.kick = queues.enable(controlIndex, ring);
     ring.disableCalls();
   }
