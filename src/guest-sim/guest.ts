@@ -16,6 +16,7 @@ import { enumeratePci, type PciDevice, type PciTree } from './pci-enumerate.ts';
 import { type Delay, enableVirtualFunctions, sleepOn } from './pci-sriov.ts';
 import { Replay } from './replay.ts';
 import { Sink } from './sink.ts';
+import { Spread } from './spread.ts';
 import { isVirtioNet, VirtioNet } from './virtio-net.ts';
 import type { Job, Workload, WorkloadResult } from './workload.ts';
 
@@ -141,6 +142,8 @@ export class Guest {
         return new Generate(job, this.arena);
       case 'sink':
         return new Sink(job);
+      case 'spread':
+        return new Spread(job, this.net);
       case 'echo':
         return new Echo(job, this.arena, this.nic);
       case 'ping':

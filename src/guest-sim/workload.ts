@@ -8,8 +8,9 @@ import type { FrameSink } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import type { ReplayJob } from './replay.ts';
 import type { SinkJob } from './sink.ts';
+import type { SpreadJob } from './spread.ts';
 
-export type Job = ReplayJob | CompareJob | GenerateJob | SinkJob | EchoJob | PingJob;
+export type Job = ReplayJob | CompareJob | GenerateJob | SinkJob | EchoJob | PingJob | SpreadJob;
 
 /** Frames in one block of shared memory, and where each lies in it. Plain cloneable data; whatever else a capture loader knows may ride along. */
 export interface PackedFrames {
