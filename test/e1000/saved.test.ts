@@ -82,8 +82,8 @@ describe('mid-traffic', () => {
 });
 
 describe('a record that does not fit', () => {
-  type Record = { part: string; version: number; state: { [key: string]: never } };
-  const broken: [string, (record: Record) => void][] = [
+  type Envelope = { part: string; version: number; state: { [key: string]: unknown } };
+  const broken: [string, (record: Envelope) => void][] = [
     ['of another part', (r) => Object.assign(r, { part: 'igb' })],
     ['of another version', (r) => Object.assign(r, { version: 99 })],
     ['of another model', (r) => Object.assign(r.state, { model: '82544GC' })],
@@ -107,7 +107,7 @@ describe('a record that does not fit', () => {
   it.each(broken)('%s is refused', (_, spoil) => {
     const a = wired();
     a.nic.start();
-    const record = structuredClone(a.nic.nic.save()) as Record;
+    const record = structuredClone(a.nic.nic.save()) as Envelope;
     spoil(record);
     const b = wired();
     b.nic.start();

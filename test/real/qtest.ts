@@ -6,21 +6,27 @@ import { type Child, scratch } from './host.ts';
 import type { Qemu } from './qemu.ts';
 
 const DEVFN = 4 << 3;
-export const BAR = 0xe000_0000;
+const BAR = 0xe000_0000;
+
+/** The other end of the device's cable. */
+interface Peer {
+  socket: Socket | undefined;
+  readonly frames: Uint8Array[];
+}
 
 export class QtestNic {
   readonly #child: Child;
-  readonly #peer: { socket: Socket | undefined; frames: Uint8Array[] };
+  readonly #peer: Peer;
   #cursor = 0;
 
-  private constructor(child: Child, peer: QtestNic['#peer'] extends never ? never : { socket: Socket | undefined; frames: Uint8Array[] }) {
+  private constructor(child: Child, peer: Peer) {
     this.#child = child;
     this.#peer = peer;
   }
 
   static async start(qemu: Qemu, device: string): Promise<QtestNic> {
     const path = join(scratch(), 's');
-    const peer: { socket: Socket | undefined; frames: Uint8Array[] } = { socket: undefined, frames: [] };
+    const peer: Peer = { socket: undefined, frames: [] };
     const server = createServer((socket) => {
       peer.socket = socket;
       let pending = Buffer.alloc(0);

@@ -23,6 +23,8 @@ import { AT, CTRL_TFCE, ICR_RXDMT0, ICR_RXT0, ICR_SRPD, ICR_TXD_LOW, ICR_TXDW, I
 import { SharedBlock } from './shared-block.ts';
 import { Transmit } from './transmit.ts';
 
+const { CTRL, FCRTH, FCRTL, FCTTV, RDT, TDT } = AT;
+
 /** What a driver with a shared block hears of when it asks to, and not otherwise. */
 const TRANSMIT_EVENTS = ICR_TXDW | ICR_TXQE | ICR_TXD_LOW | EVENT_SENT_DELAYED;
 const RECEIVE_EVENTS = EVENT_RECEIVED | ICR_RXDMT0 | ICR_SRPD;
@@ -82,8 +84,8 @@ export class Engine implements NetPort {
     this.#pauses = new PauseFrames(state.registers);
     const block = new SharedBlock(state.registers, dma);
     this.block = block;
-    this.transmit.tail = () => (block.on ? block.transmitTail : Atomics.load(state.registers, AT.TDT));
-    this.receive.tail = () => (block.on ? block.receiveTail : Atomics.load(state.registers, AT.RDT));
+    this.transmit.tail = () => (block.on ? block.transmitTail : Atomics.load(state.registers, TDT));
+    this.receive.tail = () => (block.on ? block.receiveTail : Atomics.load(state.registers, RDT));
   }
 
   /** Takes up what the control plane changed. True: memory may be touched. */
@@ -144,7 +146,7 @@ export class Engine implements NetPort {
 
   #pause(batch: FrameBatch, flags: number): number {
     const stop = (flags & FLAG_SEND_XOFF) !== 0;
-    this.#pauses.append(batch, stop ? (this.#state.registers[AT.FCTTV] as number) : 0);
+    this.#pauses.append(batch, stop ? (this.#state.registers[FCTTV] as number) : 0);
     return 1;
   }
 
@@ -229,7 +231,7 @@ export class Engine implements NetPort {
   /** 8254x 8.7.2: what waits for buffers has passed the high water mark. */
   #holdPeer(): void {
     const words = this.#state.registers;
-    if (this.#heldPeer || ((words[AT.CTRL] as number) & CTRL_TFCE) === 0 || words[AT.FCRTH] === 0) return;
+    if (this.#heldPeer || ((words[CTRL] as number) & CTRL_TFCE) === 0 || words[FCRTH] === 0) return;
     this.#heldPeer = true;
     this.#state.setFlag(FLAG_SEND_XON, false);
     this.#state.setFlag(FLAG_SEND_XOFF, true);
@@ -238,7 +240,7 @@ export class Engine implements NetPort {
 
   #releasePeer(): void {
     this.#heldPeer = false;
-    if (((this.#state.registers[AT.FCRTL] as number) & 0x8000_0000) === 0) return;
+    if (((this.#state.registers[FCRTL] as number) & 0x8000_0000) === 0) return;
     this.#state.setFlag(FLAG_SEND_XON, true);
     this.#wake();
   }

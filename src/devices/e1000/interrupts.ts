@@ -5,6 +5,8 @@ import type { Clock, Nanos, Timer } from '#core/clock';
 import { RestoreError } from '#core/saved';
 import { AT, ICR_ALL, ICR_RXT0, ICR_SRPD, ICR_TXDW } from './registers.ts';
 
+const { ICR, IMS, ITR, RADV, RDTR, TADV, TIDV } = AT;
+
 /** Of RDTR, RADV, TIDV, TADV: 1.024 us a unit. */
 const DELAY_UNIT: Nanos = 1024;
 /** Of ITR. */
@@ -90,28 +92,28 @@ export class Interrupts {
     // 8254x 3.2.7.1, 13.4.44: the cause arising by another way stops the timers, so that there is no second interrupt for the same packets.
     if ((causes & ICR_RXT0) !== 0) this.#receive.cancel();
     if ((causes & ICR_TXDW) !== 0) this.#transmit.cancel();
-    this.#words[AT.ICR] = (this.#words[AT.ICR] as number) | (causes & ICR_ALL);
+    this.#words[ICR] = (this.#words[ICR] as number) | (causes & ICR_ALL);
     this.update();
   }
 
   /** Frames are in memory: RXT0 at once, or by the receive timers. A small packet does not wait (8254x 3.2.7.2). */
   received(causes: number): void {
-    const delay = this.#words[AT.RDTR] as number;
+    const delay = this.#words[RDTR] as number;
     if ((causes & ICR_SRPD) !== 0 || delay === 0) {
       this.raise(causes | ICR_RXT0);
       return;
     }
-    this.#receive.start(this.#host.clock.now(), delay, this.#words[AT.RADV] as number);
+    this.#receive.start(this.#host.clock.now(), delay, this.#words[RADV] as number);
     this.raise(causes);
   }
 
   /** Descriptors that asked for a delayed interrupt are written, or wait for the threshold. 8254x 13.4.41: a TIDV of 0 is not allowed; it delays nothing. */
   sentDelayed(): void {
-    const delay = this.#words[AT.TIDV] as number;
+    const delay = this.#words[TIDV] as number;
     if (delay === 0) {
       this.#host.flushTransmit();
       this.raise(ICR_TXDW);
-    } else this.#transmit.start(this.#host.clock.now(), delay, this.#words[AT.TADV] as number);
+    } else this.#transmit.start(this.#host.clock.now(), delay, this.#words[TADV] as number);
   }
 
   /** RDTR.FPD: the packet timer ends now (8254x 13.4.30). */
@@ -121,26 +123,26 @@ export class Interrupts {
 
   /** ICR was read, or bits of it written. */
   clear(causes: number): void {
-    this.#words[AT.ICR] = (this.#words[AT.ICR] as number) & ~causes;
+    this.#words[ICR] = (this.#words[ICR] as number) & ~causes;
     this.update();
   }
 
   mask(bits: number, on: boolean): void {
-    const old = this.#words[AT.IMS] as number;
-    this.#words[AT.IMS] = on ? old | (bits & ICR_ALL) : old & ~bits;
+    const old = this.#words[IMS] as number;
+    this.#words[IMS] = on ? old | (bits & ICR_ALL) : old & ~bits;
     this.update();
   }
 
   /** The level from causes, mask and throttle. ITR 0 throttles nothing (8254x 13.4.18). */
   update(): void {
-    const due = ((this.#words[AT.ICR] as number) & (this.#words[AT.IMS] as number)) !== 0;
+    const due = ((this.#words[ICR] as number) & (this.#words[IMS] as number)) !== 0;
     if (!due) {
       this.#throttle.cancel();
       this.#drive(false);
       return;
     }
     if (this.#line) return;
-    const interval = (this.#words[AT.ITR] as number) * THROTTLE_UNIT;
+    const interval = (this.#words[ITR] as number) * THROTTLE_UNIT;
     const now = this.#host.clock.now();
     if (interval > 0 && this.#rose >= 0 && now < this.#rose + interval) {
       this.#throttle.arm(this.#rose + interval);

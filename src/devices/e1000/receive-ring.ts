@@ -5,6 +5,8 @@ import { DMA_READ, DMA_WRITE, type DmaSpace } from '#core/dma-space';
 import type { EngineState } from './engine-state.ts';
 import { AT } from './registers.ts';
 
+const { RDBAH, RDBAL, RDH, RDLEN } = AT;
+
 const DESCRIPTOR_BYTES = 16;
 /** Buffers of one frame: 16388 octets in buffers of 256. */
 const MOST_BUFFERS = 66;
@@ -33,9 +35,9 @@ export class ReceiveRing {
   /** Looks at the registers. An index outside the ring makes it an empty one. */
   look(tail: number): void {
     const words = this.#words;
-    this.size = (words[AT.RDLEN] as number) >>> 4;
-    this.#base = (words[AT.RDBAH] as number) * 2 ** 32 + (words[AT.RDBAL] as number);
-    this.head = words[AT.RDH] as number;
+    this.size = (words[RDLEN] as number) >>> 4;
+    this.#base = (words[RDBAH] as number) * 2 ** 32 + (words[RDBAL] as number);
+    this.head = words[RDH] as number;
     this.tail = tail;
     this.available = this.head >= this.size || tail >= this.size ? 0 : (tail - this.head + this.size) % this.size;
   }
@@ -102,6 +104,6 @@ export class ReceiveRing {
 
   /** Shows how far it came; not over a head that was set meanwhile. */
   publish(): void {
-    Atomics.store(this.#words, AT.RDH, this.head);
+    Atomics.store(this.#words, RDH, this.head);
   }
 }

@@ -30,6 +30,8 @@ import {
   RCTL_SECRC,
 } from './registers.ts';
 
+const { CTRL, FCAH, FCAL, FCT, RCTL, RDT, RSRPD, RXCSUM, VET } = AT;
+
 const SHORTEST = 60;
 const FCS = 4;
 /** With the FCS: 8254x 13.7.11 (RLEC). */
@@ -64,7 +66,9 @@ export class Receive {
   readonly #header = new Uint8Array(32);
   #starvedTail = 0;
   #starvedGeneration = 0;
-  // Of the registers.
+  // Of the registers, and of the state.
+  #flags = 0;
+  #controlType = 0;
   #control = 0;
   #enabled = false;
   #bufferBytes = 2048;
@@ -87,23 +91,24 @@ export class Receive {
     this.#counters = counters;
     this.filter = new AddressFilter(state.registers, AT);
     this.ring = new ReceiveRing(state, dma);
-    this.tail = () => Atomics.load(state.registers, AT.RDT);
+    this.tail = () => Atomics.load(state.registers, RDT);
   }
 
   /** The control plane changed something. */
   configure(): void {
     const words = this.#state.registers;
-    const control = words[AT.RCTL] as number;
+    const control = words[RCTL] as number;
     this.#control = control;
     this.#enabled = (control & RCTL_EN) !== 0;
     const size = (control >>> 16) & 3;
     this.#bufferBytes = (control & RCTL_BSEX) !== 0 && size > 0 ? 32768 >>> size : 2048 >>> size;
-    this.#strips = ((words[AT.CTRL] as number) & CTRL_VME) !== 0;
-    this.#pausable = ((words[AT.CTRL] as number) & CTRL_RFCE) !== 0;
+    this.#strips = ((words[CTRL] as number) & CTRL_VME) !== 0;
+    this.#pausable = ((words[CTRL] as number) & CTRL_RFCE) !== 0;
     this.#keepsFcs = (control & RCTL_SECRC) === 0;
-    this.#tagType = (words[AT.VET] as number) & 0xffff;
-    this.#checksum.control = words[AT.RXCSUM] as number;
-    this.#checksumStart = (words[AT.RXCSUM] as number) & 0xff;
+    this.#tagType = (words[VET] as number) & 0xffff;
+    this.#controlType = words[FCT] as number;
+    this.#checksum.control = words[RXCSUM] as number;
+    this.#checksumStart = (words[RXCSUM] as number) & 0xff;
     this.filter.rebuild();
   }
 
@@ -113,6 +118,7 @@ export class Receive {
       return to - from;
     }
     const { ring } = this;
+    this.#flags = this.#state.flags;
     ring.look(this.tail());
     const before = ring.available;
     let frames = 0;
@@ -197,7 +203,7 @@ export class Receive {
       bytes = this.#header;
       at = 0;
     }
-    const { flags } = this.#state;
+    const flags = this.#flags;
     const short = length < SHORTEST && (flags & (FLAG_RUNTS | FLAG_LOOPBACK)) !== 0;
     const onWire = (short ? length : Math.max(length, SHORTEST)) + FCS;
     this.#bad = (flags & FLAG_LOOPBACK) !== 0 && (batch.needs[f] as number) === FRAME_MALFORMED;
@@ -205,7 +211,7 @@ export class Receive {
     this.#tagged = type === this.#tagType;
     this.#tag = this.#tagged ? ((bytes[at + 14] as number) << 8) | (bytes[at + 15] as number) : 0;
     let verdict = this.filter.judge(bytes, at);
-    if (type === (this.#state.registers[AT.FCT] as number) && this.#isControl(bytes, at)) {
+    if (type === this.#controlType && this.#isControl(bytes, at)) {
       if (this.#controlFrame(bytes, at, onWire)) return this.#refuse(onWire, DROP_FILTERED);
       if (verdict === FILTER_DROP && (this.#control & RCTL_PMCF) !== 0) verdict = FILTER_INEXACT;
     }
@@ -245,7 +251,7 @@ export class Receive {
     const low = ((bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24)) >>> 0;
     const high = (bytes[at + 4] as number) | ((bytes[at + 5] as number) << 8);
     const words = this.#state.registers;
-    return (words[AT.FCAL] === low && ((words[AT.FCAH] as number) & 0xffff) === high) || this.filter.isStation(low, high);
+    return (words[FCAL] === low && ((words[FCAH] as number) & 0xffff) === high) || this.filter.isStation(low, high);
   }
 
   /** A MAC control frame. True: it goes no further. */
@@ -271,8 +277,7 @@ export class Receive {
   #store(batch: FrameBatch, f: number, length: number): number {
     const { ring } = this;
     const strips = this.#tagged && this.#strips;
-    const { flags } = this.#state;
-    const short = length < SHORTEST && (flags & (FLAG_RUNTS | FLAG_LOOPBACK)) !== 0;
+    const short = length < SHORTEST && (this.#flags & (FLAG_RUNTS | FLAG_LOOPBACK)) !== 0;
     const padded = short ? length : Math.max(length, SHORTEST);
     const stored = padded - (strips ? 4 : 0) + (this.#keepsFcs ? FCS : 0);
     const found = ring.reserve(stored, this.#bufferBytes);
@@ -299,7 +304,7 @@ export class Receive {
     const { statistics, registers } = this.#state;
     statistics[COUNT.TPR] = (statistics[COUNT.TPR] as number) + 1;
     statistics[COUNT.TOR] = (statistics[COUNT.TOR] as number) + onWire;
-    const small = registers[AT.RSRPD] as number;
+    const small = registers[RSRPD] as number;
     if (small !== 0 && stored <= small) this.events |= ICR_SRPD;
     const long = onWire > ((this.#control & RCTL_LPE) !== 0 ? LONGEST_LPE : LONGEST);
     if (this.#bad || short || long) {

@@ -42,7 +42,7 @@ export interface HookHost {
 type Hooks = { [K in E1000Register]?: RegisterHooks };
 
 /** Registers that the engine keeps copies of. */
-const KEPT = ['RDBAL', 'RDBAH', 'RDLEN', 'RDH', 'TDBAL', 'TDBAH', 'TDLEN', 'TDH', 'MTA', 'RAL', 'RAH', 'VFTA', 'RXCSUM', 'VET'] as const;
+const KEPT = ['FCT', 'RDBAL', 'RDBAH', 'RDLEN', 'RDH', 'TDBAL', 'TDBAH', 'TDLEN', 'TDH', 'MTA', 'RAL', 'RAH', 'VFTA', 'RXCSUM', 'VET'] as const;
 /** 32-bit statistics, by the names they are counted under. */
 const WIDE = { GORC: ['GORCL', 'GORCH'], GOTC: ['GOTCL', 'GOTCH'], TOR: ['TORL', 'TORH'], TOT: ['TOTL', 'TOTH'] } as const;
 

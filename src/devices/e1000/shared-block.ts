@@ -4,6 +4,8 @@
 import { DMA_WRITE, type DmaSpace, type Window } from '#core/dma-space';
 import { AT } from './registers.ts';
 
+const { CSBAH, CSBAL } = AT;
+
 // 32-bit words. The guest's line:
 const GUEST_TDT = 0;
 const GUEST_NEED_TXKICK = 1;
@@ -38,10 +40,10 @@ export class SharedBlock {
 
   /** At the start of a turn; guest memory may be touched. */
   look(): void {
-    const low = this.#registers[AT.CSBAL] as number;
+    const low = this.#registers[CSBAL] as number;
     this.on = false;
     if (low === 0) return;
-    this.#address = (this.#registers[AT.CSBAH] as number) * 2 ** 32 + low;
+    this.#address = (this.#registers[CSBAH] as number) * 2 ** 32 + low;
     this.#window = (low & 63) === 0 ? this.#dma.window(this.#address, BYTES, DMA_WRITE) : null;
     if (this.#window === null) return;
     this.#words = this.#window.slab.views.i32;

@@ -5,6 +5,8 @@ import { DMA_READ, DMA_WRITE, type DmaSpace } from '#core/dma-space';
 import { type EngineState, EVENT_SENT_DELAYED } from './engine-state.ts';
 import { AT, ICR_TXD_LOW, ICR_TXDW, ICR_TXQE } from './registers.ts';
 
+const { TDBAH, TDBAL, TDH, TDLEN, TXDCTL } = AT;
+
 /** Command bits, as in the top byte of a descriptor's third word. */
 export const CMD_EOP = 0x01;
 export const CMD_IFCS = 0x02;
@@ -61,9 +63,9 @@ export class TransmitRing {
   /** Looks at the registers. False: the ring they describe cannot be served. @param tail where the driver's descriptors end */
   look(tail: number): boolean {
     const words = this.#words;
-    this.size = (words[AT.TDLEN] as number) >>> 4;
-    this.#base = (words[AT.TDBAH] as number) * 2 ** 32 + (words[AT.TDBAL] as number);
-    this.head = words[AT.TDH] as number;
+    this.size = (words[TDLEN] as number) >>> 4;
+    this.#base = (words[TDBAH] as number) * 2 ** 32 + (words[TDBAL] as number);
+    this.head = words[TDH] as number;
     this.available = 0;
     // Indices outside the ring would never meet: nothing is served (CVE-2016-1981).
     if (this.head >= this.size || tail >= this.size) return this.size === 0 || this.head === tail;
@@ -75,9 +77,7 @@ export class TransmitRing {
   get unchanged(): boolean {
     const words = this.#words;
     return (
-      words[AT.TDH] === this.head &&
-      (words[AT.TDLEN] as number) >>> 4 === this.size &&
-      (words[AT.TDBAH] as number) * 2 ** 32 + (words[AT.TDBAL] as number) === this.#base
+      words[TDH] === this.head && (words[TDLEN] as number) >>> 4 === this.size && (words[TDBAH] as number) * 2 ** 32 + (words[TDBAL] as number) === this.#base
     );
   }
 
@@ -101,7 +101,7 @@ export class TransmitRing {
   retire(count: number): number {
     if (count === 0) return 0;
     const words = this.#words;
-    const control = words[AT.TXDCTL] as number;
+    const control = words[TXDCTL] as number;
     const threshold = ((control >>> 16) & 0x3f) * ((control & 0x0100_0000) !== 0 ? 1 : LINE_DESCRIPTORS);
     let events = 0;
     for (let i = 0; i < count; i++) {
@@ -128,7 +128,7 @@ export class TransmitRing {
     if (this.#hasLow && this.available > low && left <= low) events |= ICR_TXD_LOW;
     this.available = left;
     // After the write-backs: a driver that goes by the head finds them done.
-    Atomics.store(words, AT.TDH, this.head);
+    Atomics.store(words, TDH, this.head);
     return events;
   }
 

@@ -11,6 +11,8 @@ import { AT, CTRL_VME, TCTL_EN, TCTL_PSP } from './registers.ts';
 import { type StagedPacket, TransmitOffload } from './transmit-offload.ts';
 import { CMD_DEXT, CMD_EOP, CMD_IC, CMD_IFCS, CMD_TSE, CMD_VLE, TransmitRing } from './transmit-ring.ts';
 
+const { CTRL, TCTL, TDT, VET } = AT;
+
 /** 8254x 3.3: the longest packet that is not segmented; the most that a context's PAYLEN and headers can say. */
 const LONGEST_PACKET = 16288;
 const LONGEST_SEGMENTED = 0xfffff + 255;
@@ -64,15 +66,15 @@ export class Transmit {
     this.#dma = dma;
     this.#counters = counters;
     this.ring = new TransmitRing(state, dma, options.hasLow);
-    this.tail = () => Atomics.load(state.registers, AT.TDT);
+    this.tail = () => Atomics.load(state.registers, TDT);
   }
 
   /** The control plane changed something. */
   configure(): void {
     const words = this.#state.registers;
-    this.#control = words[AT.TCTL] as number;
-    this.#tagging = ((words[AT.CTRL] as number) & CTRL_VME) !== 0;
-    this.#offload.tagType = (words[AT.VET] as number) & 0xffff;
+    this.#control = words[TCTL] as number;
+    this.#tagging = ((words[CTRL] as number) & CTRL_VME) !== 0;
+    this.#offload.tagType = (words[VET] as number) & 0xffff;
     this.#offload.packet.pads = (this.#control & TCTL_PSP) !== 0;
     if (!this.ring.unchanged) {
       this.#pieces = 0;
