@@ -83,6 +83,21 @@ echo LSPCI-END
 `;
 }
 
+/** Two functions that flood each other for ever. */
+export function trafficScript(slots: readonly string[]): string {
+  return `
+pci=${slots[0]}
+peer_pci=${slots[1]}
+${PRELUDE}
+for m in virtio_pci virtio_net; do load $m; done
+peer_up && up && ping_all 10 || return
+ping -A -q $there &
+(while :; do peer nc -l -p 5001 <&3 > /dev/null; done) &
+echo TRAFFIC
+while :; do nc $there 5001 < /dev/zero || sleep 0.1; done
+`;
+}
+
 /** What any network function has to stand. @param driver as PCI and as ethtool name it */
 export function commonChecks(driver: { readonly pci: string; readonly net: string; readonly modules: readonly string[] }): PciCheck[] {
   const offloads = 'rx tx sg tso gso gro';
