@@ -59,6 +59,7 @@ check() {
 mkfifo /tmp/idle
 exec 3<>/tmp/idle
 
+mkdir -p /var/run /run
 ip link set lo up
 ip netns add peer
 peer ip link set lo up
@@ -73,8 +74,8 @@ peer_pci=${peer}
 modules="${modules.join(' ')}"
 ${PRELUDE}
 for m in $modules; do load $m; done
-peer_up || echo "CHECK failed 0 0 peer: none"
-up || echo "CHECK failed 0 0 device: none"
+peer_up || { echo "CHECK failed 0 0 peer: none"; return; }
+up || { echo "CHECK failed 0 0 device: none"; return; }
 ${checks.map(({ script }, i) => `check_${i}() {\n${script}\n}`).join('\n')}
 ${checks.map(({ name }, i) => `check '${name}' check_${i}`).join('\n')}
 echo LSPCI-BEGIN

@@ -23,6 +23,7 @@ const channels = (pairs: number): PciCheck => ({
   name: 'ethtool -L',
   script: `for n in ${pairs} 1 ${pairs}; do ethtool -L $dev combined $n && ping_all 50 || return 1; done; ethtool -l $dev | sed -n 's/^Combined:[^0-9]*//p' | tail -n 1 | grep -qx ${pairs}`,
 });
+/** The control queue has none: Linux polls it. */
 const vectors = (count: number): PciCheck => ({
   name: 'MSI-X',
   script: `ls /sys/bus/pci/devices/$pci/msi_irqs; [ $(ls /sys/bus/pci/devices/$pci/msi_irqs | wc -l) -eq ${count} ]`,
@@ -65,14 +66,14 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     device: 'virtio-net,queues=4,packed=off',
     peer: 'virtio-net',
     modules: VIRTIO.modules,
-    checks: [vectors(10), ...commonChecks(VIRTIO), channels(4)],
+    checks: [vectors(9), ...commonChecks(VIRTIO), channels(4)],
   },
   {
     name: 'virtio-net, packed rings, 2 queue pairs',
     device: 'virtio-net,queues=2,packed=on',
     peer: 'virtio-net,packed=off',
     modules: VIRTIO.modules,
-    checks: [vectors(6), ...commonChecks(VIRTIO), channels(2)],
+    checks: [vectors(5), ...commonChecks(VIRTIO), channels(2)],
   },
   {
     name: 'virtio-net, INTx',
