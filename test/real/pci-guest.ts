@@ -71,7 +71,7 @@ export async function umlPciPath(): Promise<UmlPciPath> {
 /** Boots a guest with the device and runs all of its checks; returns when it is over. @throws when it does not come to its end in time */
 export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, modules, append = [], checks }: PciDevice): Promise<GuestReport> {
   const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks), { devices: [device, peer], append });
-  await guest.line(/^GUEST-DONE/, 150);
+  await guest.line(/^GUEST-DONE/, 400);
   const { lines } = guest;
   const from = lines.indexOf('LSPCI-BEGIN');
   const report = {
