@@ -2,7 +2,7 @@
 // else the legacy line. Every mapping is read back, since a device may refuse it.
 
 import type { Msix } from './msix.ts';
-import { VirtioError, type VirtioPci } from './virtio-pci.ts';
+import { VirtioError, type VirtioTransport } from './virtio-pci.ts';
 
 /** Entry 0 is the configuration's; queue q has entry 1 + q, all queues have entry 1, or everything has entry 0. */
 type VectorPlan = 'per-queue' | 'shared' | 'one';
@@ -16,12 +16,12 @@ export interface InterruptHandlers {
 }
 
 export class NetVectors {
-  readonly #transport: VirtioPci;
+  readonly #transport: VirtioTransport;
   readonly #handlers: InterruptHandlers;
   readonly #msix: Msix;
   #plan: VectorPlan | undefined;
 
-  constructor(transport: VirtioPci, msix: Msix, handlers: InterruptHandlers) {
+  constructor(transport: VirtioTransport, msix: Msix, handlers: InterruptHandlers) {
     this.#transport = transport;
     this.#msix = msix;
     this.#handlers = handlers;
@@ -61,12 +61,10 @@ export class NetVectors {
     return true;
   }
 
-  /** A queue reset clears its mapping: sets both of a pair's again. @throws VirtioError when the device now refuses them. */
-  remap(pair: number): void {
-    for (const q of [2 * pair, 2 * pair + 1]) {
-      const vector = this.#plan === 'per-queue' ? 1 + q : this.#plan === 'shared' ? 1 : 0;
-      if (!this.#transport.setQueueVector(q, vector)) throw new VirtioError('ERR_VIRTIO_VECTOR', `queue ${q} lost its vector in a queue reset`);
-    }
+  /** A queue reset clears its mapping: sets it again. @throws VirtioError when the device now refuses it. */
+  remap(queue: number): void {
+    const vector = this.#plan === 'per-queue' ? 1 + queue : this.#plan === 'shared' ? 1 : 0;
+    if (!this.#transport.setQueueVector(queue, vector)) throw new VirtioError('ERR_VIRTIO_VECTOR', `queue ${queue} lost its vector in a queue reset`);
   }
 
   disable(): void {

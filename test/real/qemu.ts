@@ -16,6 +16,8 @@ export interface Qemu {
     args: readonly string[],
     cpus?: number,
   ): { readonly file: string; readonly args: readonly string[]; readonly env: Readonly<Record<string, string>> };
+  /** Runs no guest: devices alone, spoken to over the qtest protocol on its standard input and output. */
+  qtest(name: string, args: readonly string[]): Child;
 }
 
 /** What the guest has besides the usual: modules it may load in place of those loaded at boot, programs. */
@@ -119,6 +121,10 @@ async function qemu(program: Program, guest?: GuestImage): Promise<Qemu> {
   return {
     version,
     command,
+    qtest(name, args) {
+      const quiet = ['-nodefaults', '-no-user-config', '-display', 'none', '-qtest', 'stdio', '-qtest-log', 'none'];
+      return new Child(name, program.file, [...program.args, '-machine', 'pc', '-accel', 'qtest', '-m', '64M', ...quiet, ...args], program.env);
+    },
     boot(name, script, args, cpus) {
       const { file, args: all, env } = command(script, args, cpus);
       return new Child(name, file, all, env);

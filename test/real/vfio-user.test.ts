@@ -13,16 +13,19 @@ afterEach(endChildren);
 /** An emulated CPU makes a million packets in minutes: user-mode Linux does that. */
 const feasible = ({ name }: { readonly name: string }): boolean => name !== 'a million packets';
 
+/** QEMU shows no virtual functions. */
+const DEVICES = PCI_DEVICES.filter(({ device }) => !device.includes('vfs='));
+
 describe.skipIf(missing !== undefined)(`PCI functions in QEMU over vfio-user${missing === undefined ? '' : ` (skipped: ${missing})`}`, () => {
   const results: DeviceResult[] = [];
 
   afterAll(() => {
-    if (results.length === PCI_DEVICES.length) writeReport('vfio-user', results);
+    if (results.length === DEVICES.length) writeReport('vfio-user', results);
   });
 
-  it.each(PCI_DEVICES)('$name', { timeout: 420_000 }, async (device) => {
+  it.each(DEVICES)('$name', { timeout: 420_000 }, async (device) => {
     if (path === undefined) return;
-    const { checks } = await runChecks(path, { ...device, checks: device.checks.filter(feasible) }, 400);
+    const { checks } = await runChecks(path, { ...device, checks: device.checks.filter(feasible) });
     results.push({ device: device.name, checks });
     console.log(checks.map(({ name, ok, seconds }) => `${ok ? 'ok' : 'FAILED'} ${seconds.toFixed(1)} s ${name}`).join('\n'));
     expect(checks.filter(({ ok }) => !ok)).toEqual([]);
