@@ -28,7 +28,7 @@ const vectors = (count: number): PciCheck => ({
   name: 'MSI-X',
   script: `ls /sys/bus/pci/devices/$pci/msi_irqs; [ $(ls /sys/bus/pci/devices/$pci/msi_irqs | wc -l) -eq ${count} ]`,
 });
-const pin: PciCheck = { name: 'INTx', script: '[ ! -e /sys/bus/pci/devices/$pci/msi_irqs ] && [ $(cat /sys/bus/pci/devices/$pci/irq) -gt 0 ]' };
+const pin: PciCheck = { name: 'INTx', script: '[ $(ls /sys/bus/pci/devices/$pci/msi_irqs 2> /dev/null | wc -l) -eq 0 ] && [ $(cat /sys/bus/pci/devices/$pci/irq) -gt 0 ]' };
 
 /** Of a PF in slot 0 with VFs in slots 1 and 2: what the kernel's SR-IOV core does with it, and the VFs' driver. $vf is the first one. */
 const VIRTUAL_FUNCTIONS: readonly PciCheck[] = [

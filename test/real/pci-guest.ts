@@ -36,7 +36,7 @@ export interface UmlPciPath extends PciPath {
 }
 
 /** Tools every guest of these tests has. */
-export const TOOLS = { ip: 'iproute2', lspci: 'pciutils', setpci: 'pciutils' };
+const TOOLS = { ip: 'iproute2', lspci: 'pciutils', setpci: 'pciutils' };
 const CARRIED = ['virtio_pci', 'virtio_net', 'e1000', 'e1000e', 'igb', 'igbvf', 'pci-pf-stub', 'pktgen'].map((name) => name.replaceAll('-', '_'));
 
 /** @throws Unavailable */
