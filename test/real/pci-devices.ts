@@ -28,7 +28,10 @@ const vectors = (count: number): PciCheck => ({
   name: 'MSI-X',
   script: `ls /sys/bus/pci/devices/$pci/msi_irqs; [ $(ls /sys/bus/pci/devices/$pci/msi_irqs | wc -l) -eq ${count} ]`,
 });
-const pin: PciCheck = { name: 'INTx', script: '[ $(ls /sys/bus/pci/devices/$pci/msi_irqs 2> /dev/null | wc -l) -eq 0 ] && [ $(cat /sys/bus/pci/devices/$pci/irq) -gt 0 ]' };
+const pin: PciCheck = {
+  name: 'INTx',
+  script: '[ $(ls /sys/bus/pci/devices/$pci/msi_irqs 2> /dev/null | wc -l) -eq 0 ] && [ $(cat /sys/bus/pci/devices/$pci/irq) -gt 0 ]',
+};
 
 /** Of a PF in slot 0 with VFs in slots 1 and 2: what the kernel's SR-IOV core does with it, and the VFs' driver. $vf is the first one. */
 const VIRTUAL_FUNCTIONS: readonly PciCheck[] = [
@@ -44,7 +47,11 @@ const VIRTUAL_FUNCTIONS: readonly PciCheck[] = [
 vf_ping() { await ip netns exec vf ping -c 1 -W 1 -q $1 && ip netns exec vf ping -A -q -c 50 -w 20 $1 | grep -q ' 50 packets received'; }
 vf_up $vf 10.0.0.3 && vf_ping $there && vf_ping $here`,
   },
-  { name: 'VF reset', script: 'echo $vf > /sys/bus/pci/drivers/virtio-pci/unbind && echo 1 > /sys/bus/pci/devices/$vf/reset && echo $vf > /sys/bus/pci/drivers/virtio-pci/bind && await has_net $vf && vf_up $vf 10.0.0.3 && vf_ping $there && ping_all 20' },
+  {
+    name: 'VF reset',
+    script:
+      'echo $vf > /sys/bus/pci/drivers/virtio-pci/unbind && echo 1 > /sys/bus/pci/devices/$vf/reset && echo $vf > /sys/bus/pci/drivers/virtio-pci/bind && await has_net $vf && vf_up $vf 10.0.0.3 && vf_ping $there && ping_all 20',
+  },
   {
     name: 'VFs off and on, 10 times',
     script: `for i in 1 2 3 4 5 6 7 8 9 10; do
