@@ -4,14 +4,17 @@
 import { WallClock } from '#core/clock';
 import type { Call } from '#core/interrupts';
 import type { Log } from '#core/log';
+import { CoalescingState } from '#devices/virtio-net/coalescing';
 import { checkRss, NetConfig } from '#devices/virtio-net/config';
 import { runCommand } from '#devices/virtio-net/control-commands';
 import { ControlQueue } from '#devices/virtio-net/control-queue';
 import { ReceiveState } from '#devices/virtio-net/receive-state';
+import { ControlStatistics } from '#devices/virtio-net/statistics';
 import { SteeringState } from '#devices/virtio-net/steering-state';
 import { FeatureSet } from '#virtio/features';
 import * as net from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
+import { NetStatistics } from '#virtio/net-statistics';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { FrontMemory } from './front-memory.ts';
 
@@ -34,6 +37,8 @@ export interface FrontDeviceParts {
   /** Of ring `index`. */
   readonly setup: (index: number) => QueueSetup;
   readonly call: (index: number) => Call;
+  /** Ring `index` is one the driver has enabled. */
+  readonly enabled: (index: number) => boolean;
   /** A command changed what the policy says; in force before this returns. */
   readonly changed: () => void;
   /** The driver broke the control queue. */
@@ -45,6 +50,10 @@ export class FrontDevice {
   readonly #config: NetConfig;
   readonly #receive = new ReceiveState();
   readonly #steering: SteeringState;
+  readonly #coalescing: CoalescingState;
+  /** What the data plane counts in. */
+  readonly statistics: NetStatistics;
+  readonly #controlStatistics = new ControlStatistics();
   readonly #clock = new WallClock();
   #control: ControlQueue | undefined;
   #features = new FeatureSet();
@@ -53,6 +62,8 @@ export class FrontDevice {
 
   constructor(parts: FrontDeviceParts) {
     this.#parts = parts;
+    this.#coalescing = new CoalescingState(2 * parts.queuePairs);
+    this.statistics = new NetStatistics(2 * parts.queuePairs);
     this.#mac = parts.mac;
     this.#mtu = parts.mtu ?? 0;
     this.#config = new NetConfig(parts.offered, { queuePairs: parts.queuePairs, mtu: parts.mtu, link: undefined, rss: RSS });
@@ -77,6 +88,9 @@ export class FrontDevice {
     this.#features = features.has(net.VIRTIO_NET_F_CTRL_VQ) ? features : features.without(CONTROL_FEATURES);
     this.#receive.clear(this.#features);
     this.#steering.clear(this.#features);
+    this.#coalescing.clear();
+    this.statistics.clear();
+    this.#controlStatistics.clear();
   }
 
   /** virtio 1.4 5.1.2: behind the last pair, and there only with CTRL_VQ; -1: there is none. */
@@ -88,6 +102,7 @@ export class FrontDevice {
   /** @param live receive queues to be served, a bit a pair. @param pairs in use as far as the rings show: what holds unless a control queue says it. */
   publish(policy: NetPolicy, active: boolean, pairs: number, live: readonly [number, number]): void {
     if (this.controlIndex < 0) this.#receive.pairs = pairs;
+    this.#coalescing.publish(policy);
     this.#receive.publish(policy, this.#steering, { features: this.#features, mac: this.#mac, mtu: this.#mtu, linkUp: active, active, live });
   }
 
@@ -113,17 +128,24 @@ export class FrontDevice {
       needsReset: broken,
     };
     this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader, reply) => {
+      const dataQueues = this.controlIndex;
+      this.#controlStatistics.commands++;
       const ok = runCommand(reader, reply, {
         features: this.#features,
         state: this.#receive,
         steering: this.#steering,
+        coalescing: this.#coalescing,
+        statistics: { queues: this.statistics, control: this.#controlStatistics, dataQueues },
+        dataQueueEnabled: (index) => index < dataQueues && this.#parts.enabled(index),
         setMac: (mac) => {
           this.#mac = mac;
           this.#config.mac = mac;
         },
       });
-      if (ok) this.#parts.changed();
-      return ok;
+      if (!ok) return false;
+      this.#controlStatistics.succeeded++;
+      this.#parts.changed();
+      return true;
     });
     this.#control.open(index, position);
     // Commands may be waiting.
