@@ -13,6 +13,7 @@ import type { FeatureSet } from '#virtio/features';
 import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-policy';
 import { openQueue } from '#virtio/open-queue';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import { OwnFrames } from './own-frames.ts';
 import { type PortBlock, RING_BROKEN, RING_STOPPED } from './port-block.ts';
 import { Receiver } from './receiver.ts';
 import { FlowTable } from './steering.ts';
@@ -81,11 +82,15 @@ export class RingPort implements NetPort {
   #reader = -1;
   /** Rings that run, whether their pair is active or not. */
   #running = 0;
+  readonly #own: OwnFrames;
+  /** The batch in hand is of `#own`. */
+  #sendingOwn = false;
 
   constructor(options: RingPortOptions) {
     this.name = options.name;
     this.block = options.block;
     this.counters = options.counters ?? new PortCounters();
+    this.#own = new OwnFrames(this.counters);
     this.#journal = options.journal;
     this.#firstSlot = options.firstSlot ?? 0;
     this.#onBroken = options.onBroken ?? (() => {});
@@ -113,7 +118,10 @@ export class RingPort implements NetPort {
   /** Lets go of the session: rings are stopped where they stand, the DMA reader slot is given back. */
   close(): void {
     for (const ring of this.#rings) if (ring !== undefined) this.stop(ring.index);
-    if (this.#session !== undefined) this.#letGo(this.#session);
+    if (this.#session !== undefined) {
+      this.#letGo(this.#session);
+      this.#own.clear();
+    }
     this.#session = undefined;
   }
 
@@ -148,6 +156,11 @@ export class RingPort implements NetPort {
     this.#arrange();
     ring.record.setPosition(ring.queue.available, ring.queue.published);
     if (ring.queue.broken === undefined) ring.record.state = RING_STOPPED;
+  }
+
+  /** Sends a frame in the driver's place, as soon as the driver is there. Between turns. */
+  sendOwn(frame: Uint8Array): void {
+    this.#own.add(frame);
   }
 
   ring(index: number): Vring | undefined {
@@ -280,6 +293,8 @@ export class RingPort implements NetPort {
 
   collect(batch: FrameBatch, frames: number, bytes: number): number {
     if (!this.#serving) return 0;
+    this.#sendingOwn = this.#own.waiting;
+    if (this.#sendingOwn) return this.#own.collect(batch, frames);
     const collected = this.#transmitter.collect(batch, frames, bytes);
     // No complete follows, but malformed chains may have gone back.
     if (collected === 0) this.#journal?.commit();
@@ -287,7 +302,8 @@ export class RingPort implements NetPort {
   }
 
   complete(batch: FrameBatch, done: number): void {
-    this.#transmitter.complete(batch, done);
+    if (this.#sendingOwn) this.#own.complete(batch, done);
+    else this.#transmitter.complete(batch, done);
     this.#journal?.commit();
   }
 
@@ -312,7 +328,7 @@ export class RingPort implements NetPort {
   }
 
   awaitFrames(): boolean {
-    return this.#serving && this.#transmitter.arm();
+    return this.#serving && (this.#own.waiting || this.#transmitter.arm());
   }
 
   awaitRoom(): boolean {

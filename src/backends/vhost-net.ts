@@ -132,6 +132,11 @@ export class VhostNet implements VhostBackend {
     return this.#block.records[index]?.statistics;
   }
 
+  /** Sends an Ethernet frame in the driver's place, once that is there: an announcement after a migration. */
+  sendOwn(frame: Uint8Array): void {
+    this.#worker.post({ op: 'send', port: this.port, frame });
+  }
+
   /** Takes the device off the segment, after its rings have stopped. */
   detach(): void {
     this.#worker.remove(this);

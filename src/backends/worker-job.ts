@@ -63,6 +63,8 @@ export type WorkerMessage =
       readonly firstSlot: number;
       readonly role: LinkRole;
     }
+  /** A frame to send in a driver's place. */
+  | { readonly op: 'send'; readonly port: number; readonly frame: Uint8Array }
   | { readonly op: 'remove'; readonly port: number };
 
 /** What a worker says, outside of shared memory. */

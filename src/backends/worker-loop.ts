@@ -202,6 +202,9 @@ export class WorkerLoop {
         port?.start({ index, start, setup, position, staging, call: Call.open(message.call), kick: Doorbell.open(message.kick) });
         return;
       }
+      case 'send':
+        this.#ring(message.port)?.sendOwn(message.frame);
+        return;
       case 'remove': {
         const served = this.#ports.get(message.port);
         if (served === undefined) return;

@@ -4,17 +4,22 @@
 import { WallClock } from '#core/clock';
 import type { Call } from '#core/interrupts';
 import type { Log } from '#core/log';
+import { RestoreError, seal, unseal } from '#core/saved';
 import { NetConfig } from '#devices/virtio-net/config';
 import { runCommand } from '#devices/virtio-net/control-commands';
 import { ControlQueue } from '#devices/virtio-net/control-queue';
-import { ReceiveState } from '#devices/virtio-net/receive-state';
+import { type ReceiveSnapshot, ReceiveState } from '#devices/virtio-net/receive-state';
+import { savedMac, savedReceive } from '#devices/virtio-net/saved-net';
 import { FeatureSet } from '#virtio/features';
 import * as net from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
+import { savedInteger, savedIntegers, savedRecord } from '#virtio/saved-control';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { FrontMemory } from './front-memory.ts';
 
 const CONTROL_QUEUE_SIZE = 64;
+const STATE_PART = 'vhost-user-net';
+const STATE_VERSION = 1;
 /** Useless without the control queue. A front end that serves that queue itself may accept them all the same, for its driver. */
 const CONTROL_FEATURES = FeatureSet.of(...net.NET_FEATURE_DEPENDENCIES.filter(({ needs }) => needs.includes(net.VIRTIO_NET_F_CTRL_VQ)).map(({ bit }) => bit));
 
@@ -43,6 +48,8 @@ export class FrontDevice {
   #features = new FeatureSet();
   #mac: Uint8Array;
   #mtu: number;
+  /** Came with a migration, for when the driver's features are set. */
+  #arriving: { readonly features: FeatureSet; readonly receive: ReceiveSnapshot } | undefined;
 
   constructor(parts: FrontDeviceParts) {
     this.#parts = parts;
@@ -68,6 +75,38 @@ export class FrontDevice {
   set features(features: FeatureSet) {
     this.#features = features.has(net.VIRTIO_NET_F_CTRL_VQ) ? features : features.without(CONTROL_FEATURES);
     this.#receive.clear(this.#features);
+    const arriving = this.#arriving;
+    if (arriving === undefined || !arriving.features.equals(this.#features)) return;
+    this.#arriving = undefined;
+    this.#receive.load(arriving.receive);
+  }
+
+  /** The device was reset: what a migration brought is not for what comes now. */
+  reset(): void {
+    this.#arriving = undefined;
+  }
+
+  // ---- migration ----
+
+  /** What the front end knows nothing of: addresses, filters, offloads and pairs that the control queue set up. Rings are at rest. */
+  save(): unknown {
+    const { words } = this.#features;
+    return seal(STATE_PART, STATE_VERSION, { features: [...words], mac: this.#mac, mtu: this.#mtu, receive: this.#receive.save() });
+  }
+
+  /** Takes over what another process's `save` said; filters come into force once the driver's features are set. @throws RestoreError, having changed nothing */
+  restore(saved: unknown): void {
+    const state = savedRecord(unseal(saved, STATE_PART, STATE_VERSION), 'device');
+    const features = new FeatureSet(savedIntegers(state.features, 4, 0xffffffff, 'features'));
+    if (!features.without(this.#parts.offered).empty) throw new RestoreError('saved state negotiated features that are not offered here');
+    const receive = savedReceive(state.receive, { features, pairs: this.#parts.queuePairs });
+    const mac = savedMac(state.mac, 'address');
+    const mtu = savedInteger(state.mtu, 65535, 'MTU');
+    this.#mac = mac;
+    this.#config.mac = mac;
+    this.#mtu = mtu;
+    if (features.equals(this.#features)) this.#receive.load(receive);
+    else this.#arriving = { features, receive };
   }
 
   /** virtio 1.4 5.1.2: behind the last pair, and there only with CTRL_VQ; -1: there is none. */

@@ -45,6 +45,8 @@ export interface FrontRingsParts {
   readonly relay: Doorbell;
   /** What the front end said before turns out not to be servable: the connection is to end. */
   readonly fail: (reason: string) => void;
+  /** A ring broke for which the front end gave no descriptor to tell it by. */
+  readonly broken: (index: number) => void;
 }
 
 export class FrontRings {
@@ -206,6 +208,7 @@ export class FrontRings {
       ring.enabled = false;
       ring.position = undefined;
     }
+    this.device.reset();
     this.#update();
   }
 
@@ -373,7 +376,7 @@ export class FrontRings {
     ring.running = false;
     ring.broken = true;
     ring.position = index === this.device.controlIndex ? this.device.closeControl() : this.#parts.backend.vringPosition(index);
-    ring.descriptors.signalError();
+    if (!ring.descriptors.signalError()) this.#parts.broken(index);
     this.#parts.log.guestError(`ring ${index} is broken: ${reason}`);
     this.#updateUnasked();
   }

@@ -2,9 +2,12 @@
 // throws ProtocolError, which ends the connection.
 
 import type { Log } from '#core/log';
+import { RestoreError } from '#core/saved';
+import { rarpAnnouncement } from '#net/rarp';
 import { FeatureSet } from '#virtio/features';
 import { FrontMemory } from './front-memory.ts';
 import { FrontRings, type FrontRingsParts } from './front-rings.ts';
+import { decodeState, encodeState, StateStream } from './state-stream.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { type Message, ProtocolError } from './vhost-user-protocol.ts';
 
@@ -14,7 +17,7 @@ const LOG_ALL = FeatureSet.of(wire.VHOST_F_LOG_ALL);
 /** Features that say nothing about the rings. */
 const TRANSPORT_FEATURES = FeatureSet.of(wire.VHOST_USER_F_PROTOCOL_FEATURES).or(LOG_ALL);
 
-export interface SessionParts extends Omit<FrontRingsParts, 'memory'> {
+export interface SessionParts extends Omit<FrontRingsParts, 'memory' | 'broken'> {
   readonly log: Log;
   /** Offers INBAND_NOTIFICATIONS: a front end that takes it kicks and is called by messages alone. */
   readonly inBand: boolean;
@@ -39,11 +42,13 @@ export class FrontSession {
   #status = 0;
   /** The channel for messages of ours. */
   #channel: number | undefined;
+  /** The device's state on its way in or out, and what came of it: undefined is good. */
+  #transfer: { readonly stream: StateStream; readonly result: Promise<string | undefined> } | undefined;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
     this.#memory = new FrontMemory(parts.native);
-    this.#rings = new FrontRings({ ...parts, memory: this.#memory });
+    this.#rings = new FrontRings({ ...parts, memory: this.#memory, broken: (index) => this.#ringBroke(index) });
   }
 
   get state(): SessionState {
@@ -62,6 +67,7 @@ export class FrontSession {
 
   /** Everything stops, every descriptor is closed, every mapping gone. */
   async close(): Promise<void> {
+    this.#transfer?.stream.cancel();
     await this.#rings.close();
     this.#memory.close();
     this.#setChannel(undefined);
@@ -71,6 +77,10 @@ export class FrontSession {
     if (this.#channel === undefined) return;
     // A front end that does not read these will find its rings used when it looks.
     for (const index of this.#rings.takeRelayed()) this.#parts.native.send(this.#channel, wire.makeBackendMessage(wire.BACKEND_VRING_CALL, index, 0));
+  }
+
+  #ringBroke(index: number): void {
+    if (this.#inBand && this.#channel !== undefined) this.#parts.native.send(this.#channel, wire.makeBackendMessage(wire.BACKEND_VRING_ERR, index, 0));
   }
 
   #setChannel(fd: number | undefined): void {
@@ -173,6 +183,19 @@ export class FrontSession {
         this.#rings.policyChanged();
         return undefined;
       }
+      case wire.SEND_RARP: {
+        const mac = new Uint8Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + 6));
+        this.#parts.backend.sendOwn(rarpAnnouncement(mac));
+        return undefined;
+      }
+      case wire.SET_DEVICE_STATE_FD:
+        return wire.makeU64Reply(request, this.#moveState(payload.getUint32(0, true), payload.getUint32(4, true), fds));
+      case wire.CHECK_DEVICE_STATE: {
+        const trouble = this.#transfer === undefined ? 'no state was moved' : await this.#transfer.result;
+        this.#transfer = undefined;
+        if (trouble !== undefined) this.#parts.log.guestError(`device state: ${trouble}`);
+        return wire.makeU64Reply(request, trouble === undefined ? 0 : 1);
+      }
       case wire.SET_BACKEND_REQ_FD:
         if (fds.length === 0) throw new ProtocolError('no descriptor');
         this.#setChannel(fds.pop());
@@ -225,6 +248,40 @@ export class FrontSession {
 
   get #protocolFeatures(): FeatureSet {
     return FeatureSet.of(...wire.PROTOCOL_FEATURES, ...(this.#parts.inBand ? [wire.PROTOCOL_F_INBAND_NOTIFICATIONS] : []));
+  }
+
+  /** Begins to write the device's state to a pipe, or to read it from one. Returns the reply: whether it could begin, and that no other descriptor comes back. */
+  #moveState(direction: number, phase: number, fds: number[]): number {
+    if (direction > wire.STATE_LOAD || phase !== wire.STATE_PHASE_STOPPED) throw new ProtocolError(`direction ${direction} in phase ${phase}`);
+    const fd = fds.pop();
+    if (fd === undefined) throw new ProtocolError('no descriptor');
+    const { native, log } = this.#parts;
+    this.#transfer?.stream.cancel();
+    this.#transfer = undefined;
+    if (this.#rings.running.includes(true)) {
+      native.close(fd);
+      log.guestError('device state: rings are running');
+      return wire.STATE_NO_FD | 1;
+    }
+    const { device } = this.#rings;
+    if (direction === wire.STATE_SAVE) {
+      const stream = StateStream.write(native, fd, encodeState(device.save()));
+      this.#transfer = { stream, result: stream.result };
+    } else {
+      const stream = StateStream.read(native, fd);
+      const result = stream.result.then((trouble) => {
+        if (trouble !== undefined) return trouble;
+        try {
+          device.restore(decodeState(stream.bytes));
+        } catch (error) {
+          return error instanceof RestoreError ? error.message : `internal error, please report it: ${(error as Error).stack}`;
+        }
+        this.#rings.policyChanged();
+        return undefined;
+      });
+      this.#transfer = { stream, result };
+    }
+    return wire.STATE_NO_FD;
   }
 
   // ---- memory ----

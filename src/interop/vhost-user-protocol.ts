@@ -22,6 +22,7 @@ export const GET_PROTOCOL_FEATURES = 15;
 export const SET_PROTOCOL_FEATURES = 16;
 export const GET_QUEUE_NUM = 17;
 export const SET_VRING_ENABLE = 18;
+export const SEND_RARP = 19;
 export const NET_SET_MTU = 20;
 export const SET_BACKEND_REQ_FD = 21;
 export const GET_CONFIG = 24;
@@ -33,13 +34,17 @@ export const ADD_MEM_REG = 37;
 export const REM_MEM_REG = 38;
 export const SET_STATUS = 39;
 export const GET_STATUS = 40;
+export const SET_DEVICE_STATE_FD = 42;
+export const CHECK_DEVICE_STATE = 43;
 
 /** Back end to front end, on the channel of its own that SET_BACKEND_REQ_FD gives. */
 export const BACKEND_VRING_CALL = 4;
+export const BACKEND_VRING_ERR = 5;
 
 /** Protocol feature bits. */
 export const PROTOCOL_F_MQ = 0;
 const PROTOCOL_F_LOG_SHMFD = 1;
+const PROTOCOL_F_RARP = 2;
 export const PROTOCOL_F_REPLY_ACK = 3;
 const PROTOCOL_F_MTU = 4;
 export const PROTOCOL_F_BACKEND_REQ = 5;
@@ -48,11 +53,13 @@ const PROTOCOL_F_RESET_DEVICE = 13;
 export const PROTOCOL_F_INBAND_NOTIFICATIONS = 14;
 const PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15;
 const PROTOCOL_F_STATUS = 16;
+const PROTOCOL_F_DEVICE_STATE = 19;
 
 /** What is offered, besides what is offered on request: each is carried out whole. */
 export const PROTOCOL_FEATURES: readonly number[] = [
   PROTOCOL_F_MQ,
   PROTOCOL_F_LOG_SHMFD,
+  PROTOCOL_F_RARP,
   PROTOCOL_F_REPLY_ACK,
   PROTOCOL_F_MTU,
   PROTOCOL_F_BACKEND_REQ,
@@ -60,7 +67,14 @@ export const PROTOCOL_FEATURES: readonly number[] = [
   PROTOCOL_F_RESET_DEVICE,
   PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   PROTOCOL_F_STATUS,
+  PROTOCOL_F_DEVICE_STATE,
 ];
+
+/** SET_DEVICE_STATE_FD: directions, the one phase there is, and the reply's bit for "use the descriptor you gave". */
+export const STATE_SAVE = 0;
+export const STATE_LOAD = 1;
+export const STATE_PHASE_STOPPED = 0;
+export const STATE_NO_FD = 0x100;
 
 /** Device feature bit: protocol features may be negotiated. */
 export const VHOST_USER_F_PROTOCOL_FEATURES = 30;
@@ -113,6 +127,7 @@ const SHAPES: Readonly<Record<number, Shape>> = {
   [SET_VRING_ENABLE]: { name: 'SET_VRING_ENABLE', bytes: 8, fds: 0 },
   [SET_LOG_BASE]: { name: 'SET_LOG_BASE', bytes: 16, fds: 1, needs: PROTOCOL_F_LOG_SHMFD },
   [SET_LOG_FD]: { name: 'SET_LOG_FD', bytes: [0, 8], fds: 1 },
+  [SEND_RARP]: { name: 'SEND_RARP', bytes: 8, fds: 0, needs: PROTOCOL_F_RARP },
   [NET_SET_MTU]: { name: 'NET_SET_MTU', bytes: 8, fds: 0, needs: PROTOCOL_F_MTU },
   [SET_BACKEND_REQ_FD]: { name: 'SET_BACKEND_REQ_FD', bytes: [0, 8], fds: 1, needs: PROTOCOL_F_BACKEND_REQ },
   [GET_CONFIG]: { name: 'GET_CONFIG', bytes: [CONFIG_HEADER_BYTES, CONFIG_HEADER_BYTES + MOST_CONFIG_BYTES], fds: 0, needs: PROTOCOL_F_CONFIG },
@@ -124,6 +139,8 @@ const SHAPES: Readonly<Record<number, Shape>> = {
   [REM_MEM_REG]: { name: 'REM_MEM_REG', bytes: 8 + REGION_BYTES, fds: 1, needs: PROTOCOL_F_CONFIGURE_MEM_SLOTS },
   [SET_STATUS]: { name: 'SET_STATUS', bytes: 8, fds: 0, needs: PROTOCOL_F_STATUS },
   [GET_STATUS]: { name: 'GET_STATUS', bytes: 0, fds: 0, needs: PROTOCOL_F_STATUS },
+  [SET_DEVICE_STATE_FD]: { name: 'SET_DEVICE_STATE_FD', bytes: 8, fds: 1, needs: PROTOCOL_F_DEVICE_STATE },
+  [CHECK_DEVICE_STATE]: { name: 'CHECK_DEVICE_STATE', bytes: 0, fds: 0, needs: PROTOCOL_F_DEVICE_STATE },
 };
 
 export function requestName(request: number): string {

@@ -1,7 +1,7 @@
 // A small vhost-user front end: what QEMU and DPDK do on the other end of the socket, written from the protocol's description with its own constants, over the synthetic
 // guest's rings. Its memory is a memfd that it maps like the back end does.
 
-import { closeSync } from 'node:fs';
+import { closeSync, unlinkSync } from 'node:fs';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { LocalGuestBus } from '#core/guest-bus';
 import { GuestMemory } from '#core/guest-memory';
@@ -33,6 +33,7 @@ export const REQUEST = {
   GET_QUEUE_NUM: 17,
   SET_VRING_ENABLE: 18,
   SET_LOG_BASE: 6,
+  SEND_RARP: 19,
   NET_SET_MTU: 20,
   SET_BACKEND_REQ_FD: 21,
   GET_CONFIG: 24,
@@ -44,6 +45,8 @@ export const REQUEST = {
   REM_MEM_REG: 38,
   SET_STATUS: 39,
   GET_STATUS: 40,
+  SET_DEVICE_STATE_FD: 42,
+  CHECK_DEVICE_STATE: 43,
 } as const;
 
 export const FEATURE = {
@@ -52,6 +55,8 @@ export const FEATURE = {
   MRG_RXBUF: 15,
   CTRL_VQ: 17,
   CTRL_RX: 18,
+  CTRL_VLAN: 19,
+  CTRL_MAC: 23,
   MQ: 22,
   LOG_ALL: 26,
   INDIRECT: 28,
@@ -61,7 +66,22 @@ export const FEATURE = {
   PACKED: 34,
   IN_ORDER: 35,
 } as const;
-export const PROTOCOL = { MQ: 0, LOG_SHMFD: 1, REPLY_ACK: 3, MTU: 4, BACKEND_REQ: 5, CONFIG: 9, RESET: 13, INBAND: 14, SLOTS: 15, STATUS: 16 } as const;
+export const PROTOCOL = {
+  MQ: 0,
+  LOG_SHMFD: 1,
+  RARP: 2,
+  REPLY_ACK: 3,
+  MTU: 4,
+  BACKEND_REQ: 5,
+  CONFIG: 9,
+  INFLIGHT: 12,
+  RESET: 13,
+  INBAND: 14,
+  SLOTS: 15,
+  STATUS: 16,
+  DEVICE_STATE: 19,
+  BASE_INFLIGHT: 20,
+} as const;
 const NEED_REPLY = 8;
 
 /** The bytes of one message. */
@@ -115,6 +135,16 @@ export class FrontSocket {
 
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
     this.native.send(this.fd, bytes, fds);
+  }
+
+  /** Both ends of a connected socket, in place of a pipe. */
+  socketPair(path: string): [number, number] {
+    const listener = this.native.listen(path);
+    const near = this.native.connect(path);
+    const far = this.native.accept(listener);
+    this.native.close(listener);
+    unlinkSync(path);
+    return [near, far];
   }
 
   /** The next bytes of exactly this many, or undefined when the other side hung up. */
@@ -329,6 +359,11 @@ export class FrontEnd extends FrontSocket {
   /** All of it: a driver whose rings run. */
   async start(): Promise<this> {
     await this.negotiate();
+    return this.begin();
+  }
+
+  /** After `negotiate`. */
+  async begin(): Promise<this> {
     await this.setMemory();
     this.makeQueues();
     for (let index = 0; index < this.queues.length; index++) await this.startRing(index);

@@ -55,7 +55,8 @@ export function checkNetState(saved: unknown, expected: NetExpectations): NetSta
   };
 }
 
-function savedMac(value: unknown, what: string): Uint8Array {
+/** @throws RestoreError */
+export function savedMac(value: unknown, what: string): Uint8Array {
   if (!(value instanceof Uint8Array) || value.length !== MAC_BYTES) throw new RestoreError(`saved ${what} must be ${MAC_BYTES} bytes`);
   return value.slice();
 }
@@ -65,7 +66,8 @@ function savedPosition(value: unknown, what: string): VringPosition {
   return { available: savedInteger(position.available, 0xffff, what), used: savedInteger(position.used, 0xffff, what) };
 }
 
-function savedReceive(value: unknown, expected: NetExpectations): ReceiveSnapshot {
+/** @throws RestoreError */
+export function savedReceive(value: unknown, expected: Pick<NetExpectations, 'features' | 'pairs'>): ReceiveSnapshot {
   const state = savedRecord(value, 'receive state');
   const modes = savedInteger(state.modes, 0xffff, 'receive modes');
   const allModes = RX_MODES.reduce<number>((all, mode) => all | mode, 0);
