@@ -10,6 +10,7 @@ import type { Call } from '#core/interrupts';
 import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
 import type { FrameBatch, NetPort } from '#net/port';
 import type { FeatureSet } from '#virtio/features';
+import type { InflightRegion } from '#virtio/inflight';
 import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-policy';
 import { openQueue } from '#virtio/open-queue';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
@@ -37,7 +38,9 @@ export interface RingStart {
   readonly position: VringPosition;
   readonly call: Call;
   readonly kick?: Doorbell | undefined;
-  readonly staging?: SharedArrayBuffer | undefined;
+  readonly staging?: Int32Array | undefined;
+  /** Where its position is kept for a process that takes over. */
+  readonly inflight?: InflightRegion | undefined;
 }
 
 export interface RingPortOptions {
@@ -140,7 +143,7 @@ export class RingPort implements NetPort {
       this.#onBroken(index, queue);
     } else {
       const slot = this.#firstSlot + index;
-      this.#rings[index] = new Vring({ index, slot, queue, record, kick: start.kick, call: start.call, journal: this.#journal });
+      this.#rings[index] = new Vring({ index, slot, queue, record, kick: start.kick, call: start.call, journal: this.#journal, inflight: start.inflight });
     }
     session.memory.leave();
     record.taken = start.start;

@@ -59,7 +59,7 @@ export class VhostWorker {
   readonly #task: RunTask;
   readonly #poll: PollOptions;
   readonly #run = new RunBlock();
-  readonly #journal = new TurnJournal();
+  readonly #journal: TurnJournal;
   readonly #segments: SegmentSpec[] = [];
   readonly #ports = new Map<number, VhostNet>();
   readonly #links = new Map<number, LinkSpec>();
@@ -71,7 +71,8 @@ export class VhostWorker {
   #vainRuns = 0;
 
   /** Made by `VhostPool.worker`. */
-  constructor(task: RunTask, poll: PollOptions) {
+  constructor(task: RunTask, poll: PollOptions, journal?: SharedArrayBuffer) {
+    this.#journal = new TurnJournal(journal);
     this.#task = task;
     this.#poll = poll;
     this.#begin();

@@ -2,6 +2,7 @@
 
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
+import type { InflightRegion } from '#virtio/inflight';
 import type { VirtQueue } from '#virtio/virtqueue';
 import { RING_BROKEN, RING_RUNNING, type RingRecord } from './port-block.ts';
 import type { TurnJournal, TurnParticipant } from './turn-journal.ts';
@@ -17,6 +18,7 @@ export class Vring implements TurnParticipant {
   armed = false;
   readonly #call: Call;
   readonly #journal: TurnJournal | undefined;
+  readonly #inflight: InflightRegion | undefined;
   #staged = false;
   #chains = 0;
 
@@ -28,6 +30,7 @@ export class Vring implements TurnParticipant {
     kick: Doorbell | undefined;
     call: Call;
     journal: TurnJournal | undefined;
+    inflight?: InflightRegion | undefined;
   }) {
     this.index = parts.index;
     this.slot = parts.slot;
@@ -36,6 +39,7 @@ export class Vring implements TurnParticipant {
     this.kick = parts.kick;
     this.#call = parts.call;
     this.#journal = parts.journal;
+    this.#inflight = parts.inflight;
     this.queue.suppressKicks();
     this.record.setPosition(this.queue.available, this.queue.used);
     this.record.state = RING_RUNNING;
@@ -70,7 +74,9 @@ export class Vring implements TurnParticipant {
   apply(): void {
     this.#staged = false;
     const { queue, record } = this;
+    this.#inflight?.publishing(queue.used);
     const wanted = queue.publish();
+    this.#inflight?.published(queue.published);
     record.setPosition(queue.available, queue.published);
     record.addChains(this.#chains);
     this.#chains = 0;

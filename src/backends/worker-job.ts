@@ -9,6 +9,12 @@ import type { ServiceBudget } from '#net/segment';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { RingLinkShare } from './ring-link.ts';
 
+/** A ring's in-flight region, for another thread. */
+interface InflightShare {
+  readonly bytes: Uint8Array;
+  readonly packed: boolean;
+}
+
 /** How frames find their way on a segment. */
 export type SegmentKind = 'link' | 'switch';
 
@@ -51,7 +57,8 @@ export type WorkerMessage =
       readonly position: VringPosition;
       readonly call: CallShare;
       readonly kick: DoorbellShare;
-      readonly staging: SharedArrayBuffer | undefined;
+      readonly staging: Int32Array | undefined;
+      readonly inflight: InflightShare | undefined;
     }
   | {
       readonly op: 'link';

@@ -11,6 +11,7 @@ import { ControlQueue } from '#devices/virtio-net/control-queue';
 import { type ReceiveSnapshot, ReceiveState } from '#devices/virtio-net/receive-state';
 import { savedMac, savedReceive } from '#devices/virtio-net/saved-net';
 import { FeatureSet } from '#virtio/features';
+import type { InflightRegion } from '#virtio/inflight';
 import * as net from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
 import { savedInteger, savedIntegers, savedRecord } from '#virtio/saved-control';
@@ -45,6 +46,7 @@ export class FrontDevice {
   readonly #receive = new ReceiveState();
   readonly #clock = new WallClock();
   #control: ControlQueue | undefined;
+  #controlInflight: InflightRegion | undefined;
   #features = new FeatureSet();
   #mac: Uint8Array;
   #mtu: number;
@@ -123,7 +125,8 @@ export class FrontDevice {
 
   // ---- the control queue ----
 
-  openControl(index: number, position: VringPosition): void {
+  /** @param inflight where its position is kept for a process that takes over */
+  openControl(index: number, position: VringPosition, inflight?: InflightRegion): void {
     const { memory, log, setup, call, broken } = this.#parts;
     const { space } = memory;
     if (space === undefined) return;
@@ -154,12 +157,15 @@ export class FrontDevice {
       return ok;
     });
     this.#control.open(index, position);
+    this.#controlInflight = inflight;
     // Commands may be waiting.
-    this.#control.serve();
+    this.serveControl();
   }
 
   serveControl(): void {
     this.#control?.serve();
+    const position = this.#control?.position;
+    if (position !== undefined) this.#controlInflight?.start(position.used);
   }
 
   /** Returns where it stood. */
@@ -167,6 +173,7 @@ export class FrontDevice {
     const position = this.#control?.position;
     this.#control?.close();
     this.#control = undefined;
+    this.#controlInflight = undefined;
     return position;
   }
 }

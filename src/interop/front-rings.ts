@@ -1,23 +1,27 @@
 // The rings of one front end: what it said of each, and from that which of them the data plane serves. A ring runs when it has been given its size, addresses and kick,
 // is enabled, and there is memory; anything that changes under a running ring stops it first and starts it again from where it stood.
 
+import type { JournalEntry } from '#backends/turn-journal';
 import type { VhostNet } from '#backends/vhost-net';
+import type { DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
 import type { Log } from '#core/log';
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import type { InflightRegion } from '#virtio/inflight';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { EventPoll } from './event-poll.ts';
 import { FrontDevice } from './front-device.ts';
 import type { FrontMemory } from './front-memory.ts';
+import type { InflightArea } from './inflight-area.ts';
 import type { Native } from './native.ts';
 import { RingDescriptors } from './ring-descriptors.ts';
+import { firstPosition, remainingPosition } from './ring-position.ts';
+import type { PortTurns } from './turn-file.ts';
 import { ProtocolError, type VringAddresses } from './vhost-user-protocol.ts';
 
-const MOST_ENTRIES = 32768;
-/** virtio 1.4 2.8.1: bit 15 of a packed descriptor's flags. */
-const DESC_F_USED = 0x8000;
+export const MOST_ENTRIES = 32768;
 
 interface FrontRing {
   readonly index: number;
@@ -43,6 +47,8 @@ export interface FrontRingsParts {
   readonly log: Log;
   /** Rung for calls that go to the front end as messages. */
   readonly relay: Doorbell;
+  /** What a process before this one left undone. */
+  readonly turns: PortTurns | undefined;
   /** What the front end said before turns out not to be servable: the connection is to end. */
   readonly fail: (reason: string) => void;
   /** A ring broke for which the front end gave no descriptor to tell it by. */
@@ -57,6 +63,8 @@ export class FrontRings {
   #features = new FeatureSet();
   /** What the backend was opened with is out of date. */
   #stale = true;
+  #inflight: InflightArea | undefined;
+  #committed = new Map<number, JournalEntry>();
 
   constructor(parts: FrontRingsParts) {
     const { backend } = parts;
@@ -93,7 +101,25 @@ export class FrontRings {
     return ring;
   }
 
+  /** Rings there are, the control queue's included. */
+  get count(): number {
+    return this.#rings.length;
+  }
+
+  get packed(): boolean {
+    return this.#features.has(VIRTIO_F_RING_PACKED);
+  }
+
   // ---- what the front end says; each @throws ProtocolError ----
+
+  /** Positions are kept here from now on, and rings that nobody said goodbye to go on from where it says. The area is owned here. */
+  async setInflight(area: InflightArea): Promise<void> {
+    const old = this.#inflight;
+    await this.change(() => {
+      this.#inflight = area;
+      this.#committed = (area.tag && this.#parts.turns?.take(area.tag)) ?? new Map();
+    }).finally(() => old?.unmap());
+  }
 
   async setFeatures(features: FeatureSet): Promise<void> {
     if (features.equals(this.#features)) return;
@@ -196,7 +222,8 @@ export class FrontRings {
     ring.descriptors.closeKick();
     const position = ring.position;
     ring.position = undefined;
-    if (position !== undefined) ring.base = this.#features.has(VIRTIO_F_RING_PACKED) ? (position.available | (position.used << 16)) >>> 0 : position.available;
+    this.#forget(index);
+    if (position !== undefined) ring.base = this.packed ? (position.available | (position.used << 16)) >>> 0 : position.available;
     this.#update();
     return ring.base;
   }
@@ -207,6 +234,7 @@ export class FrontRings {
       ring.descriptors.closeKick();
       ring.enabled = false;
       ring.position = undefined;
+      this.#forget(ring.index);
     }
     this.device.reset();
     this.#update();
@@ -223,11 +251,20 @@ export class FrontRings {
     this.#update();
   }
 
-  /** Everything stops and every descriptor is closed. */
+  /** The front end knows, from here on, where this ring stands, or wants it to start anew. */
+  #forget(index: number): void {
+    this.#inflight?.setLive(index, false);
+    this.#committed.delete(index);
+  }
+
+  /** Everything stops and every descriptor is closed. What the in-flight area says stays true. */
   async close(): Promise<void> {
-    await this.stopAll();
+    await this.#stop(this.#rings);
     this.#parts.backend.onEvent = undefined;
     for (const ring of this.#rings) ring.descriptors.close();
+    this.#update();
+    this.#inflight?.unmap();
+    this.#inflight = undefined;
   }
 
   /** Whether each data ring runs. */
@@ -260,6 +297,7 @@ export class FrontRings {
   #setPolicy(): void {
     const data = this.#rings.filter((ring) => ring.index !== this.device.controlIndex && this.#wanted(ring));
     const pairs = Math.max(1, ...data.map((ring) => (ring.index >>> 1) + 1));
+    if (data.length > 0) this.#parts.backend.expected = false;
     this.#betweenTurns(() => this.device.publish(this.#policy, data.length > 0, pairs));
     this.#parts.backend.policyChanged();
   }
@@ -273,10 +311,33 @@ export class FrontRings {
   #start(ring: FrontRing): void {
     const { index } = ring;
     const setup = this.#setup(ring);
-    const position = ring.position ?? this.#firstPosition(ring, setup);
+    const region = this.#inflight?.region(index, ring.size);
+    const position = ring.position ?? this.#firstPosition(ring, setup, region);
+    if (typeof position === 'string') {
+      this.#markBroken(ring, position);
+      return;
+    }
     ring.running = true;
-    if (index === this.device.controlIndex) this.device.openControl(index, position);
-    else this.#parts.backend.startVring(index, setup, position, ring.descriptors.call);
+    region?.start(position.used);
+    this.#inflight?.setLive(index, true);
+    if (index === this.device.controlIndex) this.device.openControl(index, position, region);
+    else {
+      const survival = region && { inflight: region, staging: this.#inflight?.staging(index) };
+      this.#parts.backend.startVring(index, setup, position, ring.descriptors.call, survival);
+    }
+  }
+
+  #firstPosition(ring: FrontRing, setup: QueueSetup, region: InflightRegion | undefined): VringPosition | string {
+    const { index, base } = ring;
+    const space = this.#parts.memory.space as DmaSpace;
+    const place = { index, setup, base, features: this.#features, space };
+    if (region === undefined || this.#inflight?.isLive(index, region) !== true) return firstPosition(place);
+    const committed = this.#committed.get(index);
+    this.#committed.delete(index);
+    const position = remainingPosition(place, { region, staging: this.#inflight.staging(index), committed });
+    // The one who died may have published and not called.
+    if (typeof position !== 'string') ring.descriptors.call.repeat();
+    return position;
   }
 
   #setup(ring: FrontRing): QueueSetup {
@@ -296,34 +357,6 @@ export class FrontRings {
       driverArea: place('available ring', addresses.available, packed ? 4 : 6 + 2 * size),
       deviceArea: place('used ring', addresses.used, packed ? 4 : 6 + 8 * size),
     };
-  }
-
-  /**
-   * From the base. What a former back end took and never returned is taken again, as nobody else will return it: so a ring goes on from its used position, which for
-   * a split ring only memory knows.
-   */
-  #firstPosition(ring: FrontRing, setup: QueueSetup): VringPosition {
-    if (this.#features.has(VIRTIO_F_RING_PACKED)) {
-      // DPDK gives the available half alone and means both; a used half of 0 besides another position would be a whole ring in flight.
-      let used = ring.base >>> 16 || ring.base & 0xffff;
-      // User-mode Linux says 0 and means the start, where the wrap counters are 1. A ring that really stands there has been round once, and shows it.
-      if (used === 0 && !this.#hasUsed(setup)) used = 0x8000;
-      return { available: used, used };
-    }
-    const used = this.#parts.memory.space?.load16(setup.deviceArea + 2) ?? -1;
-    if (used < 0) throw new ProtocolError(`ring ${ring.index}: its used index cannot be read`);
-    return { available: used, used };
-  }
-
-  /** Whether a packed ring has a descriptor with the USED flag: one that never went round has none. */
-  #hasUsed({ size, descriptorArea }: QueueSetup): boolean {
-    const { space } = this.#parts.memory;
-    for (let i = 0; i < size; i++) {
-      const flags = space?.load16(descriptorArea + 16 * i + 14) ?? -1;
-      if (flags < 0) return false;
-      if ((flags & DESC_F_USED) !== 0) return true;
-    }
-    return false;
   }
 
   async #stop(rings: readonly FrontRing[]): Promise<void> {
@@ -374,11 +407,15 @@ export class FrontRings {
     const ring = this.#rings[index];
     if (ring === undefined || !ring.running) return;
     ring.running = false;
-    ring.broken = true;
     ring.position = index === this.device.controlIndex ? this.device.closeControl() : this.#parts.backend.vringPosition(index);
-    if (!ring.descriptors.signalError()) this.#parts.broken(index);
-    this.#parts.log.guestError(`ring ${index} is broken: ${reason}`);
+    this.#markBroken(ring, reason);
     this.#updateUnasked();
+  }
+
+  #markBroken(ring: FrontRing, reason: string): void {
+    ring.broken = true;
+    if (!ring.descriptors.signalError()) this.#parts.broken(ring.index);
+    this.#parts.log.guestError(`ring ${ring.index} is broken: ${reason}`);
   }
 
   #restartLost(reason: string): void {

@@ -6,7 +6,8 @@ import { RestoreError } from '#core/saved';
 import { rarpAnnouncement } from '#net/rarp';
 import { FeatureSet } from '#virtio/features';
 import { FrontMemory } from './front-memory.ts';
-import { FrontRings, type FrontRingsParts } from './front-rings.ts';
+import { FrontRings, type FrontRingsParts, MOST_ENTRIES } from './front-rings.ts';
+import { InflightArea } from './inflight-area.ts';
 import { decodeState, encodeState, StateStream } from './state-stream.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { type Message, ProtocolError } from './vhost-user-protocol.ts';
@@ -22,6 +23,9 @@ export interface SessionParts extends Omit<FrontRingsParts, 'memory' | 'broken'>
   /** Offers INBAND_NOTIFICATIONS: a front end that takes it kicks and is called by messages alone. */
   readonly inBand: boolean;
 }
+
+/** An answer; a descriptor that goes with it is the sender's to close. */
+export type Reply = Uint8Array | { readonly bytes: Uint8Array; readonly fd: number };
 
 /** What a front end has agreed on. */
 export interface SessionState {
@@ -89,7 +93,7 @@ export class FrontSession {
   }
 
   /** Returns the reply, if the request has one of its own. @throws ProtocolError */
-  async carryOut(message: Message): Promise<Uint8Array | undefined> {
+  async carryOut(message: Message): Promise<Reply | undefined> {
     const { request, payload, fds } = message;
     const { offered, backend, log } = this.#parts;
     if (log.tracing) log.trace(wire.requestName(request), { payload: Buffer.from(payload.buffer).toString('hex'), descriptors: fds.length });
@@ -165,6 +169,9 @@ export class FrontSession {
         await rings.setEnabled(u32(0), u32(4) === 1);
         return undefined;
       }
+      case wire.GET_INFLIGHT_FD:
+      case wire.SET_INFLIGHT_FD:
+        return this.#setInflight(message);
       case wire.VRING_KICK:
         rings.kickFromMessage(u32(0));
         return undefined;
@@ -174,7 +181,7 @@ export class FrontSession {
   }
 
   /** Requests about the device, not its rings. */
-  async #carryOutDevice({ request, payload, fds, needsReply }: Message): Promise<Uint8Array | undefined> {
+  async #carryOutDevice({ request, payload, fds, needsReply }: Message): Promise<Reply | undefined> {
     const { device } = this.#rings;
     switch (request) {
       case wire.NET_SET_MTU: {
@@ -242,6 +249,8 @@ export class FrontSession {
     const needs = FeatureSet.of(wire.PROTOCOL_F_REPLY_ACK, wire.PROTOCOL_F_BACKEND_REQ);
     if (features.has(wire.PROTOCOL_F_INBAND_NOTIFICATIONS) && !needs.without(features).empty)
       throw new ProtocolError('INBAND_NOTIFICATIONS without REPLY_ACK and BACKEND_REQ');
+    if (features.has(wire.PROTOCOL_F_GET_VRING_BASE_INFLIGHT) && !features.has(wire.PROTOCOL_F_INFLIGHT_SHMFD))
+      throw new ProtocolError('GET_VRING_BASE_INFLIGHT without INFLIGHT_SHMFD');
     this.#agreed = features;
     if (this.#inBand) this.#rings.relayCalls();
   }
@@ -307,6 +316,24 @@ export class FrontSession {
       await this.#rings.change(() => this.#memory.add(region, fd));
     }
     this.#memory.settle();
+  }
+
+  /** Makes an in-flight area, or takes one back; it is in use from here on. */
+  async #setInflight({ request, payload, fds }: Message): Promise<Reply | undefined> {
+    const { bytes, offset, queues, size } = wire.readInflight(payload);
+    const rings = this.#rings;
+    if (queues < 1 || queues > rings.count || size < 1 || size > MOST_ENTRIES) throw new ProtocolError(`${queues} queues of ${size}`);
+    const shape = { queues, size, packed: rings.packed };
+    const { native } = this.#parts;
+    if (request === wire.SET_INFLIGHT_FD) {
+      const [fd] = fds;
+      if (fd === undefined) throw new ProtocolError('no descriptor');
+      await rings.setInflight(InflightArea.take(native, shape, fd, offset, bytes));
+      return undefined;
+    }
+    const made = InflightArea.make(native, shape);
+    await rings.setInflight(made.area);
+    return { bytes: wire.makeInflightReply(payload, { bytes: made.bytes, offset: 0, queues, size }), fd: made.fd };
   }
 
   async #setLog({ payload, fds }: Message): Promise<void> {

@@ -27,6 +27,8 @@ export const NET_SET_MTU = 20;
 export const SET_BACKEND_REQ_FD = 21;
 export const GET_CONFIG = 24;
 export const SET_CONFIG = 25;
+export const GET_INFLIGHT_FD = 31;
+export const SET_INFLIGHT_FD = 32;
 export const RESET_DEVICE = 34;
 export const VRING_KICK = 35;
 export const GET_MAX_MEM_SLOTS = 36;
@@ -49,11 +51,14 @@ export const PROTOCOL_F_REPLY_ACK = 3;
 const PROTOCOL_F_MTU = 4;
 export const PROTOCOL_F_BACKEND_REQ = 5;
 const PROTOCOL_F_CONFIG = 9;
+export const PROTOCOL_F_INFLIGHT_SHMFD = 12;
 const PROTOCOL_F_RESET_DEVICE = 13;
 export const PROTOCOL_F_INBAND_NOTIFICATIONS = 14;
 const PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15;
 const PROTOCOL_F_STATUS = 16;
 const PROTOCOL_F_DEVICE_STATE = 19;
+/** GET_VRING_BASE may leave chains in flight, in the in-flight area: here none ever are. */
+export const PROTOCOL_F_GET_VRING_BASE_INFLIGHT = 20;
 
 /** What is offered, besides what is offered on request: each is carried out whole. */
 export const PROTOCOL_FEATURES: readonly number[] = [
@@ -64,10 +69,12 @@ export const PROTOCOL_FEATURES: readonly number[] = [
   PROTOCOL_F_MTU,
   PROTOCOL_F_BACKEND_REQ,
   PROTOCOL_F_CONFIG,
+  PROTOCOL_F_INFLIGHT_SHMFD,
   PROTOCOL_F_RESET_DEVICE,
   PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   PROTOCOL_F_STATUS,
   PROTOCOL_F_DEVICE_STATE,
+  PROTOCOL_F_GET_VRING_BASE_INFLIGHT,
 ];
 
 /** SET_DEVICE_STATE_FD: directions, the one phase there is, and the reply's bit for "use the descriptor you gave". */
@@ -90,6 +97,8 @@ const FLAG_NEED_REPLY = 8;
 const MOST_BYTES = 512;
 const CONFIG_HEADER_BYTES = 12;
 const MOST_CONFIG_BYTES = 256;
+/** A description of an in-flight area: 20 bytes, and what C puts behind them. */
+const INFLIGHT_BYTES: readonly [number, number] = [20, 24];
 export const MOST_REGIONS = 8;
 /** Regions that may be added one by one. */
 export const MOST_SLOTS = 512;
@@ -132,6 +141,8 @@ const SHAPES: Readonly<Record<number, Shape>> = {
   [SET_BACKEND_REQ_FD]: { name: 'SET_BACKEND_REQ_FD', bytes: [0, 8], fds: 1, needs: PROTOCOL_F_BACKEND_REQ },
   [GET_CONFIG]: { name: 'GET_CONFIG', bytes: [CONFIG_HEADER_BYTES, CONFIG_HEADER_BYTES + MOST_CONFIG_BYTES], fds: 0, needs: PROTOCOL_F_CONFIG },
   [SET_CONFIG]: { name: 'SET_CONFIG', bytes: [CONFIG_HEADER_BYTES, CONFIG_HEADER_BYTES + MOST_CONFIG_BYTES], fds: 0, needs: PROTOCOL_F_CONFIG },
+  [GET_INFLIGHT_FD]: { name: 'GET_INFLIGHT_FD', bytes: INFLIGHT_BYTES, fds: 0, needs: PROTOCOL_F_INFLIGHT_SHMFD },
+  [SET_INFLIGHT_FD]: { name: 'SET_INFLIGHT_FD', bytes: INFLIGHT_BYTES, fds: 1, needs: PROTOCOL_F_INFLIGHT_SHMFD },
   [RESET_DEVICE]: { name: 'RESET_DEVICE', bytes: 0, fds: 0, needs: PROTOCOL_F_RESET_DEVICE },
   [VRING_KICK]: { name: 'VRING_KICK', bytes: 8, fds: 0, needs: PROTOCOL_F_INBAND_NOTIFICATIONS },
   [GET_MAX_MEM_SLOTS]: { name: 'GET_MAX_MEM_SLOTS', bytes: 0, fds: 0, needs: PROTOCOL_F_CONFIGURE_MEM_SLOTS },
@@ -239,6 +250,32 @@ export function readU64(view: DataView, at: number, what: string): number {
   const value = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
   if (!Number.isSafeInteger(value)) throw new ProtocolError(`${what} 0x${view.getBigUint64(at, true).toString(16)} is out of range`);
   return value;
+}
+
+export interface InflightDescription {
+  readonly bytes: number;
+  readonly offset: number;
+  readonly queues: number;
+  readonly size: number;
+}
+
+/** @throws ProtocolError */
+export function readInflight(view: DataView): InflightDescription {
+  return {
+    bytes: readU64(view, 0, 'in-flight size'),
+    offset: readU64(view, 8, 'in-flight offset'),
+    queues: view.getUint16(16, true),
+    size: view.getUint16(18, true),
+  };
+}
+
+/** GET_INFLIGHT_FD's reply, as long as the request was. */
+export function makeInflightReply(request: DataView, area: InflightDescription): Uint8Array {
+  const { message, payload } = makeReply(GET_INFLIGHT_FD, request.byteLength);
+  payload.setUint32(0, area.bytes, true);
+  payload.setUint16(16, area.queues, true);
+  payload.setUint16(18, area.size, true);
+  return message;
 }
 
 export interface VringAddresses {

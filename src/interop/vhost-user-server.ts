@@ -15,10 +15,11 @@ import { FeatureSet, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import * as net from '#virtio/net-features';
 import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
-import { InteropError, openNative } from './native.ts';
+import { InteropError, type Native, openNative } from './native.ts';
 import { attachNetdevToWorker } from './netdev-port.ts';
 import { SegmentCapture } from './segment-capture.ts';
 import { Tap } from './tap.ts';
+import { MOST_TURN_PORTS, TurnFile } from './turn-file.ts';
 import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
 
@@ -62,6 +63,9 @@ export interface VhostUserSocketStatistics {
   readonly rings: readonly { readonly kicks: number; readonly calls: number; readonly chains: number }[];
 }
 
+/** How long a front end may take to come back to a process that took over from a dead one. */
+const RECONNECT_MS = 5000;
+
 /** Running back ends. Made by `serveVhostUser`. */
 export class VhostUserServer {
   readonly #pool: VhostPool;
@@ -72,6 +76,7 @@ export class VhostUserServer {
   readonly #tapPlaces: { readonly name: string; readonly segment: VhostSegment }[] = [];
   readonly #taps: { readonly tap: Tap; readonly detach: () => void }[] = [];
   readonly #log: Log;
+  #turns: TurnFile | undefined;
   #capture: SegmentCapture | undefined;
   #closed: Promise<void> | undefined;
 
@@ -86,7 +91,9 @@ export class VhostUserServer {
     this.#poll = new EventPoll(native);
     this.#bells = new BellLoop();
     this.#pool = new VhostPool({ entry: new URL('./data-plane-worker.js', import.meta.url), ...(options.poll && { poll: options.poll }) });
-    this.#worker = this.#pool.worker();
+    const turns = openTurns(native, options, log);
+    this.#turns = turns;
+    this.#worker = this.#pool.worker(turns?.journal);
     const { doorbell: relay } = this.#bells.doorbell(() => {
       for (const { socket } of this.#sockets) socket.relayCalls();
     });
@@ -104,12 +111,22 @@ export class VhostUserServer {
     sockets.forEach((path, i) => {
       const backend = place(i).port(path, queuePairs);
       const mac = options.macs?.[i] === undefined ? macFor(path) : checkMac(options.macs[i]);
-      this.#sockets.push({ backend, socket: new VhostUserSocket({ ...shared, path, backend, mac, log: log.child(`vhost-user ${path}`) }) });
+      const left = turns?.port(i, backend.firstSlot, 2 * queuePairs);
+      if (left?.left === true) this.#expect(backend);
+      this.#sockets.push({ backend, socket: new VhostUserSocket({ ...shared, turns: left, path, backend, mac, log: log.child(`vhost-user ${path}`) }) });
     });
     options.taps?.forEach((name, i) => {
       this.#tapPlaces.push({ name, segment: place(sockets.length + i) });
     });
     if (options.capture !== undefined) this.#capture = new SegmentCapture(segments, this.#bells, options.capture);
+  }
+
+  /** Frames for a front end that reconnects, as others may have done already, wait for it. */
+  #expect(backend: VhostNet): void {
+    backend.expected = true;
+    setTimeout(() => {
+      backend.expected = false;
+    }, RECONNECT_MS).unref();
   }
 
   /** Frames that were not captured because they came faster than they could be written. */
@@ -175,6 +192,7 @@ export class VhostUserServer {
     this.#poll.close();
     // The worker first: what it has captured by then is in the rings.
     await this.#pool.close();
+    this.#turns?.close();
     this.#capture?.close();
     this.#bells.close();
   }
@@ -186,6 +204,15 @@ function offeredFeatures(queuePairs: number, mtu: number | undefined): FeatureSe
   const commands = [net.VIRTIO_NET_F_CTRL_MAC_ADDR, net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ...(queuePairs > 1 ? [net.VIRTIO_NET_F_MQ] : [])];
   const config = [net.VIRTIO_NET_F_MAC, net.VIRTIO_NET_F_STATUS, ...(mtu === undefined ? [] : [net.VIRTIO_NET_F_MTU])];
   return FeatureSet.of(VIRTIO_F_VERSION_1, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL, ...control, ...commands, ...config).or(net.NET_DATA_PLANE_FEATURES);
+}
+
+/** Beside the first socket. Without it, what a killed process had committed and not carried out is lost or repeated, and nothing else changes. */
+function openTurns(native: Native, { sockets, topology, queuePairs }: VhostUserOptions, log: Log): TurnFile | undefined {
+  if (sockets.length > MOST_TURN_PORTS) return undefined;
+  const file = TurnFile.open(native, `${sockets[0]}.turns`, JSON.stringify([sockets, topology, queuePairs]));
+  if (typeof file !== 'string') return file;
+  log.trace(`no record of turns: ${file}`);
+  return undefined;
 }
 
 /** The same for a path every time, locally administered. */

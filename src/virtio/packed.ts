@@ -101,14 +101,14 @@ export class PackedQueue implements VirtQueue {
   #id = 0;
 
   /** The setup has been checked by `openQueue`. */
-  constructor(setup: QueueSetup, position: VringPosition, features: RingFeatures, dma: DmaSpace, scratch: SegmentList, staging?: SharedArrayBuffer) {
+  constructor(setup: QueueSetup, position: VringPosition, features: RingFeatures, dma: DmaSpace, scratch: SegmentList, staging?: Int32Array) {
     const { size } = setup;
     this.size = size;
     this.#eventIdx = features.eventIdx;
     this.#indirect = features.indirect;
     this.#inOrder = features.inOrder;
     this.#dma = dma;
-    this.#staged = staging === undefined ? new Int32Array(2 * size) : new Int32Array(staging);
+    this.#staged = staging ?? new Int32Array(2 * size);
     this.#ring = new RingArea(dma, setup.descriptorArea, DESCRIPTOR * size, 'both');
     this.#driver = new RingArea(dma, setup.driverArea, 4, 'read');
     this.#device = new RingArea(dma, setup.deviceArea, 4, 'write');

@@ -38,6 +38,8 @@ export const REQUEST = {
   SET_BACKEND_REQ_FD: 21,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
+  GET_INFLIGHT_FD: 31,
+  SET_INFLIGHT_FD: 32,
   RESET_DEVICE: 34,
   VRING_KICK: 35,
   GET_MAX_MEM_SLOTS: 36,
@@ -125,12 +127,20 @@ export function concat(...parts: Uint8Array[]): Uint8Array {
 /** The control socket alone. */
 export class FrontSocket {
   readonly native: Native = openNative();
-  readonly fd: number;
+  fd: number;
   #open = true;
 
   constructor(path: string) {
     this.fd = this.native.connect(path);
     if (this.fd < 0) throw new Error(`cannot connect to ${path}: ${this.fd}`);
+  }
+
+  /** Connects to the next back end, once the last one is gone. */
+  reconnect(path: string): void {
+    this.#closeSocket();
+    this.fd = this.native.connect(path);
+    if (this.fd < 0) throw new Error(`cannot connect to ${path}: ${this.fd}`);
+    this.#open = true;
   }
 
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
@@ -159,6 +169,17 @@ export class FrontSocket {
       else await turn();
     }
     return new DataView(into.buffer);
+  }
+
+  /** A reply with a descriptor. */
+  async replyWithFd(): Promise<{ readonly payload: DataView; readonly fd: number }> {
+    const fds: number[] = [];
+    const bytes = new Uint8Array(new ArrayBuffer(256));
+    for (const deadline = performance.now() + 5000; ; await turn()) {
+      const got = this.native.receive(this.fd, bytes, 0, bytes.length, fds);
+      if (got > 0) return { payload: new DataView(bytes.buffer, 12, got - 12), fd: fds[0] as number };
+      if (got === 0 || performance.now() > deadline) throw new Error('no reply');
+    }
   }
 
   /** A reply's payload, or undefined when the other side hung up instead. */
@@ -191,9 +212,13 @@ export class FrontSocket {
     while ((await this.read(1)) !== undefined);
   }
 
-  close(): void {
+  #closeSocket(): void {
     if (this.#open) this.native.close(this.fd);
     this.#open = false;
+  }
+
+  close(): void {
+    this.#closeSocket();
   }
 }
 

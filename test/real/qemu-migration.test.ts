@@ -33,7 +33,12 @@ done`;
     const source = qemu.boot('source', script, [...vhostUserArgs(b, 1, MACS[1], { packed }), ...monitor('source')]);
     const [, served] = await answering.line(/^SERVED (\S+)/, 60);
     await source.line(/^ROUND 2 /, 90);
-    const target = qemu.boot('target', script, [...vhostUserArgs(c, 1, MACS[1], { packed }), ...monitor('target'), '-incoming', `unix:${join(folder, 'move')}`]);
+    const target = qemu.boot('target', script, [
+      ...vhostUserArgs(c, 1, MACS[1], { packed }),
+      ...monitor('target'),
+      '-incoming',
+      `unix:${join(folder, 'move')}`,
+    ]);
     const context = (): string => `server:\n${server.child.tail}\nsource:\n${source.tail}\ntarget:\n${target.tail}`;
     const targetMonitor = await Qmp.connect(join(folder, 'target'));
     const monitored = await Qmp.connect(join(folder, 'source'));
