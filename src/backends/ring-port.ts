@@ -58,6 +58,8 @@ export interface RingPortOptions {
   readonly controlPending?: () => boolean;
   /** A driver broke a rule. */
   readonly onBroken?: (index: number, reason: string) => void;
+  /** A ring waits for a translation. */
+  readonly onMiss?: () => void;
 }
 
 export class RingPort implements NetPort {
@@ -67,6 +69,7 @@ export class RingPort implements NetPort {
   readonly #journal: TurnJournal | undefined;
   readonly #firstSlot: number;
   readonly #onBroken: (index: number, reason: string) => void;
+  readonly #onMiss: (() => void) | undefined;
   readonly #controlPending: () => boolean;
   readonly #rings: (Vring | undefined)[];
   readonly #flows = new FlowTable();
@@ -97,6 +100,7 @@ export class RingPort implements NetPort {
     this.#journal = options.journal;
     this.#firstSlot = options.firstSlot ?? 0;
     this.#onBroken = options.onBroken ?? (() => {});
+    this.#onMiss = options.onMiss;
     this.#controlPending = options.controlPending ?? (() => false);
     this.#rings = new Array<Vring | undefined>(options.block.rings).fill(undefined);
     const broke = (ring: Vring): void => this.#break(ring);
@@ -110,6 +114,7 @@ export class RingPort implements NetPort {
   open(session: PortSession): void {
     this.close();
     this.#session = session;
+    if (this.#onMiss !== undefined) session.memory.onMiss = this.#onMiss;
     this.#stable = session.memory.memory.shared;
     this.#policyGeneration = -1;
     this.#dmaGeneration = -1;

@@ -38,6 +38,8 @@ export class VhostNet implements VhostBackend {
   readonly firstSlot: number;
   readonly segment: number;
   onEvent: ((event: VhostEvent) => void) | undefined;
+  /** Rings wait for translations that the session's memory was asked for (DmaSpace.takeFaults). On the machine's thread. */
+  onMiss: (() => void) | undefined;
   readonly #worker: VhostWorker;
   readonly #block: PortBlock;
   readonly #counters = new PortCounters();

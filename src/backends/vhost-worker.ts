@@ -166,7 +166,11 @@ export class VhostWorker {
   #begin(): void {
     const { port1, port2 } = new MessageChannel();
     this.#channel = port1;
-    port1.on('message', (event: WorkerEvent) => this.#ports.get(event.port)?.broken(event.index, event.reason));
+    port1.on('message', (event: WorkerEvent) => {
+      const port = this.#ports.get(event.port);
+      if (event.op === 'missed') port?.onMiss?.();
+      else port?.broken(event.index, event.reason);
+    });
     // The pool keeps the process alive while it should; this port need not.
     port1.unref();
     this.#movedBefore = this.#moved();

@@ -75,7 +75,10 @@ export type WorkerMessage =
   | { readonly op: 'remove'; readonly port: number };
 
 /** What a worker says, outside of shared memory. */
-export type WorkerEvent = { readonly op: 'broken'; readonly port: number; readonly index: number; readonly reason: string };
+export type WorkerEvent =
+  | { readonly op: 'broken'; readonly port: number; readonly index: number; readonly reason: string }
+  /** A ring waits for a translation: the memory's fault ring says which. */
+  | { readonly op: 'missed'; readonly port: number };
 
 export interface RunResult {
   readonly turns: number;

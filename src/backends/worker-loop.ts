@@ -230,6 +230,7 @@ export class WorkerLoop {
       journal: this.#journal,
       firstSlot: message.firstSlot,
       controlPending: () => this.#run.attention !== this.#attention || block.expected,
+      onMiss: () => this.#job.port.postMessage({ op: 'missed', port: id } satisfies WorkerEvent),
       onBroken: (index, reason) => this.#job.port.postMessage({ op: 'broken', port: id, index, reason } satisfies WorkerEvent),
     });
     group.server.addRings(port);

@@ -38,6 +38,7 @@ interface Flags {
   readonly queues: number;
   readonly client?: boolean;
   readonly inBand?: boolean;
+  readonly iommu?: boolean;
   readonly mtu?: number;
   readonly verbose?: boolean;
   readonly json?: boolean;
@@ -64,9 +65,10 @@ export function serveCommand(signal: AbortSignal): Command {
     .option('--switch', 'join all sockets by one learning switch (the default)')
     .option('--link', 'join the sockets two by two, in the order given, by direct links')
     .option('--pcap <file>', 'capture every frame into a pcapng file')
-    .option('--queues <pairs>', 'queue pairs of each device', queues, 1)
+    .option('--queues <pairs>', 'queue pairs of each device, and queues of each TAP', queues, 1)
     .option('--client', 'connect to the sockets, again whenever a connection ends, in place of listening')
     .option('--in-band', "offer kicks and calls by messages (user-mode Linux's time-travel modes need them; slow)")
+    .option('--iommu', "let guests put their devices behind an IOMMU (QEMU's iommu_platform=on); not for drivers that have none: they would get no memory")
     .option('--mtu <bytes>', 'offer this MTU, 68 to 65535', mtu)
     .option('--verbose', 'print every message of the protocol')
     .option('--json', 'print counters as a line of JSON for each socket, every second and at the end')
@@ -106,6 +108,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     queuePairs: flags.queues,
     client: flags.client ?? false,
     inBand: flags.inBand ?? false,
+    accessPlatform: flags.iommu ?? false,
     ...(file !== undefined && { capture: (chunk: Uint8Array) => void writeSync(file, chunk) }),
     ...(flags.mtu !== undefined && { mtu: flags.mtu }),
     log,

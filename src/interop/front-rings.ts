@@ -3,10 +3,10 @@
 
 import type { JournalEntry } from '#backends/turn-journal';
 import type { VhostNet } from '#backends/vhost-net';
-import type { DmaSpace } from '#core/dma-space';
+import { DMA_READ, DMA_WRITE, type DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
 import type { Log } from '#core/log';
-import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import type { InflightRegion } from '#virtio/inflight';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
@@ -128,6 +128,7 @@ export class FrontRings {
     await this.change(() => {
       this.#features = features;
       this.device.features = features;
+      this.#parts.memory.translated = features.has(VIRTIO_F_ACCESS_PLATFORM);
     });
   }
 
@@ -311,6 +312,8 @@ export class FrontRings {
   #start(ring: FrontRing): void {
     const { index } = ring;
     const setup = this.#setup(ring);
+    // It starts when its areas can be reached: each translation that comes is a reason to try again.
+    if (!this.#reaches(setup)) return;
     const region = this.#inflight?.region(index, ring.size);
     const position = ring.position ?? this.#firstPosition(ring, setup, region);
     if (typeof position === 'string') {
@@ -325,6 +328,33 @@ export class FrontRings {
       const survival = region && { inflight: region, staging: this.#inflight?.staging(index) };
       this.#parts.backend.startVring(index, setup, position, ring.descriptors.call, survival);
     }
+  }
+
+  #reaches({ size, descriptorArea, driverArea, deviceArea }: QueueSetup): boolean {
+    const { memory } = this.#parts;
+    if (!memory.translated) return true;
+    const { packed } = this;
+    const areas = [
+      memory.reaches(descriptorArea, 16 * size, packed ? DMA_READ | DMA_WRITE : DMA_READ),
+      memory.reaches(driverArea, packed ? 4 : 6 + 2 * size, DMA_READ),
+      memory.reaches(deviceArea, packed ? 4 : 6 + 8 * size, packed ? DMA_WRITE : DMA_READ | DMA_WRITE),
+    ];
+    return !areas.includes(false);
+  }
+
+  /** Translations have moved: whoever waited for one looks again. */
+  translationsMoved(): void {
+    this.#update();
+    this.#parts.backend.policyChanged();
+    this.device.serveControl();
+  }
+
+  /** The same, where nothing has moved but some request for one was lost. */
+  lookAgain(): void {
+    this.#betweenTurns(() => {});
+    this.#updateUnasked();
+    this.#parts.backend.policyChanged();
+    this.device.serveControl();
   }
 
   #firstPosition(ring: FrontRing, setup: QueueSetup, region: InflightRegion | undefined): VringPosition | string {
@@ -346,6 +376,8 @@ export class FrontRings {
     const packed = this.#features.has(VIRTIO_F_RING_PACKED);
     const addresses = ring.addresses as VringAddresses;
     const place = (what: string, address: number, bytes: number): number => {
+      // virtio's own addresses then, not the front end's.
+      if (memory.translated) return address;
       const guest = memory.guestAddress(address, bytes);
       if (guest === undefined) throw new ProtocolError(`ring ${index}: ${what} of ${bytes} bytes at 0x${address.toString(16)} is not in any memory region`);
       return guest;

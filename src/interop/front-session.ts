@@ -4,11 +4,13 @@
 import type { Log } from '#core/log';
 import { RestoreError } from '#core/saved';
 import { rarpAnnouncement } from '#net/rarp';
-import { FeatureSet } from '#virtio/features';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM } from '#virtio/features';
+import { BackendChannel } from './backend-channel.ts';
 import { FrontMemory } from './front-memory.ts';
 import { FrontRings, type FrontRingsParts, MOST_ENTRIES } from './front-rings.ts';
 import { InflightArea } from './inflight-area.ts';
 import { decodeState, encodeState, StateStream } from './state-stream.ts';
+import { TranslationRequests } from './translation-requests.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { type Message, ProtocolError } from './vhost-user-protocol.ts';
 
@@ -45,13 +47,17 @@ export class FrontSession {
   #agreed = new FeatureSet();
   #status = 0;
   /** The channel for messages of ours. */
-  #channel: number | undefined;
+  #channel: BackendChannel | undefined;
+  readonly #requests: TranslationRequests;
   /** The device's state on its way in or out, and what came of it: undefined is good. */
   #transfer: { readonly stream: StateStream; readonly result: Promise<string | undefined> } | undefined;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
     this.#memory = new FrontMemory(parts.native);
+    this.#requests = new TranslationRequests(this.#memory, parts.log, () => this.#rings.lookAgain());
+    this.#memory.onMiss = () => this.#requests.schedule();
+    parts.backend.onMiss = () => this.#requests.schedule();
     this.#rings = new FrontRings({ ...parts, memory: this.#memory, broken: (index) => this.#ringBroke(index) });
   }
 
@@ -72,6 +78,8 @@ export class FrontSession {
   /** Everything stops, every descriptor is closed, every mapping gone. */
   async close(): Promise<void> {
     this.#transfer?.stream.cancel();
+    this.#requests.close();
+    this.#parts.backend.onMiss = undefined;
     await this.#rings.close();
     this.#memory.close();
     this.#setChannel(undefined);
@@ -79,17 +87,18 @@ export class FrontSession {
 
   relayCalls(): void {
     if (this.#channel === undefined) return;
-    // A front end that does not read these will find its rings used when it looks.
-    for (const index of this.#rings.takeRelayed()) this.#parts.native.send(this.#channel, wire.makeBackendMessage(wire.BACKEND_VRING_CALL, index, 0));
+    for (const index of this.#rings.takeRelayed()) this.#channel.send(wire.makeBackendMessage(wire.BACKEND_VRING_CALL, index, 0));
   }
 
   #ringBroke(index: number): void {
-    if (this.#inBand && this.#channel !== undefined) this.#parts.native.send(this.#channel, wire.makeBackendMessage(wire.BACKEND_VRING_ERR, index, 0));
+    if (this.#inBand) this.#channel?.send(wire.makeBackendMessage(wire.BACKEND_VRING_ERR, index, 0));
   }
 
   #setChannel(fd: number | undefined): void {
-    if (this.#channel !== undefined) this.#parts.native.close(this.#channel);
-    this.#channel = fd;
+    this.#channel?.close();
+    const { native, poll, log } = this.#parts;
+    this.#channel = fd === undefined ? undefined : new BackendChannel(native, poll, fd, log);
+    this.#requests.channel = this.#channel;
   }
 
   /** Returns the reply, if the request has one of its own. @throws ProtocolError */
@@ -190,6 +199,8 @@ export class FrontSession {
         this.#rings.policyChanged();
         return undefined;
       }
+      case wire.IOTLB_MSG:
+        return this.#translate(wire.readIotlb(payload), needsReply);
       case wire.SEND_RARP: {
         const mac = new Uint8Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + 6));
         this.#parts.backend.sendOwn(rarpAnnouncement(mac));
@@ -229,6 +240,27 @@ export class FrontSession {
     }
   }
 
+  /** An update or an invalidation; answered when it holds: nobody uses what it took away. */
+  #translate({ iova, size, userAddress, permissions, type }: wire.IotlbMessage, needsReply: boolean): Reply | undefined {
+    const memory = this.#memory;
+    if (!memory.translated) throw new ProtocolError('ACCESS_PLATFORM was not negotiated');
+    if (type === wire.IOTLB_UPDATE) {
+      const address = memory.guestAddress(userAddress, size);
+      const entry = { iova, size, address: address ?? 0, permissions };
+      if (address === undefined || !memory.iotlb.update(entry)) {
+        this.#parts.log.guestError(`a translation of ${size} bytes at 0x${iova.toString(16)} to 0x${userAddress.toString(16)} that cannot be`);
+        return needsReply && this.acknowledges ? wire.makeU64Reply(wire.IOTLB_MSG, 1) : undefined;
+      }
+      this.#requests.answered(entry);
+    } else if (type === wire.IOTLB_INVALIDATE) {
+      // No size: 2^64, all of it.
+      memory.iotlb.invalidate(size === 0 ? 0 : iova, size === 0 ? Number.MAX_SAFE_INTEGER : size);
+    } else throw new ProtocolError(`IOTLB message of type ${type}`);
+    memory.retranslate();
+    this.#rings.translationsMoved();
+    return undefined;
+  }
+
   get #inBand(): boolean {
     return this.#agreed.has(wire.PROTOCOL_F_INBAND_NOTIFICATIONS);
   }
@@ -236,6 +268,9 @@ export class FrontSession {
   async #setFeatures(features: FeatureSet): Promise<void> {
     const extra = features.without(this.#parts.offered);
     if (!extra.empty) throw new ProtocolError(`feature bits ${extra.bits().join(', ')} were not offered`);
+    const needs = FeatureSet.of(wire.PROTOCOL_F_REPLY_ACK, wire.PROTOCOL_F_BACKEND_REQ);
+    if (features.has(VIRTIO_F_ACCESS_PLATFORM) && !needs.without(this.#agreed).empty)
+      throw new ProtocolError('ACCESS_PLATFORM without REPLY_ACK and BACKEND_REQ');
     this.#features = features;
     this.#memory.logging = features.has(wire.VHOST_F_LOG_ALL);
     await this.#rings.setFeatures(features.without(TRANSPORT_FEATURES));

@@ -25,6 +25,7 @@ export const SET_VRING_ENABLE = 18;
 export const SEND_RARP = 19;
 export const NET_SET_MTU = 20;
 export const SET_BACKEND_REQ_FD = 21;
+export const IOTLB_MSG = 22;
 export const GET_CONFIG = 24;
 export const SET_CONFIG = 25;
 export const GET_INFLIGHT_FD = 31;
@@ -40,6 +41,7 @@ export const SET_DEVICE_STATE_FD = 42;
 export const CHECK_DEVICE_STATE = 43;
 
 /** Back end to front end, on the channel of its own that SET_BACKEND_REQ_FD gives. */
+const BACKEND_IOTLB_MSG = 1;
 export const BACKEND_VRING_CALL = 4;
 export const BACKEND_VRING_ERR = 5;
 
@@ -97,6 +99,7 @@ const FLAG_NEED_REPLY = 8;
 const MOST_BYTES = 512;
 const CONFIG_HEADER_BYTES = 12;
 const MOST_CONFIG_BYTES = 256;
+const IOTLB_BYTES = 32;
 /** A description of an in-flight area: 20 bytes, and what C puts behind them. */
 const INFLIGHT_BYTES: readonly [number, number] = [20, 24];
 export const MOST_REGIONS = 8;
@@ -139,6 +142,7 @@ const SHAPES: Readonly<Record<number, Shape>> = {
   [SEND_RARP]: { name: 'SEND_RARP', bytes: 8, fds: 0, needs: PROTOCOL_F_RARP },
   [NET_SET_MTU]: { name: 'NET_SET_MTU', bytes: 8, fds: 0, needs: PROTOCOL_F_MTU },
   [SET_BACKEND_REQ_FD]: { name: 'SET_BACKEND_REQ_FD', bytes: [0, 8], fds: 1, needs: PROTOCOL_F_BACKEND_REQ },
+  [IOTLB_MSG]: { name: 'IOTLB_MSG', bytes: IOTLB_BYTES, fds: 0, needs: PROTOCOL_F_BACKEND_REQ },
   [GET_CONFIG]: { name: 'GET_CONFIG', bytes: [CONFIG_HEADER_BYTES, CONFIG_HEADER_BYTES + MOST_CONFIG_BYTES], fds: 0, needs: PROTOCOL_F_CONFIG },
   [SET_CONFIG]: { name: 'SET_CONFIG', bytes: [CONFIG_HEADER_BYTES, CONFIG_HEADER_BYTES + MOST_CONFIG_BYTES], fds: 0, needs: PROTOCOL_F_CONFIG },
   [GET_INFLIGHT_FD]: { name: 'GET_INFLIGHT_FD', bytes: INFLIGHT_BYTES, fds: 0, needs: PROTOCOL_F_INFLIGHT_SHMFD },
@@ -222,6 +226,40 @@ export function makeBackendMessage(request: number, ...payload: number[]): Uint8
     view.setUint32(HEADER_BYTES + 4 * i, word, true);
   });
   return message;
+}
+
+/** What an IOTLB message says. */
+export const IOTLB_MISS = 1;
+export const IOTLB_UPDATE = 2;
+export const IOTLB_INVALIDATE = 3;
+export const IOTLB_ACCESS_FAIL = 4;
+
+export interface IotlbMessage {
+  readonly iova: number;
+  readonly size: number;
+  readonly userAddress: number;
+  /** DMA_READ | DMA_WRITE, as the protocol numbers them too. */
+  readonly permissions: number;
+  readonly type: number;
+}
+
+/** Numbers beyond what is exact here come as the largest that is: all of an address space may be meant. */
+export function readIotlb(view: DataView): IotlbMessage {
+  const u64 = (at: number): number => Math.min(Number.MAX_SAFE_INTEGER, view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32);
+  return { iova: u64(0), size: u64(8), userAddress: u64(16), permissions: view.getUint8(24), type: view.getUint8(25) };
+}
+
+/** A message about one page, to the front end. */
+export function makeIotlbMessage(page: number, type: number, access: number, needsReply: boolean): Uint8Array {
+  const message = makeBackendMessage(BACKEND_IOTLB_MSG, page >>> 0, Math.floor(page / 2 ** 32), 4096, 0, 0, 0, access | (type << 8), 0);
+  if (needsReply) new DataView(message.buffer).setUint32(4, VERSION | FLAG_NEED_REPLY, true);
+  return message;
+}
+
+/** Whether a message on the back end's channel answers `request` with a number. */
+export function isBackendAnswer(view: DataView, request: number): boolean {
+  const flags = view.getUint32(4, true);
+  return view.getUint32(0, true) === request && (flags & (FLAG_VERSION | FLAG_REPLY)) === (VERSION | FLAG_REPLY) && view.getUint32(8, true) === 8;
 }
 
 export interface ConfigAccess {

@@ -11,7 +11,7 @@ import { setEventWriter } from '#core/interrupts';
 import { Log } from '#core/log';
 import { checkMac, checkMtu } from '#devices/virtio-net/config';
 import type { PortStatistics } from '#net/counters';
-import { FeatureSet, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import * as net from '#virtio/net-features';
 import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
@@ -30,7 +30,7 @@ export interface VhostUserOptions {
   readonly topology?: 'switch' | 'link';
   /** TAP interfaces as further ports, behind the sockets: the host's network stack on the same switch, or at the other end of a link. Made if they are not there. */
   readonly taps?: readonly string[];
-  /** Queue pairs that a front end may use. Default 1. */
+  /** Queue pairs that a front end may use, and queues of each TAP. Default 1. */
   readonly queuePairs?: number;
   /** Connect to sockets that front ends listen on (QEMU's server=on, DPDK's server=1), again and again, in place of listening. */
   readonly client?: boolean;
@@ -40,6 +40,8 @@ export interface VhostUserOptions {
   readonly mtu?: number;
   /** Offers kicks and calls by messages alone, which user-mode Linux's time-travel modes need; slower by far, and it takes them whenever they are offered. */
   readonly inBand?: boolean;
+  /** Offers ACCESS_PLATFORM: addresses of a device behind the front end's IOMMU. A driver that takes it without one (user-mode Linux, DPDK) gets no memory. */
+  readonly accessPlatform?: boolean;
   /** Device feature bits not to offer. */
   readonly withoutFeatures?: readonly number[];
   /** Gets a pcapng file, piece by piece, of every frame that is sent, as on a wire. An interface for each switch or link. */
@@ -76,6 +78,7 @@ export class VhostUserServer {
   readonly #tapPlaces: { readonly name: string; readonly segment: VhostSegment }[] = [];
   readonly #taps: { readonly tap: Tap; readonly detach: () => void }[] = [];
   readonly #log: Log;
+  readonly #queuePairs: number;
   #turns: TurnFile | undefined;
   #capture: SegmentCapture | undefined;
   #closed: Promise<void> | undefined;
@@ -84,6 +87,7 @@ export class VhostUserServer {
   constructor(options: VhostUserOptions) {
     const { sockets, topology = 'switch', queuePairs = 1 } = options;
     checkOptions(options);
+    this.#queuePairs = queuePairs;
     const native = openNative();
     setEventWriter((descriptor) => void native.writeEvent(descriptor));
     const log = (options.log ?? new Log()).child('vhost-user');
@@ -97,7 +101,10 @@ export class VhostUserServer {
     const { doorbell: relay } = this.#bells.doorbell(() => {
       for (const { socket } of this.#sockets) socket.relayCalls();
     });
-    const offered = offeredFeatures(queuePairs, options.mtu).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    const platform = FeatureSet.of(...(options.accessPlatform === true ? [VIRTIO_F_ACCESS_PLATFORM] : []));
+    const offered = offeredFeatures(queuePairs, options.mtu)
+      .or(platform)
+      .without(FeatureSet.of(...(options.withoutFeatures ?? [])));
     const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, inBand: options.inBand ?? false, client: options.client ?? false };
     let segment = this.#worker.segment({ kind: topology });
     const segments = [segment];
@@ -138,7 +145,7 @@ export class VhostUserServer {
   async open(): Promise<void> {
     try {
       for (const { name, segment } of this.#tapPlaces) {
-        const tap = new Tap({ name, log: this.#log });
+        const tap = new Tap({ name, queues: this.#queuePairs, log: this.#log });
         this.#taps.push({ tap, detach: attachNetdevToWorker(segment, tap, this.#bells) });
       }
       for (const { socket } of this.#sockets) socket.open();

@@ -36,6 +36,7 @@ export const REQUEST = {
   SEND_RARP: 19,
   NET_SET_MTU: 20,
   SET_BACKEND_REQ_FD: 21,
+  IOTLB_MSG: 22,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
   GET_INFLIGHT_FD: 31,
@@ -65,6 +66,7 @@ export const FEATURE = {
   EVENT_IDX: 29,
   PROTOCOL: 30,
   VERSION_1: 32,
+  ACCESS_PLATFORM: 33,
   PACKED: 34,
   IN_ORDER: 35,
 } as const;
@@ -250,6 +252,8 @@ export interface FrontEndOptions {
   /** More protocol features, and more device features, than every front end here takes. */
   readonly protocol?: readonly number[];
   readonly features?: readonly number[];
+  /** Device addresses are an IOMMU's: the memory lies there in guest-physical space, `base` is where the driver sees it. */
+  readonly physical?: number;
   /** A control queue behind the data rings. */
   readonly control?: boolean;
 }
@@ -287,6 +291,7 @@ export class FrontEnd extends FrontSocket {
       protocol: [],
       features: [],
       control: false,
+      physical: 0,
       ...options,
     };
     this.memoryFd = this.native.memfd('test-guest', MEMORY_BYTES);
@@ -317,7 +322,7 @@ export class FrontEnd extends FrontSocket {
   }
 
   get regionPayload(): Uint8Array {
-    return longs(this.options.base, MEMORY_BYTES, this.options.userBase, 0);
+    return longs(this.options.physical || this.options.base, MEMORY_BYTES, this.options.userBase, 0);
   }
 
   async setMemory(): Promise<void> {
@@ -359,7 +364,7 @@ export class FrontEnd extends FrontSocket {
 
   addressPayload(index: number): Uint8Array {
     const { ring } = this.queues[index] as FrontQueue;
-    const user = (guest: number): number => guest - this.options.base + this.options.userBase;
+    const user = (guest: number): number => (this.options.physical > 0 ? guest : guest - this.options.base + this.options.userBase);
     const { desc, driver, device } = ring.addresses;
     return concat(words(index, 0), longs(user(desc), user(device), user(driver), 0));
   }
