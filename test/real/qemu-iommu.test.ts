@@ -22,7 +22,7 @@ describe.skipIf(missing !== undefined)(`QEMU ${qemu?.version ?? `(skipped: ${mis
     const server = await VhostUserServer.start([a, b], ['--iommu']);
     const size = { kibibytes: 1024, pings: 50 };
     const behind = (socket: string, mac: string): string[] => [
-      ...['-device', 'intel-iommu,device-iotlb=on'],
+      ...['-device', 'intel-iommu,intremap=off,device-iotlb=on'],
       ...vhostUserArgs(socket, 1, mac, { packed }).map((arg) => (arg.startsWith('virtio-net-pci') ? `${arg},disable-legacy=on,iommu_platform=on,ats=on` : arg)),
       ...['-append', 'console=ttyS0 quiet panic=-1 reboot=t tsc=reliable mitigations=off nokaslr net.ifnames=0 intel_iommu=on iommu.strict=1'],
     ];
