@@ -6,7 +6,7 @@ import type { GuestMemory } from '#core/guest-memory';
 import type { Iommu } from '#core/iommu';
 import type { Log } from '#core/log';
 import type { PciFunction } from '#pci/function';
-import type { IntxSink, MsiSink } from '#pci/ports';
+import type { IntxSink, MsiMessage, MsiSink } from '#pci/ports';
 import type { VirtioPciOptions } from '#virtio/pci-transport';
 import type { MachinePart } from './machine-state.ts';
 
@@ -31,7 +31,10 @@ export class MachineError extends Error {
  * A host's own interrupt controller. Both are called inside accesses and timers, must not call back into the machine, and may deliver later - but a lowered line must be
  * seen low at once.
  */
-export interface HostInterrupts extends MsiSink, IntxSink {}
+export interface HostInterrupts extends MsiSink, IntxSink {
+  /** The event descriptor that data planes on other threads may write in place of `message`; their threads need an event writer then (core/interrupts.ts). */
+  event?(message: MsiMessage, requester: number): number | undefined;
+}
 
 export interface MachineOptions {
   /** For logs. */
@@ -47,6 +50,8 @@ export interface MachineOptions {
   readonly interrupts?: HostInterrupts;
   /** Addresses, where they are not a PC's. */
   readonly platform?: Partial<PlatformDescription>;
+  /** Message interrupts go to this range. Default: 1 MiB from the platform's `msiAddress`. */
+  readonly msiWindow?: { readonly base: number; readonly size: number };
 }
 
 /** Addresses as on a PC with the PCIe memory-mapped configuration window (q35-like): RAM below 2 GiB and from 4 GiB, the holes for devices. */

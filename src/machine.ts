@@ -94,7 +94,7 @@ export class Machine {
       clock: this.clock,
       log: this.log,
       ecam: { base: ecam.base, firstBus: ecam.firstBus, buses: ecam.lastBus - ecam.firstBus + 1 },
-      msiWindow: { base: msiAddress, size: MSI_WINDOW_SIZE },
+      msiWindow: options.msiWindow ?? { base: msiAddress, size: MSI_WINDOW_SIZE },
       msi: sinks,
       intx: sinks,
       ...(options.iommu && { iommu: options.iommu }),
@@ -206,16 +206,38 @@ export class Machine {
    * @throws VirtioOptionError and what `attach` throws.
    */
   addVirtioNet(options: VirtioNetOptions, place: VirtioNetPlace = {}): { readonly net: VirtioNet; readonly pci: VirtioPci } {
-    this.#requireOpen();
-    requireFree(options.backend);
-    const net = new VirtioNet(this.iommu ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
+    const net = this.#makeNet(options);
     const { under, deviceNumber, ...transport } = place;
     const kind = under === undefined ? 'root-complex-endpoint' : under.secondaryBus?.kind === 'conventional' ? 'conventional' : 'endpoint';
     const pci = new VirtioPci({ pcieType: kind, ...transport, device: net, routing: this.callRouting });
     this.attach(pci.fn, { ...(under && { under }), ...(deviceNumber !== undefined && { deviceNumber }) });
+    return this.#lookAfter(net, pci);
+  }
+
+  /**
+   * Makes a virtio network device that is to be a virtual function: its `pci.fn` goes to `new Sriov({ virtualFunction })` of a PF, which is attached at once, as the machine looks after both.
+   * @throws VirtioOptionError, MachineError
+   */
+  makeVirtualNet(
+    options: VirtioNetOptions,
+    transport: Omit<VirtioPciOptions, 'device' | 'routing' | 'virtual'> = {},
+  ): { readonly net: VirtioNet; readonly pci: VirtioPci } {
+    const net = this.#makeNet(options);
+    return this.#lookAfter(net, new VirtioPci({ ...transport, virtual: true, device: net, routing: this.callRouting }));
+  }
+
+  #makeNet(options: VirtioNetOptions): VirtioNet {
+    this.#requireOpen();
+    requireFree(options.backend);
+    return new VirtioNet(this.iommu ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
+  }
+
+  #lookAfter(net: VirtioNet, pci: VirtioPci): { readonly net: VirtioNet; readonly pci: VirtioPci } {
     claim(net);
     const part: MachinePart = {
-      name: `${net.name} at ${placeOf(pci.fn)}`,
+      get name() {
+        return `${net.name} at ${placeOf(pci.fn)}`;
+      },
       save: () => pci.save(),
       restore: (state) => pci.restore(state),
       pause: () => net.pause(),
@@ -238,7 +260,9 @@ export class Machine {
     const { msiAddress } = this.platform;
     const direct = ({ addressLow, addressHigh, data }: MsiMessage): number | undefined =>
       addressHigh === 0 && addressLow >= msiAddress && addressLow < msiAddress + MSI_WINDOW_SIZE ? data & 0xff : undefined;
-    return this.#hostInterrupts ? { bell: this.loop.bell } : { bell: this.loop.bell, vectors: this.vectors, resolve: direct };
+    const host = this.#hostInterrupts;
+    if (host?.event) return { bell: this.loop.bell, event: (message, requester) => host.event?.(message, requester) };
+    return host ? { bell: this.loop.bell } : { bell: this.loop.bell, vectors: this.vectors, resolve: direct };
   }
 
   // ---- guests ----
@@ -307,6 +331,13 @@ export class Machine {
   get #parts(): MachinePart[] {
     const parts = this.#residents.flatMap(({ part }) => (part ? [part] : []));
     return parts.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+  }
+
+  /** Whether every device has told what else there is to save of it: without that a saved state is not whole. */
+  get saveable(): boolean {
+    const told = new Set(this.#residents.flatMap(({ fn, part }) => (part ? [fn] : [])));
+    // The part of a device's function 0 is the device's.
+    return this.fabric.functions().every((fn) => told.has(fn) || fn.bridge !== undefined || fn.virtual || (fn.devfn & 7) !== 0);
   }
 
   /**

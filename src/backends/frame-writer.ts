@@ -10,11 +10,14 @@ import { QUEUE_BROKEN, type VirtQueue } from '#virtio/virtqueue';
 
 const MINIMUM_FRAME = 14;
 const HEADER_WORDS = 8;
-/** The header with no hash or tunnel fields: what the loop for plain frames writes. */
+/** The header with no hash or tunnel fields. */
 const HEADER_BYTES = 12;
+const HASH_HEADER_BYTES = 20;
 const ONE_BUFFER = 1 << 16;
 /** Room for the chains of a run, and for the segments of one chain. */
-const CHAINS = 1280;
+export const CHAINS = 1280;
+/** Places of frames that fill a run in its own order. */
+const IN_ORDER = Int32Array.from({ length: CHAINS + 1 }, (_, i) => i);
 
 /**
  * Buffers looked at for one frame, and for all of a turn before the next frame has to wait: a driver may post chains of a thousand buffers of no length, and would
@@ -43,6 +46,8 @@ export class FrameWriter {
   headerLength = HEADER_BYTES;
   /** What the driver takes: ACCEPTS_* bits. */
   accepts = 0;
+  /** Whose hashes (FrameBatch.hashedBy) a header with room for one reports. */
+  reported = -1;
   #dma: DmaSpace | undefined;
   #mergeable = false;
   /** The header of a frame that does not go into one piece of memory. */
@@ -59,8 +64,9 @@ export class FrameWriter {
     this.#mergeable = mergeable;
   }
 
-  configure(headerLength: number, accepts: number): void {
-    this.headerLength = Math.min(Math.max(headerLength, HEADER_BYTES), HEADER_WORDS * 4) & ~3;
+  configure(headerLength: number, accepts: number, reported: number): void {
+    this.reported = reported;
+    this.headerLength = headerLength <= HEADER_BYTES ? HEADER_BYTES : Math.min(Math.max(headerLength, HASH_HEADER_BYTES), HEADER_WORDS * 4) & ~3;
     this.accepts = accepts;
   }
 
@@ -69,37 +75,54 @@ export class FrameWriter {
     this.chain.count = 0;
     this.filled = 0;
     this.bytes = 0;
-    return this.headerLength === HEADER_BYTES ? queue.popRun(this.chain, this.tokens, 0, Math.min(limit, CHAINS), 0x7fffffff, true) : 0;
+    return queue.popRun(this.chain, this.tokens, 0, Math.min(limit, CHAINS), 0x7fffffff, true);
   }
 
-  /** Frames of up to `longest` bytes that ask for nothing and lie like their buffers within eight bytes. Returns where that ends. */
-  fillShort(batch: FrameBatch, f: number, to: number, run: number, longest: number): number {
+  /** `fillShort` of the next buffers of the run. */
+  fillRun(batch: FrameBatch, f: number, to: number, run: number, longest: number): number {
+    const next = this.fillShort(batch, f, to, IN_ORDER, this.filled - f, run, longest);
+    this.filled += next - f;
+    return next;
+  }
+
+  /**
+   * Frames of up to `longest` bytes that ask for nothing and lie like their buffers within eight bytes: frame f goes into buffer places[f + shift]. Returns where that ends, at
+   * the latest with a place that is not 0 .. run - 1.
+   */
+  fillShort(batch: FrameBatch, f: number, to: number, places: Int32Array, shift: number, run: number, longest: number): number {
     const { offset: offsets, length: rooms, views: chainViews } = this.chain;
-    const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType } = batch;
+    const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType, hash, hashReport, hashedBy } = batch;
     const { views: sourceViews, offset: sources } = segments;
-    const written = this.written;
-    const target = chainViews[this.filled] as ByteViews;
+    const { written, headerLength, reported } = this;
+    const target = chainViews[places[f + shift] as number] as ByteViews;
     const source = sourceViews[firstSegment[f] as number] as ByteViews;
     const to32 = target.i32;
     const to64 = target.f64;
     const from32 = source.i32;
     const from64 = source.f64;
-    let n = this.filled;
     let bytes = 0;
     // No call inside: the JIT then keeps all of the above in registers (measured: bench/inline-cost.ts).
-    while (f < to && n < run) {
+    while (f < to) {
+      const n = places[(f + shift) | 0] as number;
+      if (n >>> 0 >= run) break;
       const length = lengths[f] as number;
       const s = firstSegment[f] as number;
       let t = offsets[n] as number;
       let c = sources[s] as number;
       if (length > longest || length < MINIMUM_FRAME || ((flags[f] as number) | (gsoType[f] as number)) !== 0 || segmentCount[f] !== 1) break;
-      if ((rooms[n] as number) < ((length + HEADER_BYTES) | 0) || (t & 3) !== 0 || ((t + HEADER_BYTES - c) & 7) !== 0) break;
+      if ((rooms[n] as number) < ((length + headerLength) | 0) || (t & 3) !== 0 || ((t + headerLength - c) & 7) !== 0) break;
       if (chainViews[n] !== target || sourceViews[s] !== source) break;
       // The virtio_net_hdr: nothing asked, one buffer.
       to32[t >> 2] = 0;
       to32[((t >> 2) + 1) | 0] = 0;
       to32[((t >> 2) + 2) | 0] = ONE_BUFFER;
-      t = (t + HEADER_BYTES) | 0;
+      if (headerLength !== HEADER_BYTES) {
+        const known = hashedBy[f] === reported;
+        to32[((t >> 2) + 3) | 0] = known ? (hash[f] as number) : 0;
+        to32[((t >> 2) + 4) | 0] = known ? (hashReport[f] as number) : 0;
+        for (let w = 5; w < headerLength >> 2; w++) to32[((t >> 2) + w) | 0] = 0;
+      }
+      t = (t + headerLength) | 0;
       let left = length;
       if ((t & 4) !== 0) {
         to32[t >> 2] = from32[c >> 2] as number;
@@ -137,30 +160,26 @@ export class FrameWriter {
         const lastSource = (c + left - rest) | 0;
         for (let i = 0; i < rest; i++) target.u8[(last + i) | 0] = source.u8[(lastSource + i) | 0] as number;
       }
-      written[n] = (length + HEADER_BYTES) | 0;
+      written[n] = (length + headerLength) | 0;
       bytes = (bytes + length) | 0;
-      n = (n + 1) | 0;
       f = (f + 1) | 0;
     }
-    this.filled = n;
     this.bytes += bytes;
     return f;
   }
 
-  /** Puts frame `f` of `length` bytes into the next buffer of the run. False when it does not go there as a whole. */
-  fillOne(batch: FrameBatch, f: number, length: number): boolean {
-    const { chain } = this;
-    const n = this.filled;
+  /** Puts frame `f` of `length` bytes into buffer `n` of the run. False when it does not go there as a whole. */
+  fillOne(batch: FrameBatch, f: number, length: number, n: number): boolean {
+    const { chain, headerLength } = this;
     const at = chain.offset[n] as number;
-    const total = length + HEADER_BYTES;
+    const total = length + headerLength;
     if ((chain.length[n] as number) < total || batch.segmentCount[f] !== 1 || (at & 3) !== 0) return false;
     const views = chain.views[n] as ByteViews;
     this.#writeHeader(views.i32, at >>> 2, batch, f);
     const s = batch.firstSegment[f] as number;
-    copyBytes(views, at + HEADER_BYTES, batch.segments.views[s] as ByteViews, batch.segments.offset[s] as number, length);
+    copyBytes(views, at + headerLength, batch.segments.views[s] as ByteViews, batch.segments.offset[s] as number, length);
     (this.#dma as DmaSpace).markDirty(chain.window[n] as Window, chain.address[n] as number, total);
     this.written[n] = total;
-    this.filled = n + 1;
     this.bytes += length;
     return true;
   }
@@ -173,7 +192,13 @@ export class FrameWriter {
       words[at + 1] = 0;
       words[at + 2] = ONE_BUFFER;
     } else this.#writeRequest(words, at, batch, f);
-    for (let i = 3; i < this.headerLength >>> 2; i++) words[at + i] = 0;
+    const end = this.headerLength >>> 2;
+    if (end === 3) return;
+    // virtio 1.4 5.1.6.4.5: the hash and its type, or HASH_REPORT_NONE.
+    const known = batch.hashedBy[f] === this.reported;
+    words[at + 3] = known ? (batch.hash[f] as number) : 0;
+    words[at + 4] = known ? (batch.hashReport[f] as number) : 0;
+    for (let i = 5; i < end; i++) words[at + i] = 0;
   }
 
   /** virtio 1.4 5.1.6.4.1 (device MUST): without GUEST_CSUM flags are zero. What the driver does not take was converted before. */

@@ -2,13 +2,14 @@
 // to the driver before `flush`.
 
 import type { DmaSpace } from '#core/dma-space';
-import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_TOO_LONG, type PortCounters } from '#net/counters';
+import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_NOT_READY, DROP_TOO_LONG, type PortCounters } from '#net/counters';
 import type { FrameBatch } from '#net/port';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { type NetPolicy, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
-import { FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
+import { CHAINS, FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
 import { passesFilter } from './receive-filter.ts';
+import { PAIR_LATER, PAIR_NONE, ReceiveSteering, type SteeringSettings } from './receive-steering.ts';
 import type { PortSession } from './ring-port.ts';
 import type { FlowTable } from './steering.ts';
 import type { Vring } from './vring.ts';
@@ -18,14 +19,16 @@ const NO_LIMIT = 0x7fffffff;
 /** Frames up to this length are copied word by word in the loop itself (measured: bench/inline-cost.ts). */
 const SHORT_FRAME = 2047;
 
+/** In place of a buffer: a frame that the driver does not get. */
+const REFUSED = -1;
+
 export class Receiver {
-  /** By active pair; undefined: that ring is not running. */
-  rings: (Vring | undefined)[] = [];
+  readonly steering: ReceiveSteering;
   /** A ring of this port has broken: frames for a missing ring are dropped, not held. */
   broken = false;
   readonly #counters: PortCounters;
-  readonly #flows: FlowTable;
   readonly #broke: (ring: Vring) => void;
+  #rings: readonly (Vring | undefined)[] = [];
   readonly #writer = new FrameWriter();
   #dma: DmaSpace | undefined;
   #policy: NetPolicy | undefined;
@@ -41,11 +44,27 @@ export class Receiver {
   // Of the deliver in progress.
   #frames = 0;
   #bytes = 0;
+  // Of a batch that goes to several rings, by frame: its pair, and the buffer it is to fill.
+  #pairs = new Int8Array(0);
+  #places = new Int32Array(0);
+  // By pair: the first buffer taken for it, the next to fill, the last's end, and which pairs have any.
+  readonly #first = new Int32Array(MAX_QUEUE_PAIRS);
+  readonly #next = new Int32Array(MAX_QUEUE_PAIRS);
+  readonly #end = new Int32Array(MAX_QUEUE_PAIRS);
+  readonly #wanted = new Int32Array(MAX_QUEUE_PAIRS);
+  readonly #used = new Uint8Array(MAX_QUEUE_PAIRS);
+  #usedPairs = 0;
 
   constructor(counters: PortCounters, flows: FlowTable, broke: (ring: Vring) => void) {
     this.#counters = counters;
-    this.#flows = flows;
+    this.steering = new ReceiveSteering(flows);
     this.#broke = broke;
+  }
+
+  /** By pair that frames may go to; undefined: that ring is not running. */
+  set rings(rings: readonly (Vring | undefined)[]) {
+    this.#rings = rings;
+    this.steering.arrange(rings, this.broken);
   }
 
   open(session: PortSession): void {
@@ -57,32 +76,165 @@ export class Receiver {
     this.broken = false;
   }
 
-  configure(flags: number, accepts: number, headerLength: number, maximumFrame: number): void {
+  configure(flags: number, accepts: number, headerLength: number, maximumFrame: number, steering: SteeringSettings): void {
     this.#flags = flags;
-    this.#writer.configure(headerLength, accepts);
+    this.steering.configure(steering);
+    this.#writer.configure(headerLength, accepts, this.steering.reported);
     this.#maximumFrame = maximumFrame === 0 ? NO_LIMIT : maximumFrame;
   }
 
   deliver(batch: FrameBatch, from: number, to: number): number {
-    const { rings } = this;
+    const rings = this.#rings;
+    this.steering.hash(batch, from, to);
     if (rings.length === 1) return this.#deliverTo(rings[0], batch, from, to);
+    return this.#spread(batch, from, to);
+  }
+
+  // ---- over several rings ----
+
+  /**
+   * Frames for several rings, each in its order: plain buffers are taken ahead from all of them, as many as they are to fill, and one loop over the frames fills them wherever
+   * they are. So what was delivered is always the first so many frames.
+   */
+  #spread(batch: FrameBatch, from: number, to: number): number {
+    if (batch.capacity > this.#pairs.length) {
+      this.#pairs = new Int8Array(batch.capacity);
+      this.#places = new Int32Array(batch.capacity);
+    }
+    this.steering.choose(batch, from, to, this.#pairs);
+    this.#frames = 0;
+    this.#bytes = 0;
+    let ahead = CHAINS;
     let f = from;
     while (f < to) {
-      const ring = this.#steer(batch, f);
-      let end = f + 1;
-      while (end < to && this.#steer(batch, end) === ring) end++;
-      const dealt = this.#deliverTo(ring, batch, f, end);
-      f += dealt;
-      if (f < end) break;
+      const end = this.#reserve(batch, f, Math.min(to, f + ahead));
+      const next = this.#fillPlaces(batch, f, end);
+      this.#settle(next, end);
+      const whole = next === end && end > f;
+      f = next;
+      ahead = whole ? Math.min(CHAINS, 2 * ahead) : 1;
+      if (whole || f === to) continue;
+      // Its ring has no plain buffer, or the frame does not go into one.
+      const pair = this.#pairs[f] as number;
+      if (pair === PAIR_LATER) break;
+      const ring = this.#rings[pair] as Vring;
+      const used = this.#one(ring, batch, f);
+      if (used < 0) break;
+      this.#count(pair, used);
+      f++;
+      // The driver broke it: what was for it goes elsewhere, or nowhere.
+      if (this.#rings[pair] !== ring) this.steering.choose(batch, f, to, this.#pairs);
     }
+    if (this.#frames > 0) this.#counters.received(this.#frames, this.#bytes);
     return f - from;
   }
 
-  #steer(batch: FrameBatch, f: number): Vring | undefined {
-    const { rings } = this;
-    if ((batch.length[f] as number) < MINIMUM_FRAME) return this.#anyRing();
-    return rings[this.#flows.pair(batch, f, rings.length)] ?? this.#anyRing();
+  /** Takes buffers for frames `f` .. `to - 1` and gives each its place. Returns where that ends: a frame whose ring has no plain buffer for it. */
+  #reserve(batch: FrameBatch, f: number, to: number): number {
+    const { chain, tokens } = this.#writer;
+    const pairs = this.#pairs;
+    const places = this.#places;
+    const wanted = this.#wanted;
+    chain.count = 0;
+    this.#usedPairs = 0;
+    let end = f;
+    for (; end < to; end++) {
+      const pair = pairs[end] as number;
+      if (pair === PAIR_LATER) break;
+      if (pair === PAIR_NONE || this.#refuses(batch, end, batch.length[end] as number) >= 0) {
+        places[end] = REFUSED;
+        continue;
+      }
+      places[end] = 0;
+      if (wanted[pair] === 0) this.#used[this.#usedPairs++] = pair;
+      wanted[pair] = (wanted[pair] as number) + 1;
+    }
+    for (let i = 0; i < this.#usedPairs; i++) {
+      const pair = this.#used[i] as number;
+      const ring = this.#rings[pair] as Vring;
+      if (ring.armed) ring.disarm();
+      const first = chain.count;
+      this.#first[pair] = first;
+      this.#next[pair] = first;
+      this.#end[pair] = first + ring.queue.popRun(chain, tokens, first, wanted[pair] as number, NO_LIMIT, true);
+      wanted[pair] = 0;
+    }
+    const next = this.#next;
+    for (let i = f; i < end; i++) {
+      if (places[i] === REFUSED) continue;
+      const pair = pairs[i] as number;
+      const place = next[pair] as number;
+      if (place === this.#end[pair]) return i;
+      places[i] = place;
+      next[pair] = place + 1;
+    }
+    return end;
   }
+
+  /** Frames `f` .. `to - 1` into their places. Returns the first that does not go there as a whole. */
+  #fillPlaces(batch: FrameBatch, f: number, to: number): number {
+    const writer = this.#writer;
+    const places = this.#places;
+    const short = this.#short;
+    const run = writer.chain.count;
+    while (f < to) {
+      const place = places[f] as number;
+      const length = batch.length[f] as number;
+      if (place === REFUSED) this.#counters.receiveDropped(this.#whyNot(batch, f, length), 1);
+      else {
+        if (length <= short) {
+          const next = writer.fillShort(batch, f, to, places, 0, run, short);
+          if (next !== f) {
+            f = next;
+            continue;
+          }
+        }
+        if (!writer.fillOne(batch, f, length, place)) break;
+      }
+      f++;
+    }
+    return f;
+  }
+
+  #whyNot(batch: FrameBatch, f: number, length: number): number {
+    if (length < MINIMUM_FRAME) return DROP_MALFORMED;
+    // virtio 1.4 5.1.6.5.6.3 (device MUST): its queue is under reset.
+    if (this.#pairs[f] === PAIR_NONE) return this.broken ? DROP_BROKEN : DROP_NOT_READY;
+    const reason = this.#refuses(batch, f, length);
+    // A sender may have changed it since it was refused.
+    return reason < 0 ? DROP_FILTERED : reason;
+  }
+
+  /** Pushes what was filled, and gives back what was taken for frames `from` .. `to - 1` and beyond. */
+  #settle(from: number, to: number): void {
+    const next = this.#next;
+    for (let f = from; f < to; f++) {
+      if (this.#places[f] === REFUSED) continue;
+      const pair = this.#pairs[f] as number;
+      next[pair] = (next[pair] as number) - 1;
+    }
+    const { tokens, written } = this.#writer;
+    for (let i = 0; i < this.#usedPairs; i++) {
+      const pair = this.#used[i] as number;
+      const { queue } = this.#rings[pair] as Vring;
+      const filled = next[pair] as number;
+      const first = this.#first[pair] as number;
+      if (filled > first) queue.pushRun(tokens, first, filled, written);
+      queue.unpop((this.#end[pair] as number) - filled);
+      this.#frames += filled - first;
+      this.#count(pair, filled - first);
+    }
+    this.#bytes += this.#writer.bytes;
+    this.#writer.bytes = 0;
+  }
+
+  #count(pair: number, chains: number): void {
+    if (chains === 0) return;
+    this.#pushed[pair] = (this.#pushed[pair] as number) + chains;
+    this.#touched = true;
+  }
+
+  // ---- into one ring ----
 
   /** Takes runs of plain buffers ahead and fills them in one loop; whatever is not plain goes one by one. */
   #deliverTo(ring: Vring | undefined, batch: FrameBatch, from: number, to: number): number {
@@ -119,22 +271,26 @@ export class Receiver {
       f++;
     }
     if (this.#frames > 0) {
-      this.#pushed[ring.index >>> 1] = (this.#pushed[ring.index >>> 1] as number) + chains;
-      this.#touched = true;
+      this.#count(ring.index >>> 1, chains);
       this.#counters.received(this.#frames, this.#bytes);
     }
     return f - from;
   }
 
+  /** Frames up to this length need nothing but to be copied. */
+  get #short(): number {
+    const plain = (this.#flags & POLICY_PROMISCUOUS) !== 0 && !(this.#dma as DmaSpace).logging;
+    return plain ? Math.min(SHORT_FRAME, this.#maximumFrame) : 0;
+  }
+
   /** Puts frames from `f` on into the `run` plain buffers in hand, until either ends or a frame needs more than one of them. Returns the next frame. */
   #fill(batch: FrameBatch, f: number, to: number, run: number): number {
     const writer = this.#writer;
-    const plain = (this.#flags & POLICY_PROMISCUOUS) !== 0 && !(this.#dma as DmaSpace).logging;
-    const short = plain ? Math.min(SHORT_FRAME, this.#maximumFrame) : 0;
+    const short = this.#short;
     while (f < to && writer.filled < run) {
       const length = batch.length[f] as number;
       if (length <= short) {
-        const next = writer.fillShort(batch, f, to, run, short);
+        const next = writer.fillRun(batch, f, to, run, short);
         if (next !== f) {
           f = next;
           continue;
@@ -142,7 +298,8 @@ export class Receiver {
       }
       const reason = this.#refuses(batch, f, length);
       if (reason >= 0) this.#counters.receiveDropped(reason, 1);
-      else if (!writer.fillOne(batch, f, length)) break;
+      else if (writer.fillOne(batch, f, length, writer.filled)) writer.filled++;
+      else break;
       f++;
     }
     return f;
@@ -179,27 +336,25 @@ export class Receiver {
     return 0;
   }
 
-  /** No ring runs: a driver that broke one gets nothing more; one that is being moved is waited for. */
+  /**
+   * The ring does not run. A driver that broke one gets nothing more, nor does a queue that it has not got or is resetting (virtio 1.4 5.1.6.5.5.2, device MUST); one that is being moved is
+   * waited for.
+   */
   #deliverNowhere(frames: number): number {
-    if (!this.broken) return 0;
-    this.#counters.receiveDropped(DROP_BROKEN, frames);
+    if (!this.steering.ready) return 0;
+    this.#counters.receiveDropped(this.broken ? DROP_BROKEN : DROP_NOT_READY, frames);
     return frames;
-  }
-
-  #anyRing(): Vring | undefined {
-    for (const ring of this.rings) if (ring !== undefined) return ring;
-    return undefined;
   }
 
   flush(): void {
     this.#writer.work = 0;
     if (!this.#touched) return;
     this.#touched = false;
-    for (let pair = 0; pair < this.rings.length; pair++) {
+    for (let pair = 0; pair < this.#rings.length; pair++) {
       const pushed = this.#pushed[pair] as number;
       if (pushed === 0) continue;
       this.#pushed[pair] = 0;
-      this.rings[pair]?.stage(pushed);
+      this.#rings[pair]?.stage(pushed);
     }
   }
 
@@ -221,13 +376,13 @@ export class Receiver {
   }
 
   #room(arm: boolean): boolean {
-    const runs = this.broken || this.#anyRing() !== undefined;
+    const runs = this.steering.ready;
     if (this.#starvedPairs === 0) return runs;
     let room = false;
     for (let pair = 0; pair < MAX_QUEUE_PAIRS; pair++) {
       const ring = this.#starved[pair];
       if (ring === undefined) continue;
-      const there = this.rings.includes(ring);
+      const there = this.#rings.includes(ring);
       if (there && !this.#pastStarved(ring, this.#starvedWith[pair] as number, arm)) continue;
       this.#starved[pair] = undefined;
       this.#starvedPairs--;

@@ -1,5 +1,5 @@
 // A frame ring between two threads: how a port that lives on one thread (a capture, a generator on the machine's thread) takes part in a segment served by another.
-// Each direction is one producer, one consumer, bytes in a ring: a 24-byte record header, then the frame, rounded up to 8. A record never wraps: a header
+// Each direction is one producer, one consumer, bytes in a ring: a 16-byte record header, then the frame, rounded up to 8. A record never wraps: a header
 // with length -1 says "go on at the start". Both ends are NetPorts; a full ring holds the sender back.
 //
 // Words of a direction: 0 head (bytes produced, free-running), 16 tail (bytes consumed), 32 consumer waits, 48 producer waits; a cache line apart.
@@ -16,7 +16,7 @@ const TAIL = 16;
 const CONSUMER_WAITS = 32;
 const PRODUCER_WAITS = 48;
 const CONTROL_BYTES = 256;
-const RECORD_BYTES = 24;
+const RECORD_BYTES = 16;
 const WRAP = -1;
 const DEFAULT_BYTES = 1 << 20;
 const EVERYTHING = ACCEPTS_CSUM | ACCEPTS_TSO4 | ACCEPTS_TSO6 | ACCEPTS_ECN | ACCEPTS_USO4 | ACCEPTS_USO6;
@@ -199,8 +199,7 @@ export class RingLink implements NetPort {
       words[w] = length;
       words[w + 1] = (batch.flags[f] as number) | ((batch.gsoType[f] as number) << 8) | ((batch.headerLength[f] as number) << 16);
       words[w + 2] = (batch.gsoSize[f] as number) | ((batch.csumStart[f] as number) << 16);
-      words[w + 3] = (batch.csumOffset[f] as number) | ((batch.hashReport[f] as number) << 16);
-      words[w + 4] = batch.hash[f] as number;
+      words[w + 3] = batch.csumOffset[f] as number;
       let target = at + RECORD_BYTES;
       const { segments } = batch;
       const first = batch.firstSegment[f] as number;
@@ -259,8 +258,6 @@ export class RingLink implements NetPort {
       batch.gsoSize[f] = words[w + 2] as number;
       batch.csumStart[f] = (words[w + 2] as number) >>> 16;
       batch.csumOffset[f] = words[w + 3] as number;
-      batch.hashReport[f] = (words[w + 3] as number) >>> 16;
-      batch.hash[f] = words[w + 4] as number;
       batch.token[f] = position;
       position = (position + RECORD_BYTES + ((length + 7) & ~7)) | 0;
       this.#ends[this.#collected++] = position;

@@ -16,6 +16,7 @@ import { openQueue } from '#virtio/open-queue';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import { OwnFrames } from './own-frames.ts';
 import { type PortBlock, RING_BROKEN, RING_STOPPED } from './port-block.ts';
+import { readSteering } from './receive-steering.ts';
 import { Receiver } from './receiver.ts';
 import { FlowTable } from './steering.ts';
 import { Transmitter } from './transmitter.ts';
@@ -131,6 +132,7 @@ export class RingPort implements NetPort {
       this.#own.clear();
     }
     this.#session = undefined;
+    this.#receiver.steering.close();
   }
 
   /** Starts a ring; one that cannot be served is broken. Between turns. */
@@ -239,13 +241,14 @@ export class RingPort implements NetPort {
       const { flags, accepts, activePairs } = policy;
       const headerLength = policy.headerLength;
       const maximumFrame = policy.maximumFrame;
+      const steering = readSteering(policy.rss);
       if (policy.generation === generation) {
         this.#policyGeneration = generation;
         this.#flags = flags;
         this.#accepts = accepts;
         this.#activePairs = Math.max(1, Math.min(activePairs, this.block.rings >>> 1));
         this.#transmitter.configure(headerLength);
-        this.#receiver.configure(flags, accepts, headerLength, maximumFrame);
+        this.#receiver.configure(flags, accepts, headerLength, maximumFrame, steering);
         this.#arrange();
       }
     }
@@ -256,20 +259,22 @@ export class RingPort implements NetPort {
     }
   }
 
-  /** Which rings are in use: those that run, of the pairs the driver has made active. */
+  /** Which rings are in use: those that run, of the pairs the driver has made active; for frames that are spread by a table, all that it may name. */
   #arrange(): void {
     this.#running = 0;
     for (const ring of this.#rings) if (ring !== undefined) this.#running++;
     const pairs = this.#activePairs;
     const transmit: Vring[] = [];
     const receive: (Vring | undefined)[] = [];
+    const { steering } = this.#receiver;
+    const receivers = steering.spreads ? this.block.rings >>> 1 : pairs;
+    for (let pair = 0; pair < receivers; pair++) receive.push(this.#rings[2 * pair]);
     for (let pair = 0; pair < pairs; pair++) {
-      receive.push(this.#rings[2 * pair]);
       const ring = this.#rings[2 * pair + 1];
       if (ring !== undefined) transmit.push(ring);
     }
     this.#transmitter.rings = transmit;
-    this.#transmitter.steering = pairs > 1;
+    this.#transmitter.steering = pairs > 1 && !steering.spreads;
     this.#receiver.rings = receive;
   }
 

@@ -161,7 +161,7 @@ export class Transmitter {
 
   /** From chain `i` of the run on: frames whose header asks for nothing. Returns where that ends. */
   #plain(ring: Vring, batch: FrameBatch, first: number, n: number, i: number, run: number): number {
-    const { segments, firstSegment, segmentCount, length: lengths, flags, gsoType, hashReport, token: frameTokens } = batch;
+    const { segments, firstSegment, segmentCount, length: lengths, flags, gsoType, token: frameTokens } = batch;
     const { offset: offsets, length: sizes, views } = segments;
     const tokens = this.#token;
     const headerLength = this.#headerLength;
@@ -187,7 +187,6 @@ export class Transmitter {
       lengths[f] = length;
       flags[f] = 0;
       gsoType[f] = 0;
-      hashReport[f] = 0;
       frameTokens[f] = tokens[(n + i) | 0] as number;
       bytes = (bytes + length) | 0;
       f = (f + 1) | 0;
@@ -228,7 +227,6 @@ export class Transmitter {
     }
     batch.firstSegment[f] = start;
     batch.segmentCount[f] = first + readable - start;
-    batch.hashReport[f] = 0;
     // Nothing asked: the common case.
     if ((low & 0xffff) === 0) {
       batch.flags[f] = 0;

@@ -145,10 +145,7 @@ export class VhostNet implements VhostBackend {
   }
 
   /** A driver that was here is expected back: until it is, or is no longer expected, what is sent to it is held (on a switch, for as long as a stuck port holds its senders). */
-  get expected(): boolean {
-    return this.#block.expected;
-  }
-  set expected(expected: boolean) {
+  expect(expected: boolean): void {
     if (this.#block.expected === expected) return;
     this.#block.expected = expected;
     this.#worker.callAttention();

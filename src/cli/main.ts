@@ -43,7 +43,7 @@ async function main(): Promise<number> {
     .exitOverride()
     .addCommand(tourCommand(interrupted.signal, done))
     .addCommand(lspciCommand())
-    .addCommand(serveCommand(interrupted.signal));
+    .addCommand(serveCommand(interrupted.signal, done));
   pointToHelp(program, 'nicbox');
 
   try {

@@ -1,12 +1,28 @@
 // Where results go: stdout. Readers that leave early end the program as they end others (128 + SIGPIPE, nothing said); a full disk is an error like any other, which
 // console.log would keep to itself. Progress goes to stderr through console.error: without a reader it is not missed.
 
+import { openSync } from 'node:fs';
+
 const EXIT_FAILED = 2;
 const EXIT_NO_READER = 141;
 
 /** The result cannot be written. `code` is stable. */
 class OutputError extends Error {
   readonly code = 'NICBOX_OUTPUT';
+}
+
+/** A file that was named cannot be had. `code` is stable. */
+class FileError extends Error {
+  readonly code = 'NICBOX_FILE';
+}
+
+/** @throws FileError */
+export function openCapture(path: string): number {
+  try {
+    return openSync(path, 'w');
+  } catch (error) {
+    throw new FileError(`cannot write ${path}: ${(error as Error).message}`);
+  }
 }
 
 /** Prints a result and a line end. @throws OutputError */

@@ -1,12 +1,14 @@
 // `nicbox serve vhost-user`: nicbox as the network back end of somebody else's guests, until Ctrl-C. Events go to stderr as they happen, counters to stdout: a table
 // redrawn every second on a terminal, a line of JSON for each socket with --json, and one table at the end otherwise.
 
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
 import { Log } from '#core/log';
 import { serveVhostUser, type VhostUserSocketStatistics } from '#interop/vhost-user-server';
+import { openCapture } from './output.ts';
+import { umlPciCommand } from './serve-uml-pci.ts';
 
 const INTERVAL_MS = 1000;
 
@@ -17,6 +19,7 @@ Two QEMU guests on one switch (QEMU connects to us; the guest's RAM has to be sh
     -chardev socket,id=c0,path=/tmp/a.sock,reconnect-ms=500 -netdev vhost-user,chardev=c0,id=n0 -device virtio-net-pci,netdev=n0
 With several queue pairs: --queues 2 here, and -netdev vhost-user,...,queues=2 -device virtio-net-pci,...,mq=on,vectors=6 there.
 Where QEMU listens (-chardev socket,...,server=on): the same with --client.
+Behind an emulated IOMMU: --iommu here, and -device intel-iommu,device-iotlb=on -device virtio-net-pci,...,disable-legacy=on,iommu_platform=on,ats=on there.
 
 Two DPDK applications on one link (no huge pages needed):
   nicbox serve vhost-user --link --socket /tmp/a.sock --socket /tmp/b.sock
@@ -27,6 +30,7 @@ Two DPDK applications on one link (no huge pages needed):
 A guest and this host (as root; tap0 is there while nicbox runs):
   nicbox serve vhost-user --socket /tmp/a.sock --tap tap0 &
   ip addr add 10.0.0.1/24 dev tap0 && ip link set tap0 up
+With --queues 4 the TAP has four queues as well.
 
 A socket alone on its switch swallows and counts what it is sent.`;
 
@@ -56,8 +60,8 @@ function mtu(text: string): number {
   return value;
 }
 
-/** @param signal ends it */
-export function serveCommand(signal: AbortSignal): Command {
+/** @param signal ends it. @param done gets the exit code of what ends by itself */
+export function serveCommand(signal: AbortSignal, done: (code: number) => void): Command {
   const vhostUser = new Command('vhost-user')
     .description('Serves virtio-net devices of other processes (QEMU, DPDK, user-mode Linux) over vhost-user sockets, joined by a switch or by links.')
     .requiredOption('--socket <path...>', 'UNIX socket of a device; give it once for each device')
@@ -78,19 +82,7 @@ export function serveCommand(signal: AbortSignal): Command {
       if (flags.switch && flags.link) command.error("error: '--switch' and '--link' exclude each other");
       await serve(flags, signal);
     });
-  return new Command('serve').description('Serves other processes until interrupted.').addCommand(vhostUser);
-}
-
-class FileError extends Error {
-  readonly code = 'NICBOX_FILE';
-}
-
-function openCapture(path: string): number {
-  try {
-    return openSync(path, 'w');
-  } catch (error) {
-    throw new FileError(`cannot write ${path}: ${(error as Error).message}`);
-  }
+  return new Command('serve').description('Serves other processes until interrupted.').addCommand(vhostUser).addCommand(umlPciCommand(signal, done));
 }
 
 async function serve(flags: Flags, signal: AbortSignal): Promise<void> {

@@ -52,6 +52,18 @@ const NO_WINDOW: Window = {
 };
 
 /**
+ * Memory that is reached by asking for it, piece by piece: another process's, which lends no mapping. Called on the machine's thread only; each call may take long, and the
+ * guest may do anything meanwhile (also to this device). Windows never cover it: virtqueues cannot lie there.
+ */
+export interface RemoteMemory {
+  /** How many bytes from `address` on, `length` at most, are there for this access; 0: none. */
+  run(address: number, length: number, access: DmaAccess): number;
+  /** False: the other side did not answer, or refused. */
+  read(address: number, into: Uint8Array, offset: number, length: number): boolean;
+  write(address: number, from: Uint8Array, offset: number, length: number): boolean;
+}
+
+/**
  * A device's view of memory. Create with `DmaSpace.create` on the machine's thread, `DmaSpace.open(space.share())` on a worker.
  * Refused accesses are values (false, null): nothing here throws on a device address.
  */
@@ -61,6 +73,8 @@ export class DmaSpace {
   onFault: ((fault: DmaFault) => void) | undefined;
   /** Called on this thread for each `miss` of it; what was asked for is in the shared fault ring. */
   onMiss: (() => void) | undefined;
+  /** Where addresses lead that no window covers. Not shared with other threads. */
+  remote: RemoteMemory | undefined;
   readonly #table: DmaTable;
   readonly #dirty: DirtyLog;
   #generation = -1;
@@ -68,6 +82,8 @@ export class DmaSpace {
   #last: Window = NO_WINDOW;
   #logging = false;
   #onDemand = false;
+  /** One register's worth of remote memory. */
+  readonly #word = new Uint8Array(4);
 
   private constructor(memory: GuestMemory, table: DmaTable) {
     this.memory = memory;
@@ -284,6 +300,10 @@ export class DmaSpace {
 
   /** True when all of [address, address + length) may be accessed, over as many windows as it takes. Records nothing. */
   allows(address: number, length: number, access: DmaAccess): boolean {
+    return this.#mapped(address, length, access) || this.#reaches(address, length, access);
+  }
+
+  #mapped(address: number, length: number, access: DmaAccess): boolean {
     this.sync();
     let at = address;
     const end = address + length;
@@ -296,9 +316,69 @@ export class DmaSpace {
     return true;
   }
 
+  /** The same where some or all of it is remote. */
+  #reaches(address: number, length: number, access: DmaAccess): boolean {
+    if (this.remote === undefined || !this.busMaster) return false;
+    for (let done = 0; done < length; ) {
+      const run = this.#run(address + done, length - done, access);
+      if (run === 0) return false;
+      done += run;
+    }
+    return length > 0;
+  }
+
+  /** Bytes that one window, or one remote piece, has of a range. */
+  #run(address: number, length: number, access: DmaAccess): number {
+    const w = this.#at(address);
+    if (w !== null && (w.permissions & access) !== 0) return Math.min(length, w.end - address);
+    return this.remote?.run(address, length, access) ?? 0;
+  }
+
+  /** A range with remote pieces. Whatever happens while one is fetched, the next is looked up anew. */
+  #exchange(address: number, bytes: Uint8Array, offset: number, length: number, access: DmaAccess): boolean {
+    if (!this.#reaches(address, length, access)) return this.fault(address, length, access);
+    for (let done = 0; done < length; ) {
+      const at = address + done;
+      this.sync();
+      const run = this.busMaster ? this.#run(at, length - done, access) : 0;
+      if (run === 0) return this.fault(at, length - done, access);
+      const w = this.#at(at);
+      if (w !== null && (w.permissions & access) !== 0) {
+        const { u8 } = w.slab.views;
+        if (access === DMA_READ) bytes.set(u8.subarray(at + w.bias, at + w.bias + run), offset + done);
+        else {
+          u8.set(bytes.subarray(offset + done, offset + done + run), at + w.bias);
+          this.markDirty(w, at, run);
+        }
+      } else {
+        const ok = access === DMA_READ ? this.remote?.read(at, bytes, offset + done, run) : this.remote?.write(at, bytes, offset + done, run);
+        if (ok !== true) return this.fault(at, run, access);
+      }
+      done += run;
+    }
+    return true;
+  }
+
+  #loadRemote(address: number, size: 2 | 4): number {
+    if (this.remote === undefined || (address & (size - 1)) !== 0) {
+      this.fault(address, size, DMA_READ);
+      return -1;
+    }
+    if (!this.#exchange(address, this.#word, 0, size, DMA_READ)) return -1;
+    const word = this.#word;
+    const low = (word[0] as number) | ((word[1] as number) << 8);
+    return size === 2 ? low : (low | ((word[2] as number) << 16) | ((word[3] as number) << 24)) >>> 0;
+  }
+
+  #storeRemote(address: number, size: 2 | 4, value: number): boolean {
+    if (this.remote === undefined || (address & (size - 1)) !== 0) return this.fault(address, size, DMA_WRITE);
+    for (let i = 0; i < size; i++) this.#word[i] = value >>> (8 * i);
+    return this.#exchange(address, this.#word, 0, size, DMA_WRITE);
+  }
+
   /** Copies `length` bytes from device address `address` into `into` at `offset`. False (and a fault) leaves `into` undefined. */
   read(address: number, into: Uint8Array, offset = 0, length = into.length - offset): boolean {
-    if (!this.allows(address, length, DMA_READ)) return this.fault(address, length, DMA_READ);
+    if (!this.#mapped(address, length, DMA_READ)) return this.#exchange(address, into, offset, length, DMA_READ);
     for (let done = 0; done < length; ) {
       const w = this.#at(address + done) as Window;
       const run = Math.min(length - done, w.end - address - done);
@@ -311,7 +391,7 @@ export class DmaSpace {
 
   /** Copies `from` to device address `address`, marking the pages dirty. False (and a fault) means nothing was written. */
   write(address: number, from: Uint8Array, offset = 0, length = from.length - offset): boolean {
-    if (!this.allows(address, length, DMA_WRITE)) return this.fault(address, length, DMA_WRITE);
+    if (!this.#mapped(address, length, DMA_WRITE)) return this.#exchange(address, from, offset, length, DMA_WRITE);
     for (let done = 0; done < length; ) {
       const w = this.#at(address + done) as Window;
       const run = Math.min(length - done, w.end - address - done);
@@ -326,10 +406,7 @@ export class DmaSpace {
   load16(address: number): number {
     this.sync();
     const w = (address & 1) === 0 ? this.window(address, 2, DMA_READ) : null;
-    if (w === null) {
-      this.fault(address, 2, DMA_READ);
-      return -1;
-    }
+    if (w === null) return this.#loadRemote(address, 2);
     return Atomics.load(w.slab.views.u16, (address + w.bias) / 2);
   }
 
@@ -337,7 +414,7 @@ export class DmaSpace {
   store16(address: number, value: number): boolean {
     this.sync();
     const w = (address & 1) === 0 ? this.window(address, 2, DMA_WRITE) : null;
-    if (w === null) return this.fault(address, 2, DMA_WRITE);
+    if (w === null) return this.#storeRemote(address, 2, value);
     Atomics.store(w.slab.views.u16, (address + w.bias) / 2, value);
     this.markDirty(w, address, 2);
     return true;
@@ -347,17 +424,14 @@ export class DmaSpace {
   load32(address: number): number {
     this.sync();
     const w = (address & 3) === 0 ? this.window(address, 4, DMA_READ) : null;
-    if (w === null) {
-      this.fault(address, 4, DMA_READ);
-      return -1;
-    }
+    if (w === null) return this.#loadRemote(address, 4);
     return Atomics.load(w.slab.views.u32, (address + w.bias) / 4);
   }
 
   store32(address: number, value: number): boolean {
     this.sync();
     const w = (address & 3) === 0 ? this.window(address, 4, DMA_WRITE) : null;
-    if (w === null) return this.fault(address, 4, DMA_WRITE);
+    if (w === null) return this.#storeRemote(address, 4, value);
     Atomics.store(w.slab.views.u32, (address + w.bias) / 4, value >>> 0);
     this.markDirty(w, address, 4);
     return true;

@@ -34,11 +34,51 @@ const NEEDS: readonly (readonly [number, readonly number[]])[] = [
   [NET.MQ, [NET.CTRL_VQ]],
   [NET.CTRL_MAC_ADDR, [NET.CTRL_VQ]],
   [NET.CTRL_GUEST_OFFLOADS, [NET.CTRL_VQ]],
+  [NET.GUEST_UFO, [NET.GUEST_CSUM]],
+  [NET.HOST_UFO, [NET.CSUM]],
+  [NET.NOTF_COAL, [NET.CTRL_VQ]],
+  [NET.VQ_NOTF_COAL, [NET.CTRL_VQ]],
+  [NET.DEVICE_STATS, [NET.CTRL_VQ]],
+  [NET.RSS, [NET.CTRL_VQ]],
+  [NET.HASH_REPORT, [NET.CTRL_VQ]],
+  [NET.HASH_TUNNEL, [NET.CTRL_VQ]],
+  [NET.HASH_TUNNEL, [NET.RSS, NET.HASH_REPORT]],
+  [NET.RSS_CONTEXT, [NET.CTRL_VQ]],
+  [NET.RSS_CONTEXT, [NET.RSS]],
+  // The table names HOST_TSO, the receive clause GUEST_TSO (5.1.6.4): a driver that has both offends against neither.
+  [NET.RSC_EXT, [NET.GUEST_TSO4, NET.GUEST_TSO6]],
+  [NET.RSC_EXT, [NET.HOST_TSO4, NET.HOST_TSO6]],
+  [NET.GUEST_UDP_TUNNEL_GSO, [NET.GUEST_TSO4]],
+  [NET.GUEST_UDP_TUNNEL_GSO, [NET.GUEST_TSO6]],
+  [NET.GUEST_UDP_TUNNEL_GSO, [NET.GUEST_USO4]],
+  [NET.GUEST_UDP_TUNNEL_GSO, [NET.GUEST_USO6]],
+  [NET.GUEST_UDP_TUNNEL_GSO_CSUM, [NET.GUEST_UDP_TUNNEL_GSO]],
+  [NET.HOST_UDP_TUNNEL_GSO, [NET.HOST_TSO4]],
+  [NET.HOST_UDP_TUNNEL_GSO, [NET.HOST_TSO6]],
+  [NET.HOST_UDP_TUNNEL_GSO, [NET.HOST_USO]],
+  [NET.HOST_UDP_TUNNEL_GSO_CSUM, [NET.HOST_UDP_TUNNEL_GSO]],
 ];
 
-/** Everything this driver knows how to use, except SR_IOV, which is for physical functions whose VFs the guest means to enable. */
+/**
+ * What the driver knows and takes only when asked (`VirtioNetOptions.with` or `require`): these lengthen every header, cost the device work for each frame,
+ * or change who steers.
+ */
+export const OPTIONAL_FEATURES: readonly number[] = [
+  NET.RSS,
+  NET.HASH_REPORT,
+  NET.HASH_TUNNEL,
+  NET.RSS_CONTEXT,
+  NET.RSC_EXT,
+  NET.GUEST_UDP_TUNNEL_GSO,
+  NET.GUEST_UDP_TUNNEL_GSO_CSUM,
+  NET.HOST_UDP_TUNNEL_GSO,
+  NET.HOST_UDP_TUNNEL_GSO_CSUM,
+  VIRTIO_F.ADMIN_VQ,
+];
+
+/** What this driver takes wherever it is offered: all it knows but `OPTIONAL_FEATURES` and SR_IOV, which is for physical functions whose VFs the guest means to enable. */
 export const DRIVER_FEATURES: readonly number[] = [
-  ...Object.values(VIRTIO_NET_F),
+  ...Object.values(VIRTIO_NET_F).filter((bit) => !OPTIONAL_FEATURES.includes(bit)),
   VIRTIO_F.INDIRECT_DESC,
   VIRTIO_F.EVENT_IDX,
   VIRTIO_F.VERSION_1,
@@ -49,6 +89,7 @@ export const DRIVER_FEATURES: readonly number[] = [
   VIRTIO_F.NOTIFICATION_DATA,
   VIRTIO_F.NOTIF_CONFIG_DATA,
   VIRTIO_F.RING_RESET,
+  VIRTIO_F.SUSPEND,
 ];
 
 /** The largest self-consistent subset of `offered` within `wanted`. */

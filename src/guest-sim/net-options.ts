@@ -1,7 +1,8 @@
 // What a guest asks of its network device, and what the device's configuration structure says (virtio 1.4 5.1.4): read whole, between two equal generations.
 
 import { hasFeature } from './features.ts';
-import { NET_CFG, NET_STATUS_ANNOUNCE, NET_STATUS_LINK_UP, VIRTIO_NET_F } from './virtio-constants.ts';
+import type { GuestAddresses } from './net-announce.ts';
+import { NET_CFG, NET_HASH_TUNNELS_ALL, NET_HASH_TYPES_ALL, NET_STATUS_ANNOUNCE, NET_STATUS_LINK_UP, VIRTIO_NET_F } from './virtio-constants.ts';
 import type { VirtioPci } from './virtio-pci.ts';
 
 /** How the guest drives its device. Plain cloneable data. */
@@ -12,6 +13,16 @@ export interface VirtioNetOptions {
   readonly queueSize?: number;
   /** Queue pairs to use, at most what the device has. Default 1. */
   readonly pairs?: number;
+  /** Feature bits to accept beyond those the driver takes anyway: of `OPTIONAL_FEATURES`. */
+  readonly with?: readonly number[];
+  /** Accept VIRTIO_NET_F_RSS and spread received frames with it. An empty record takes the defaults. */
+  readonly rss?: RssOptions;
+  /** Accept VIRTIO_NET_F_HASH_REPORT: received frames carry `hashValue` and `hashReport`. With RSS its key and types are hashed with, else these. */
+  readonly hashReport?: HashOptions;
+  /** Let the driver choose each receive queue's interrupt moderation by its load (needs VQ_NOTF_COAL). */
+  readonly moderation?: 'adaptive';
+  /** What the guest announces when the device asks for it (GUEST_ANNOUNCE). */
+  readonly addresses?: GuestAddresses;
   /** Feature bits not to accept although the driver knows them. */
   readonly without?: readonly number[];
   /** Feature bits without which to give up. */
@@ -30,6 +41,26 @@ export interface VirtioNetOptions {
   readonly sriov?: boolean;
 }
 
+/** How a guest has its received frames hashed. */
+export interface HashOptions {
+  /** Default: DEFAULT_RSS_KEY. */
+  readonly key?: Uint8Array;
+  /** NET_HASH_TYPE bits; those the device does not support are left out. Default: all. */
+  readonly hashTypes?: number;
+  /** NET_HASH_TUNNEL bits whose inner headers are hashed, which asks for HASH_TUNNEL; those the device does not support are left out. Default 0. */
+  readonly tunnels?: number;
+}
+
+/** What a guest asks of receive-side scaling; what is left out has a default that spreads evenly over all queues in use. */
+export interface RssOptions extends HashOptions {
+  /** Receive queues by the low bits of the hash: a power of two of entries. Default: the queues in turn, 128 entries or what the device has. */
+  readonly table?: readonly number[];
+  /** Where frames without a hash go. Default 0. */
+  readonly unclassified?: number;
+  /** How many transmit queues the driver may use. Default: its queue pairs. */
+  readonly maxTransmitQueues?: number;
+}
+
 export interface NetConfiguration {
   readonly mac: Uint8Array;
   readonly linkUp: boolean;
@@ -40,7 +71,27 @@ export interface NetConfiguration {
   /** Mbit/s, or undefined when unknown. */
   readonly speed: number | undefined;
   readonly fullDuplex: boolean | undefined;
+  /** Longest RSS key and largest indirection table the device takes, and the hash and tunnel types it knows; 0 without the features. */
+  readonly rssMaxKeySize: number;
+  readonly rssMaxTable: number;
+  readonly hashTypes: number;
+  readonly tunnelTypes: number;
 }
+
+/** Before anything was read. */
+export const NO_CONFIGURATION: NetConfiguration = {
+  mac: new Uint8Array(6),
+  linkUp: true,
+  announce: false,
+  maxPairs: 1,
+  mtu: 0,
+  speed: undefined,
+  fullDuplex: undefined,
+  rssMaxKeySize: 0,
+  rssMaxTable: 0,
+  hashTypes: 0,
+  tunnelTypes: 0,
+};
 
 /** virtio 1.4 5.1.4.1 (device MUST): no smaller one is valid. */
 const SMALLEST_MTU = 68;
@@ -48,6 +99,7 @@ const SMALLEST_MTU = 68;
 /** Fields of features that were not negotiated are not touched; they get the value the spec tells a driver to assume. @throws VirtioError */
 export function readNetConfiguration(transport: VirtioPci, features: bigint): NetConfiguration {
   const has = (bit: number): boolean => hasFeature(features, bit);
+  const hashes = has(VIRTIO_NET_F.RSS) || has(VIRTIO_NET_F.HASH_REPORT);
   return transport.readConfig((at) => {
     const mac = new Uint8Array(6);
     // virtio 1.4 5.1.4.2 (driver): the address in config, or a locally administered one.
@@ -61,11 +113,15 @@ export function readNetConfiguration(transport: VirtioPci, features: bigint): Ne
       mac,
       linkUp: (status & NET_STATUS_LINK_UP) !== 0,
       announce: has(VIRTIO_NET_F.GUEST_ANNOUNCE) && (status & NET_STATUS_ANNOUNCE) !== 0,
-      maxPairs: has(VIRTIO_NET_F.MQ) ? at(NET_CFG.max_virtqueue_pairs, 2) : 1,
+      maxPairs: has(VIRTIO_NET_F.MQ) || has(VIRTIO_NET_F.RSS) ? at(NET_CFG.max_virtqueue_pairs, 2) : 1,
       mtu: mtu >= SMALLEST_MTU ? mtu : 0,
       // Values out of range mean unknown.
       speed: speed <= 0x7fffffff ? speed : undefined,
       fullDuplex: duplex <= 1 ? duplex === 1 : undefined,
+      rssMaxKeySize: hashes ? at(NET_CFG.rss_max_key_size, 1) : 0,
+      rssMaxTable: has(VIRTIO_NET_F.RSS) ? at(NET_CFG.rss_max_indirection_table_length, 2) : 0,
+      hashTypes: hashes ? at(NET_CFG.supported_hash_types, 4) & NET_HASH_TYPES_ALL : 0,
+      tunnelTypes: has(VIRTIO_NET_F.HASH_TUNNEL) ? at(NET_CFG.supported_tunnel_types, 4) & NET_HASH_TUNNELS_ALL : 0,
     };
   });
 }

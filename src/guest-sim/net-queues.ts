@@ -8,23 +8,42 @@ import { TransmitQueue } from './net-transmit.ts';
 import { PackedRing } from './packed-ring.ts';
 import type { DriverRing } from './ring.ts';
 import { SplitRing } from './split-ring.ts';
-import { NET_GSO_TCPV4, NET_GSO_TCPV6, NET_GSO_UDP_L4, NET_HEADER_SIZE, VIRTIO_F, VIRTIO_NET_F } from './virtio-constants.ts';
+import {
+  NET_GSO_TCPV4,
+  NET_GSO_TCPV6,
+  NET_GSO_UDP,
+  NET_GSO_UDP_L4,
+  NET_HEADER_SIZE,
+  NET_HEADER_SIZE_HASH,
+  NET_HEADER_SIZE_TUNNEL,
+  VIRTIO_F,
+  VIRTIO_NET_F,
+} from './virtio-constants.ts';
 import { type QueueKick, VirtioError, type VirtioPci } from './virtio-pci.ts';
 
 const TRANSMIT_BUFFER = 2048;
 const PIECE = 4096;
-/** virtio 1.4 5.1.6.3.1 (driver SHOULD): what a buffer has to hold without MRG_RXBUF, with and without receive segmentation offloads. */
-const BIG_BUFFER = 65_601;
-const PLAIN_BUFFER = 1526;
+/** virtio 1.4 5.1.6.3.1 (driver SHOULD): what a buffer has to hold behind its header without MRG_RXBUF, with and without receive segmentation offloads. */
+const BIG_BUFFER = 65_589;
+const PLAIN_BUFFER = 1514;
 const BIG_BUFFERS = 64;
 const DEFAULT_MTU = 1500;
 const LONGEST_GSO_FRAME = 65_550;
+
+/** Bytes of struct virtio_net_hdr up to the last field that the features bring (virtio 1.4 5.1.6.3.1, driver MUST). */
+export function headerSize(features: bigint): number {
+  const has = (bit: number): boolean => hasFeature(features, bit);
+  if (has(VIRTIO_NET_F.HOST_UDP_TUNNEL_GSO) || has(VIRTIO_NET_F.GUEST_UDP_TUNNEL_GSO)) return NET_HEADER_SIZE_TUNNEL;
+  return has(VIRTIO_NET_F.HASH_REPORT) ? NET_HEADER_SIZE_HASH : NET_HEADER_SIZE;
+}
+
 export class QueueMaker {
   readonly #transport: VirtioPci;
   readonly #arena: GuestArena;
   readonly #features: bigint;
   readonly #options: VirtioNetOptions;
   readonly #mtu: number;
+  readonly headerSize: number;
 
   constructor(transport: VirtioPci, arena: GuestArena, features: bigint, options: VirtioNetOptions, mtu: number) {
     this.#transport = transport;
@@ -32,6 +51,7 @@ export class QueueMaker {
     this.#features = features;
     this.#options = options;
     this.#mtu = mtu;
+    this.headerSize = headerSize(features);
   }
 
   #has(feature: number): boolean {
@@ -64,18 +84,19 @@ export class QueueMaker {
     });
   }
 
-  receive(index: number): ReceiveQueue {
+  receive(index: number, size?: number): ReceiveQueue {
     const F = VIRTIO_NET_F;
     const mergeable = this.#has(F.MRG_RXBUF);
     let gsoTypes = 0;
     if (this.#has(F.GUEST_TSO4)) gsoTypes |= 1 << NET_GSO_TCPV4;
     if (this.#has(F.GUEST_TSO6)) gsoTypes |= 1 << NET_GSO_TCPV6;
+    if (this.#has(F.GUEST_UFO)) gsoTypes |= 1 << NET_GSO_UDP;
     if (this.#has(F.GUEST_USO4) || this.#has(F.GUEST_USO6)) gsoTypes |= 1 << NET_GSO_UDP_L4;
     // One frame of the MTU with an Ethernet header and a VLAN tag: a little more than the spec asks for.
-    const plain = Math.max(PLAIN_BUFFER, NET_HEADER_SIZE + 18 + (this.#mtu || DEFAULT_MTU));
-    const bufferSize = mergeable ? Math.max(64, this.#options.receiveBuffer ?? 2048) : gsoTypes !== 0 ? BIG_BUFFER : plain;
+    const plain = this.headerSize + Math.max(PLAIN_BUFFER, 18 + (this.#mtu || DEFAULT_MTU));
+    const bufferSize = mergeable ? Math.max(64, this.#options.receiveBuffer ?? 2048) : gsoTypes !== 0 ? this.headerSize + BIG_BUFFER : plain;
     const pieces = mergeable ? 1 : Math.ceil(bufferSize / PIECE);
-    const ring = this.ring(2 * index, pieces);
+    const ring = this.ring(2 * index, pieces, size);
     const indirect = this.#has(VIRTIO_F.INDIRECT_DESC) && pieces <= ring.size;
     const pieceSize = pieces <= ring.size ? PIECE : bufferSize;
     const fit = pieces === 1 || indirect || pieceSize === bufferSize ? ring.size : Math.floor(ring.size / pieces);
@@ -90,13 +111,18 @@ export class QueueMaker {
       gsoTypes,
       checksum: this.#has(F.GUEST_CSUM),
       ecn: this.#has(F.GUEST_ECN),
+      headerSize: this.headerSize,
+      hashReport: this.#has(F.HASH_REPORT),
+      tunnels: this.#has(F.GUEST_UDP_TUNNEL_GSO),
+      tunnelChecksum: this.#has(F.GUEST_UDP_TUNNEL_GSO_CSUM),
+      coalescing: this.#has(F.RSC_EXT),
     });
   }
 
-  transmit(index: number): TransmitQueue {
+  transmit(index: number, size?: number): TransmitQueue {
     const separateHeader = this.#options.separateHeader ?? false;
-    const segments = Math.ceil((LONGEST_GSO_FRAME + NET_HEADER_SIZE) / TRANSMIT_BUFFER) + (separateHeader ? 2 : 1);
-    const ring = this.ring(2 * index + 1, segments);
+    const segments = Math.ceil((LONGEST_GSO_FRAME + this.headerSize) / TRANSMIT_BUFFER) + (separateHeader ? 2 : 1);
+    const ring = this.ring(2 * index + 1, segments, size);
     return new TransmitQueue({
       arena: this.#arena,
       ring,
@@ -105,6 +131,7 @@ export class QueueMaker {
       buffers: ring.size,
       maxSegments: Math.min(segments, ring.size),
       separateHeader,
+      headerSize: this.headerSize,
     });
   }
 }

@@ -7,12 +7,14 @@ import type { DriverRing } from './ring.ts';
 import {
   NET_GSO_ECN,
   NET_GSO_NONE,
-  NET_GSO_TCPV4,
-  NET_GSO_TCPV6,
-  NET_GSO_UDP_L4,
+  NET_GSO_UDP,
+  NET_GSO_UDP_TUNNEL_IPV4,
+  NET_GSO_UDP_TUNNEL_IPV6,
+  NET_HASH_REPORT_NONE,
   NET_HDR_F_DATA_VALID,
   NET_HDR_F_NEEDS_CSUM,
   NET_HDR_F_RSC_INFO,
+  NET_HDR_F_UDP_TUNNEL_CSUM,
   NET_HEADER_SIZE,
 } from './virtio-constants.ts';
 import type { QueueKick } from './virtio-pci.ts';
@@ -21,7 +23,7 @@ import type { QueueKick } from './virtio-pci.ts';
 export const CHECKSUM_UNKNOWN = 0;
 /** The device vouches for it. */
 export const CHECKSUM_VALID = 1;
-/** Not filled in yet: it covers csumStart to the end and belongs at csumStart + csumOffset. */
+/** Not filled in yet: it covers csumStart to the end and belongs at csumStart + csumOffset. With csumStart 0 (RSC_INFO) only the frame's headers tell where. */
 export const CHECKSUM_PARTIAL = 2;
 
 /** One frame as it lies in receive buffers: valid during the call that hands it over. */
@@ -36,11 +38,23 @@ export class ReceivedFrame {
   checksum = CHECKSUM_UNKNOWN;
   csumStart = 0;
   csumOffset = 0;
-  /** NET_GSO_* without the ECN bit; a segmentation-offload frame is one frame here, whatever its length. */
+  /** NET_GSO_* without the ECN and tunnel bits; a segmentation-offload frame is one frame here, whatever its length. */
   gsoType = NET_GSO_NONE;
   gsoEcn = false;
   gsoSize = 0;
   headerLength = 0;
+  /** A segmentation-offload frame inside a UDP tunnel: the inner packet's IP version, else 0. Then both offsets count, from the frame's start. */
+  tunnel: 0 | 4 | 6 = 0;
+  outerTransport = 0;
+  innerNetwork = 0;
+  /** The device vouches for the outer UDP checksum as well, which holds the pseudo header's sum in a tunnel frame to be cut. */
+  tunnelChecksum = false;
+  /** The hash the device computed and its kind (NET_HASH_TYPE's bit number plus 1); 0 and 0 where it computed none or HASH_REPORT was not negotiated. */
+  hashValue = 0;
+  hashReport: number = NET_HASH_REPORT_NONE;
+  /** TCP segments the device merged into this frame and acknowledgements it left out (RSC_EXT); 0 for others. */
+  coalescedSegments = 0;
+  duplicateAcks = 0;
   queue = 0;
 
   constructor(views: ByteViews, segments: number) {
@@ -78,9 +92,19 @@ export interface ReceiveQueueOptions {
   readonly gsoTypes: number;
   readonly checksum: boolean;
   readonly ecn: boolean;
+  /** Bytes of the header before each frame (default 12), and which of its parts that not every device has were negotiated (default: none). */
+  readonly headerSize?: number;
+  readonly hashReport?: boolean;
+  readonly tunnels?: boolean;
+  readonly tunnelChecksum?: boolean;
+  readonly coalescing?: boolean;
 }
 
 const HARVEST = 64;
+const BOTH_TUNNELS = NET_GSO_UDP_TUNNEL_IPV4 | NET_GSO_UDP_TUNNEL_IPV6;
+const BASE_TYPE = 0xff & ~(BOTH_TUNNELS | NET_GSO_ECN);
+/** The largest hash_report the specification defines. */
+const LAST_REPORT = 9;
 
 export class ReceiveQueue {
   readonly ring: DriverRing;
@@ -93,6 +117,8 @@ export class ReceiveQueue {
   malformed = 0;
   /** Why this queue stopped believing its device; '' while it does. */
   broken = '';
+  /** The device is suspended: buffers go back to it only later. */
+  held = false;
   readonly #arena: GuestArena;
   readonly #options: ReceiveQueueOptions;
   readonly #start: number;
@@ -102,6 +128,7 @@ export class ReceiveQueue {
   readonly #pieceOffsets: Int32Array;
   readonly #pieceLengths: Int32Array;
   readonly #pieces: number;
+  readonly #headerSize: number;
 
   constructor(options: ReceiveQueueOptions) {
     const { arena, ring, bufferSize } = options;
@@ -109,6 +136,7 @@ export class ReceiveQueue {
     this.index = options.index;
     this.#arena = arena;
     this.#options = options;
+    this.#headerSize = options.headerSize ?? NET_HEADER_SIZE;
     this.#stride = Math.ceil(bufferSize / 64) * 64;
     this.#start = arena.allocate(this.#stride * options.buffers, 64);
     this.frame = new ReceivedFrame(arena.views, options.mergeable ? ring.size : 1);
@@ -148,7 +176,7 @@ export class ReceiveQueue {
       for (let i = 0; i < n; ) {
         let count = 1;
         const header = this.#start + (this.#tokens[i] as number) * this.#stride;
-        if ((this.#lengths[i] as number) < NET_HEADER_SIZE) {
+        if ((this.#lengths[i] as number) < this.#headerSize) {
           this.#break(`a receive buffer came back with ${this.#lengths[i]} bytes, less than a header`);
           break;
         }
@@ -181,7 +209,7 @@ export class ReceiveQueue {
 
   /** Publishes reposted buffers and kicks if the device asked to be told. */
   flush(): void {
-    if (this.ring.publish()) this.kick?.ring(this.ring.notificationData);
+    if (!this.held && this.ring.publish()) this.kick?.ring(this.ring.notificationData);
   }
 
   /** Fills `frame` from used buffers i .. i + count - 1. False when the header cannot be true for these bytes. */
@@ -191,8 +219,9 @@ export class ReceiveQueue {
     const at = header >>> 2;
     const word0 = u32[at] as number;
     const word1 = u32[at + 1] as number;
-    frame.offsets[0] = header + NET_HEADER_SIZE;
-    let length = (this.#lengths[i] as number) - NET_HEADER_SIZE;
+    const headerSize = this.#headerSize;
+    frame.offsets[0] = header + headerSize;
+    let length = (this.#lengths[i] as number) - headerSize;
     frame.lengths[0] = length;
     for (let k = 1; k < count; k++) {
       frame.offsets[k] = this.#start + (this.#tokens[i + k] as number) * this.#stride;
@@ -206,23 +235,62 @@ export class ReceiveQueue {
     const gso = (word0 >>> 8) & 0xff;
     frame.headerLength = word0 >>> 16; // a hint, used by nobody who would mind a wrong one
     frame.gsoSize = word1 & 0xffff;
-    frame.gsoType = gso & ~NET_GSO_ECN;
+    frame.gsoType = gso & BASE_TYPE;
     frame.gsoEcn = (gso & NET_GSO_ECN) !== 0;
+    if (headerSize !== NET_HEADER_SIZE) this.#describeHash(at);
     if (length < 14) return false;
+    const options = this.#options;
+    frame.coalescedSegments = 0;
+    frame.duplicateAcks = 0;
     // virtio 1.4 5.1.6.4.2 (driver MUST): unknown flags ignored; csum fields only with NEEDS_CSUM and without RSC_INFO.
     if ((flags & (NET_HDR_F_NEEDS_CSUM | NET_HDR_F_RSC_INFO)) === NET_HDR_F_NEEDS_CSUM) {
       const csum = u32[at + 2] as number;
       frame.csumStart = word1 >>> 16;
       frame.csumOffset = csum & 0xffff;
-      if (!this.#options.checksum || frame.csumStart + frame.csumOffset + 2 > length) return false;
+      if (!options.checksum || frame.csumStart + frame.csumOffset + 2 > length) return false;
       frame.checksum = CHECKSUM_PARTIAL;
-    } else frame.checksum = (flags & NET_HDR_F_DATA_VALID) !== 0 && this.#options.checksum ? CHECKSUM_VALID : CHECKSUM_UNKNOWN;
+    } else {
+      frame.checksum = (flags & NET_HDR_F_DATA_VALID) !== 0 && options.checksum ? CHECKSUM_VALID : CHECKSUM_UNKNOWN;
+      if ((flags & NET_HDR_F_RSC_INFO) !== 0 && options.coalescing) {
+        frame.coalescedSegments = word1 >>> 16;
+        frame.duplicateAcks = (u32[at + 2] as number) & 0xffff;
+        if ((flags & NET_HDR_F_NEEDS_CSUM) !== 0 && options.checksum) {
+          frame.csumStart = 0;
+          frame.csumOffset = 0;
+          frame.checksum = CHECKSUM_PARTIAL;
+        }
+      }
+    }
+    frame.tunnelChecksum = options.tunnelChecksum === true && (flags & NET_HDR_F_UDP_TUNNEL_CSUM) !== 0;
+    frame.tunnel = 0;
+    if ((gso & BOTH_TUNNELS) !== 0) {
+      if (!this.#describeTunnel(at, flags, gso, length)) return false;
+    } else if (frame.tunnelChecksum && (flags & NET_HDR_F_NEEDS_CSUM) !== 0) return false;
     if (gso === NET_GSO_NONE) return true;
+    return frame.gsoSize !== 0 && (!frame.gsoEcn || options.ecn) && ((options.gsoTypes >>> frame.gsoType) & 1) === 1;
+  }
+
+  #describeHash(at: number): void {
+    const { frame } = this;
+    const report = this.#options.hashReport ? (this.#arena.u32[at + 4] as number) & 0xffff : NET_HASH_REPORT_NONE;
+    const known = report <= LAST_REPORT;
+    frame.hashReport = known ? report : NET_HASH_REPORT_NONE;
+    frame.hashValue = known && report !== NET_HASH_REPORT_NONE ? (this.#arena.u32[at + 3] as number) : 0;
+  }
+
+  /** virtio 1.4 5.1.6.4.2 (driver MUST NOT accept): both tunnel bits, one without NEEDS_CSUM or with DATA_VALID, one over nothing to cut. */
+  #describeTunnel(at: number, flags: number, gso: number, length: number): boolean {
+    const { frame } = this;
+    const bits = gso & BOTH_TUNNELS;
+    if (!this.#options.tunnels || bits === BOTH_TUNNELS || frame.gsoType === NET_GSO_NONE || frame.gsoType === NET_GSO_UDP) return false;
+    if ((flags & (NET_HDR_F_NEEDS_CSUM | NET_HDR_F_DATA_VALID | NET_HDR_F_RSC_INFO)) !== NET_HDR_F_NEEDS_CSUM) return false;
+    const offsets = this.#arena.u32[at + 5] as number;
+    frame.tunnel = bits === NET_GSO_UDP_TUNNEL_IPV4 ? 4 : 6;
+    frame.outerTransport = offsets & 0xffff;
+    frame.innerNetwork = offsets >>> 16;
+    // An outer UDP header, an inner IP header, and the inner transport header that csum_start is about, in that order.
     return (
-      frame.gsoSize !== 0 &&
-      (!frame.gsoEcn || this.#options.ecn) &&
-      (frame.gsoType === NET_GSO_TCPV4 || frame.gsoType === NET_GSO_TCPV6 || frame.gsoType === NET_GSO_UDP_L4) &&
-      ((this.#options.gsoTypes >>> frame.gsoType) & 1) === 1
+      frame.outerTransport >= 34 && frame.innerNetwork >= frame.outerTransport + 8 && frame.csumStart >= frame.innerNetwork + 20 && frame.csumStart < length
     );
   }
 

@@ -5,7 +5,7 @@ import { copyBytes } from '#core/copy';
 import type { ByteViews } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
 import type { DriverRing } from './ring.ts';
-import { NET_HEADER_SIZE } from './virtio-constants.ts';
+import { NET_HEADER_SIZE, NET_HEADER_SIZE_TUNNEL } from './virtio-constants.ts';
 import type { QueueKick } from './virtio-pci.ts';
 
 /** What the device is asked to finish: virtio_net_hdr's fields. Reused by callers; `clear` makes it a plain frame. */
@@ -16,6 +16,9 @@ export class TransmitOffload {
   gsoSize = 0;
   csumStart = 0;
   csumOffset = 0;
+  /** With a tunnel bit in `gsoType`: where the outer UDP and the inner IP header begin. */
+  outerTransport = 0;
+  innerNetwork = 0;
 
   clear(): void {
     this.flags = 0;
@@ -24,6 +27,8 @@ export class TransmitOffload {
     this.gsoSize = 0;
     this.csumStart = 0;
     this.csumOffset = 0;
+    this.outerTransport = 0;
+    this.innerNetwork = 0;
   }
 }
 
@@ -37,6 +42,8 @@ export interface TransmitQueueOptions {
   readonly maxSegments: number;
   /** The header in a descriptor of its own, as old devices wanted it; otherwise it shares the first one. */
   readonly separateHeader: boolean;
+  /** Bytes of the header before each frame: as on the receive side (virtio 1.4 5.1.6.2.1, driver MUST). Default 12. */
+  readonly headerSize?: number;
 }
 
 const RECLAIM = 64;
@@ -48,6 +55,8 @@ export class TransmitQueue {
   frames = 0;
   bytes = 0;
   broken = '';
+  /** The device is suspended: the queue counts as full, and nothing is made available. */
+  held = false;
   /** Bytes of frame a buffer holds, and the longest frame one list can carry. */
   readonly frameRoom: number;
   readonly longestFrame: number;
@@ -56,6 +65,7 @@ export class TransmitQueue {
   readonly #options: TransmitQueueOptions;
   readonly #start: number;
   readonly #stride: number;
+  readonly #headerSize: number;
   readonly #free: Int32Array;
   #freeCount: number;
   /** The buffers of one frame are linked from its first, whose number is the ring's token. */
@@ -70,6 +80,7 @@ export class TransmitQueue {
     this.index = options.index;
     this.#arena = options.arena;
     this.#options = options;
+    this.#headerSize = options.headerSize ?? NET_HEADER_SIZE;
     this.#stride = Math.ceil(options.bufferSize / 64) * 64;
     this.#start = options.arena.allocate(this.#stride * options.buffers, 64);
     this.#free = Int32Array.from({ length: options.buffers }, (_, i) => options.buffers - 1 - i);
@@ -78,12 +89,13 @@ export class TransmitQueue {
     this.#next = new Int32Array(options.buffers).fill(-1);
     this.#offsets = new Int32Array(options.maxSegments + 1);
     this.#pieceLengths = new Int32Array(options.maxSegments + 1);
-    this.frameRoom = options.bufferSize - NET_HEADER_SIZE;
+    this.frameRoom = options.bufferSize - this.#headerSize;
     this.longestFrame = this.frameRoom + (options.maxSegments - 1 - (options.separateHeader ? 1 : 0)) * options.bufferSize;
   }
 
   /** A buffer can be had now; completed ones are taken back first if the pool is empty. */
   get hasRoom(): boolean {
+    if (this.held) return false;
     const needed = this.#options.separateHeader ? 2 : 1;
     if (this.#freeCount > 0 && this.ring.fits(needed)) return true;
     this.reclaim();
@@ -93,7 +105,7 @@ export class TransmitQueue {
   /** Where to write the next frame (an offset in the arena's views, 4-byte aligned, `frameRoom` bytes), or -1 when the queue is full. `send` takes it from there. */
   reserve(): number {
     if (!this.hasRoom) return -1;
-    return this.#start + (this.#free[this.#freeCount - 1] as number) * this.#stride + NET_HEADER_SIZE;
+    return this.#start + (this.#free[this.#freeCount - 1] as number) * this.#stride + this.#headerSize;
   }
 
   /** Number of the buffer `reserve` points into: buffers go round, so what a workload once wrote there is still there. */
@@ -109,11 +121,11 @@ export class TransmitQueue {
     this.#next[buffer] = -1;
     if (this.#options.separateHeader) {
       this.#offsets[0] = offset;
-      this.#pieceLengths[0] = NET_HEADER_SIZE;
-      this.#offsets[1] = offset + NET_HEADER_SIZE;
+      this.#pieceLengths[0] = this.#headerSize;
+      this.#offsets[1] = offset + this.#headerSize;
       this.#pieceLengths[1] = length;
       this.ring.addList(this.#offsets, this.#pieceLengths, 2, 0, buffer);
-    } else this.ring.addOne(offset, NET_HEADER_SIZE + length, false, buffer);
+    } else this.ring.addOne(offset, this.#headerSize + length, false, buffer);
     this.frames++;
     this.bytes += length;
   }
@@ -131,6 +143,7 @@ export class TransmitQueue {
     const { bufferSize, separateHeader } = this.#options;
     const buffers = 1 + Math.ceil((length - this.frameRoom) / bufferSize);
     const segments = buffers + (separateHeader ? 1 : 0);
+    if (this.held) return false;
     if (this.#freeCount < buffers || !this.ring.fits(segments)) {
       this.reclaim();
       if (this.#freeCount < buffers || !this.ring.fits(segments)) return false;
@@ -141,8 +154,8 @@ export class TransmitQueue {
     let pieces = 0;
     if (separateHeader) {
       this.#offsets[0] = offset;
-      this.#pieceLengths[0] = NET_HEADER_SIZE;
-      this.#offsets[1] = offset + NET_HEADER_SIZE;
+      this.#pieceLengths[0] = this.#headerSize;
+      this.#offsets[1] = offset + this.#headerSize;
       this.#pieceLengths[1] = this.frameRoom;
       pieces = 2;
     } else {
@@ -150,7 +163,7 @@ export class TransmitQueue {
       this.#pieceLengths[0] = bufferSize;
       pieces = 1;
     }
-    copyBytes(this.#arena.views, offset + NET_HEADER_SIZE, from, start, this.frameRoom);
+    copyBytes(this.#arena.views, offset + this.#headerSize, from, start, this.frameRoom);
     let last = first;
     for (let done = this.frameRoom; done < length; ) {
       const buffer = this.#free[--this.#freeCount] as number;
@@ -183,11 +196,15 @@ export class TransmitQueue {
       u32[at + 1] = offload.gsoSize | (offload.csumStart << 16);
       u32[at + 2] = offload.csumOffset;
     }
+    if (this.#headerSize === NET_HEADER_SIZE) return;
+    u32[at + 3] = 0;
+    u32[at + 4] = 0;
+    if (this.#headerSize === NET_HEADER_SIZE_TUNNEL) u32[at + 5] = offload === undefined ? 0 : offload.outerTransport | (offload.innerNetwork << 16);
   }
 
   /** Makes everything sent since visible, and kicks if the device asked to be told. */
   flush(): void {
-    if (this.ring.publish()) this.kick?.ring(this.ring.notificationData);
+    if (!this.held && this.ring.publish()) this.kick?.ring(this.ring.notificationData);
   }
 
   /** Takes completed buffers back. Bounded by what is outstanding. Returns the frames completed. */

@@ -61,12 +61,10 @@ export class NetVectors {
     return true;
   }
 
-  /** A queue reset clears its mapping: sets both of a pair's again. @throws VirtioError when the device now refuses them. */
-  remap(pair: number): void {
-    for (const q of [2 * pair, 2 * pair + 1]) {
-      const vector = this.#plan === 'per-queue' ? 1 + q : this.#plan === 'shared' ? 1 : 0;
-      if (!this.#transport.setQueueVector(q, vector)) throw new VirtioError('ERR_VIRTIO_VECTOR', `queue ${q} lost its vector in a queue reset`);
-    }
+  /** A queue reset clears its mapping: sets it again. @throws VirtioError when the device now refuses it. */
+  remap(queue: number): void {
+    const vector = this.#plan === 'per-queue' ? 1 + queue : this.#plan === 'shared' ? 1 : 0;
+    if (!this.#transport.setQueueVector(queue, vector)) throw new VirtioError('ERR_VIRTIO_VECTOR', `queue ${queue} lost its vector in a queue reset`);
   }
 
   disable(): void {

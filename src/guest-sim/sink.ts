@@ -3,6 +3,7 @@
 import { LinearFrame } from './linear.ts';
 import { CHECKSUM_PARTIAL, type ReceivedFrame } from './net-receive.ts';
 import { checksumsHold, Headers, set16, transportChecksum } from './packets.ts';
+import { ReceivedCheck } from './received-check.ts';
 import { readFlow, readSequence, TCP_PAYLOAD, UDP_PAYLOAD } from './test-frame.ts';
 import { Tally, type Workload, type WorkloadResult } from './workload.ts';
 
@@ -20,11 +21,13 @@ export class Sink implements Workload {
   readonly #tally = new Tally();
   readonly #linear = new LinearFrame();
   readonly #headers = new Headers();
+  readonly #check = new ReceivedCheck();
   /** Next sequence number by flow. */
   readonly #expected = new Float64Array(65536);
   #lost = 0;
   #unmarked = 0;
   #partial = 0;
+  #tunnels = 0;
   readonly nextDue = Infinity;
 
   constructor(job: SinkJob) {
@@ -71,13 +74,19 @@ export class Sink implements Workload {
       return;
     }
     const { views, offset } = this.#linear;
+    if (frame.tunnel !== 0) {
+      const problem = this.#check.check(views.u8, offset, frame);
+      if (problem !== '') this.#tally.fail(() => `frame ${this.#tally.framesReceived}: ${problem}`);
+      this.#tunnels++;
+      return;
+    }
     const h = this.#headers;
     if (!h.parse(views.u8, offset, frame.length) || h.transport === 0) {
       this.#unmarked++;
       return;
     }
     if (partial) {
-      if (frame.csumStart !== h.transport || frame.csumOffset !== h.checksumOffset)
+      if (frame.csumStart !== 0 && (frame.csumStart !== h.transport || frame.csumOffset !== h.checksumOffset))
         this.#tally.fail(() => `an unfilled checksum at ${frame.csumStart} + ${frame.csumOffset}`);
       set16(views.u8, offset + h.transport + h.checksumOffset, transportChecksum(views.u8, offset, h));
     }
@@ -106,6 +115,6 @@ export class Sink implements Workload {
   }
 
   result(): WorkloadResult {
-    return this.#tally.result('sink', this.done, { lost: this.#lost, unmarked: this.#unmarked, unfilled: this.#partial });
+    return this.#tally.result('sink', this.done, { lost: this.#lost, unmarked: this.#unmarked, unfilled: this.#partial, tunnels: this.#tunnels });
   }
 }

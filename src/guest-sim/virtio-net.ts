@@ -5,10 +5,13 @@ import type { GuestBus } from '#core/guest-bus';
 import type { GuestArena } from './arena.ts';
 import { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature } from './features.ts';
 import { Msix, type VectorSpace } from './msix.ts';
+import { announcements } from './net-announce.ts';
 import { ControlQueue } from './net-control.ts';
-import { type NetConfiguration, readNetConfiguration, type VirtioNetOptions } from './net-options.ts';
+import { AdaptiveModeration } from './net-moderation.ts';
+import { type NetConfiguration, NO_CONFIGURATION, readNetConfiguration, type VirtioNetOptions } from './net-options.ts';
 import { QueueMaker } from './net-queues.ts';
 import type { FrameSink, ReceiveQueue } from './net-receive.ts';
+import { NetSteering } from './net-steering.ts';
 import type { TransmitQueue } from './net-transmit.ts';
 import { NetVectors } from './net-vectors.ts';
 import type { ConfigAccess } from './pci-config.ts';
@@ -38,7 +41,13 @@ export class VirtioNet {
   broken = '';
   /** The device asked for a reset; `recover` gives it one. */
   needsReset = false;
-  readonly #has = new Uint8Array(64);
+  /** How received frames are spread over queues, and transmitted ones. */
+  steering: NetSteering;
+  /** Suspended by `suspend`. */
+  suspended = false;
+  /** Chooses interrupt moderation by load, when the guest asked for that and the device can. */
+  moderation: AdaptiveModeration | undefined;
+  readonly #has = new Uint8Array(128);
   readonly #bus: GuestBus;
   readonly #config: ConfigAccess;
   readonly #device: PciDevice;
@@ -69,7 +78,8 @@ export class VirtioNet {
     this.#vectors = parts.vectors;
     this.#options = parts.options ?? {};
     this.transport = VirtioPci.open(parts.bus, parts.config, parts.device);
-    this.configuration = { mac: new Uint8Array(6), linkUp: true, announce: false, maxPairs: 1, mtu: 0, speed: undefined, fullDuplex: undefined };
+    this.configuration = NO_CONFIGURATION;
+    this.steering = new NetSteering(undefined, NO_CONFIGURATION, () => false, 1);
     this.#bringUp();
   }
 
@@ -95,8 +105,9 @@ export class VirtioNet {
       transport.addStatus(VIRTIO_STATUS.DRIVER_OK);
       // The first notification comes only now, for the receive buffers stocked before.
       for (const queue of this.receive) queue.kick?.ring(queue.ring.notificationData);
-      if (this.pairs > 1 && this.control && !this.control.setQueuePairs(this.pairs))
-        throw new VirtioError('ERR_VIRTIO_CONTROL', `the device refused ${this.pairs} queue pairs`);
+      this.steering = new NetSteering(this.control, this.configuration, (feature) => this.has(feature), this.pairs);
+      this.steering.enable(this.#options);
+      this.#startModeration();
       if (this.#options.promiscuous) this.control?.setReceiveMode('promiscuous', true);
       for (let i = 0; i < this.receive.length; i++) if (this.#rearm(i)) this.#scheduled[i] = 1;
     } catch (error) {
@@ -106,14 +117,17 @@ export class VirtioNet {
   }
 
   #negotiate(): void {
-    const { ring, without = [], require = [], sriov = false } = this.#options;
+    const { ring, without = [], require = [], sriov = false, rss, hashReport } = this.#options;
     const offered = this.transport.offeredFeatures;
-    const wanted = new Set(DRIVER_FEATURES);
+    const wanted = new Set([...DRIVER_FEATURES, ...(this.#options.with ?? []), ...require]);
     if (sriov) wanted.add(VIRTIO_F.SR_IOV);
+    if (rss) wanted.add(VIRTIO_NET_F.RSS);
+    if (hashReport) wanted.add(VIRTIO_NET_F.HASH_REPORT);
+    if ((rss?.tunnels ?? hashReport?.tunnels ?? 0) !== 0) wanted.add(VIRTIO_NET_F.HASH_TUNNEL);
     if (ring === 'split') wanted.delete(VIRTIO_F.RING_PACKED);
     for (const bit of without) wanted.delete(bit);
     this.features = chooseFeatures(offered, featureMask(wanted));
-    for (let bit = 0; bit < 64; bit++) this.#has[bit] = hasFeature(this.features, bit) ? 1 : 0;
+    for (let bit = 0; bit < this.#has.length; bit++) this.#has[bit] = hasFeature(this.features, bit) ? 1 : 0;
     const needed = [VIRTIO_F.VERSION_1, ...(ring === 'packed' ? [VIRTIO_F.RING_PACKED] : []), ...require];
     const missing = needed.filter((bit) => !this.has(bit));
     if (missing.length > 0)
@@ -153,6 +167,55 @@ export class VirtioNet {
     ring.disableCalls();
   }
 
+  #startModeration(): void {
+    const { control } = this;
+    const adaptive = this.#options.moderation === 'adaptive' && this.has(VIRTIO_NET_F.VQ_NOTF_COAL) && control !== undefined;
+    if (!adaptive) this.moderation = undefined;
+    else
+      this.moderation = new AdaptiveModeration(this.pairs, (queue, value) => {
+        try {
+          return control.setQueueCoalescing(2 * queue, value);
+        } catch (error) {
+          this.#giveUp(error instanceof Error ? error.message : String(error));
+          return false;
+        }
+      });
+  }
+
+  /** Stops the device where it is (VIRTIO_F_SUSPEND): queues keep what they hold, and nothing is sent, posted or commanded until `resume`. @throws VirtioError */
+  suspend(): void {
+    if (!this.has(VIRTIO_F.SUSPEND)) throw new VirtioError('ERR_VIRTIO_FEATURES', 'VIRTIO_F_SUSPEND was not negotiated');
+    if (this.suspended) return;
+    this.#hold(true);
+    try {
+      this.transport.suspend();
+    } catch (error) {
+      this.#giveUp(error instanceof Error ? error.message : String(error));
+      throw error;
+    }
+  }
+
+  /** Lets it run on, then makes available and announces what had to wait. @throws VirtioError */
+  resume(): void {
+    if (!this.suspended) return;
+    try {
+      this.transport.resume();
+    } catch (error) {
+      this.#giveUp(error instanceof Error ? error.message : String(error));
+      throw error;
+    }
+    this.#hold(false);
+    for (const queue of this.transmit) queue.flush();
+    for (const queue of this.receive) queue.flush();
+  }
+
+  #hold(held: boolean): void {
+    this.suspended = held;
+    for (const queue of this.transmit) queue.held = held;
+    for (const queue of this.receive) queue.held = held;
+    if (this.control) this.control.held = held;
+  }
+
   #setUpInterrupts(): void {
     const style = this.#options.interrupts ?? 'per-queue';
     const msix = style === 'intx' ? undefined : Msix.find(this.#bus, this.#config, this.#device, this.#vectors);
@@ -169,6 +232,7 @@ export class VirtioNet {
 
   #onReceive(index: number): void {
     this.interrupts++;
+    this.moderation?.interrupted(index);
     this.#schedule(index);
   }
 
@@ -195,6 +259,7 @@ export class VirtioNet {
   #onAnyQueue(): void {
     this.interrupts++;
     for (let i = 0; i < this.pairs; i++) {
+      this.moderation?.interrupted(i);
       this.#schedule(i);
       this.#completeTransmit(i);
     }
@@ -222,7 +287,7 @@ export class VirtioNet {
    * an interrupt. Never throws for what a device did: it marks the driver broken.
    */
   poll(sink: FrameSink): boolean {
-    if (this.#configChanged) this.#refreshConfiguration();
+    if (this.#configChanged && !this.suspended) this.#refreshConfiguration();
     if (this.broken !== '') return false;
     const busyPolls = this.#options.busyPolls ?? 0;
     let more = false;
@@ -230,6 +295,7 @@ export class VirtioNet {
       if (this.#scheduled[i] === 0) continue;
       const queue = this.receive[i] as ReceiveQueue;
       const taken = queue.poll(POLL_BUDGET, sink);
+      if (this.moderation !== undefined && !this.suspended) this.moderation.polled(i, taken, this.#bus.now());
       if (queue.broken !== '') {
         this.#giveUp(queue.broken);
         return false;
@@ -275,21 +341,15 @@ export class VirtioNet {
     }
   }
 
-  /** Tells switches where this address now is (virtio 1.4 5.1.6.5.4.1, driver SHOULD): a reverse ARP request, which needs no IP address. */
   #announce(): void {
     const queue = this.transmit[0];
-    const at = queue?.reserve() ?? -1;
-    if (!queue || at < 0) return;
-    const { u8 } = this.#arena;
-    const { mac } = this.configuration;
-    u8.fill(0xff, at, at + 6);
-    u8.fill(0, at + 6, at + 60);
-    u8.set(mac, at + 6);
-    // Ethertype 0x8035; hardware Ethernet, protocol IPv4, lengths 6 and 4, operation 3; both hardware addresses are ours.
-    u8.set([0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3], at + 12);
-    u8.set(mac, at + 22);
-    u8.set(mac, at + 32);
-    queue.send(60);
+    if (!queue) return;
+    for (const frame of announcements(this.configuration.mac, this.#options.addresses ?? {})) {
+      const at = queue.reserve();
+      if (at < 0) break;
+      this.#arena.u8.set(frame, at);
+      queue.send(frame.length);
+    }
     queue.flush();
   }
 
@@ -314,26 +374,45 @@ export class VirtioNet {
   }
 
   /** Resets one pair's queues and sets them up afresh (VIRTIO_F_RING_RESET); what was in flight on them is gone. @throws VirtioError */
-  resetPair(index: number): void {
-    if (!this.has(VIRTIO_F.RING_RESET)) throw new VirtioError('ERR_VIRTIO_FEATURES', 'VIRTIO_F_RING_RESET was not negotiated');
-    const queues = this.#queues;
-    if (!queues || index >= this.receive.length) throw new VirtioError('ERR_VIRTIO_QUEUE', `there is no queue pair ${index}`);
+  resetPair(index: number, size?: number): void {
+    this.resetReceive(index, size);
+    this.resetTransmit(index, size);
+  }
+
+  /** Resets one receive queue and sets it up afresh, with another size if one is given. @throws VirtioError */
+  resetReceive(index: number, size?: number): void {
+    const queues = this.#resettable(index);
     this.transport.resetQueue(2 * index);
-    this.transport.resetQueue(2 * index + 1);
     this.receive[index]?.dispose();
-    this.transmit[index]?.dispose();
     // virtio 1.4 2.6.1.2 (driver MUST): everything is set up again, vectors included.
-    const receive = queues.receive(index);
-    const transmit = queues.transmit(index);
+    const receive = queues.receive(index, size);
     this.receive[index] = receive;
-    this.transmit[index] = transmit;
-    this.#mapping?.remap(index);
+    this.#mapping?.remap(2 * index);
     receive.kick = queues.enable(2 * index, receive.ring);
-    transmit.kick = queues.enable(2 * index + 1, transmit.ring);
-    transmit.ring.disableCalls();
     receive.stock();
     receive.kick.ring(receive.ring.notificationData);
+    // 5.1.6.5.9 (device MUST): the queue's own moderation went with it.
+    this.moderation?.forget(index);
     if (this.#rearm(index)) this.#schedule(index);
+  }
+
+  /** The same for a transmit queue. Callers that kept the old `TransmitQueue` object have to take the new one. @throws VirtioError */
+  resetTransmit(index: number, size?: number): void {
+    const queues = this.#resettable(index);
+    this.transport.resetQueue(2 * index + 1);
+    this.transmit[index]?.dispose();
+    const transmit = queues.transmit(index, size);
+    this.transmit[index] = transmit;
+    this.#mapping?.remap(2 * index + 1);
+    transmit.kick = queues.enable(2 * index + 1, transmit.ring);
+    transmit.ring.disableCalls();
+  }
+
+  #resettable(index: number): QueueMaker {
+    if (!this.has(VIRTIO_F.RING_RESET)) throw new VirtioError('ERR_VIRTIO_FEATURES', 'VIRTIO_F_RING_RESET was not negotiated');
+    if (this.suspended) throw new VirtioError('ERR_VIRTIO_SUSPENDED', 'a suspended device resets no queue: resume it first');
+    if (!this.#queues || index >= this.receive.length) throw new VirtioError('ERR_VIRTIO_QUEUE', `there is no queue pair ${index}`);
+    return this.#queues;
   }
 
   /** Resets the device and brings it up again: after DEVICE_NEEDS_RESET, or a device caught lying. Frames in flight are lost. @throws VirtioError */
@@ -355,6 +434,7 @@ export class VirtioNet {
     this.receive = [];
     this.transmit = [];
     this.control = undefined;
+    this.suspended = false;
     this.#scheduled.fill(0);
   }
 }

@@ -17,6 +17,8 @@ export type VirtioFault =
   | 'ERR_VIRTIO_CONFIG'
   | 'ERR_VIRTIO_VECTOR'
   | 'ERR_VIRTIO_CONTROL'
+  | 'ERR_VIRTIO_SUSPENDED'
+  | 'ERR_VIRTIO_ADMIN'
   | 'ERR_VIRTIO_BROKEN';
 
 /** The device did not do what the driver needs of it. */
@@ -37,6 +39,8 @@ interface Structure {
 
 /** How long the driver waits for a register to reach a value the spec promises, in milliseconds. */
 const PATIENCE_MS = 10_000;
+/** Words of feature bits looked at: those of virtio-net reach to bit 70. */
+const FEATURE_WORDS = 4;
 const NAP = new Int32Array(new SharedArrayBuffer(4));
 
 /** Polls `done` with growing naps. False when it did not come true in time. */
@@ -132,21 +136,54 @@ export class VirtioPci {
     if (!pollUntil(() => this.status === 0)) throw new VirtioError('ERR_VIRTIO_RESET', `device status still reads ${this.status} after a reset`);
   }
 
-  /** Bits 0 to 63 of what the device offers. */
+  /** Has the device stop where it is (VIRTIO_F_SUSPEND, virtio 1.4 3.4). @throws VirtioError when it does not get there, or asks for a reset. */
+  suspend(): void {
+    this.addStatus(VIRTIO_STATUS.SUSPEND);
+    this.#awaitStatus(VIRTIO_STATUS.SUSPEND, 'suspend');
+    this.#written &= ~VIRTIO_STATUS.DRIVER_OK;
+  }
+
+  /** Lets a suspended device run on. @throws VirtioError when it does not, or asks for a reset. */
+  resume(): void {
+    // SUSPEND is written as it stands: only the device clears it, once it runs (2.1.1: the driver clears no bit).
+    this.addStatus(VIRTIO_STATUS.DRIVER_OK);
+    this.#awaitStatus(VIRTIO_STATUS.DRIVER_OK, 'resume');
+    this.#written &= ~VIRTIO_STATUS.SUSPEND;
+  }
+
+  #awaitStatus(wanted: number, what: string): void {
+    const both = VIRTIO_STATUS.SUSPEND | VIRTIO_STATUS.DRIVER_OK;
+    let status = 0;
+    const done = pollUntil(() => {
+      status = this.status;
+      return (status & both) === wanted || (status & VIRTIO_STATUS.NEEDS_RESET) !== 0;
+    });
+    if (!done || (status & VIRTIO_STATUS.NEEDS_RESET) !== 0)
+      throw new VirtioError('ERR_VIRTIO_SUSPENDED', `the device did not ${what}: its status reads ${status}`);
+  }
+
+  /** First index and number of the administration virtqueues; undefined when the structure is too short to say. */
+  get adminQueues(): { readonly first: number; readonly count: number } | undefined {
+    if (this.#common.length < COMMON_CFG.admin_queue_num + 2) return undefined;
+    return { first: this.#get(COMMON_CFG.admin_queue_index, 2), count: this.#get(COMMON_CFG.admin_queue_num, 2) };
+  }
+
+  /** Bits 0 to 127 of what the device offers. */
   get offeredFeatures(): bigint {
-    this.#set(COMMON_CFG.device_feature_select, 4, 0);
-    const low = this.#get(COMMON_CFG.device_feature, 4);
-    this.#set(COMMON_CFG.device_feature_select, 4, 1);
-    const high = this.#get(COMMON_CFG.device_feature, 4);
-    return (BigInt(high) << 32n) | BigInt(low);
+    let features = 0n;
+    for (let word = FEATURE_WORDS - 1; word >= 0; word--) {
+      this.#set(COMMON_CFG.device_feature_select, 4, word);
+      features = (features << 32n) | BigInt(this.#get(COMMON_CFG.device_feature, 4));
+    }
+    return features;
   }
 
   /** Writes the accepted bits, sets FEATURES_OK and looks whether it stayed (3.1.1 steps 4 to 6). @throws VirtioError */
   acceptFeatures(features: bigint): void {
-    this.#set(COMMON_CFG.driver_feature_select, 4, 0);
-    this.#set(COMMON_CFG.driver_feature, 4, Number(features & 0xffffffffn));
-    this.#set(COMMON_CFG.driver_feature_select, 4, 1);
-    this.#set(COMMON_CFG.driver_feature, 4, Number((features >> 32n) & 0xffffffffn));
+    for (let word = 0; word < FEATURE_WORDS; word++) {
+      this.#set(COMMON_CFG.driver_feature_select, 4, word);
+      this.#set(COMMON_CFG.driver_feature, 4, Number((features >> BigInt(32 * word)) & 0xffffffffn));
+    }
     this.addStatus(VIRTIO_STATUS.FEATURES_OK);
     if ((this.status & VIRTIO_STATUS.FEATURES_OK) === 0)
       throw new VirtioError('ERR_VIRTIO_FEATURES', `the device refused the feature set 0x${features.toString(16)}`);

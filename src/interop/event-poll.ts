@@ -23,10 +23,12 @@ export class EventPoll {
     this.#stop = native.poll(this.#epoll, () => this.#take());
   }
 
-  /** Calls `ready` whenever `fd` becomes readable, or is made so again. Returns why it cannot be watched, as a number below 0. */
-  add(fd: number, ready: () => void): Watch | number {
+  /**
+   * Calls `ready` whenever `fd` becomes readable (with `output`, or writable), or is made so again. Returns why it cannot be watched, as a number below 0.
+   */
+  add(fd: number, ready: () => void, output = false): Watch | number {
     const id = this.#next++;
-    const result = this.#native.epollAdd(this.#epoll, fd, id, true);
+    const result = this.#native.epollAdd(this.#epoll, fd, id, true, output);
     if (result < 0) return result;
     this.#handlers.set(id, ready);
     return {
@@ -42,9 +44,16 @@ export class EventPoll {
     this.#native.close(this.#epoll);
   }
 
-  #take(): void {
-    const count = this.#native.epollTake(this.#epoll, this.#ids);
+  /**
+   * For whoever has to wait inside a call: keeps the thread until something is ready, or so many milliseconds, and serves everybody meanwhile. May be nested.
+   */
+  wait(milliseconds: number): void {
+    this.#take([], milliseconds);
+  }
+
+  #take(ids = this.#ids, milliseconds = 0): void {
+    const count = this.#native.epollTake(this.#epoll, ids, milliseconds);
     // A handler may have removed one that comes later.
-    for (let i = 0; i < count; i++) this.#handlers.get(this.#ids[i] as number)?.();
+    for (let i = 0; i < count; i++) this.#handlers.get(ids[i] as number)?.();
   }
 }

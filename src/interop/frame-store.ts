@@ -94,8 +94,6 @@ export class FrameStore {
       batch.gsoSize[f] = 0;
       batch.csumStart[f] = 0;
       batch.csumOffset[f] = 0;
-      batch.hash[f] = 0;
-      batch.hashReport[f] = 0;
       batch.token[f] = (this.#first + taken) | 0;
       size += length;
     }

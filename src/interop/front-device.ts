@@ -5,11 +5,13 @@ import { WallClock } from '#core/clock';
 import type { Call } from '#core/interrupts';
 import type { Log } from '#core/log';
 import { RestoreError, seal, unseal } from '#core/saved';
-import { NetConfig } from '#devices/virtio-net/config';
+import { checkRss, NetConfig } from '#devices/virtio-net/config';
 import { runCommand } from '#devices/virtio-net/control-commands';
 import { ControlQueue } from '#devices/virtio-net/control-queue';
 import { type ReceiveSnapshot, ReceiveState } from '#devices/virtio-net/receive-state';
 import { savedMac, savedReceive } from '#devices/virtio-net/saved-net';
+import { savedSteering } from '#devices/virtio-net/saved-steering';
+import { type SteeringSnapshot, SteeringState } from '#devices/virtio-net/steering-state';
 import { FeatureSet } from '#virtio/features';
 import type { InflightRegion } from '#virtio/inflight';
 import * as net from '#virtio/net-features';
@@ -21,8 +23,13 @@ import type { FrontMemory } from './front-memory.ts';
 const CONTROL_QUEUE_SIZE = 64;
 const STATE_PART = 'vhost-user-net';
 const STATE_VERSION = 1;
-/** Useless without the control queue. A front end that serves that queue itself may accept them all the same, for its driver. */
-const CONTROL_FEATURES = FeatureSet.of(...net.NET_FEATURE_DEPENDENCIES.filter(({ needs }) => needs.includes(net.VIRTIO_NET_F_CTRL_VQ)).map(({ bit }) => bit));
+/** Useless without the control queue, except that HASH_REPORT also makes headers longer. A front end that serves that queue itself may accept them all the same, for its driver. */
+const CONTROL_FEATURES = FeatureSet.of(
+  ...net.NET_FEATURE_DEPENDENCIES.filter(({ bit, needs }) => needs.includes(net.VIRTIO_NET_F_CTRL_VQ) && bit !== net.VIRTIO_NET_F_HASH_REPORT).map(
+    ({ bit }) => bit,
+  ),
+);
+const RSS = checkRss({ contexts: 0 });
 
 export interface FrontDeviceParts {
   readonly offered: FeatureSet;
@@ -44,6 +51,7 @@ export class FrontDevice {
   readonly #parts: FrontDeviceParts;
   readonly #config: NetConfig;
   readonly #receive = new ReceiveState();
+  readonly #steering: SteeringState;
   readonly #clock = new WallClock();
   #control: ControlQueue | undefined;
   #controlInflight: InflightRegion | undefined;
@@ -51,13 +59,14 @@ export class FrontDevice {
   #mac: Uint8Array;
   #mtu: number;
   /** Came with a migration, for when the driver's features are set. */
-  #arriving: { readonly features: FeatureSet; readonly receive: ReceiveSnapshot } | undefined;
+  #arriving: { readonly features: FeatureSet; readonly receive: ReceiveSnapshot; readonly steering: SteeringSnapshot } | undefined;
 
   constructor(parts: FrontDeviceParts) {
     this.#parts = parts;
     this.#mac = parts.mac;
     this.#mtu = parts.mtu ?? 0;
-    this.#config = new NetConfig(parts.offered, { queuePairs: parts.queuePairs, mtu: parts.mtu, link: undefined });
+    this.#config = new NetConfig(parts.offered, { queuePairs: parts.queuePairs, mtu: parts.mtu, link: undefined, rss: RSS });
+    this.#steering = new SteeringState({ ...RSS, pairs: parts.queuePairs });
     this.#config.mac = parts.mac;
     this.#config.linkUp = true;
   }
@@ -77,10 +86,12 @@ export class FrontDevice {
   set features(features: FeatureSet) {
     this.#features = features.has(net.VIRTIO_NET_F_CTRL_VQ) ? features : features.without(CONTROL_FEATURES);
     this.#receive.clear(this.#features);
+    this.#steering.clear(this.#features);
     const arriving = this.#arriving;
     if (arriving === undefined || !arriving.features.equals(this.#features)) return;
     this.#arriving = undefined;
     this.#receive.load(arriving.receive);
+    this.#steering.load(arriving.steering, this.#features);
   }
 
   /** The device was reset: what a migration brought is not for what comes now. */
@@ -93,7 +104,13 @@ export class FrontDevice {
   /** What the front end knows nothing of: addresses, filters, offloads and pairs that the control queue set up. Rings are at rest. */
   save(): unknown {
     const { words } = this.#features;
-    return seal(STATE_PART, STATE_VERSION, { features: [...words], mac: this.#mac, mtu: this.#mtu, receive: this.#receive.save() });
+    return seal(STATE_PART, STATE_VERSION, {
+      features: [...words],
+      mac: this.#mac,
+      mtu: this.#mtu,
+      receive: this.#receive.save(),
+      steering: this.#steering.save(),
+    });
   }
 
   /** Takes over what another process's `save` said; filters come into force once the driver's features are set. @throws RestoreError, having changed nothing */
@@ -102,25 +119,28 @@ export class FrontDevice {
     const features = new FeatureSet(savedIntegers(state.features, 4, 0xffffffff, 'features'));
     if (!features.without(this.#parts.offered).empty) throw new RestoreError('saved state negotiated features that are not offered here');
     const receive = savedReceive(state.receive, { features, pairs: this.#parts.queuePairs });
+    const steering = savedSteering(state.steering, { ...RSS, pairs: this.#parts.queuePairs }, features);
     const mac = savedMac(state.mac, 'address');
     const mtu = savedInteger(state.mtu, 65535, 'MTU');
     this.#mac = mac;
     this.#config.mac = mac;
     this.#mtu = mtu;
-    if (features.equals(this.#features)) this.#receive.load(receive);
-    else this.#arriving = { features, receive };
+    if (features.equals(this.#features)) {
+      this.#receive.load(receive);
+      this.#steering.load(steering, features);
+    } else this.#arriving = { features, receive, steering };
   }
 
   /** virtio 1.4 5.1.2: behind the last pair, and there only with CTRL_VQ; -1: there is none. */
   get controlIndex(): number {
     if (!this.#features.has(net.VIRTIO_NET_F_CTRL_VQ)) return -1;
-    return this.#features.has(net.VIRTIO_NET_F_MQ) ? 2 * this.#parts.queuePairs : 2;
+    return net.hasQueuePairs(this.#features) ? 2 * this.#parts.queuePairs : 2;
   }
 
-  /** @param pairs in use as far as the rings show: what holds unless a control queue says it. */
-  publish(policy: NetPolicy, active: boolean, pairs: number): void {
+  /** @param live receive queues to be served, a bit a pair. @param pairs in use as far as the rings show: what holds unless a control queue says it. */
+  publish(policy: NetPolicy, active: boolean, pairs: number, live: readonly [number, number]): void {
     if (this.controlIndex < 0) this.#receive.pairs = pairs;
-    this.#receive.publish(policy, { features: this.#features, mac: this.#mac, mtu: this.#mtu, linkUp: active, active });
+    this.#receive.publish(policy, this.#steering, { features: this.#features, mac: this.#mac, mtu: this.#mtu, linkUp: active, active, live });
   }
 
   // ---- the control queue ----
@@ -147,7 +167,7 @@ export class FrontDevice {
       const ok = runCommand(reader, reply, {
         features: this.#features,
         state: this.#receive,
-        maxPairs: this.#parts.queuePairs,
+        steering: this.#steering,
         setMac: (mac) => {
           this.#mac = mac;
           this.#config.mac = mac;

@@ -5,7 +5,7 @@ import type { AddressLog } from '#core/dirty-log';
 import { DMA_READ, DMA_WRITE, type DmaAccess, DmaSpace } from '#core/dma-space';
 import { ADDRESS_LIMIT, GuestMemory, type RamRange } from '#core/guest-memory';
 import { Iotlb, MOST_TRANSLATIONS } from './iotlb.ts';
-import { MappedRegion, MappingError } from './mapped-memory.ts';
+import { type AddressSource, MappedRegion, MappingError } from './mapped-memory.ts';
 import type { Native } from './native.ts';
 import { ProtocolError, type RegionDescription } from './vhost-user-protocol.ts';
 
@@ -22,6 +22,7 @@ const MOST_LOG_BYTES = 2 ** 30;
 
 export class FrontMemory {
   readonly #native: Native;
+  readonly #source: AddressSource | undefined;
   #regions: Region[] = [];
   /** Taken away, but perhaps still in use until `settle`. */
   #retired: MappedRegion[] = [];
@@ -34,8 +35,10 @@ export class FrontMemory {
   /** A ring waits for a translation. */
   onMiss: (() => void) | undefined;
 
-  constructor(native: Native) {
+  /** @param source where regions are mapped, if not anywhere */
+  constructor(native: Native, source?: AddressSource) {
     this.#native = native;
+    this.#source = source;
   }
 
   /** Of all regions, or undefined while there are none. A new object after every change. */
@@ -141,7 +144,7 @@ export class FrontMemory {
 
   #mapOr(what: string, fd: number, offset: number, bytes: number): MappedRegion {
     try {
-      return new MappedRegion(this.#native, fd, offset, bytes);
+      return new MappedRegion(this.#native, fd, offset, bytes, this.#source);
     } catch (error) {
       if (error instanceof MappingError) throw new ProtocolError(`${what}: ${error.message}`);
       throw error;

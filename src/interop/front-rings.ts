@@ -1,23 +1,24 @@
 // The rings of one front end: what it said of each, and from that which of them the data plane serves. A ring runs when it has been given its size, addresses and kick,
 // is enabled, and there is memory; anything that changes under a running ring stops it first and starts it again from where it stood.
 
-import type { JournalEntry } from '#backends/turn-journal';
-import type { VhostNet } from '#backends/vhost-net';
-import { DMA_READ, DMA_WRITE, type DmaSpace } from '#core/dma-space';
+import type { RingSurvival } from '#backends/vhost-net';
+import type { DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
+import type { Call } from '#core/interrupts';
 import type { Log } from '#core/log';
 import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
-import type { InflightRegion } from '#virtio/inflight';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
+import type { VhostBackend } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { EventPoll } from './event-poll.ts';
 import { FrontDevice } from './front-device.ts';
 import type { FrontMemory } from './front-memory.ts';
 import type { InflightArea } from './inflight-area.ts';
 import type { Native } from './native.ts';
+import { logRing, ringReachable, ringSetup } from './ring-areas.ts';
 import { RingDescriptors } from './ring-descriptors.ts';
-import { firstPosition, remainingPosition } from './ring-position.ts';
+import { RingSurvivals } from './ring-survival.ts';
 import type { PortTurns } from './turn-file.ts';
 import { ProtocolError, type VringAddresses } from './vhost-user-protocol.ts';
 
@@ -36,19 +37,33 @@ interface FrontRing {
   broken: boolean;
 }
 
+/** Who serves the rings; what a network device's worker can do besides may be missing elsewhere. */
+export interface FrontBackend extends VhostBackend {
+  /** Keeps `survival` up to date, if it can. */
+  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call, survival?: RingSurvival): void;
+  /** Rings wait for translations. */
+  onMiss?: (() => void) | undefined;
+  /** The driver is expected back, or no longer: what is sent to it meanwhile is held. */
+  expect?(expected: boolean): void;
+  /** Sends an Ethernet frame in the driver's place. */
+  sendOwn?(frame: Uint8Array): void;
+}
+
 export interface FrontRingsParts {
   readonly native: Native;
   readonly poll: EventPoll;
-  readonly backend: VhostNet;
+  /** Who serves the data rings, of a network device or any other. */
+  readonly backend: FrontBackend;
   readonly memory: FrontMemory;
   readonly offered: FeatureSet;
-  readonly mac: Uint8Array;
+  /** undefined: no network device, its data rings are all there is. */
+  readonly mac: Uint8Array | undefined;
   readonly mtu: number | undefined;
   readonly log: Log;
   /** Rung for calls that go to the front end as messages. */
   readonly relay: Doorbell;
   /** What a process before this one left undone. */
-  readonly turns: PortTurns | undefined;
+  readonly turns?: PortTurns | undefined;
   /** What the front end said before turns out not to be servable: the connection is to end. */
   readonly fail: (reason: string) => void;
   /** A ring broke for which the front end gave no descriptor to tell it by. */
@@ -56,19 +71,20 @@ export interface FrontRingsParts {
 }
 
 export class FrontRings {
-  readonly device: FrontDevice;
+  /** What there is of a network device besides its data rings. */
+  readonly device: FrontDevice | undefined;
   readonly #parts: FrontRingsParts;
   readonly #rings: readonly FrontRing[];
   readonly #policy = new NetPolicy();
   #features = new FeatureSet();
   /** What the backend was opened with is out of date. */
   #stale = true;
-  #inflight: InflightArea | undefined;
-  #committed = new Map<number, JournalEntry>();
+  readonly #survivals: RingSurvivals;
 
   constructor(parts: FrontRingsParts) {
-    const { backend } = parts;
+    const { backend, mac } = parts;
     this.#parts = parts;
+    this.#survivals = new RingSurvivals(parts.turns);
     // The last one can only be a control queue.
     this.#rings = Array.from({ length: 2 * backend.maxQueuePairs + 1 }, (_, index) => ({
       index,
@@ -81,18 +97,25 @@ export class FrontRings {
       position: undefined,
       broken: false,
     }));
-    this.device = new FrontDevice({
-      ...parts,
-      queuePairs: backend.maxQueuePairs,
-      setup: (index) => this.#setup(this.#ring(index)),
-      call: (index) => this.#ring(index).descriptors.call,
-      changed: () => this.#setPolicy(),
-      broken: (reason) => this.#broke(this.device.controlIndex, reason),
-    });
+    if (mac !== undefined)
+      this.device = new FrontDevice({
+        ...parts,
+        mac,
+        queuePairs: backend.maxQueuePairs,
+        setup: (index) => this.#setup(this.#ring(index)),
+        call: (index) => this.#ring(index).descriptors.call,
+        changed: () => this.#setPolicy(),
+        broken: (reason) => this.#broke(this.#controlIndex, reason),
+      });
     backend.onEvent = (event) => {
       if (event.kind === 'broken') this.#broke(event.index, event.reason);
       else this.#restartLost(event.reason);
     };
+  }
+
+  /** -1: there is no control queue. */
+  get #controlIndex(): number {
+    return this.device?.controlIndex ?? -1;
   }
 
   #ring(index: number): FrontRing {
@@ -114,10 +137,9 @@ export class FrontRings {
 
   /** Positions are kept here from now on, and rings that nobody said goodbye to go on from where it says. The area is owned here. */
   async setInflight(area: InflightArea): Promise<void> {
-    const old = this.#inflight;
+    let old: InflightArea | undefined;
     await this.change(() => {
-      this.#inflight = area;
-      this.#committed = (area.tag && this.#parts.turns?.take(area.tag)) ?? new Map();
+      old = this.#survivals.use(area);
     }).finally(() => old?.unmap());
   }
 
@@ -127,7 +149,7 @@ export class FrontRings {
       this.#parts.log.guestError('a legacy driver without mergeable buffers (a header of 10 bytes): its rings are not served');
     await this.change(() => {
       this.#features = features;
-      this.device.features = features;
+      if (this.device !== undefined) this.device.features = features;
       this.#parts.memory.translated = features.has(VIRTIO_F_ACCESS_PLATFORM);
     });
   }
@@ -172,7 +194,7 @@ export class FrontRings {
 
   /** The driver's notification. */
   kick(index: number): void {
-    if (index === this.device.controlIndex) this.device.serveControl();
+    if (index === this.#controlIndex) this.device?.serveControl();
     else this.#parts.backend.kick(index);
   }
 
@@ -223,7 +245,7 @@ export class FrontRings {
     ring.descriptors.closeKick();
     const position = ring.position;
     ring.position = undefined;
-    this.#forget(index);
+    this.#survivals.forget(index);
     if (position !== undefined) ring.base = this.packed ? (position.available | (position.used << 16)) >>> 0 : position.available;
     this.#update();
     return ring.base;
@@ -235,9 +257,9 @@ export class FrontRings {
       ring.descriptors.closeKick();
       ring.enabled = false;
       ring.position = undefined;
-      this.#forget(ring.index);
+      this.#survivals.forget(ring.index);
     }
-    this.device.reset();
+    this.device?.reset();
     this.#update();
   }
 
@@ -252,20 +274,13 @@ export class FrontRings {
     this.#update();
   }
 
-  /** The front end knows, from here on, where this ring stands, or wants it to start anew. */
-  #forget(index: number): void {
-    this.#inflight?.setLive(index, false);
-    this.#committed.delete(index);
-  }
-
   /** Everything stops and every descriptor is closed. What the in-flight area says stays true. */
   async close(): Promise<void> {
     await this.#stop(this.#rings);
     this.#parts.backend.onEvent = undefined;
     for (const ring of this.#rings) ring.descriptors.close();
     this.#update();
-    this.#inflight?.unmap();
-    this.#inflight = undefined;
+    this.#survivals.close();
   }
 
   /** Whether each data ring runs. */
@@ -277,7 +292,7 @@ export class FrontRings {
 
   #wanted(ring: FrontRing): boolean {
     const { memory, backend } = this.#parts;
-    const exists = ring.index < 2 * backend.maxQueuePairs || ring.index === this.device.controlIndex;
+    const exists = ring.index < 2 * backend.maxQueuePairs || ring.index === this.#controlIndex;
     const complete = ring.descriptors.hasKick && ring.addresses !== undefined && ring.size > 0;
     return memory.space !== undefined && exists && complete && ring.enabled && !ring.broken && modernHeader(this.#features);
   }
@@ -296,10 +311,12 @@ export class FrontRings {
 
   /** By what is to run, so that a ring that rests for a moment loses no frames. Takes effect before this returns. */
   #setPolicy(): void {
-    const data = this.#rings.filter((ring) => ring.index !== this.device.controlIndex && this.#wanted(ring));
+    const data = this.#rings.filter((ring) => ring.index !== this.#controlIndex && this.#wanted(ring));
     const pairs = Math.max(1, ...data.map((ring) => (ring.index >>> 1) + 1));
-    if (data.length > 0) this.#parts.backend.expected = false;
-    this.#betweenTurns(() => this.device.publish(this.#policy, data.length > 0, pairs));
+    if (data.length > 0) this.#parts.backend.expect?.(false);
+    const live: [number, number] = [0, 0];
+    for (const { index } of data) if ((index & 1) === 0) live[index >>> 6 === 0 ? 0 : 1] |= 1 << ((index >>> 1) & 31);
+    this.#betweenTurns(() => this.device?.publish(this.#policy, data.length > 0, pairs, live));
     this.#parts.backend.policyChanged();
   }
 
@@ -311,42 +328,37 @@ export class FrontRings {
 
   #start(ring: FrontRing): void {
     const { index } = ring;
+    const { memory, backend } = this.#parts;
     const setup = this.#setup(ring);
     // It starts when its areas can be reached: each translation that comes is a reason to try again.
-    if (!this.#reaches(setup)) return;
-    const region = this.#inflight?.region(index, ring.size);
-    const position = ring.position ?? this.#firstPosition(ring, setup, region);
+    if (!ringReachable(setup, this.packed, memory)) return;
+    const position = ring.position ?? this.#firstPosition(ring, setup);
     if (typeof position === 'string') {
       this.#markBroken(ring, position);
       return;
     }
     ring.running = true;
-    region?.start(position.used);
-    this.#inflight?.setLive(index, true);
-    if (index === this.device.controlIndex) this.device.openControl(index, position, region);
-    else {
-      const survival = region && { inflight: region, staging: this.#inflight?.staging(index) };
-      this.#parts.backend.startVring(index, setup, position, ring.descriptors.call, survival);
-    }
+    const survival = this.#survivals.start(index, ring.size, position);
+    if (index === this.#controlIndex) this.device?.openControl(index, position, survival?.inflight);
+    else backend.startVring(index, setup, position, ring.descriptors.call, survival);
   }
 
-  #reaches({ size, descriptorArea, driverArea, deviceArea }: QueueSetup): boolean {
-    const { memory } = this.#parts;
-    if (!memory.translated) return true;
-    const { packed } = this;
-    const areas = [
-      memory.reaches(descriptorArea, 16 * size, packed ? DMA_READ | DMA_WRITE : DMA_READ),
-      memory.reaches(driverArea, packed ? 4 : 6 + 2 * size, DMA_READ),
-      memory.reaches(deviceArea, packed ? 4 : 6 + 8 * size, packed ? DMA_WRITE : DMA_READ | DMA_WRITE),
-    ];
-    return !areas.includes(false);
+  #setup({ index, size, addresses }: FrontRing): QueueSetup {
+    return ringSetup(index, size, addresses as VringAddresses, this.packed, this.#parts.memory);
+  }
+
+  #firstPosition({ index, base, descriptors }: FrontRing, setup: QueueSetup): VringPosition | string {
+    const { position, remained } = this.#survivals.firstPosition({ index, setup, base, features: this.#features, space: this.#parts.memory.space as DmaSpace });
+    // The one who died may have published and not called.
+    if (remained && typeof position !== 'string') descriptors.call.repeat();
+    return position;
   }
 
   /** Translations have moved: whoever waited for one looks again. */
   translationsMoved(): void {
     this.#update();
     this.#parts.backend.policyChanged();
-    this.device.serveControl();
+    this.device?.serveControl();
   }
 
   /** The same, where nothing has moved but some request for one was lost. */
@@ -354,51 +366,17 @@ export class FrontRings {
     this.#betweenTurns(() => {});
     this.#updateUnasked();
     this.#parts.backend.policyChanged();
-    this.device.serveControl();
-  }
-
-  #firstPosition(ring: FrontRing, setup: QueueSetup, region: InflightRegion | undefined): VringPosition | string {
-    const { index, base } = ring;
-    const space = this.#parts.memory.space as DmaSpace;
-    const place = { index, setup, base, features: this.#features, space };
-    if (region === undefined || this.#inflight?.isLive(index, region) !== true) return firstPosition(place);
-    const committed = this.#committed.get(index);
-    this.#committed.delete(index);
-    const position = remainingPosition(place, { region, staging: this.#inflight.staging(index), committed });
-    // The one who died may have published and not called.
-    if (typeof position !== 'string') ring.descriptors.call.repeat();
-    return position;
-  }
-
-  #setup(ring: FrontRing): QueueSetup {
-    const { index } = ring;
-    const { memory } = this.#parts;
-    const packed = this.#features.has(VIRTIO_F_RING_PACKED);
-    const addresses = ring.addresses as VringAddresses;
-    const place = (what: string, address: number, bytes: number): number => {
-      // virtio's own addresses then, not the front end's.
-      if (memory.translated) return address;
-      const guest = memory.guestAddress(address, bytes);
-      if (guest === undefined) throw new ProtocolError(`ring ${index}: ${what} of ${bytes} bytes at 0x${address.toString(16)} is not in any memory region`);
-      return guest;
-    };
-    const { size } = ring;
-    return {
-      size,
-      descriptorArea: place('descriptor table', addresses.descriptor, 16 * size),
-      driverArea: place('available ring', addresses.available, packed ? 4 : 6 + 2 * size),
-      deviceArea: place('used ring', addresses.used, packed ? 4 : 6 + 8 * size),
-    };
+    this.device?.serveControl();
   }
 
   async #stop(rings: readonly FrontRing[]): Promise<void> {
     const { backend } = this.#parts;
     const stopping = rings.filter((ring) => ring.running);
     for (const ring of stopping) {
-      if (ring.index !== this.device.controlIndex) backend.stopVring(ring.index);
+      if (ring.index !== this.#controlIndex) backend.stopVring(ring.index);
       else {
         ring.running = false;
-        ring.position = this.device.closeControl();
+        ring.position = this.device?.closeControl();
       }
     }
     for (const ring of stopping) {
@@ -408,15 +386,7 @@ export class FrontRings {
       ring.running = false;
       ring.position = backend.vringPosition(ring.index);
     }
-    for (const ring of stopping) this.#logRing(ring);
-  }
-
-  /** What the data plane wrote last to a ring was logged before it was written: a front end that took its log in between would miss it. */
-  #logRing(ring: FrontRing): void {
-    const { descriptorArea, deviceArea } = this.#setup(ring);
-    const packed = this.#features.has(VIRTIO_F_RING_PACKED);
-    this.#parts.memory.markDirty(packed ? descriptorArea : deviceArea, packed ? 16 * ring.size : 6 + 8 * ring.size);
-    if (packed) this.#parts.memory.markDirty(deviceArea, 4);
+    for (const ring of stopping) logRing(this.#setup(ring), this.packed, this.#parts.memory);
   }
 
   async #untilStopped(index: number): Promise<void> {
@@ -439,7 +409,7 @@ export class FrontRings {
     const ring = this.#rings[index];
     if (ring === undefined || !ring.running) return;
     ring.running = false;
-    ring.position = index === this.device.controlIndex ? this.device.closeControl() : this.#parts.backend.vringPosition(index);
+    ring.position = index === this.#controlIndex ? this.device?.closeControl() : this.#parts.backend.vringPosition(index);
     this.#markBroken(ring, reason);
     this.#updateUnasked();
   }
@@ -454,7 +424,7 @@ export class FrontRings {
     const { backend, log } = this.#parts;
     log.guestError(`the data plane was lost and starts again: ${reason}`);
     for (const ring of this.#rings) {
-      if (!ring.running || ring.index === this.device.controlIndex || backend.vringState(ring.index) !== 'lost') continue;
+      if (!ring.running || ring.index === this.#controlIndex || backend.vringState(ring.index) !== 'lost') continue;
       ring.running = false;
       ring.position = backend.vringPosition(ring.index);
     }

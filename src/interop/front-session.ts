@@ -2,14 +2,14 @@
 // throws ProtocolError, which ends the connection.
 
 import type { Log } from '#core/log';
-import { RestoreError } from '#core/saved';
 import { rarpAnnouncement } from '#net/rarp';
 import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM } from '#virtio/features';
 import { BackendChannel } from './backend-channel.ts';
+import { DeviceStateTransfer } from './device-state.ts';
 import { FrontMemory } from './front-memory.ts';
 import { FrontRings, type FrontRingsParts, MOST_ENTRIES } from './front-rings.ts';
 import { InflightArea } from './inflight-area.ts';
-import { decodeState, encodeState, StateStream } from './state-stream.ts';
+import type { AddressSource } from './mapped-memory.ts';
 import { TranslationRequests } from './translation-requests.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { type Message, ProtocolError } from './vhost-user-protocol.ts';
@@ -24,6 +24,12 @@ export interface SessionParts extends Omit<FrontRingsParts, 'memory' | 'broken'>
   readonly log: Log;
   /** Offers INBAND_NOTIFICATIONS: a front end that takes it kicks and is called by messages alone. */
   readonly inBand: boolean;
+  /** Protocol features to offer; default: those of a network device. */
+  readonly protocolFeatures?: readonly number[];
+  /** Where memory is mapped, if not anywhere. */
+  readonly addressSource?: AddressSource;
+  /** The front end is gone; called before anything of its is given back. */
+  readonly onGone?: () => void;
 }
 
 /** An answer; a descriptor that goes with it is the sender's to close. */
@@ -49,12 +55,12 @@ export class FrontSession {
   /** The channel for messages of ours. */
   #channel: BackendChannel | undefined;
   readonly #requests: TranslationRequests;
-  /** The device's state on its way in or out, and what came of it: undefined is good. */
-  #transfer: { readonly stream: StateStream; readonly result: Promise<string | undefined> } | undefined;
+  readonly #transfer: DeviceStateTransfer;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
-    this.#memory = new FrontMemory(parts.native);
+    this.#transfer = new DeviceStateTransfer(parts.native, parts.log);
+    this.#memory = new FrontMemory(parts.native, parts.addressSource);
     this.#requests = new TranslationRequests(this.#memory, parts.log, () => this.#rings.lookAgain());
     this.#memory.onMiss = () => this.#requests.schedule();
     parts.backend.onMiss = () => this.#requests.schedule();
@@ -77,9 +83,10 @@ export class FrontSession {
 
   /** Everything stops, every descriptor is closed, every mapping gone. */
   async close(): Promise<void> {
-    this.#transfer?.stream.cancel();
+    this.#transfer.cancel();
     this.#requests.close();
     this.#parts.backend.onMiss = undefined;
+    this.#parts.onGone?.();
     await this.#rings.close();
     this.#memory.close();
     this.#setChannel(undefined);
@@ -195,7 +202,7 @@ export class FrontSession {
     switch (request) {
       case wire.NET_SET_MTU: {
         const mtu = wire.readU64(payload, 0, 'MTU');
-        if (!device.setMtu(mtu)) throw new ProtocolError(`MTU ${mtu} is not 68 to 65535`);
+        if (device?.setMtu(mtu) !== true) throw new ProtocolError(`MTU ${mtu} is not 68 to 65535`);
         this.#rings.policyChanged();
         return undefined;
       }
@@ -203,17 +210,19 @@ export class FrontSession {
         return this.#translate(wire.readIotlb(payload), needsReply);
       case wire.SEND_RARP: {
         const mac = new Uint8Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + 6));
-        this.#parts.backend.sendOwn(rarpAnnouncement(mac));
+        this.#parts.backend.sendOwn?.(rarpAnnouncement(mac));
         return undefined;
       }
-      case wire.SET_DEVICE_STATE_FD:
-        return wire.makeU64Reply(request, this.#moveState(payload.getUint32(0, true), payload.getUint32(4, true), fds));
-      case wire.CHECK_DEVICE_STATE: {
-        const trouble = this.#transfer === undefined ? 'no state was moved' : await this.#transfer.result;
-        this.#transfer = undefined;
-        if (trouble !== undefined) this.#parts.log.guestError(`device state: ${trouble}`);
-        return wire.makeU64Reply(request, trouble === undefined ? 0 : 1);
+      case wire.SET_DEVICE_STATE_FD: {
+        const fd = fds.pop();
+        if (fd === undefined) throw new ProtocolError('no descriptor');
+        const [direction, phase] = [payload.getUint32(0, true), payload.getUint32(4, true)];
+        const rings = this.#rings;
+        const running = rings.running.includes(true);
+        return wire.makeU64Reply(request, this.#transfer.begin(device, { direction, phase, fd, running, arrived: () => rings.policyChanged() }));
       }
+      case wire.CHECK_DEVICE_STATE:
+        return wire.makeU64Reply(request, await this.#transfer.check());
       case wire.SET_BACKEND_REQ_FD:
         if (fds.length === 0) throw new ProtocolError('no descriptor');
         this.#setChannel(fds.pop());
@@ -221,12 +230,13 @@ export class FrontSession {
       case wire.GET_CONFIG: {
         const { offset, bytes } = wire.readConfigAccess(payload);
         const { message, into } = wire.makeConfigReply(payload, bytes);
-        device.readConfig(offset, into);
+        // What is no network device has an empty one.
+        device?.readConfig(offset, into);
         return message;
       }
       case wire.SET_CONFIG:
         wire.readConfigAccess(payload);
-        this.#parts.log.guestError('the configuration of a network device is read-only');
+        this.#parts.log.guestError('the configuration is read-only');
         return needsReply && this.acknowledges ? wire.makeU64Reply(request, 1) : undefined;
       case wire.SET_STATUS: {
         this.#status = payload.getUint32(0, true) & 0xff;
@@ -291,41 +301,8 @@ export class FrontSession {
   }
 
   get #protocolFeatures(): FeatureSet {
-    return FeatureSet.of(...wire.PROTOCOL_FEATURES, ...(this.#parts.inBand ? [wire.PROTOCOL_F_INBAND_NOTIFICATIONS] : []));
-  }
-
-  /** Begins to write the device's state to a pipe, or to read it from one. Returns the reply: whether it could begin, and that no other descriptor comes back. */
-  #moveState(direction: number, phase: number, fds: number[]): number {
-    if (direction > wire.STATE_LOAD || phase !== wire.STATE_PHASE_STOPPED) throw new ProtocolError(`direction ${direction} in phase ${phase}`);
-    const fd = fds.pop();
-    if (fd === undefined) throw new ProtocolError('no descriptor');
-    const { native, log } = this.#parts;
-    this.#transfer?.stream.cancel();
-    this.#transfer = undefined;
-    if (this.#rings.running.includes(true)) {
-      native.close(fd);
-      log.guestError('device state: rings are running');
-      return wire.STATE_NO_FD | 1;
-    }
-    const { device } = this.#rings;
-    if (direction === wire.STATE_SAVE) {
-      const stream = StateStream.write(native, fd, encodeState(device.save()));
-      this.#transfer = { stream, result: stream.result };
-    } else {
-      const stream = StateStream.read(native, fd);
-      const result = stream.result.then((trouble) => {
-        if (trouble !== undefined) return trouble;
-        try {
-          device.restore(decodeState(stream.bytes));
-        } catch (error) {
-          return error instanceof RestoreError ? error.message : `internal error, please report it: ${(error as Error).stack}`;
-        }
-        this.#rings.policyChanged();
-        return undefined;
-      });
-      this.#transfer = { stream, result };
-    }
-    return wire.STATE_NO_FD;
+    const { protocolFeatures = wire.PROTOCOL_FEATURES } = this.#parts;
+    return FeatureSet.of(...protocolFeatures, ...(this.#parts.inBand ? [wire.PROTOCOL_F_INBAND_NOTIFICATIONS] : []));
   }
 
   // ---- memory ----

@@ -24,10 +24,20 @@ interface SharedMemory {
 /** The part of it that is used; the type comes with browsers' types only. */
 declare const WebAssembly: { readonly Memory: new (size: { initial: number; maximum: number; shared: true }) => SharedMemory };
 
-interface Reservation {
+/** A run of address space to map over, inside the buffer of a shared WebAssembly memory. */
+export interface Reservation {
   readonly memory: SharedMemory;
   readonly bytes: number;
   readonly address: number;
+  /** Where in the buffer it starts. */
+  readonly byteOffset: number;
+}
+
+/** Where address space comes from, and where it goes when nothing is mapped there any more. */
+export interface AddressSource {
+  /** @param bytes a multiple of 64 KiB, at most 1 GiB and its alignment. @throws MappingError */
+  reserve(native: Native, bytes: number): Reservation;
+  release(reservation: Reservation): void;
 }
 
 /** A run of mapped bytes: `size` of them from `byteOffset` on in `buffer`. */
@@ -39,10 +49,8 @@ export interface MappedPart {
 
 const idle: Reservation[] = [];
 
-/** @param bytes a multiple of 64 KiB */
-function reserve(native: Native, bytes: number): Reservation {
-  const at = idle.findIndex((r) => r.bytes === bytes);
-  if (at >= 0) return idle.splice(at, 1)[0] as Reservation;
+/** A whole WebAssembly memory. @param bytes a multiple of 64 KiB. @throws MappingError */
+export function reserve(native: Native, bytes: number): Reservation {
   const pages = bytes / WASM_PAGE;
   let memory: SharedMemory;
   try {
@@ -50,8 +58,19 @@ function reserve(native: Native, bytes: number): Reservation {
   } catch (error) {
     throw new MappingError(`no address space for ${bytes} bytes: ${(error as Error).message}`);
   }
-  return { memory, bytes, address: native.addressOf(new Uint8Array(memory.buffer)) };
+  return { memory, bytes, address: native.addressOf(new Uint8Array(memory.buffer)), byteOffset: 0 };
 }
+
+/** A memory for each region. */
+const SEPARATE: AddressSource = {
+  reserve(native, bytes) {
+    const at = idle.findIndex((r) => r.bytes === bytes);
+    return at >= 0 ? (idle.splice(at, 1)[0] as Reservation) : reserve(native, bytes);
+  },
+  release(reservation) {
+    if (idle.length < MOST_IDLE) idle.push(reservation);
+  },
+};
 
 function up(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple;
@@ -61,6 +80,7 @@ function up(value: number, multiple: number): number {
 export class MappedRegion {
   readonly parts: readonly MappedPart[];
   readonly #native: Native;
+  readonly #source: AddressSource;
   readonly #reservations: readonly Reservation[];
   #mapped = true;
 
@@ -68,8 +88,9 @@ export class MappedRegion {
    * Maps `size` bytes from `offset` on, which is a multiple of 4096; the descriptor may be closed afterwards.
    * @throws MappingError when the descriptor is no memory file, is too short, or the host refuses.
    */
-  constructor(native: Native, fd: number, offset: number, size: number) {
+  constructor(native: Native, fd: number, offset: number, size: number, source = SEPARATE) {
     this.#native = native;
+    this.#source = source;
     const file = fstatSync(fd);
     if (!file.isFile()) throw new MappingError('memory descriptor is not a memory file');
     if (offset % PAGE !== 0 || size <= 0 || offset < 0) throw new MappingError(`memory of ${size} bytes at file offset ${offset}: not whole pages`);
@@ -87,12 +108,12 @@ export class MappedRegion {
         const from = Math.floor((offset + done) / page) * page;
         const before = offset + done - from;
         const length = up(before + bytes, page);
-        const reservation = reserve(native, up(page > NATURAL ? length + page : length, WASM_PAGE));
+        const reservation = source.reserve(native, up(page > NATURAL ? length + page : length, WASM_PAGE));
         reservations.push(reservation);
         const at = page > NATURAL ? up(reservation.address, page) : reservation.address;
         const result = native.mapAt(at, length, fd, from);
         if (result < 0) throw new MappingError(`cannot map ${length} bytes: ${errorName(result)}`);
-        parts.push({ buffer: reservation.memory.buffer, byteOffset: at - reservation.address + before, size: bytes });
+        parts.push({ buffer: reservation.memory.buffer, byteOffset: reservation.byteOffset + at - reservation.address + before, size: bytes });
       }
     } catch (error) {
       this.unmap();
@@ -106,7 +127,7 @@ export class MappedRegion {
     for (const reservation of this.#reservations) {
       const result = this.#native.unmapAt(reservation.address, reservation.bytes);
       // A range that could not be taken back must not be handed out again.
-      if (result >= 0 && idle.length < MOST_IDLE) idle.push(reservation);
+      if (result >= 0) this.#source.release(reservation);
     }
   }
 }

@@ -12,7 +12,8 @@ export type InteropErrorCode =
   | 'NICBOX_VHOST_USER_OPTION'
   | 'NICBOX_VHOST_USER_PEER'
   | 'NICBOX_RAM_NOT_SHAREABLE'
-  | 'NICBOX_TAP';
+  | 'NICBOX_TAP'
+  | 'NICBOX_UML_PCI_OPTION';
 
 /** What an embedder or the platform got wrong; `code` is stable. */
 export class InteropError extends Error {
@@ -70,6 +71,7 @@ const EPOLL_CLOEXEC = SOCK_CLOEXEC;
 const EPOLL_ADD = 1;
 const EPOLL_DEL = 2;
 const EPOLLIN = 1;
+const EPOLLOUT = 4;
 const EPOLLET = 0x80000000;
 /** The kernel passes at most so many descriptors in a message (SCM_MAX_FD). */
 const MOST_FDS = 253;
@@ -319,11 +321,11 @@ class Native {
     return this.#do('epollCreate', EPOLL_CLOEXEC);
   }
 
-  /** @param edge tell once for each time it becomes (or is made again) readable. */
-  epollAdd(epoll: number, fd: number, id: number, edge: boolean): number {
+  /** @param edge tell once for each time it becomes (or is made again) readable. @param output the same for writable. */
+  epollAdd(epoll: number, fd: number, id: number, edge: boolean, output = false): number {
     const event = fixed(EVENT_BYTES);
     const view = new DataView(event.buffer);
-    view.setUint32(0, (EPOLLIN | (edge ? EPOLLET : 0)) >>> 0, true);
+    view.setUint32(0, (EPOLLIN | (output ? EPOLLOUT : 0) | (edge ? EPOLLET : 0)) >>> 0, true);
     view.setUint32(EVENT_ID, id, true);
     return this.#do('epollCtl', epoll, EPOLL_ADD, fd, event);
   }
@@ -332,9 +334,9 @@ class Native {
     return this.#do('epollCtl', epoll, EPOLL_DEL, fd, null);
   }
 
-  /** Fills `ids` with those that are ready; returns how many. Does not wait. */
-  epollTake(epoll: number, ids: number[]): number {
-    const count = this.#do('epollWait', epoll, EVENTS, MOST_EVENTS, 0);
+  /** Fills `ids` with those that are ready; returns how many. Waits for the first at most so many milliseconds, and keeps the thread while it does. */
+  epollTake(epoll: number, ids: number[], milliseconds = 0): number {
+    const count = this.#do('epollWait', epoll, EVENTS, MOST_EVENTS, milliseconds);
     for (let i = 0; i < count; i++) ids[i] = EVENTS_VIEW.getUint32(i * EVENT_BYTES + EVENT_ID, true);
     return Math.max(0, count);
   }

@@ -1,7 +1,6 @@
-// A device's state as bytes through a pipe (SET_DEVICE_STATE_FD): a saved record as JSON, its byte and word arrays marked as such. The other end of the pipe is not trusted:
+// A device's state as bytes through a pipe (SET_DEVICE_STATE_FD). The other end of the pipe is not trusted:
 // it may not read, not write, never end, or send anything at all.
 
-import { RestoreError } from '#core/saved';
 import { EAGAIN, errorName, type Native } from './native.ts';
 
 /** Much more than the state of a device with full tables takes. */
@@ -10,29 +9,6 @@ const MOST_BYTES = 1 << 20;
 const PATIENCE = 5000;
 const LOOK_AGAIN = 1;
 const CHUNK = 1 << 16;
-
-/** @param state plain data with Uint8Array and Uint32Array leaves */
-export function encodeState(state: unknown): Uint8Array {
-  const text = JSON.stringify(state, (_, value: unknown) => {
-    if (value instanceof Uint8Array) return { bytes: [...value] };
-    return value instanceof Uint32Array ? { words: [...value] } : value;
-  });
-  return new TextEncoder().encode(text);
-}
-
-/** What `encodeState` made, or something else that has to be checked. @throws RestoreError when it is no JSON */
-export function decodeState(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes), (_, value: unknown) => {
-      if (typeof value !== 'object' || value === null) return value;
-      const { bytes, words } = value as { bytes?: unknown; words?: unknown };
-      if (Array.isArray(bytes)) return Uint8Array.from(bytes as number[]);
-      return Array.isArray(words) ? Uint32Array.from(words as number[]) : value;
-    });
-  } catch (error) {
-    throw new RestoreError(`the state is not readable: ${(error as Error).message}`);
-  }
-}
 
 /** One transfer. Owns its descriptor and closes it when it is done: the end of the state is the end of the pipe. */
 export class StateStream {

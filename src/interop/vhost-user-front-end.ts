@@ -9,7 +9,7 @@ import type { GuestMemory } from '#core/guest-memory';
 import type { Call } from '#core/interrupts';
 import { Log } from '#core/log';
 import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
-import { NET_DATA_PLANE_FEATURES, VIRTIO_NET_F_MQ } from '#virtio/net-features';
+import { NET_DATA_PLANE_FEATURES, NET_POLICY_FEATURES, VIRTIO_NET_F_MQ } from '#virtio/net-features';
 import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-policy';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
@@ -155,7 +155,9 @@ export class VhostUserBackend implements VhostBackend {
   private constructor(options: VhostUserFrontEndOptions, parts: { native: Native; poll: EventPoll; dial: VhostUserDial; log: Log; peer: Peer }) {
     this.name = `vhost-user ${options.path}`;
     this.maxQueuePairs = options.queuePairs ?? 1;
-    this.features = parts.peer.features.and(NET_DATA_PLANE_FEATURES).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    // What is set up through the policy words the other process cannot know of.
+    const carried = parts.peer.features.and(NET_DATA_PLANE_FEATURES).without(NET_POLICY_FEATURES);
+    this.features = carried.without(FeatureSet.of(...(options.withoutFeatures ?? [])));
     this.#native = parts.native;
     this.#poll = parts.poll;
     this.#dial = parts.dial;

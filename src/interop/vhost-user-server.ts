@@ -42,6 +42,8 @@ export interface VhostUserOptions {
   readonly inBand?: boolean;
   /** Offers ACCESS_PLATFORM: addresses of a device behind the front end's IOMMU. A driver that takes it without one (user-mode Linux, DPDK) gets no memory. */
   readonly accessPlatform?: boolean;
+  /** Offers HASH_REPORT: hashes of received frames in their headers, which get longer for it. */
+  readonly hashReport?: boolean;
   /** Device feature bits not to offer. */
   readonly withoutFeatures?: readonly number[];
   /** Gets a pcapng file, piece by piece, of every frame that is sent, as on a wire. An interface for each switch or link. */
@@ -102,7 +104,7 @@ export class VhostUserServer {
       for (const { socket } of this.#sockets) socket.relayCalls();
     });
     const platform = FeatureSet.of(...(options.accessPlatform === true ? [VIRTIO_F_ACCESS_PLATFORM] : []));
-    const offered = offeredFeatures(queuePairs, options.mtu)
+    const offered = offeredFeatures(queuePairs, options.mtu, options.hashReport ?? false)
       .or(platform)
       .without(FeatureSet.of(...(options.withoutFeatures ?? [])));
     const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, inBand: options.inBand ?? false, client: options.client ?? false };
@@ -130,9 +132,9 @@ export class VhostUserServer {
 
   /** Frames for a front end that reconnects, as others may have done already, wait for it. */
   #expect(backend: VhostNet): void {
-    backend.expected = true;
+    backend.expect(true);
     setTimeout(() => {
-      backend.expected = false;
+      backend.expect(false);
     }, RECONNECT_MS).unref();
   }
 
@@ -206,11 +208,16 @@ export class VhostUserServer {
 }
 
 /** Everything whose whole behaviour is here: what the data plane carries, and the control queue's commands. */
-function offeredFeatures(queuePairs: number, mtu: number | undefined): FeatureSet {
+function offeredFeatures(queuePairs: number, mtu: number | undefined, hashReport: boolean): FeatureSet {
   const control = [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN, net.VIRTIO_NET_F_CTRL_RX_EXTRA];
   const commands = [net.VIRTIO_NET_F_CTRL_MAC_ADDR, net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, ...(queuePairs > 1 ? [net.VIRTIO_NET_F_MQ] : [])];
   const config = [net.VIRTIO_NET_F_MAC, net.VIRTIO_NET_F_STATUS, ...(mtu === undefined ? [] : [net.VIRTIO_NET_F_MTU])];
-  return FeatureSet.of(VIRTIO_F_VERSION_1, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL, ...control, ...commands, ...config).or(net.NET_DATA_PLANE_FEATURES);
+  const all = FeatureSet.of(VIRTIO_F_VERSION_1, VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL, ...control, ...commands, ...config).or(
+    net.NET_DATA_PLANE_FEATURES,
+  );
+  // The protocol's feature words end at bit 63. Spreading needs queues; reports make every header longer, and are for who asks.
+  const rss = queuePairs > 1 ? [] : [net.VIRTIO_NET_F_RSS, ...(hashReport ? [] : [net.VIRTIO_NET_F_HASH_TUNNEL])];
+  return all.without(FeatureSet.of(net.VIRTIO_NET_F_RSS_CONTEXT, ...rss, ...(hashReport ? [] : [net.VIRTIO_NET_F_HASH_REPORT])));
 }
 
 /** Beside the first socket. Without it, what a killed process had committed and not carried out is lost or repeated, and nothing else changes. */

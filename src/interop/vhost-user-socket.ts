@@ -1,16 +1,15 @@
 // One vhost-user socket: listens for front ends, or connects to one, and keeps at most one connection at a time. A front end that comes while another is served
 // waits in the socket's queue: a device has one driver.
 
-import { lstatSync, unlinkSync } from 'node:fs';
 import type { Watch } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
+import { listenAt, removeSocket } from './listener.ts';
 import { errorName, InteropError } from './native.ts';
 import { type ConnectionParts, VhostUserConnection } from './vhost-user-connection.ts';
 
 /** Waits between attempts to connect, in milliseconds: doubled from the first to the last. */
 const FIRST_RETRY = 50;
 const LAST_RETRY = 2000;
-const ECONNREFUSED = 111;
 
 export interface SocketParts extends ConnectionParts {
   readonly path: string;
@@ -67,24 +66,11 @@ export class VhostUserSocket {
 
   #listen(): void {
     const { native, poll } = this.#parts;
-    this.#clearStale();
-    const fd = native.listen(this.path);
-    if (fd < 0) throw new InteropError('NICBOX_SOCKET', `cannot listen on ${this.path}: ${errorName(fd)}`);
+    const fd = listenAt(native, this.path);
     this.#listener = fd;
     const watch = poll.add(fd, () => this.#accept());
     if (typeof watch === 'number') throw new InteropError('NICBOX_SOCKET', `cannot wait on ${this.path}: ${errorName(watch)}`);
     this.#watch = watch;
-  }
-
-  /** A socket that nobody listens on is what a killed server left behind. */
-  #clearStale(): void {
-    const stat = lstatSync(this.path, { throwIfNoEntry: false });
-    if (stat === undefined) return;
-    if (!stat.isSocket()) throw new InteropError('NICBOX_SOCKET', `${this.path} exists and is not a socket`);
-    const fd = this.#parts.native.connect(this.path);
-    if (fd >= 0) this.#parts.native.close(fd);
-    if (fd !== -ECONNREFUSED) throw new InteropError('NICBOX_SOCKET', `${this.path} is in use by another process`);
-    unlinkSync(this.path);
   }
 
   #accept(): void {
@@ -131,13 +117,5 @@ export class VhostUserSocket {
       if (this.#parts.client) this.#retryLater('the front end is gone');
       else this.#accept();
     });
-  }
-}
-
-function removeSocket(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch {
-    // Somebody else has removed it.
   }
 }

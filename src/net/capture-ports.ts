@@ -53,8 +53,6 @@ export class CaptureSource implements NetPort {
       batch.headerLength[i] = source.headerLength[from] as number;
       batch.csumStart[i] = source.csumStart[from] as number;
       batch.csumOffset[i] = source.csumOffset[from] as number;
-      batch.hash[i] = 0;
-      batch.hashReport[i] = 0;
       batch.token[i] = from;
       size += length;
       taken++;

@@ -33,9 +33,11 @@ export class FrameBatch {
   readonly gsoSize: Uint16Array;
   readonly csumStart: Uint16Array;
   readonly csumOffset: Uint16Array;
-  /** RSS hash and its VIRTIO_NET_HASH_REPORT_* type; 0: not computed. */
-  readonly hash: Uint32Array;
+  /** Receive hash, a 32-bit pattern, and its HASH_REPORT_* type (hash-types.ts), of the parameters that `hashedBy` stands for (hash-identity.ts). */
+  readonly hash: Int32Array;
   readonly hashReport: Uint8Array;
+  /** 0: the hash is not known. So it is for every frame that is appended, unless the source says otherwise. */
+  readonly hashedBy: Int32Array;
   /** What the source needs to complete the frame (a ring token); the same when a frame that was given back is collected again. */
   readonly token: Int32Array;
   /** ACCEPTS_* bits a receiver must have to take the frame as it is; FRAME_MALFORMED when its offload request makes no sense. Set by the segment. */
@@ -53,13 +55,15 @@ export class FrameBatch {
     this.gsoSize = new Uint16Array(capacity);
     this.csumStart = new Uint16Array(capacity);
     this.csumOffset = new Uint16Array(capacity);
-    this.hash = new Uint32Array(capacity);
+    this.hash = new Int32Array(capacity);
     this.hashReport = new Uint8Array(capacity);
+    this.hashedBy = new Int32Array(capacity);
     this.token = new Int32Array(capacity);
     this.needs = new Uint16Array(capacity);
   }
 
   clear(): void {
+    this.hashedBy.fill(0, 0, this.count);
     this.count = 0;
     this.segments.truncate(0);
   }

@@ -69,7 +69,7 @@ export class SoftwareOffload {
     }
     this.#slice(batch, first, field + 2, length - field - 2);
     this.output.flags[0] = 0;
-    this.#finishFrame(0, length);
+    this.#finishFrame(batch, frame, 0, length);
     this.total = 1;
   }
 
@@ -111,7 +111,7 @@ export class SoftwareOffload {
       at += size;
       this.#makeHeader(header, batch, frame, n, total, size);
       this.#makeChecksum(header, first, size, pseudo, accepts);
-      this.#finishFrame(first, headers.payload + size);
+      this.#finishFrame(batch, frame, first, headers.payload + size);
     }
     // Nothing fitted: a frame of more pieces than any batch holds.
     this.total = output.count === 0 && skip < total ? 0 : total;
@@ -173,12 +173,16 @@ export class SoftwareOffload {
     output.csumOffset[frame] = 0;
   }
 
-  #finishFrame(first: number, length: number): void {
+  #finishFrame(batch: FrameBatch, source: number, first: number, length: number): void {
     const { output } = this;
     const frame = output.count++;
     output.firstSegment[frame] = first;
     output.segmentCount[frame] = output.segments.count - first;
     output.length[frame] = length;
+    // Addresses and ports are the source frame's: so is their hash.
+    output.hash[frame] = batch.hash[source] as number;
+    output.hashReport[frame] = batch.hashReport[source] as number;
+    output.hashedBy[frame] = batch.hashedBy[source] as number;
   }
 
   /** Appends `length` bytes that start `skip` bytes into the source's segments from `first` on. */

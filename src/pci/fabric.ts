@@ -350,6 +350,12 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
     this.#act(fn, EFFECT_FUNCTION_RESET);
   }
 
+  /** One function as after power-on, sticky bits too: whoever used it is gone, and the next one must find nothing of theirs. */
+  powerCycle(fn: PciFunction): void {
+    powerOn(fn);
+    this.#act(fn, EVERYTHING);
+  }
+
   /** Hot reset of everything below a bridge. */
   resetBelow(bridge: PciFunction): void {
     this.#act(bridge, EFFECT_SECONDARY_RESET);

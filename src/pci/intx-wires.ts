@@ -15,6 +15,7 @@ export class IntxWires {
 
   /** A function's pin rose or fell (each change once). */
   drive(fn: PciFunction, asserted: boolean): void {
+    this.#sink.setPin?.(fn.routingId, fn.config.get8(0x3d), asserted);
     const line = rootLine(fn);
     const before = this.#holders[line] as number;
     const now = before + (asserted ? 1 : -1);

@@ -43,4 +43,6 @@ export interface MsiSink {
 /** Legacy interrupts at the root: `line` 0..3 is INTA..INTD after swizzling, wired-or over all devices. A level, idempotent. */
 export interface IntxSink {
   setIntx(line: number, asserted: boolean): void;
+  /** Besides, every change of one function's own pin, for hosts that have a wire for each: by its 16-bit BDF, `pin` 1..4 being INTA..INTD. */
+  setPin?(bdf: number, pin: number, asserted: boolean): void;
 }

@@ -39,8 +39,11 @@ export interface SriovOptions {
   readonly pageSizes?: number;
   /** Time from VF Enable until VFs answer (PCIe 4.0 9.3.3.3.1: software waits 100 ms); default 0, at once. */
   readonly readyAfter?: Nanos;
-  /** Makes VF `index`: called once for each when the PF is made. BARs must be alike in all. `virtual` and the VF's ids are seen to here. */
-  readonly virtualFunction: (index: number) => PciFunctionOptions;
+  /**
+   * Makes VF `index`, or what to make it of: called once for each when the PF is made. BARs must be alike in all. `virtual` and the VF's ids are seen to here, unless it
+   * is a function already, which has to be a virtual one.
+   */
+  readonly virtualFunction: (index: number) => PciFunctionOptions | PciFunction;
   /** The number of VFs that answer changed. */
   readonly onEnabled?: (count: number) => void;
 }
@@ -90,7 +93,12 @@ export class Sriov implements Capability, VirtualFunctions {
       if (firstOffset + (totalVfs - 1) * stride > 0xffff)
         throw new RangeError(`${totalVfs} VFs from offset ${firstOffset} by ${stride} leave the 65536 routing ids`);
     }
-    this.functions = Array.from({ length: totalVfs }, (_, i) => new PciFunction({ ...options.virtualFunction(i), virtual: true }));
+    this.functions = Array.from({ length: totalVfs }, (_, i) => {
+      const vf = options.virtualFunction(i);
+      return vf instanceof PciFunction ? vf : new PciFunction({ ...vf, virtual: true });
+    });
+    const real = this.functions.findIndex((vf) => !vf.virtual || vf.physical !== undefined || vf.attachment !== undefined);
+    if (real >= 0) throw new TypeError(`VF ${real} is no virtual function that is still free: make it with \`virtual: true\`, for this PF alone`);
     this.#bars = (this.functions[0] as PciFunction).bars.list;
     const shape = shapeOf(this.functions[0] as PciFunction);
     const odd = this.functions.findIndex((vf) => shapeOf(vf) !== shape);

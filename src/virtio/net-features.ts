@@ -67,7 +67,25 @@ export const NET_FEATURE_DEPENDENCIES: readonly FeatureDependency[] = [
   { bit: VIRTIO_NET_F_CTRL_MAC_ADDR, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_MQ, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_RSS, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_HASH_REPORT, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_HASH_TUNNEL, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_HASH_TUNNEL, needs: [VIRTIO_NET_F_RSS, VIRTIO_NET_F_HASH_REPORT] },
+  { bit: VIRTIO_NET_F_RSS_CONTEXT, needs: [VIRTIO_NET_F_RSS] },
 ];
+
+/** Data-plane features whose settings reach the data plane in the policy words: a data plane that cannot read those cannot have them. */
+export const NET_POLICY_FEATURES = FeatureSet.of(VIRTIO_NET_F_RSS, VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_HASH_TUNNEL, VIRTIO_NET_F_RSS_CONTEXT);
+
+/** virtio 1.4 5.1.2: there is more than one pair of queues only with one of these. */
+export function hasQueuePairs(features: FeatureSet): boolean {
+  return features.has(VIRTIO_NET_F_MQ) || features.has(VIRTIO_NET_F_RSS);
+}
+
+/** Bytes of virtio_net_hdr under these features (virtio 1.4 5.1.6). */
+export function netHeaderBytes(features: FeatureSet): number {
+  return features.has(VIRTIO_NET_F_HASH_REPORT) ? 20 : 12;
+}
 
 /** Bits a device may offer only when its backend carries them: the ring's format and everything that shapes a frame. */
 export const NET_DATA_PLANE_FEATURES = FeatureSet.of(
@@ -87,4 +105,4 @@ export const NET_DATA_PLANE_FEATURES = FeatureSet.of(
   VIRTIO_NET_F_GUEST_USO4,
   VIRTIO_NET_F_GUEST_USO6,
   VIRTIO_NET_F_HOST_USO,
-);
+).or(NET_POLICY_FEATURES);

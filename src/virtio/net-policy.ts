@@ -1,6 +1,8 @@
 // What a virtio-net control plane tells the data plane besides the rings: receive filters, guest offloads, active queue pairs, link state. Shared words that
 // the device writes and the data plane reads at the start of a turn, when the generation has moved. One writer (the machine's thread).
 
+import { type RssLimits, RssPolicy, rssPolicyWords } from './rss-policy.ts';
+
 export const POLICY_LINK_UP = 1;
 export const POLICY_PROMISCUOUS = 2;
 export const POLICY_ALL_MULTICAST = 4;
@@ -28,15 +30,32 @@ const MULTICAST_COUNT = 9;
 const UNICAST = 16;
 const MULTICAST = UNICAST + 2 * POLICY_MAC_ENTRIES;
 const VLAN = MULTICAST + 2 * POLICY_MAC_ENTRIES;
-const WORDS = VLAN + 128;
+const RSS_TABLE_LENGTH = VLAN + 128;
+const RSS_CONTEXTS = RSS_TABLE_LENGTH + 1;
+const RSS = RSS_CONTEXTS + 1;
+
+const DEFAULT_LIMITS: RssLimits = { tableLength: 128, contexts: 0 };
 
 export class NetPolicy {
   readonly buffer: SharedArrayBuffer;
+  readonly rss: RssPolicy;
   readonly #words: Int32Array;
 
-  constructor(buffer = new SharedArrayBuffer(WORDS * 4)) {
-    this.buffer = buffer;
-    this.#words = new Int32Array(buffer);
+  /** New words with room for these tables, or a view of another thread's. */
+  constructor(source: RssLimits | SharedArrayBuffer = DEFAULT_LIMITS) {
+    if (source instanceof SharedArrayBuffer) {
+      this.buffer = source;
+      this.#words = new Int32Array(source);
+    } else {
+      this.buffer = new SharedArrayBuffer(4 * (RSS + rssPolicyWords(source)));
+      this.#words = new Int32Array(this.buffer);
+      this.#words[RSS_TABLE_LENGTH] = source.tableLength;
+      this.#words[RSS_CONTEXTS] = source.contexts;
+    }
+    const limits = { tableLength: this.#words[RSS_TABLE_LENGTH] as number, contexts: this.#words[RSS_CONTEXTS] as number };
+    this.rss = new RssPolicy(this.buffer, 4 * RSS, limits);
+    // Until somebody says which queues there are, all of them.
+    if (!(source instanceof SharedArrayBuffer)) this.rss.live = [-1, -1];
   }
 
   get generation(): number {
@@ -73,6 +92,7 @@ export class NetPolicy {
     this.#words[HEADER_LENGTH] = bytes;
   }
 
+  /** Pairs whose transmit queues are served and, under automatic steering, whose receive queues get frames. */
   get activePairs(): number {
     return this.#words[ACTIVE_PAIRS] as number;
   }

@@ -17,6 +17,8 @@ export interface CallRouting {
   readonly vectors?: PendingVectors;
   /** The vector of `vectors` that this message would make pending, or undefined when it would do something else. */
   readonly resolve?: (message: MsiMessage, requester: number) => number | undefined;
+  /** The event descriptor (an eventfd) that data planes write in place of sending this message, if one stands for it. */
+  readonly event?: (message: MsiMessage, requester: number) => number | undefined;
 }
 
 export interface InterruptState {
@@ -168,6 +170,11 @@ export class PciInterrupts implements VectorRegisters {
       return;
     }
     const message = port.message(vector);
+    const event = message === null ? undefined : this.#routing.event?.(message, this.#requester());
+    if (event !== undefined) {
+      call.routeEvent(event);
+      return;
+    }
     const direct = message === null ? undefined : this.#routing.resolve?.(message, this.#requester());
     if (direct === undefined) call.routeRelay();
     else call.routeDirect(direct);

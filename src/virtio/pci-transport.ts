@@ -10,7 +10,7 @@ import { PowerManagement } from '#pci/pm';
 import type { FunctionServices } from '#pci/ports';
 import { BusyError, type ControlTransport, VirtioControl } from './control.ts';
 import type { VirtioDevice } from './device.ts';
-import { FeatureSet, VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_NOTIFICATION_DATA } from './features.ts';
+import { FeatureSet, VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_SR_IOV } from './features.ts';
 import { PciAccess } from './pci-access.ts';
 import { CommonConfig } from './pci-common.ts';
 import { type CallRouting, PciInterrupts } from './pci-interrupts.ts';
@@ -38,8 +38,10 @@ export interface VirtioPciOptions {
   readonly vectors?: number;
   /** Default 'endpoint'; 'root-complex-endpoint' on a root bus; 'conventional' leaves the PCI Express capability out. */
   readonly pcieType?: PcieType;
-  /** Further capabilities: AER, ARI, serial number, SR-IOV. */
+  /** Further capabilities: AER, ARI, serial number, SR-IOV (with which VIRTIO_F_SR_IOV is offered). */
   readonly capabilities?: readonly PlacedCapability[];
+  /** A virtual function: its `fn` goes to `new Sriov`, and has neither INTx nor power states. */
+  readonly virtual?: boolean;
 }
 
 export class VirtioPci {
@@ -52,9 +54,15 @@ export class VirtioPci {
 
   /** @throws VirtioOptionError */
   constructor(options: VirtioPciOptions) {
-    const { device, notificationData = false, notifConfigData = false, pcieType = 'endpoint' } = options;
+    const { device, notificationData = false, notifConfigData = false, pcieType = 'endpoint', virtual = false, capabilities = [] } = options;
     this.device = device;
-    this.#features = FeatureSet.of(...(notificationData ? [VIRTIO_F_NOTIFICATION_DATA] : []), ...(notifConfigData ? [VIRTIO_F_NOTIF_CONFIG_DATA] : []));
+    const physical = capabilities.some((placed) => ('capability' in placed ? placed.capability : placed).virtualFunctions !== undefined);
+    this.#features = FeatureSet.of(
+      ...(notificationData ? [VIRTIO_F_NOTIFICATION_DATA] : []),
+      ...(notifConfigData ? [VIRTIO_F_NOTIF_CONFIG_DATA] : []),
+      // virtio 1.4 6 (device SHOULD): where there is an SR-IOV capability.
+      ...(physical ? [VIRTIO_F_SR_IOV] : []),
+    );
     this.#layout = layout.planLayout({
       queueCount: device.queueCount,
       configSize: device.configSize,
@@ -68,6 +76,7 @@ export class VirtioPci {
     const id = layout.VIRTIO_PCI_DEVICE_BASE + device.type;
     this.fn = new PciFunction({
       name: device.name,
+      virtual,
       identity: {
         vendorId: layout.VIRTIO_PCI_VENDOR,
         deviceId: id,
@@ -76,7 +85,7 @@ export class VirtioPci {
         classCode: device.type === VIRTIO_ID_NETWORK ? NETWORK_CLASS : OTHER_CLASS,
         subsystemVendorId: layout.VIRTIO_PCI_VENDOR,
         subsystemId: id,
-        interruptPin: 1,
+        interruptPin: virtual ? 0 : 1,
         pcieType,
       },
       bars: [
@@ -87,9 +96,9 @@ export class VirtioPci {
         ...this.#structureCapabilities(),
         new PciAccess((index) => this.fn.bars.list.find((bar) => bar.index === index)?.region),
         msix,
-        new PowerManagement({ noSoftReset: true }),
+        ...(virtual ? [] : [new PowerManagement({ noSoftReset: true })]),
         ...(pcieType === 'conventional' ? [] : [new Express()]),
-        ...(options.capabilities ?? []),
+        ...capabilities,
       ],
       onAttach: (services) => this.#attach(services),
       onDetach: () => this.#detach(),

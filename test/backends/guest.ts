@@ -8,6 +8,7 @@ import { Call, PendingVectors } from '#core/interrupts';
 import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import { initialPosition } from '#virtio/open-queue';
+import type { RssLimits } from '#virtio/rss-policy';
 import type { VhostBackend, VhostEvent } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import { PackedDriver } from '../virtio/driver-packed.ts';
@@ -24,6 +25,8 @@ export interface GuestOptions {
   readonly bufferSize?: number;
   readonly policyFlags?: number;
   readonly accepts?: number;
+  /** Room for hash and RSS settings. */
+  readonly rss?: RssLimits;
 }
 
 export interface Received {
@@ -41,8 +44,10 @@ export class TestGuest {
   readonly memory: GuestMemory;
   readonly bytes: Uint8Array;
   readonly dma: DmaSpace;
-  readonly policy = new NetPolicy();
+  readonly policy: NetPolicy;
   readonly features: FeatureSet;
+  /** Bytes of virtio_net_hdr. */
+  readonly header: number;
   readonly size: number;
   readonly pairs: number;
   readonly bufferSize: number;
@@ -58,10 +63,12 @@ export class TestGuest {
 
   constructor(options: GuestOptions = {}) {
     this.name = options.name ?? 'guest';
+    this.policy = new NetPolicy(options.rss);
     this.size = options.size ?? 64;
     this.pairs = options.pairs ?? 1;
     this.bufferSize = options.bufferSize ?? 2048;
     this.features = FeatureSet.of(VIRTIO_F_VERSION_1, ...(options.features ?? []));
+    this.header = this.features.has(57) ? 20 : HEADER;
     this.#slotBytes = Math.max(this.bufferSize, 2048);
     const rings = 2 * this.pairs;
     const perRing = RING_BYTES + this.size * this.#slotBytes;
@@ -91,7 +98,7 @@ export class TestGuest {
     }
     this.policy.update((p) => {
       p.flags = POLICY_ACTIVE | POLICY_LINK_UP | (options.policyFlags ?? POLICY_PROMISCUOUS);
-      p.headerLength = HEADER;
+      p.headerLength = this.header;
       p.activePairs = this.pairs;
       p.accepts = options.accepts ?? 0;
     });
@@ -126,7 +133,7 @@ export class TestGuest {
   }
 
   /** Puts a frame on transmit ring `pair`, not shown yet. False when the ring is full. `header`: the virtio_net_hdr, zero by default. */
-  queue(frame: Uint8Array, pair = 0, header: Uint8Array = new Uint8Array(HEADER)): boolean {
+  queue(frame: Uint8Array, pair = 0, header: Uint8Array = new Uint8Array(this.header)): boolean {
     const ring = 2 * pair + 1;
     const free = this.#free[ring] as number[];
     const address = free[free.length - 1];
@@ -191,7 +198,7 @@ export class TestGuest {
         (this.#free[ring] as number[]).push(part.cookie);
       }
       const whole = parts.length === 1 ? (parts[0] as Uint8Array) : Uint8Array.from(parts.flatMap((p) => [...p]));
-      frames.push({ ring, header: whole.subarray(0, HEADER), frame: whole.subarray(HEADER), buffers });
+      frames.push({ ring, header: whole.subarray(0, this.header), frame: whole.subarray(this.header), buffers });
       i += Math.max(1, buffers);
     }
     return frames;

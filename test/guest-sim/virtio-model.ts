@@ -30,7 +30,14 @@ export interface ModelOptions {
   readonly refuseVectors?: readonly number[];
   readonly refuseFeatures?: boolean;
   readonly link?: number;
+  /** Administration queues behind the control queue. */
+  readonly adminQueues?: number;
+  /** What the device does when it is told to suspend or resume; default: it does. */
+  readonly stubborn?: boolean;
 }
+
+/** What the model answers a control command with beyond its ack: the result, or undefined for VIRTIO_NET_ERR. */
+export type Answer = (data: readonly number[], room: number) => readonly number[] | undefined;
 
 export class VirtioModel extends TreeBus {
   readonly options: ModelOptions;
@@ -42,7 +49,11 @@ export class VirtioModel extends TreeBus {
   readonly registers = new DataView(new ArrayBuffer(64));
   readonly config = new DataView(new ArrayBuffer(28));
   readonly table = new DataView(new ArrayBuffer(4096));
-  features = [0, 0];
+  features = [0, 0, 0, 0];
+  /** By 'class.command'; a command that is not here is answered OK. */
+  readonly answers = new Map<string, Answer>();
+  /** Takes a command of an administration queue: the readable bytes in, the writable bytes out. */
+  onAdmin: ((command: Uint8Array, room: number) => Uint8Array) | undefined;
   status = 0;
   isr = 0;
   /** Called on every read of the device configuration: a config that changes while it is read. */
@@ -83,11 +94,15 @@ export class VirtioModel extends TreeBus {
     this.options = options;
     this.fn = fn;
     const pairs = options.pairs ?? 1;
-    for (let i = 0; i < 2 * pairs + 1; i++) this.queues.push(this.#fresh());
+    for (let i = 0; i < 2 * pairs + 1 + (options.adminQueues ?? 0); i++) this.queues.push(this.#fresh());
     for (const [i, byte] of [2, 0, 0, 0xaa, 0xbb, 0xcc].entries()) this.config.setUint8(i, byte);
     this.config.setUint16(6, options.link ?? 1, true);
     this.config.setUint16(8, pairs, true);
     this.config.setUint16(10, 1500, true);
+    this.config.setUint8(17, 40);
+    this.config.setUint16(18, 512, true);
+    this.config.setUint32(20, 0xffff_ffff, true);
+    this.config.setUint32(24, 0xffff_ffff, true);
   }
 
   #fresh(): ModelQueue {
@@ -132,11 +147,11 @@ export class VirtioModel extends TreeBus {
     };
     switch (at) {
       case 4:
-        return check(4, this.#select.offered < 2 ? Number((this.options.features >> BigInt(32 * this.#select.offered)) & 0xffffffffn) : 0);
+        return check(4, this.#select.offered < 4 ? Number((this.options.features >> BigInt(32 * this.#select.offered)) & 0xffffffffn) : 0);
       case 16:
         return check(2, this.#configVector);
       case 18:
-        return check(2, this.queues.length);
+        return check(2, this.queues.length - (this.options.adminQueues ?? 0));
       case 20:
         return check(1, this.status);
       case 21:
@@ -153,6 +168,10 @@ export class VirtioModel extends TreeBus {
         return check(2, 0x4000 + this.#select.queue);
       case 58:
         return check(2, q?.resetting ?? 0);
+      case 60:
+        return check(2, this.queues.length - (this.options.adminQueues ?? 0));
+      case 62:
+        return check(2, this.options.adminQueues ?? 0);
       default:
         throw new Error(`read of ${size} bytes at ${at}`);
     }
@@ -190,12 +209,19 @@ export class VirtioModel extends TreeBus {
     else if (name === 'config vector') this.#configVector = mapped;
     else if (name === 'select') this.#select.queue = value;
     else if (name === 'status') {
+      const before = this.status;
       this.status = value;
       if (value === 0) {
         for (let i = 0; i < this.queues.length; i++) this.queues[i] = this.#fresh();
         this.#configVector = 0xffff;
-        this.features = [0, 0];
+        this.features = [0, 0, 0, 0];
       } else if ((value & 8) !== 0 && this.options.refuseFeatures) this.status &= ~8;
+      else if ((value & 16) !== 0) {
+        // Written while running: stop. Written while stopped, with DRIVER_OK: run.
+        if (this.options.stubborn) this.status |= 64;
+        else if ((before & 16) === 0) this.status &= ~4;
+        else if ((value & 4) !== 0) this.status &= ~16;
+      }
     } else if (q && name === 'size') q.size = value;
     else if (q && name === 'vector') q.vector = mapped;
     else if (q && name === 'address') q.addresses[(at - 32) >>> 2] = value;
@@ -215,20 +241,56 @@ export class VirtioModel extends TreeBus {
   #kicked(index: number, size: number, value: number): void {
     this.log.push(`kick ${index} ${size} = ${value}`);
     if ((this.status & 4) === 0) throw new Error('a notification before DRIVER_OK');
-    if (index === this.queues.length - 1) this.#command();
+    const control = this.queues.length - 1 - (this.options.adminQueues ?? 0);
+    if (index > control) this.#admin(index);
+    else if (index === control) this.#command(index);
     else if (index % 2 === 1) this.#loop(index);
   }
 
-  #command(): void {
-    const q = this.queues.at(-1) as ModelQueue;
+  #command(index: number): void {
+    const q = this.queues[index] as ModelQueue;
     for (let chain = q.ring?.take(); chain; chain = q.ring?.take()) {
-      const u8 = new Uint8Array(this.memory.slabs[0]?.views.u8.buffer as SharedArrayBuffer);
-      this.commands.push(chain.segments.filter((s) => !s.writable).flatMap((s) => [...u8.subarray(s.offset, s.offset + s.length)]));
-      const ack = chain.segments.find((s) => s.writable);
-      if (ack) u8[ack.offset] = 0;
-      q.ring?.use(chain, 1);
+      const [command, writable] = this.#halves(chain);
+      this.commands.push([...command]);
+      const answer = this.answers.get(`${command[0]}.${command[1]}`);
+      const result = answer ? answer([...command.subarray(2)], writable - 1) : [];
+      q.ring?.use(chain, this.#fill(chain, Uint8Array.from(result ? [0, ...result] : [1])));
     }
     q.ring?.await(0);
+  }
+
+  #admin(index: number): void {
+    const q = this.queues[index] as ModelQueue;
+    for (let chain = q.ring?.take(); chain; chain = q.ring?.take()) {
+      const [command, writable] = this.#halves(chain);
+      // virtio 1.4 2.14.2 (driver MUST): both parts there, in whole 64-bit words.
+      if (command.length === 0 || writable === 0 || command.length % 8 !== 0 || writable % 8 !== 0)
+        throw new Error('an administration command of a forbidden length');
+      q.ring?.use(chain, this.#fill(chain, this.onAdmin?.(command, writable) ?? new Uint8Array(8)));
+    }
+    q.ring?.await(0);
+  }
+
+  #ram(): Uint8Array {
+    return new Uint8Array(this.memory.slabs[0]?.views.u8.buffer as SharedArrayBuffer);
+  }
+
+  /** A chain's readable bytes, and how many it can take. */
+  #halves(chain: ModelChain): [Uint8Array, number] {
+    const u8 = this.#ram();
+    const readable = chain.segments.filter((s) => !s.writable).flatMap((s) => [...u8.subarray(s.offset, s.offset + s.length)]);
+    return [Uint8Array.from(readable), chain.segments.filter((s) => s.writable).reduce((n, s) => n + s.length, 0)];
+  }
+
+  #fill(chain: ModelChain, bytes: Uint8Array): number {
+    let done = 0;
+    for (const s of chain.segments) {
+      if (!s.writable) continue;
+      const part = bytes.subarray(done, done + s.length);
+      this.#ram().set(part, s.offset);
+      done += part.length;
+    }
+    return done;
   }
 
   #loop(index: number): void {

@@ -54,9 +54,16 @@ describe('bringing a device up', () => {
   });
 
   it.each([
-    ['CSUM', [F.CSUM], [F.HOST_TSO4, F.HOST_TSO6, F.HOST_USO, F.HOST_ECN]],
-    ['GUEST_CSUM', [F.GUEST_CSUM], [F.GUEST_TSO4, F.GUEST_TSO6, F.GUEST_USO4, F.GUEST_USO6, F.GUEST_ECN]],
-    ['CTRL_VQ', [F.CTRL_VQ], [F.CTRL_RX, F.CTRL_VLAN, F.CTRL_RX_EXTRA, F.MQ, F.CTRL_MAC_ADDR, F.GUEST_ANNOUNCE, F.CTRL_GUEST_OFFLOADS]],
+    ['CSUM', [F.CSUM], [F.HOST_TSO4, F.HOST_TSO6, F.HOST_USO, F.HOST_UFO, F.HOST_ECN]],
+    ['GUEST_CSUM', [F.GUEST_CSUM], [F.GUEST_TSO4, F.GUEST_TSO6, F.GUEST_USO4, F.GUEST_USO6, F.GUEST_UFO, F.GUEST_ECN]],
+    [
+      'CTRL_VQ',
+      [F.CTRL_VQ],
+      [
+        ...[F.CTRL_RX, F.CTRL_VLAN, F.CTRL_RX_EXTRA, F.MQ, F.CTRL_MAC_ADDR, F.GUEST_ANNOUNCE, F.CTRL_GUEST_OFFLOADS],
+        ...[F.NOTF_COAL, F.VQ_NOTF_COAL, F.DEVICE_STATS],
+      ],
+    ],
     ['TSO both', [F.HOST_TSO4, F.HOST_TSO6], [F.HOST_ECN]],
   ])('does without what needs %s when the device offers that without its base', (_name, missing, gone) => {
     const { guest } = bringUp({ features: without(...missing) });

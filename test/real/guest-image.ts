@@ -1,4 +1,4 @@
-// The file system of a test guest: busybox, ethtool with its libraries and the network driver's modules, out of Debian's packages, as one initramfs.
+// The file system of a test guest: busybox, ethtool and other tools with their libraries and the drivers' modules, out of Debian's packages, as one initramfs.
 // A test's script is a second archive behind it, so the first is made once and kept in the cache.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
@@ -10,7 +10,11 @@ import { cache, mustRun, Unavailable, unpacked } from './host.ts';
 /** First process of the guest: file systems, modules, the test, off. User-mode Linux (it has an exit code file) takes a reboot as a wish to start again. */
 const INIT = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin:/sbin:/usr/sbin LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu
+export PATH=/usr/sbin:/usr/bin:/bin:/sbin LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu
+# This shell prefers its own applets, also to a program that comes first in PATH.
+for f in /usr/sbin/* /usr/bin/*; do [ ! -f $f ] || eval "$(basename $f)() { $f "$@"; }"; done
+# A module and all it depends on.
+load() { for m in $(cat /modules/$1.order); do [ -d /sys/module/\${m%.ko} ] || insmod /modules/$m || echo "GUEST-PROBLEM insmod $m"; done; }
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
@@ -26,14 +30,19 @@ reboot -f
 const directory = (path: string): ArchiveEntry => ({ path, mode: 0o040755 });
 const program = (path: string, content: Uint8Array): ArchiveEntry => ({ path, mode: 0o100755, content });
 
-/** The initramfs for a kernel whose modules lie under `modules` (a folder lib/modules/VERSION or the like), with those `wanted` and all they depend on. */
-export async function guestImage(name: string, modules: string, wanted: readonly string[]): Promise<Buffer> {
+export interface ImageOptions {
+  /** Modules that `load NAME` loads. */
+  readonly carried?: readonly string[];
+  /** Programs, each with the package it is in; `ethtool` is there in any case. */
+  readonly tools?: Readonly<Record<string, string>>;
+}
+
+/** The initramfs for a kernel whose modules lie under `modules` (a folder lib/modules/VERSION or the like), with those `wanted`, loaded at boot, and all they depend on. */
+export async function guestImage(name: string, modules: string, wanted: readonly string[], { carried = [], tools = {} }: ImageOptions = {}): Promise<Buffer> {
   const file = join(cache, `initramfs-${name}.cpio.gz`);
   const busybox = find(await unpacked('busybox-static'), 'busybox', 'bin');
-  const tool = await unpacked('ethtool');
-  const ethtool = find(tool, 'ethtool', 'sbin');
-  const mnl = find(await unpacked('libmnl0'), 'libmnl.so.0');
-  const key = JSON.stringify([INIT, wanted, modules, busybox, ethtool, 2]);
+  const programs = { ethtool: 'ethtool', ...tools };
+  const key = JSON.stringify([INIT, wanted, carried, modules, busybox, programs, 3]);
   if (existsSync(file) && existsSync(`${file}.key`) && readFileSync(`${file}.key`, 'utf8') === key) return readFileSync(file);
   const entries: ArchiveEntry[] = [];
   const folders = new Set<string>();
@@ -50,17 +59,21 @@ export async function guestImage(name: string, modules: string, wanted: readonly
   }
   put(program('init', Buffer.from(INIT)));
   put(program('bin/busybox', readFileSync(busybox)));
-  put(program('usr/sbin/ethtool', readFileSync(ethtool)));
-  put(program('usr/lib/x86_64-linux-gnu/libmnl.so.0', readFileSync(mnl)));
-  // The C library is the host's: the packages are of the same Debian.
-  for (const [, path] of (await mustRun('ldd', [ethtool])).matchAll(/(?:=> |^\s*)(\/\S+)/gm))
-    if (path !== undefined && !path.includes('libmnl')) put(program(path.slice(1), readFileSync(path)));
-  const order: string[] = [];
-  for (const module of await moduleOrder(modules, wanted)) {
-    put({ path: `modules/${module.name}.ko`, mode: 0o100644, content: module.content });
-    order.push(`${module.name}.ko\n`);
+  const libraries = new Map<string, string>();
+  for (const [tool, package_] of Object.entries(programs)) {
+    const file = find(await unpacked(package_), tool, 'bin');
+    put(program(`usr/sbin/${tool}`, readFileSync(file)));
+    await addLibraries(file, package_, libraries);
   }
-  put({ path: 'modules/order', mode: 0o100644, content: Buffer.from(order.join('')) });
+  for (const [path, file] of libraries) put(program(path, readFileSync(file)));
+  const files = new Map<string, Module>();
+  const orders = [['order', wanted], ...carried.map((one) => [`${one}.order`, [one]] as const)] as const;
+  for (const [file, names] of orders) {
+    const order = await moduleOrder(modules, names);
+    for (const module of order) files.set(module.name, module);
+    put({ path: `modules/${file}`, mode: 0o100644, content: Buffer.from(order.map((module) => `${module.name}.ko\n`).join('')) });
+  }
+  for (const module of files.values()) put({ path: `modules/${module.name}.ko`, mode: 0o100644, content: module.content });
   // Parents first: the kernel makes no folder by itself.
   entries.sort((a, b) => Number(b.mode === 0o040755) - Number(a.mode === 0o040755) || (a.path < b.path ? -1 : 1));
   const image = gzipSync(archive(entries), { level: 6 });
@@ -70,6 +83,35 @@ export async function guestImage(name: string, modules: string, wanted: readonly
   renameSync(work, file);
   writeFileSync(`${file}.key`, key);
   return image;
+}
+
+/**
+ * The libraries of a program, by where they go in the image. The host's own where it has one (the packages are of the same Debian), else out of the packages that `package_` depends on.
+ */
+async function addLibraries(file: string, package_: string, into: Map<string, string>): Promise<void> {
+  const folder = join(cache, 'libraries');
+  mkdirSync(folder, { recursive: true });
+  const missing: string[] = [];
+  for (const [, name = '', path = ''] of (await mustRun('env', [`LD_LIBRARY_PATH=${folder}`, 'ldd', file])).matchAll(/^\s*(\S+) => (\/\S+|not found)/gm)) {
+    if (path === 'not found') missing.push(name);
+    else into.set(path.startsWith(folder) ? `usr/lib/x86_64-linux-gnu/${name}` : path.slice(1), path);
+  }
+  into.set('lib64/ld-linux-x86-64.so.2', '/lib64/ld-linux-x86-64.so.2');
+  if (missing.length === 0) return;
+  const depends = [...(await mustRun('apt-cache', ['depends', package_])).matchAll(/^\s*(?:Pre)?Depends: (lib\S+)/gm)].map(([, name]) => name as string);
+  for (const name of missing) {
+    const owner = await ownerOf(name, depends);
+    const copy = join(folder, name);
+    writeFileSync(copy, readFileSync(find(await unpacked(owner), name)));
+    await addLibraries(copy, owner, into);
+  }
+  await addLibraries(file, package_, into);
+}
+
+async function ownerOf(library: string, packages: readonly string[]): Promise<string> {
+  for (const name of packages)
+    if (readdirSync(await unpacked(name), { recursive: true, encoding: 'utf8' }).some((path) => basename(path) === library)) return name;
+  throw new Unavailable(`no package of ${packages.join(', ')} holds ${library}`);
 }
 
 /** A test's script as an archive to put behind the image. */

@@ -30,7 +30,7 @@ export class ControlBench extends VirtioBench {
     super(options);
     const offered = this.offered();
     const features = options.features ?? (options.packed ? offered : offered.without(FeatureSet.of(RING_PACKED, 35)));
-    const pairs = features.has(22) ? this.net.queuePairs : 1;
+    const pairs = features.has(22) || features.has(60) ? this.net.queuePairs : 1;
     this.index = 2 * pairs;
     const size = 64;
     const { descriptor, driver, device } = VirtioBench.area(this.index);
@@ -87,3 +87,25 @@ export class ControlBench extends VirtioBench {
 
 export const u16 = (value: number): number[] => [value & 0xff, value >>> 8];
 export const u32 = (value: number): number[] => [...u16(value & 0xffff), ...u16(value >>> 16)];
+
+export interface RssFields {
+  readonly types: number;
+  readonly table: readonly number[];
+  readonly mask?: number;
+  readonly unclassified?: number;
+  readonly maxTx?: number;
+  readonly key?: readonly number[];
+  readonly keyLength?: number;
+}
+
+/** struct virtio_net_rss_config, byte by byte. */
+export const rss = ({ types, table, mask = table.length - 1, unclassified = 0, maxTx = 1, key = RSS_KEY, keyLength = key.length }: RssFields): number[] => [
+  ...u32(types),
+  ...u16(mask),
+  ...u16(unclassified),
+  ...table.flatMap(u16),
+  ...u16(maxTx),
+  keyLength,
+  ...key,
+];
+export const RSS_KEY = Array.from({ length: 40 }, (_, i) => (i * 37 + 11) & 0xff);

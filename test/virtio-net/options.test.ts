@@ -17,6 +17,21 @@ describe('offered features', () => {
     for (const bit of [3, 22, 63]) expect(all.has(bit)).toBe(true);
   });
 
+  it('with pairs RSS and what goes with it; hash reports for who asks', () => {
+    const bits = (options: Partial<VirtioNetOptions>): number[] =>
+      make(options)
+        .offered.bits()
+        .filter((bit) => [51, 57, 60, 64].includes(bit));
+    expect(bits({})).toEqual([]);
+    expect(bits({ queuePairs: 2 })).toEqual([51, 60, 64]);
+    expect(bits({ features: { HASH_REPORT: true } })).toEqual([51, 57]);
+    expect(bits({ features: { RSS: true } })).toEqual([51, 60, 64]);
+    expect(bits({ queuePairs: 2, rss: { contexts: 0 }, features: { HASH_REPORT: true, HASH_TUNNEL: false } })).toEqual([57, 60]);
+    // RSS alone brings pairs too.
+    expect(make({ queuePairs: 4, features: { MQ: false } }).queueCount).toBe(9);
+    expect(bits({ queuePairs: 2, backend: new RecordingBackend('x', FeatureSet.of(60)) })).toEqual([60]);
+  });
+
   it('never a bit without what it needs, whatever is turned off', () => {
     for (const off of ['CSUM', 'GUEST_CSUM', 'CTRL_VQ', 'HOST_TSO4', 'GUEST_TSO6'] as const) {
       const { offered } = make({ features: { [off]: false } });
@@ -45,7 +60,15 @@ describe('offered features', () => {
     ['MTU without an mtu', { features: { MTU: true } }, 'NICBOX_FEATURE_DEPENDENCY'],
     ['pairs without the control queue', { queuePairs: 2, features: { CTRL_VQ: false } }, 'NICBOX_FEATURE_DEPENDENCY'],
     ['what the backend lacks', { backend: new RecordingBackend('x', FeatureSet.of()), features: { RING_PACKED: true } }, 'NICBOX_FEATURE_UNSUPPORTED'],
-    ['a name nobody knows', { features: { RSS: true } as never }, 'NICBOX_FEATURE_UNKNOWN'],
+    ['a table of 64 entries', { rss: { tableLength: 64 } }, 'NICBOX_RSS'],
+    ['a table that is no power of two', { rss: { tableLength: 384 } }, 'NICBOX_RSS'],
+    ['a table longer than its field says', { rss: { tableLength: 65536 } }, 'NICBOX_RSS'],
+    ['a key of 39 bytes', { rss: { keySize: 39 } }, 'NICBOX_RSS'],
+    ['a key longer than its field says', { rss: { keySize: 256 } }, 'NICBOX_RSS'],
+    ['RSS contexts without number', { rss: { contexts: Number.POSITIVE_INFINITY } }, 'NICBOX_RSS'],
+    ['RSS_CONTEXT without contexts', { queuePairs: 2, rss: { contexts: 0 }, features: { RSS_CONTEXT: true } }, 'NICBOX_FEATURE_DEPENDENCY'],
+    ['HASH_TUNNEL with nothing to hash for', { features: { HASH_TUNNEL: true } }, 'NICBOX_FEATURE_DEPENDENCY'],
+    ['a name nobody knows', { features: { OUT_NET_HEADER: true } as never }, 'NICBOX_FEATURE_UNKNOWN'],
     ['a group address', { mac: '01:00:5e:00:00:01' }, 'NICBOX_MAC'],
     ['no address', { mac: 'nonsense' }, 'NICBOX_MAC'],
     ['five bytes', { mac: new Uint8Array(5) }, 'NICBOX_MAC'],

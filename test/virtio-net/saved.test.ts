@@ -14,7 +14,7 @@ import {
   RecordingBackend,
   type VirtioBench,
 } from '../virtio-pci/bench.ts';
-import { ControlBench, OK, u16 } from './control-bench.ts';
+import { ControlBench, OK, rss, u16, u32 } from './control-bench.ts';
 
 const options = { net: { queuePairs: 2, mtu: 1500 } } as const;
 
@@ -27,6 +27,9 @@ function busy(): ControlBench {
   bench.command([2, 0, ...u16(77)]);
   bench.command([4, 0, ...u16(2)]);
   bench.command([5, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+  bench.command([4, 1, ...rss({ types: 0x3f, table: [1, 0, 1, 1], unclassified: 1, maxTx: 2 })]);
+  bench.command([7, 0, ...u32(0x11)]);
+  bench.command([9, 1, ...u16(3), 0, 0, 0, 0, 0, 0, ...rss({ types: 2, table: [0], unclassified: 0, maxTx: 1 })]);
   bench.set(CONFIG_VECTOR, 2, 4);
   bench.set(QUEUE_SELECT, 2, 3);
   bench.set(QUEUE_VECTOR, 2, 1);
@@ -70,7 +73,16 @@ describe('save and restore', () => {
     expect(policy.flags & p.POLICY_ALL_MULTICAST).toBe(p.POLICY_ALL_MULTICAST);
     expect([policy.hasVlan(77), policy.hasVlan(78), policy.activePairs, policy.accepts, policy.maximumFrame]).toEqual([true, false, 2, 1, 1518]);
     expect(policy.inTable(0x52, 0x0900)).toBe(true);
-    // The next command is the driver's seventh: the rings of the source go on in the target.
+    const table = new Uint16Array(128);
+    expect([policy.rss.readTable(0, table), [...table.subarray(0, 4)], policy.rss.unclassified(0)]).toEqual([4, [1, 0, 1, 1], 1]);
+    expect([policy.rss.parameters(0), policy.rss.parameters(3)]).toEqual([source.net.policy.rss.parameters(0), source.net.policy.rss.parameters(3)]);
+    expect([policy.rss.parameters(0)?.types, policy.rss.parameters(0)?.tunnels, policy.rss.parameters(3)?.types, policy.rss.parameters(2)]).toEqual([
+      0x3f,
+      0x11,
+      2,
+      undefined,
+    ]);
+    // The next command is the driver's tenth: the rings of the source go on in the target.
     const at = source.post([0, 1, 0]);
     source.driver.expose();
     target.bytes.set(source.bytes);
@@ -182,6 +194,23 @@ describe('made-up state is refused, and nothing changes', () => {
     ['a VLAN table of the wrong size', (s) => Object.assign(path(s, ...net, 'receive'), { vlans: new Uint32Array(1) })],
     ['an address table without end', (s) => Object.assign(path(s, ...net, 'receive'), { tables: new Array(1000).fill(new Uint8Array(6)) })],
     ['modes that do not exist', (s) => Object.assign(path(s, ...net, 'receive'), { modes: p.POLICY_ACTIVE })],
+    ['no steering state', (s) => Object.assign(path(s, ...net), { steering: undefined })],
+    ['hash types that do not exist', (s) => Object.assign(path(s, ...net, 'steering', 'rss'), { types: 0x200 })],
+    ['a hash key too long', (s) => Object.assign(path(s, ...net, 'steering', 'hash'), { key: new Uint8Array(41) })],
+    ['hash types without a key', (s) => Object.assign(path(s, ...net, 'steering', 'hash'), { key: new Uint8Array(0) })],
+    ['an indirection table of no entries (32a90850e1)', (s) => Object.assign(path(s, ...net, 'steering', 'rss'), { table: new Uint16Array(0) })],
+    ['an indirection table of three entries', (s) => Object.assign(path(s, ...net, 'steering', 'rss'), { table: new Uint16Array(3) })],
+    ['an indirection table too long', (s) => Object.assign(path(s, ...net, 'steering', 'rss'), { table: new Uint16Array(256) })],
+    ['an indirection table of bytes', (s) => Object.assign(path(s, ...net, 'steering', 'rss'), { table: new Uint8Array(2) })],
+    ['an entry beyond the pairs', (s) => Object.assign(path(s, ...net, 'steering', 'rss'), { table: Uint16Array.of(0, 2) })],
+    ['an unclassified queue beyond the pairs', (s) => Object.assign(path(s, ...net, 'steering', 'rss'), { unclassified: 2 })],
+    ['max_tx_vq of 0', (s) => Object.assign(path(s, ...net, 'steering', 'rss'), { maxTxVq: 0 })],
+    ['RSS with no hash parameters', (s) => Object.assign(path(s, ...net, 'steering'), { hash: null })],
+    ['tunnel types that do not exist', (s) => Object.assign(path(s, ...net, 'steering'), { tunnels: 0x200 })],
+    ['an RSS context beyond the last', (s) => Object.assign(path(s, ...net, 'steering', 'contexts', 0), { id: 17 })],
+    ['an RSS context 0', (s) => Object.assign(path(s, ...net, 'steering', 'contexts', 0), { id: 0 })],
+    ['an RSS context twice', (s) => (path(s, ...net, 'steering', 'contexts') as unknown as unknown[]).push(path(s, ...net, 'steering', 'contexts', 0))],
+    ['steering state of features that were not negotiated', (s) => Object.assign(path(s, ...control), { negotiated: [1 << 17, 1, 0, 0] })],
     ['offloads that were not negotiated', (s) => Object.assign(path(s, ...net, 'receive'), { offloads: [1 << 11, 0, 0, 0] })],
   ];
 

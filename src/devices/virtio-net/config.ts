@@ -1,14 +1,25 @@
-// Device configuration of a network device (virtio 1.4 5.1.4): mac, status, max_virtqueue_pairs, mtu, speed, duplex. Fields of features that are not offered read 0. The driver
+// Device configuration of a network device (virtio 1.4 5.1.4). Fields of features that are not offered read 0. The driver
 // cannot write any of them; mac changes through the control queue only.
 
+import { ALL_HASH_TUNNELS, ALL_HASH_TYPES } from '#net/hash-types';
 import { VirtioOptionError } from '#virtio/device';
+import { isPowerOfTwo } from '#virtio/device-status';
 import type { FeatureSet } from '#virtio/features';
-import { VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU, VIRTIO_NET_F_SPEED_DUPLEX, VIRTIO_NET_F_STATUS } from '#virtio/net-features';
+import {
+  hasQueuePairs,
+  VIRTIO_NET_F_HASH_REPORT,
+  VIRTIO_NET_F_HASH_TUNNEL,
+  VIRTIO_NET_F_MAC,
+  VIRTIO_NET_F_MTU,
+  VIRTIO_NET_F_RSS,
+  VIRTIO_NET_F_SPEED_DUPLEX,
+  VIRTIO_NET_F_STATUS,
+} from '#virtio/net-features';
 
 const VIRTIO_NET_S_LINK_UP = 1;
 export const MAC_BYTES = 6;
-/** Through duplex at 16, rounded up. */
-export const NET_CONFIG_BYTES = 20;
+/** Through supported_tunnel_types. */
+export const NET_CONFIG_BYTES = 28;
 
 /** Mbit/s, or 'unknown'. Duplex is coded as the field's description has it (1 full, 0 half); the device clause says the reverse (virtio-spec issue 75). */
 export interface LinkSpeed {
@@ -46,20 +57,55 @@ export function checkSpeed({ speed, duplex }: LinkSpeed): void {
   if (!(duplex in DUPLEX)) throw new VirtioOptionError('NICBOX_SPEED', `duplex ${String(duplex)}: give 'full', 'half' or 'unknown'`);
 }
 
+/** What the device takes of RSS. */
+export interface RssOptions {
+  /** Most entries of an indirection table, a power of two of 128 (default) to 32768. Linux before 6.12 has room for 128 and does not look whether a device has more. */
+  readonly tableLength?: number;
+  /** Most bytes of a key, 40 (default) to 255; those after the fortieth change nothing. Linux takes no device that has more than 40. */
+  readonly keySize?: number;
+  /** RSS contexts, 1 to 1024 (default 16); with 0 RSS_CONTEXT is not offered. */
+  readonly contexts?: number;
+}
+
+/** virtio 1.4 5.1.4.1 (device MUST): tables of 128 entries, keys of 40 bytes at least. @throws VirtioOptionError */
+export function checkRss({ tableLength = 128, keySize = 40, contexts = 16 }: RssOptions): Required<RssOptions> {
+  const refuse = (message: string): never => {
+    throw new VirtioOptionError('NICBOX_RSS', message);
+  };
+  if (!Number.isInteger(tableLength) || tableLength < 128 || tableLength > 32768 || !isPowerOfTwo(tableLength))
+    refuse(`rss.tableLength ${tableLength}: give a power of two of 128 to 32768`);
+  if (!Number.isInteger(keySize) || keySize < 40 || keySize > 255) refuse(`rss.keySize ${keySize}: give 40 to 255`);
+  if (!Number.isInteger(contexts) || contexts < 0 || contexts > 1024) refuse(`rss.contexts ${contexts}: give 0 to 1024`);
+  return { tableLength, keySize, contexts };
+}
+
+interface ConfigOptions {
+  readonly queuePairs: number;
+  readonly mtu: number | undefined;
+  readonly link: LinkSpeed | undefined;
+  readonly rss: Required<RssOptions>;
+}
+
 export class NetConfig {
   readonly #bytes = new Uint8Array(NET_CONFIG_BYTES);
   readonly #view = new DataView(this.#bytes.buffer);
   readonly #offered: FeatureSet;
 
-  constructor(offered: FeatureSet, options: { readonly queuePairs: number; readonly mtu: number | undefined; readonly link: LinkSpeed | undefined }) {
+  constructor(offered: FeatureSet, options: ConfigOptions) {
     this.#offered = offered;
-    if (offered.has(VIRTIO_NET_F_MQ)) this.#view.setUint16(8, options.queuePairs, true);
+    if (hasQueuePairs(offered)) this.#view.setUint16(8, options.queuePairs, true);
     if (offered.has(VIRTIO_NET_F_MTU)) this.#view.setUint16(10, options.mtu as number, true);
     if (offered.has(VIRTIO_NET_F_SPEED_DUPLEX) && options.link) {
       const { speed, duplex } = options.link;
       this.#view.setUint32(12, speed === 'unknown' ? 0xffffffff : speed, true);
       this.#view.setUint8(16, DUPLEX[duplex]);
     }
+    if (offered.has(VIRTIO_NET_F_RSS) || offered.has(VIRTIO_NET_F_HASH_REPORT)) {
+      this.#view.setUint8(17, options.rss.keySize);
+      this.#view.setUint32(20, ALL_HASH_TYPES, true);
+    }
+    if (offered.has(VIRTIO_NET_F_RSS)) this.#view.setUint16(18, options.rss.tableLength, true);
+    if (offered.has(VIRTIO_NET_F_HASH_TUNNEL)) this.#view.setUint32(24, ALL_HASH_TUNNELS, true);
   }
 
   set mac(mac: Uint8Array) {

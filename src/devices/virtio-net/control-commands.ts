@@ -1,4 +1,4 @@
-// Commands of the control virtqueue (virtio 1.4 5.1.6.5): RX modes, MAC table and address, VLAN filter, queue pairs, guest offloads. A command is read once, front to back,
+// Commands of the control virtqueue (virtio 1.4 5.1.6.5): RX modes, MAC table and address, VLAN filter, guest offloads; queue pairs and RSS in control-mq.ts. A command is read once, front to back,
 // checked as it is read and taken over only when all of it was right. Commands of features that were not negotiated fail, as do classes nobody offers.
 
 import { FeatureSet } from '#virtio/features';
@@ -7,6 +7,7 @@ import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#v
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import { MAC_BYTES } from './config.ts';
+import { runHashTunnelCommand, runMqCommand, runRssContextCommand, type SteeringContext } from './control-mq.ts';
 import { GUEST_OFFLOADS } from './features.ts';
 import { type ReceiveState, RX_MODES } from './receive-state.ts';
 
@@ -15,24 +16,22 @@ const CLASS_MAC = 1;
 const CLASS_VLAN = 2;
 const CLASS_MQ = 4;
 const CLASS_GUEST_OFFLOADS = 5;
+const CLASS_HASH_TUNNEL = 7;
+const CLASS_RSS_CTX = 9;
 
 const MAC_TABLE_SET = 0;
 const MAC_ADDR_SET = 1;
 const VLAN_ADD = 0;
 const VLAN_DEL = 1;
-const MQ_VQ_PAIRS_SET = 0;
 const GUEST_OFFLOADS_SET = 0;
 const RX_ALLMULTI = 1;
 
-export interface CommandContext {
-  readonly features: FeatureSet;
-  readonly state: ReceiveState;
-  readonly maxPairs: number;
+export interface CommandContext extends SteeringContext {
   setMac(mac: Uint8Array): void;
 }
 
 /** Runs one command, which writes what it answers besides the ack into `reply`; false is answered as VIRTIO_NET_ERR and has changed nothing. */
-export function runCommand(reader: ChainReader, _reply: ChainWriter, context: CommandContext): boolean {
+export function runCommand(reader: ChainReader, reply: ChainWriter, context: CommandContext): boolean {
   const commandClass = reader.u8();
   const command = reader.u8();
   if (command < 0) return false;
@@ -46,9 +45,13 @@ export function runCommand(reader: ChainReader, _reply: ChainWriter, context: Co
     case CLASS_VLAN:
       return (command === VLAN_ADD || command === VLAN_DEL) && features.has(net.VIRTIO_NET_F_CTRL_VLAN) && setVlan(reader, command === VLAN_ADD, context.state);
     case CLASS_MQ:
-      return command === MQ_VQ_PAIRS_SET && features.has(net.VIRTIO_NET_F_MQ) && setPairs(reader, context);
+      return runMqCommand(reader, command, context);
     case CLASS_GUEST_OFFLOADS:
       return command === GUEST_OFFLOADS_SET && features.has(net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) && setOffloads(reader, context);
+    case CLASS_HASH_TUNNEL:
+      return runHashTunnelCommand(reader, command, context);
+    case CLASS_RSS_CTX:
+      return runRssContextCommand(reader, reply, command, context);
     default:
       return false;
   }
@@ -95,14 +98,6 @@ function setVlan(reader: ChainReader, on: boolean, state: ReceiveState): boolean
   const id = reader.u16();
   if (id < 0 || id > 0xfff) return false;
   state.setVlan(id, on);
-  return true;
-}
-
-function setPairs(reader: ChainReader, context: CommandContext): boolean {
-  const pairs = reader.u16();
-  // virtio 1.4 5.1.6.5.5.2 (driver MUST): 1 to max_virtqueue_pairs.
-  if (pairs < 1 || pairs > context.maxPairs) return false;
-  context.state.pairs = pairs;
   return true;
 }
 

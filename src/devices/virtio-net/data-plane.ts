@@ -85,6 +85,13 @@ export class DataPlane {
     return this.#rings.some((ring) => ring.running);
   }
 
+  /** Receive rings that the driver has: bit `pair & 31` of word `pair >>> 5`. */
+  get liveReceivers(): [number, number] {
+    const live: [number, number] = [0, 0];
+    for (let pair = 0; 2 * pair < this.#rings.length; pair++) if (this.#rings[2 * pair]?.wanted) live[pair >>> 5 === 0 ? 0 : 1] |= 1 << (pair & 31);
+    return live;
+  }
+
   // ---- what the driver wants ----
 
   /** DRIVER_OK: the session the rings will start in. */

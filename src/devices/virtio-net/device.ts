@@ -7,19 +7,20 @@ import { BusyError } from '#virtio/control';
 import { type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/device';
 import { isPowerOfTwo, VIRTIO_QUEUE_SIZE_LIMIT } from '#virtio/device-status';
 import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM } from '#virtio/features';
-import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_STATUS } from '#virtio/net-features';
+import { hasQueuePairs, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_STATUS } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
-import { checkMac, checkMtu, checkSpeed, type LinkSpeed, NET_CONFIG_BYTES, NetConfig } from './config.ts';
+import { checkMac, checkMtu, checkRss, checkSpeed, type LinkSpeed, NET_CONFIG_BYTES, NetConfig, type RssOptions } from './config.ts';
 import { runCommand } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
 import { checkBackend, DataPlane } from './data-plane.ts';
 import { missingDependency, type NetFeatureName, offer } from './features.ts';
 import { ReceiveState } from './receive-state.ts';
 import { checkNetState, NET_STATE_VERSION, type NetState } from './saved-net.ts';
+import { SteeringState } from './steering-state.ts';
 
 const MOST_QUEUE_PAIRS = 64;
 const DEFAULT_QUEUE_SIZE = 256;
@@ -40,6 +41,7 @@ export interface VirtioNetOptions {
   readonly link?: LinkSpeed;
   /** Default true. */
   readonly linkUp?: boolean;
+  readonly rss?: RssOptions;
   /** Features to insist on (true) or leave out (false). */
   readonly features?: { readonly [name in NetFeatureName]?: boolean };
   /** When a worker is lost: start its rings again where they stood (default), or tell the driver to reset the device. */
@@ -53,13 +55,14 @@ export class VirtioNet implements VirtioDevice {
   readonly queueCount: number;
   readonly configSize = NET_CONFIG_BYTES;
   /** The words the data plane reads. */
-  readonly policy = new NetPolicy();
+  readonly policy: NetPolicy;
   readonly queuePairs: number;
   readonly #queueSize: number;
   readonly #mtu: number;
   readonly #permanentMac: Uint8Array;
   readonly #config: NetConfig;
   readonly #receive = new ReceiveState();
+  readonly #steering: SteeringState;
   readonly #data: DataPlane;
   #mac: Uint8Array;
   #linkUp: boolean;
@@ -79,6 +82,7 @@ export class VirtioNet implements VirtioDevice {
     this.#mac = this.#permanentMac;
     if (options.mtu !== undefined) checkMtu(options.mtu);
     if (options.link !== undefined) checkSpeed(options.link);
+    const rss = checkRss(options.rss ?? {});
     this.queuePairs = queuePairs;
     this.#queueSize = queueSize;
     this.#mtu = options.mtu ?? 0;
@@ -89,12 +93,15 @@ export class VirtioNet implements VirtioDevice {
       queuePairs,
       hasMtu: options.mtu !== undefined,
       hasSpeed: options.link !== undefined,
+      rssContexts: rss.contexts,
     });
     checkBackend(backend, this.offered, queuePairs);
     this.queueCount = 2 * queuePairs + (this.offered.has(VIRTIO_NET_F_CTRL_VQ) ? 1 : 0);
-    this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link });
+    this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link, rss });
     this.#config.mac = this.#mac;
     this.#config.linkUp = this.#linkUp;
+    this.#steering = new SteeringState({ ...rss, pairs: queuePairs });
+    this.policy = new NetPolicy(this.#steering.limits);
     this.#data = new DataPlane(backend, this.policy, 2 * queuePairs);
     this.#data.restartLost = options.onLost !== 'needs-reset';
     this.#publishPolicy();
@@ -109,7 +116,7 @@ export class VirtioNet implements VirtioDevice {
   // ---- features and queues ----
 
   #pairs(features: FeatureSet | undefined): number {
-    return features === undefined || features.has(VIRTIO_NET_F_MQ) ? this.queuePairs : 1;
+    return features === undefined || hasQueuePairs(features) ? this.queuePairs : 1;
   }
 
   /** Index of the control queue under the negotiated features, or -1. */
@@ -132,7 +139,9 @@ export class VirtioNet implements VirtioDevice {
   }
 
   negotiated(): void {
-    this.#receive.clear((this.#host as VirtioHost).features);
+    const { features } = this.#host as VirtioHost;
+    this.#receive.clear(features);
+    this.#steering.clear(features);
     this.#publishPolicy();
   }
 
@@ -170,12 +179,13 @@ export class VirtioNet implements VirtioDevice {
   #publishPolicy(): void {
     const host = this.#host;
     const publish = (): void =>
-      this.#receive.publish(this.policy, {
+      this.#receive.publish(this.policy, this.#steering, {
         features: host?.features ?? this.offered,
         mac: this.#mac,
         mtu: this.#mtu,
         linkUp: this.#linkUp,
         active: host?.driverOk === true,
+        live: this.#data.liveReceivers,
       });
     // With no turn under way: no frame meets half a change, and none the former state once this has returned.
     if (host) host.memory.betweenTurns(publish);
@@ -187,15 +197,16 @@ export class VirtioNet implements VirtioDevice {
 
   start(): void {
     const host = this.#host as VirtioHost;
-    this.#publishPolicy();
     this.#data.begin();
     for (let index = 0; index < this.queueCount; index++) if (host.queueEnabled(index)) this.#startQueue(index);
     this.#restored = [];
+    this.#publishPolicy();
     this.#data.launch();
   }
 
   startQueue(index: number): void {
     this.#startQueue(index);
+    this.#publishPolicy();
     this.#data.launch();
   }
 
@@ -212,7 +223,11 @@ export class VirtioNet implements VirtioDevice {
 
   stopQueue(index: number): void {
     if (index === this.#controlIndex) this.#closeControl();
-    else this.#data.stop(index);
+    else {
+      this.#data.stop(index);
+      // virtio 1.4 5.1.6.5.5.2, 5.1.6.5.6.3 (device MUST): frames for a receive queue under reset are not kept for it.
+      this.#publishPolicy();
+    }
   }
 
   #closeControl(): void {
@@ -239,6 +254,7 @@ export class VirtioNet implements VirtioDevice {
   reset(): void {
     this.#data.clear();
     this.#receive.clear();
+    this.#steering.clear();
     this.#mac = this.#permanentMac;
     this.#config.mac = this.#mac;
     this.#host?.configMoved();
@@ -257,7 +273,7 @@ export class VirtioNet implements VirtioDevice {
     const ok = runCommand(reader, reply, {
       features: (this.#host as VirtioHost).features,
       state: this.#receive,
-      maxPairs: this.queuePairs,
+      steering: this.#steering,
       setMac: (mac) => {
         this.#mac = mac;
         this.#config.mac = mac;
@@ -330,6 +346,7 @@ export class VirtioNet implements VirtioDevice {
       mac: this.#mac.slice(),
       linkUp: this.#linkUp,
       receive: this.#receive.save(),
+      steering: this.#steering.save(),
       positions: this.#data.positions(),
       control: control ? { available: control.available, used: control.used } : null,
     });
@@ -341,6 +358,7 @@ export class VirtioNet implements VirtioDevice {
       permanentMac: this.#permanentMac,
       pairs: this.#pairs(features),
       rings: 2 * this.queuePairs,
+      steering: this.#steering.limits,
     });
     return () => {
       this.stop();
@@ -351,6 +369,7 @@ export class VirtioNet implements VirtioDevice {
       this.#linkUp = state.linkUp;
       this.#config.linkUp = state.linkUp;
       this.#receive.load(state.receive);
+      this.#steering.load(state.steering, features);
       this.#controlPosition = state.control ?? undefined;
       this.#restored = state.positions;
     };

@@ -1,5 +1,5 @@
 // What a virtio-net device offers (virtio 1.4 5.1.3): everything whose whole behaviour is here, within what the backend's data plane carries and what the embedder
-// asks for. Not offered: RSS, hash reports, coalescing, statistics, announce, standby, tunnels, RSC, UFO, GUEST_HDRLEN.
+// asks for. Not offered: coalescing, statistics, announce, standby, tunnels, RSC, UFO, GUEST_HDRLEN.
 
 import { VirtioOptionError } from '#virtio/device';
 import {
@@ -38,6 +38,10 @@ const NET_FEATURES = {
   GUEST_USO4: net.VIRTIO_NET_F_GUEST_USO4,
   GUEST_USO6: net.VIRTIO_NET_F_GUEST_USO6,
   HOST_USO: net.VIRTIO_NET_F_HOST_USO,
+  HASH_TUNNEL: net.VIRTIO_NET_F_HASH_TUNNEL,
+  HASH_REPORT: net.VIRTIO_NET_F_HASH_REPORT,
+  RSS: net.VIRTIO_NET_F_RSS,
+  RSS_CONTEXT: net.VIRTIO_NET_F_RSS_CONTEXT,
   SPEED_DUPLEX: net.VIRTIO_NET_F_SPEED_DUPLEX,
   INDIRECT_DESC: VIRTIO_F_INDIRECT_DESC,
   EVENT_IDX: VIRTIO_F_EVENT_IDX,
@@ -71,6 +75,20 @@ export function missingDependency(features: FeatureSet): string | undefined {
   return undefined;
 }
 
+function offeredUnasked(bit: number, queuePairs: number): boolean {
+  switch (bit) {
+    // Only a device whose memory is translated has a reason to ask for platform access.
+    case VIRTIO_F_ACCESS_PLATFORM:
+    // Makes the header of every frame eight bytes longer, which only some drivers get anything for.
+    case net.VIRTIO_NET_F_HASH_REPORT:
+      return false;
+    case net.VIRTIO_NET_F_RSS:
+      return queuePairs > 1;
+    default:
+      return true;
+  }
+}
+
 export interface OfferOptions {
   /** true: must be offered; false: must not be; absent: offered if it makes sense. */
   readonly features: { readonly [name in NetFeatureName]?: boolean };
@@ -78,16 +96,18 @@ export interface OfferOptions {
   readonly queuePairs: number;
   readonly hasMtu: boolean;
   readonly hasSpeed: boolean;
+  readonly rssContexts: number;
 }
 
 /** The set offered. @throws VirtioOptionError when what is asked for cannot be. */
-export function offer({ features, backend, queuePairs, hasMtu, hasSpeed }: OfferOptions): FeatureSet {
+export function offer({ features, backend, queuePairs, hasMtu, hasSpeed, rssContexts }: OfferOptions): FeatureSet {
   for (const name of Object.keys(features))
     if (!(name in NET_FEATURES))
       throw new VirtioOptionError('NICBOX_FEATURE_UNKNOWN', `no feature is called ${name}; these are: ${Object.keys(NET_FEATURES).join(', ')}`);
   const asked = features as Readonly<Record<string, boolean | undefined>>;
   const wants: Readonly<Record<string, [reason: string, possible: boolean]>> = {
     MQ: ['queuePairs above 1', queuePairs > 1],
+    RSS_CONTEXT: ['rss.contexts above 0', rssContexts > 0],
     MTU: ['an mtu', hasMtu],
     SPEED_DUPLEX: ['a speed', hasSpeed],
   };
@@ -97,9 +117,7 @@ export function offer({ features, backend, queuePairs, hasMtu, hasSpeed }: Offer
     const carried = !net.NET_DATA_PLANE_FEATURES.has(bit) || backend.has(bit);
     if (asked[name] === true && !carried) throw new VirtioOptionError('NICBOX_FEATURE_UNSUPPORTED', `${name}: the backend's data plane does not carry it`);
     if (asked[name] === true && !possible) throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', `${name} needs ${reason}`);
-    // Only a device whose memory is translated has a reason to ask for platform access.
-    const byDefault = bit !== VIRTIO_F_ACCESS_PLATFORM;
-    if ((asked[name] ?? byDefault) && carried && possible) bits.push(bit);
+    if ((asked[name] ?? offeredUnasked(bit, queuePairs)) && carried && possible) bits.push(bit);
   }
   let offered = FeatureSet.of(...bits);
   // Defaults whose prerequisite was turned off go with it, in rounds as one may carry another; a bit asked for by name is an error instead.
@@ -113,7 +131,7 @@ export function offer({ features, backend, queuePairs, hasMtu, hasSpeed }: Offer
       changed = true;
     }
   }
-  if (queuePairs > 1 && !offered.has(net.VIRTIO_NET_F_MQ))
-    throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', `${queuePairs} queue pairs need MQ and CTRL_VQ`);
+  if (queuePairs > 1 && !net.hasQueuePairs(offered))
+    throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', `${queuePairs} queue pairs need CTRL_VQ, and MQ or RSS`);
   return offered;
 }

@@ -11,8 +11,8 @@ import * as net from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
 import * as words from '#virtio/net-policy';
 import { GUEST_OFFLOADS } from './features.ts';
+import type { SteeringState } from './steering-state.ts';
 
-const HEADER_BYTES = 12;
 const ETHERNET_HEADER_AND_TAG = 18;
 export const VLAN_WORDS = 128;
 
@@ -83,7 +83,16 @@ export class ReceiveState {
   /** Call between turns. */
   publish(
     policy: NetPolicy,
-    device: { readonly features: FeatureSet; readonly mac: Uint8Array; readonly mtu: number; readonly linkUp: boolean; readonly active: boolean },
+    steering: SteeringState,
+    device: {
+      readonly features: FeatureSet;
+      readonly mac: Uint8Array;
+      readonly mtu: number;
+      readonly linkUp: boolean;
+      readonly active: boolean;
+      /** Receive queues that the driver has, a bit a pair. */
+      readonly live: readonly [number, number];
+    },
   ): void {
     const { features } = device;
     let flags = this.modes | this.overflow;
@@ -98,8 +107,8 @@ export class ReceiveState {
     policy.update((p) => {
       p.flags = flags;
       p.accepts = this.#accepts();
-      p.headerLength = HEADER_BYTES;
-      p.activePairs = this.pairs;
+      p.headerLength = net.netHeaderBytes(features);
+      steering.publish(p, this.pairs, device.live);
       p.maximumFrame = features.has(net.VIRTIO_NET_F_MTU) ? device.mtu + ETHERNET_HEADER_AND_TAG : 0;
       p.setMac(device.mac);
       p.setTable('unicast', this.unicast);

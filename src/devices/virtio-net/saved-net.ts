@@ -9,6 +9,8 @@ import type { VringPosition } from '#virtio/virtqueue';
 import { MAC_BYTES } from './config.ts';
 import { GUEST_OFFLOADS } from './features.ts';
 import { type ReceiveSnapshot, RX_MODES, VLAN_WORDS } from './receive-state.ts';
+import { savedSteering } from './saved-steering.ts';
+import type { SteeringLimits, SteeringSnapshot } from './steering-state.ts';
 
 export const NET_STATE_VERSION = 1;
 
@@ -18,6 +20,7 @@ export interface NetState {
   readonly mac: Uint8Array;
   readonly linkUp: boolean;
   readonly receive: ReceiveSnapshot;
+  readonly steering: SteeringSnapshot;
   /** Where each data ring stands; null: not live. */
   readonly positions: readonly (VringPosition | null)[];
   readonly control: VringPosition | null;
@@ -30,6 +33,7 @@ export interface NetExpectations {
   /** Queue pairs under those features. */
   readonly pairs: number;
   readonly rings: number;
+  readonly steering: SteeringLimits;
 }
 
 /** @throws RestoreError */
@@ -50,6 +54,7 @@ export function checkNetState(saved: unknown, expected: NetExpectations): NetSta
     mac: savedMac(state.mac, 'address'),
     linkUp: savedBoolean(state.linkUp, 'link state'),
     receive: savedReceive(state.receive, expected),
+    steering: savedSteering(state.steering, expected.steering, expected.features),
     positions,
     control,
   };

@@ -1,0 +1,165 @@
+// Which receive queue a frame goes to: by RSS (virtio 1.4 5.1.6.5.6.3) or by automatic steering (5.1.6.5.5), as the last CTRL_MQ command said; and the hashes that reports need in either
+// mode. Rings that do not run just now are told from those the driver has not got, or is resetting: for the former a frame waits, for the latter it is dropped.
+
+import { FrameHasher } from '#net/frame-hash';
+import { HASH_REPORT_NONE, type HashParameters } from '#net/hash-types';
+import type { FrameBatch } from '#net/port';
+import type { RssPolicy } from '#virtio/rss-policy';
+import { MAX_QUEUE_PAIRS } from './carried-features.ts';
+import type { FlowTable } from './steering.ts';
+import type { Vring } from './vring.ts';
+
+/** In place of a pair. */
+export const PAIR_NONE = -1;
+export const PAIR_LATER = -2;
+
+const MINIMUM_FRAME = 14;
+
+/** One RSS configuration in use. */
+interface Spread {
+  readonly parameters: HashParameters | undefined;
+  /** Length a power of two, or 0: nothing is spread. */
+  readonly table: Uint16Array;
+  readonly unclassified: number;
+}
+
+/** What the policy words say of steering, read as one. */
+export interface SteeringSettings {
+  readonly spread: Spread;
+  readonly contexts: readonly Spread[];
+  readonly live: readonly [number, number];
+}
+
+export function readSteering(rss: RssPolicy): SteeringSettings {
+  const read = (id: number): Spread => {
+    const entries = new Uint16Array(rss.limits.tableLength);
+    const length = rss.readTable(id, entries);
+    return { parameters: rss.parameters(id), table: entries.subarray(0, length), unclassified: rss.unclassified(id) };
+  };
+  return { spread: read(0), contexts: Array.from({ length: rss.limits.contexts }, (_, i) => read(i + 1)), live: rss.live };
+}
+
+export class ReceiveSteering {
+  readonly #flows: FlowTable;
+  readonly #hasher = new FrameHasher();
+  readonly #contextHashers: (FrameHasher | undefined)[] = [];
+  #contexts: readonly Spread[] = [];
+  #table: Uint16Array = new Uint16Array(0);
+  #unclassified = 0;
+  #live: readonly [number, number] = [-1, -1];
+  /** By pair; undefined: that ring is not running. */
+  #rings: readonly (Vring | undefined)[] = [];
+  #broken = false;
+  /** What to do by pair: the pair itself, PAIR_NONE or PAIR_LATER. */
+  readonly #places = new Int8Array(MAX_QUEUE_PAIRS).fill(PAIR_LATER);
+  /** The same for frames that any ring will do for. */
+  #anywhere = PAIR_LATER;
+
+  constructor(flows: FlowTable) {
+    this.#flows = flows;
+  }
+
+  configure({ spread, contexts, live }: SteeringSettings): void {
+    this.#hasher.configure(spread.parameters);
+    this.#table = spread.table;
+    this.#unclassified = spread.unclassified;
+    this.#live = live;
+    this.#contexts = contexts;
+    for (let i = 0; i < Math.max(contexts.length, this.#contextHashers.length); i++) this.#contextHashers[i]?.configure(contexts[i]?.parameters);
+    this.#place();
+  }
+
+  /** @param broken a driver that broke a ring gets nothing more on it: what is missing will not come back */
+  arrange(rings: readonly (Vring | undefined)[], broken: boolean): void {
+    this.#rings = rings;
+    this.#broken = broken;
+    this.#place();
+  }
+
+  #place(): void {
+    const rings = this.#rings;
+    this.#anywhere = PAIR_NONE;
+    for (let pair = 0; pair < rings.length; pair++) {
+      const live = ((this.#live[pair >>> 5] as number) & (1 << (pair & 31))) !== 0;
+      this.#places[pair] = rings[pair] !== undefined ? pair : live && !this.#broken ? PAIR_LATER : PAIR_NONE;
+    }
+    // Best a ring that runs, then one that will.
+    for (let pair = rings.length - 1; pair >= 0; pair--) {
+      const place = this.#places[pair] as number;
+      if (place === pair || (place === PAIR_LATER && this.#anywhere === PAIR_NONE)) this.#anywhere = place;
+    }
+  }
+
+  /** By indirection table; false: automatic. */
+  get spreads(): boolean {
+    return this.#table.length > 0;
+  }
+
+  /** What `FrameBatch.hashedBy` says of frames whose hash this driver gets; -1: it gets none. */
+  get reported(): number {
+    const { identity } = this.#hasher;
+    return identity === 0 ? -1 : identity;
+  }
+
+  /** Some ring runs, or frames would be dropped: offering them makes sense. */
+  get ready(): boolean {
+    return this.#anywhere !== PAIR_LATER;
+  }
+
+  /** Computes the hashes of frames from .. to - 1 that are not known yet, if this driver has any use for them. */
+  hash(batch: FrameBatch, from: number, to: number): void {
+    this.#hasher.hash(batch, from, to);
+  }
+
+  /** Puts the pair of each of these frames into `pairs`, by its index: one whose ring runs, PAIR_NONE or PAIR_LATER. After `hash`. */
+  choose(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
+    if (this.spreads) this.#byTable(batch, from, to, pairs);
+    else this.#byFlow(batch, from, to, pairs);
+  }
+
+  #byTable(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
+    const { hash, hashReport } = batch;
+    const table = this.#table;
+    const places = this.#places;
+    const mask = table.length - 1;
+    const unclassified = places[this.#unclassified] as number;
+    for (let f = from; f < to; f++)
+      pairs[f] = hashReport[f] === HASH_REPORT_NONE ? unclassified : (places[table[(hash[f] as number) & mask] as number] as number);
+  }
+
+  /** virtio 1.4 5.1.6.5.5.2 (device SHOULD): a frame bound for a queue under reset goes to another one. */
+  #byFlow(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
+    const { length } = batch;
+    const places = this.#places;
+    const count = this.#rings.length;
+    for (let f = from; f < to; f++) {
+      const place = (length[f] as number) < MINIMUM_FRAME ? PAIR_NONE : (places[this.#flows.pair(batch, f, count)] as number);
+      pairs[f] = place >= 0 ? place : this.#anywhere;
+    }
+  }
+
+  /**
+   * Where RSS context `id` sends frame `f` (virtio 1.4 5.1.6.5.7): a pair, PAIR_NONE or PAIR_LATER; undefined: there is no such context. For whatever directs frames to contexts; call it
+   * before `hash`, which puts the frame's own hash back into the batch for the report.
+   */
+  contextPair(id: number, batch: FrameBatch, f: number): number | undefined {
+    const context = this.#contexts[id - 1];
+    if (context === undefined || context.table.length === 0) return undefined;
+    let hasher = this.#contextHashers[id - 1];
+    if (hasher === undefined) {
+      hasher = new FrameHasher();
+      hasher.configure(context.parameters);
+      this.#contextHashers[id - 1] = hasher;
+    }
+    hasher.hash(batch, f, f + 1);
+    const pair =
+      batch.hashReport[f] === HASH_REPORT_NONE ? context.unclassified : (context.table[(batch.hash[f] as number) & (context.table.length - 1)] as number);
+    return this.#places[pair];
+  }
+
+  /** Lets go of what it shares with others. */
+  close(): void {
+    this.#hasher.configure(undefined);
+    for (const hasher of this.#contextHashers) hasher?.configure(undefined);
+  }
+}

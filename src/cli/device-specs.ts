@@ -1,0 +1,109 @@
+// Devices as a command line names them: "virtio-net,queues=2,mac=52:54:00:00:00:01". Each kind is a row of a table.
+
+import { InvalidArgumentError } from 'commander';
+import type { VhostBackend, VirtioNetOptions } from '#nicbox/index';
+import type { Machine } from '#nicbox/machine';
+import { Aer } from '#pci/aer';
+import type { PciFunction } from '#pci/function';
+import { SerialNumber } from '#pci/serial-number';
+import { Sriov } from '#pci/sriov';
+
+export interface DeviceSpec {
+  readonly kind: string;
+  readonly options: Readonly<Record<string, string>>;
+}
+
+/** What a device is put into. */
+export interface DeviceSite {
+  readonly machine: Machine;
+  /** On the root bus; virtual functions follow it, one each. */
+  readonly deviceNumber: number;
+  /** A data plane on the link it is to be joined to. */
+  readonly backend: (name: string, queuePairs: number) => VhostBackend;
+}
+
+interface DeviceKind {
+  /** Names of its options, with what they take. */
+  readonly options: Readonly<Record<string, string>>;
+  /** Throws what the device throws on options that cannot be. */
+  readonly add: (site: DeviceSite, options: Readonly<Record<string, string>>) => void;
+}
+
+/** The guest has one function in each slot. */
+const SLOT_LAYOUT = { firstOffset: 8, stride: 8 };
+const VIRTIO_NET_DEVICE_ID = 0x1041;
+
+const KINDS: Readonly<Record<string, DeviceKind>> = {
+  'virtio-net': {
+    options: { mac: 'a MAC address', queues: 'queue pairs', mtu: 'bytes', packed: 'on or off', vectors: 'MSI-X vectors', vfs: 'virtual functions' },
+    add({ machine, deviceNumber, backend }, options) {
+      const mac = options.mac ?? defaultMac(deviceNumber);
+      const queuePairs = number(options.queues, 1);
+      const vectors = options.vectors !== undefined && { vectors: number(options.vectors, 0) };
+      const totalVfs = number(options.vfs, 0);
+      const net = (at: number, address: string): VirtioNetOptions => ({
+        mac: address,
+        queuePairs,
+        backend: backend(`virtio-net-${at}`, queuePairs),
+        ...(options.mtu !== undefined && { mtu: number(options.mtu, 0) }),
+        features: { RING_PACKED: options.packed !== 'off' },
+      });
+      const virtualFunction = (i: number): PciFunction => {
+        const at = deviceNumber + 1 + i;
+        return machine.makeVirtualNet(net(at, defaultMac(at)), { pcieType: 'root-complex-endpoint', ...vectors }).pci.fn;
+      };
+      const sriov = totalVfs === 0 ? [] : [new Sriov({ totalVfs, vfDeviceId: VIRTIO_NET_DEVICE_ID, layout: SLOT_LAYOUT, virtualFunction })];
+      machine.addVirtioNet(net(deviceNumber, mac), {
+        deviceNumber,
+        ...vectors,
+        capabilities: [new Aer(), SerialNumber.ofMac(Uint8Array.from(mac.split(':'), (byte) => Number.parseInt(byte, 16))), ...sriov],
+      });
+    },
+  },
+};
+
+/** For help texts. */
+export const DEVICE_KINDS = Object.entries(KINDS)
+  .map(
+    ([name, { options }]) =>
+      `  ${name}: ${Object.entries(options)
+        .map(([option, what]) => `${option}=<${what}>`)
+        .join(', ')}`,
+  )
+  .join('\n');
+
+/** @throws InvalidArgumentError */
+export function parseDevice(text: string): DeviceSpec {
+  const [name = '', ...words] = text.split(',');
+  const kind = KINDS[name];
+  if (kind === undefined) throw new InvalidArgumentError(`no device '${name}'; there are: ${Object.keys(KINDS).join(', ')}.`);
+  const options: Record<string, string> = {};
+  for (const word of words) {
+    const [option = '', ...value] = word.split('=');
+    if (!(option in kind.options) || value.length === 0)
+      throw new InvalidArgumentError(`${name} has no option '${word}'; there are: ${Object.keys(kind.options).join(', ')}.`);
+    options[option] = value.join('=');
+  }
+  return { kind: name, options };
+}
+
+/** How many slots it takes: its own, and one for each virtual function. */
+export function slotsOf({ options }: DeviceSpec): number {
+  const vfs = number(options.vfs, 0);
+  return 1 + (Number.isInteger(vfs) && vfs > 0 ? vfs : 0);
+}
+
+/** @throws the device's errors */
+export function addDevice(site: DeviceSite, { kind, options }: DeviceSpec): void {
+  (KINDS[kind] as DeviceKind).add(site, options);
+}
+
+/** Locally administered, the same every time. */
+function defaultMac(deviceNumber: number): string {
+  return `52:54:00:00:00:${(deviceNumber + 1).toString(16).padStart(2, '0')}`;
+}
+
+/** Not a number: what the device refuses. */
+function number(text: string | undefined, otherwise: number): number {
+  return text === undefined ? otherwise : Number(text);
+}

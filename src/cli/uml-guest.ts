@@ -1,0 +1,122 @@
+// A user-mode Linux kernel as a child process. It makes a session of its own, ignores SIGTERM while it waits for a device, may spin when it halts with PCI functions present, and starts
+// again when it is to reboot: so it counts as ended when it says it has halted, and is then ended with all of its session.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { accessSync, constants, readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+
+export interface UmlGuestOptions {
+  readonly kernel: string;
+  readonly initrd?: string;
+  /** As the kernel takes it: "256M". */
+  readonly memory: string;
+  /** Further words of its command line. */
+  readonly append: readonly string[];
+  readonly sockets: readonly string[];
+}
+
+/** The virtio device id its PCI-over-virtio driver was configured with (CONFIG_UML_PCI_OVER_VIRTIO_DEVICE_ID). */
+const PCI_OVER_VIRTIO = 1234;
+const HALTED = /reboot: (System halted|Power down)/;
+
+/** The guest cannot be started. `code` is stable. */
+export class GuestError extends Error {
+  readonly code = 'NICBOX_GUEST';
+}
+
+/** Program and arguments: what a person would type. */
+export function umlCommand({ kernel, initrd, memory, append, sockets }: UmlGuestOptions): string[] {
+  return [
+    kernel,
+    `mem=${memory}`,
+    ...(initrd === undefined ? [] : [`initrd=${initrd}`, 'rdinit=/init']),
+    'con=null',
+    'con0=null,fd:1',
+    ...append,
+    ...sockets.map((socket, i) => `virtio_uml.device=${socket}:${PCI_OVER_VIRTIO}:${i}`),
+  ];
+}
+
+export class UmlGuest {
+  /** Its exit code; 0 when it has halted. */
+  readonly ended: Promise<number>;
+  readonly #child: ChildProcess;
+  #halted = false;
+
+  /** @param line gets its console's lines. @throws GuestError */
+  constructor(options: UmlGuestOptions, line: (text: string) => void) {
+    const [program, ...args] = umlCommand(options) as [string, ...string[]];
+    try {
+      accessSync(program, constants.X_OK);
+      if (options.initrd !== undefined) accessSync(options.initrd, constants.R_OK);
+    } catch (error) {
+      throw new GuestError(`cannot start the guest: ${(error as Error).message}`);
+    }
+    // Its memory is a file there.
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, TMPDIR: memoryFolder() } });
+    this.#child = child;
+    let partial = '';
+    const take = (piece: Buffer): void => {
+      const lines = `${partial}${piece.toString('latin1')}`.split(/\r*\n/);
+      partial = lines.pop() ?? '';
+      for (const text of lines) {
+        line(text);
+        if (!HALTED.test(text)) continue;
+        this.#halted = true;
+        this.kill();
+      }
+    };
+    child.stdout?.on('data', take);
+    child.stderr?.on('data', take);
+    this.ended = new Promise((resolve) => {
+      child.once('error', (error) => {
+        line(error.message);
+        resolve(127);
+      });
+      child.once('close', (code) => {
+        if (partial !== '') line(partial);
+        resolve(this.#halted ? 0 : (code ?? 1));
+      });
+    });
+  }
+
+  /** Ends it and everything of its session. */
+  kill(): void {
+    const { pid } = this.#child;
+    if (pid === undefined) return;
+    for (const member of sessionOf(pid)) {
+      try {
+        process.kill(member, 'SIGKILL');
+      } catch {
+        // It has ended meanwhile.
+      }
+    }
+  }
+}
+
+function memoryFolder(): string {
+  try {
+    accessSync('/dev/shm', constants.W_OK);
+    return '/dev/shm';
+  } catch {
+    return tmpdir();
+  }
+}
+
+/** The processes of a session, and its leader, which may not be one yet. */
+function sessionOf(leader: number): number[] {
+  const found: number[] = [];
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      // After the name in parentheses: state, parent, process group, session.
+      const fields = readFileSync(`/proc/${name}/stat`, 'latin1')
+        .replace(/^.*\) /s, '')
+        .split(' ');
+      if (Number(name) === leader || Number(fields[3]) === leader) found.push(Number(name));
+    } catch {
+      // Gone between the listing and the look.
+    }
+  }
+  return found;
+}

@@ -1,0 +1,397 @@
+// One PCI function behind user-mode Linux's PCI-over-virtio device, as a vhost-user back end with two queues: the guest's accesses to configuration space and BARs arrive on the first,
+// in order, and are carried out inside the machine; interrupts leave on the second. While the first queue runs, the function reaches the guest's memory.
+
+import type { Timer } from '#core/clock';
+import type { Doorbell } from '#core/doorbell';
+import type { Call } from '#core/interrupts';
+import type { IommuDomain } from '#core/iommu';
+import type { Log } from '#core/log';
+import type { AccessSize } from '#core/region';
+import { SegmentList } from '#core/segments';
+import { ChainReader } from '#devices/virtio-net/chain-reader';
+import { ChainWriter } from '#devices/virtio-net/chain-writer';
+import type { Machine } from '#nicbox/machine';
+import { FeatureSet } from '#virtio/features';
+import { openQueue } from '#virtio/open-queue';
+import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
+import { QUEUE_BROKEN, QUEUE_EMPTY, type QueueSetup, type VirtQueue, type VringPosition } from '#virtio/virtqueue';
+import type { RemoteMemory } from './remote-memory.ts';
+
+/** What a message is about, its first byte. 4 is a write to a BAR. */
+const CFG_READ = 1;
+const CFG_WRITE = 2;
+const MMIO_READ = 3;
+const MMIO_MEMSET = 5;
+const INT = 6;
+const MSI = 7;
+
+/** op, bar, two bytes of nothing, size (32 bits), address (64 bits); then the data of a write. */
+const HEADER_BYTES = 16;
+const MSI_DATA_BYTES = 4;
+const COMMANDS = 0;
+const INTERRUPTS = 1;
+/** Bytes that one message may move: whole BARs of what drivers copy to and from. */
+const MOST_BYTES = 65536;
+const MOST_SET_BYTES = 2 ** 20;
+/** A chain is a header, perhaps data, perhaps a place for an answer. */
+const MOST_SEGMENTS = 256;
+/** Messages served before everybody else gets a turn. */
+const MESSAGES_PER_TURN = 512;
+/** The guest waits for each answer without sleeping, and asks again soon: so long, in milliseconds, its next message is looked for. */
+const LOOK_ON = 0.03;
+const TURN = 2;
+/** A level that still stands is said again so often, in nanoseconds: the messages are edges. */
+const LEVEL_AGAIN = 1_000_000;
+/** Interrupts kept while the guest has given no buffers for them: more than any function has vectors. */
+const MOST_PENDING = 4096;
+
+export interface PcidevFunctionParts {
+  readonly machine: Machine;
+  readonly memory: RemoteMemory;
+  readonly bdf: number;
+  readonly log: Log;
+}
+
+export interface PcidevStatistics {
+  readonly configAccesses: number;
+  readonly memoryAccesses: number;
+  /** INTx messages sent, and message-signalled ones. */
+  readonly pins: number;
+  readonly messages: number;
+  /** What was no message. */
+  readonly badMessages: number;
+}
+
+export class PcidevFunction implements VhostBackend {
+  readonly name: string;
+  readonly features = new FeatureSet();
+  readonly maxQueuePairs = 1;
+  onEvent: ((event: VhostEvent) => void) | undefined;
+  readonly #parts: PcidevFunctionParts;
+  readonly #domain: IommuDomain;
+  readonly #queues: (VirtQueue | undefined)[] = [undefined, undefined];
+  readonly #positions: VringPosition[] = [];
+  readonly #calls: (Call | undefined)[] = [];
+  /** Of the message in hand, and of the buffer for an interrupt, which a message may lead to. */
+  readonly #segments: SegmentList;
+  readonly #interruptSegments: SegmentList;
+  readonly #reader: ChainReader;
+  readonly #timer: Timer;
+  #session: VhostSession | undefined;
+  #writer: ChainWriter | undefined;
+  #interruptWriter: ChainWriter | undefined;
+  /** Message data that wait for a buffer, oldest first: the same twice is one interrupt, as at any interrupt controller. */
+  readonly #pending = new Set<number>();
+  /** INTA..INTD, or 0: none is asserted. */
+  #pin = 0;
+  #pinDue = false;
+  #serving = false;
+  #soon: NodeJS.Immediate | undefined;
+  readonly #counts = { configAccesses: 0, memoryAccesses: 0, pins: 0, messages: 0, badMessages: 0 };
+
+  constructor(parts: PcidevFunctionParts) {
+    const { machine, memory, bdf } = parts;
+    this.#parts = parts;
+    this.name = `pcidev ${(bdf >>> 3).toString(16).padStart(2, '0')}.${bdf & 7}`;
+    this.#domain = memory.iommu.domain();
+    memory.iommu.attach(bdf, this.#domain);
+    const { views } = memory.memory.slabs[0] as { views: SegmentList['views'][number] };
+    this.#segments = new SegmentList(MOST_SEGMENTS, views);
+    this.#interruptSegments = new SegmentList(MOST_SEGMENTS, views);
+    this.#reader = new ChainReader(this.#segments);
+    this.#timer = machine.clock.timer(() => this.#sayAgain());
+  }
+
+  get statistics(): PcidevStatistics {
+    return { ...this.#counts };
+  }
+
+  /** The guest is gone: the function as after power-on, for the next. */
+  powerCycle(): void {
+    const { machine, bdf } = this.#parts;
+    const fn = machine.fabric.functionAt(bdf);
+    if (fn !== undefined) machine.fabric.powerCycle(fn);
+    this.#pending.clear();
+    this.#timer.cancel();
+  }
+
+  close(): void {
+    this.powerCycle();
+    clearImmediate(this.#soon);
+    this.#parts.memory.iommu.detach(this.#parts.bdf);
+  }
+
+  // ---- VhostBackend ----
+
+  open(session: VhostSession): void {
+    this.#session = session;
+    this.#writer = new ChainWriter(this.#segments, session.memory);
+    this.#interruptWriter = new ChainWriter(this.#interruptSegments, session.memory);
+  }
+
+  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
+    const session = this.#session as VhostSession;
+    const queue = openQueue(setup, position, session.features, session.memory);
+    this.#positions[index] = position;
+    this.#calls[index] = call;
+    if (typeof queue === 'string') {
+      this.#break(index, queue);
+      return;
+    }
+    this.#queues[index] = queue;
+    if (index === COMMANDS) this.#mapMemory(session);
+    this.#serveSoon();
+  }
+
+  stopVring(index: number): void {
+    const queue = this.#queues[index];
+    if (queue === undefined) return;
+    this.#positions[index] = queue.position;
+    this.#queues[index] = undefined;
+    if (index === COMMANDS) this.#unmapMemory();
+  }
+
+  vringState(index: number): VringState {
+    return this.#queues[index] === undefined ? 'stopped' : 'running';
+  }
+
+  vringPosition(index: number): VringPosition {
+    return this.#queues[index]?.position ?? this.#positions[index] ?? { available: 0, used: 0 };
+  }
+
+  kick(index: number): void {
+    if (index === COMMANDS) this.#serve();
+    else this.#flush();
+  }
+
+  kickDoorbell(): Doorbell | undefined {
+    return undefined;
+  }
+
+  policyChanged(): void {
+    // There is no policy: nothing is filtered here.
+  }
+
+  #break(index: number, reason: string): void {
+    // What is started is told of afterwards, as by any other backend.
+    queueMicrotask(() => {
+      this.stopVring(index);
+      this.onEvent?.({ kind: 'broken', index, reason });
+    });
+  }
+
+  // ---- the guest's memory ----
+
+  #mapMemory({ memory }: VhostSession): void {
+    for (const { base, size, views } of memory.memory.slabs) {
+      const address = this.#parts.memory.addressOf(views.u8.buffer, views.u8.byteOffset);
+      if (address !== undefined) this.#domain.map(base, address, size);
+    }
+  }
+
+  /** Returns when no thread moves data there any more. */
+  #unmapMemory(): void {
+    for (const { iova, size } of [...this.#domain.mappings]) this.#domain.unmap(iova, size);
+  }
+
+  // ---- accesses ----
+
+  #serveSoon(): void {
+    this.#soon ??= setImmediate(() => {
+      this.#soon = undefined;
+      this.#serve();
+      this.#flush();
+    });
+  }
+
+  #serve(): void {
+    const queue = this.#queues[COMMANDS];
+    // An access may lead back here only through the event loop.
+    if (queue === undefined || this.#serving) return;
+    this.#serving = true;
+    try {
+      this.#serveQueue(queue);
+    } finally {
+      this.#serving = false;
+    }
+  }
+
+  #serveQueue(queue: VirtQueue): void {
+    if (!queue.resync()) {
+      if (queue.broken !== undefined) this.#break(COMMANDS, queue.broken);
+      return;
+    }
+    queue.suppressKicks();
+    const start = performance.now();
+    let left = MESSAGES_PER_TURN;
+    do {
+      let last = start;
+      for (let look = 1; ; look++) {
+        if (queue.ready) {
+          const taken = this.#one(queue);
+          if (taken === QUEUE_BROKEN) {
+            this.#break(COMMANDS, queue.broken ?? 'broken');
+            return;
+          }
+          // Stopped meanwhile: what the message did was the end of it.
+          if (this.#queues[COMMANDS] !== queue) return;
+          last = 0;
+          if (--left > 0) continue;
+        } else if (look % 16 !== 0) continue;
+        const now = performance.now();
+        if (last === 0) last = now;
+        if (left === 0 || now - start > TURN) {
+          // Guests that never stop asking let others be served in between.
+          this.#serveSoon();
+          return;
+        }
+        if (now - last > LOOK_ON) break;
+      }
+    } while (queue.awaitKick());
+  }
+
+  /** Takes one message, carries it out and gives it back. */
+  #one(queue: VirtQueue): number {
+    this.#segments.truncate(0);
+    const token = queue.pop(this.#segments);
+    if (token === QUEUE_EMPTY || token === QUEUE_BROKEN) return token;
+    const reader = this.#reader;
+    const writer = this.#writer as ChainWriter;
+    reader.begin(queue.readableSegments, queue.readableBytes);
+    writer.begin(queue.readableSegments, queue.writableBytes);
+    const wrong = this.#access(reader, writer);
+    if (wrong !== undefined) {
+      this.#counts.badMessages++;
+      this.#parts.log.guestError(`message refused: ${wrong}`);
+      // Whoever reads gets what nobody answering looks like.
+      while (writer.remaining > 0 && writer.written < MOST_BYTES) writer.u8(0xff);
+    }
+    queue.push(token, writer.written);
+    if (queue.publish()) this.#calls[COMMANDS]?.signal();
+    return token;
+  }
+
+  /** Returns what is wrong with the message, if something is. */
+  #access(reader: ChainReader, writer: ChainWriter): string | undefined {
+    const { machine, bdf } = this.#parts;
+    if (reader.remaining < HEADER_BYTES) return `${reader.remaining} bytes, and a header has ${HEADER_BYTES}`;
+    const op = reader.u8();
+    const bar = reader.u8();
+    reader.skip(2);
+    const size = reader.u32();
+    const low = reader.u32();
+    const high = reader.u32();
+    const config = op === CFG_READ || op === CFG_WRITE;
+    if (op < CFG_READ || op > MMIO_MEMSET) return `operation ${op}`;
+    if (size === 0 || size > (config ? 8 : op === MMIO_MEMSET ? MOST_SET_BYTES : MOST_BYTES)) return `operation ${op} of ${size} bytes`;
+    // virtio's BARs and configuration spaces end far below.
+    if (high !== 0 || low + size > 2 ** 32) return `operation ${op} at 0x${(high * 2 ** 32 + low).toString(16)}`;
+    if (!config && bar > 5) return `BAR ${bar}`;
+    if (config) this.#counts.configAccesses++;
+    else this.#counts.memoryAccesses++;
+    if (op === CFG_READ || op === MMIO_READ) {
+      if (writer.remaining < size) return `${size} bytes wanted, and room for ${writer.remaining}`;
+      for (let done = 0; done < size; ) {
+        const piece = pieceOf(low + done, size - done);
+        const value = config ? machine.configRead(bdf, low + done, piece) : machine.barRead(bdf, bar, low + done, piece);
+        if (piece === 4) writer.u32(value);
+        else if (piece === 2) writer.u16(value);
+        else writer.u8(value);
+        done += piece;
+      }
+      return undefined;
+    }
+    const wanted = op === MMIO_MEMSET ? 1 : size;
+    if (reader.remaining < wanted) return `${wanted} bytes to write, and ${reader.remaining} are there`;
+    const filler = op === MMIO_MEMSET ? reader.u8() * 0x01010101 : 0;
+    for (let done = 0; done < size; ) {
+      const piece = pieceOf(low + done, size - done);
+      const value = op === MMIO_MEMSET ? filler : piece === 4 ? reader.u32() : piece === 2 ? reader.u16() : reader.u8();
+      if (config) machine.configWrite(bdf, low + done, piece, value);
+      else machine.barWrite(bdf, bar, low + done, piece, value);
+      done += piece;
+    }
+    return undefined;
+  }
+
+  // ---- interrupts ----
+
+  /** A message interrupt of the function. */
+  message(data: number): void {
+    if (this.#pending.size < MOST_PENDING) this.#pending.add(data);
+    this.#flush();
+  }
+
+  /** The level of the function's pin (1..4). */
+  setPin(pin: number, asserted: boolean): void {
+    this.#pin = asserted ? pin : 0;
+    this.#pinDue = asserted;
+    if (asserted) this.#flush();
+    else this.#timer.cancel();
+  }
+
+  #sayAgain(): void {
+    if (this.#pin === 0) return;
+    this.#pinDue = true;
+    this.#flush();
+  }
+
+  /** Sends what the guest has buffers for. */
+  #flush(): void {
+    const queue = this.#queues[INTERRUPTS];
+    if (queue === undefined || (this.#pending.size === 0 && !this.#pinDue)) return;
+    if (!queue.resync()) {
+      if (queue.broken !== undefined) this.#break(INTERRUPTS, queue.broken);
+      return;
+    }
+    let sent = false;
+    do {
+      while (this.#pending.size > 0 || this.#pinDue) {
+        const taken = this.#sendOne(queue);
+        if (taken === QUEUE_EMPTY) break;
+        if (taken === QUEUE_BROKEN) {
+          this.#break(INTERRUPTS, queue.broken ?? 'broken');
+          return;
+        }
+        sent = true;
+      }
+    } while ((this.#pending.size > 0 || this.#pinDue) && queue.awaitKick());
+    if (sent && queue.publish()) this.#calls[INTERRUPTS]?.signal();
+  }
+
+  #sendOne(queue: VirtQueue): number {
+    this.#interruptSegments.truncate(0);
+    const token = queue.pop(this.#interruptSegments);
+    if (token === QUEUE_EMPTY || token === QUEUE_BROKEN) return token;
+    const writer = this.#interruptWriter as ChainWriter;
+    writer.begin(queue.readableSegments, queue.writableBytes);
+    const header = (op: number, size: number, address: number): void => {
+      writer.u8(op);
+      writer.u8(0);
+      writer.u16(0);
+      writer.u32(size);
+      writer.u64(address);
+    };
+    if (queue.writableBytes < HEADER_BYTES + MSI_DATA_BYTES) this.#parts.log.guestError(`a buffer of ${queue.writableBytes} bytes for interrupts`);
+    else if (this.#pinDue) {
+      this.#pinDue = false;
+      this.#counts.pins++;
+      header(INT, 0, this.#pin);
+      this.#timer.arm(this.#parts.machine.clock.now() + LEVEL_AGAIN);
+    } else {
+      const [data] = this.#pending as unknown as [number];
+      this.#pending.delete(data);
+      this.#counts.messages++;
+      header(MSI, MSI_DATA_BYTES, 0);
+      writer.u32(data);
+    }
+    queue.push(token, writer.written);
+    return token;
+  }
+}
+
+/** The widest aligned access there that is not too much. */
+function pieceOf(address: number, left: number): AccessSize {
+  if ((address & 3) === 0 && left >= 4) return 4;
+  return (address & 1) === 0 && left >= 2 ? 2 : 1;
+}

@@ -1,0 +1,410 @@
+// One client on a vfio-user socket: reads its messages one after the other, has them carried out and answers; and asks it for memory that it lends by message only (DMA_READ,
+// DMA_WRITE). A device waits for that inside its own call, and the client may be waiting for us meanwhile, so messages go on being served there: in order, nested, to a
+// bounded depth. The peer is not trusted: what breaks the protocol ends this connection and nobody else's.
+
+import type { Log } from '#core/log';
+import type { EventPoll, Watch } from './event-poll.ts';
+import { EAGAIN, errorName, type Native } from './native.ts';
+import * as wire from './vfio-user-protocol.ts';
+import { type Client, type Header, type Message, ProtocolError, payloadOf, Refusal, writeU64 } from './vfio-user-protocol.ts';
+import type { Ending } from './vhost-user-connection.ts';
+
+/** Messages handled before everybody else gets a turn. */
+const MESSAGES_PER_TURN = 64;
+/** How long the client may take to answer a DMA message, in milliseconds: as long as QEMU gives us. */
+const DMA_TIMEOUT = 5000;
+/** DMA inside a register access inside DMA ...: a device that goes on like that is refused its memory. */
+const MOST_NESTED = 8;
+/** Posted writes that wait for a device to have its memory. */
+const MOST_POSTED = 4096;
+/** Bytes of answers that a client does not read. */
+const MOST_OUTPUT = 8 * 2 ** 20;
+/** Refused commands on one connection: who does not listen is sent away. */
+const MOST_REFUSED = 10_000;
+const HUNG_UP = 'the client closed it';
+
+/** Answers to DMA that nobody waits for any more. */
+const MOST_ABANDONED = 64;
+
+export interface Commands {
+  /** Does what a message asks; the payload of its answer. @throws Refusal */
+  carryOut(message: Message): Uint8Array | undefined | Promise<Uint8Array | undefined>;
+  /** The connection is over: nothing of it is left when the promise settles. */
+  close(): Promise<void>;
+}
+
+export interface ConnectionParts {
+  readonly native: Native;
+  readonly poll: EventPoll;
+  readonly log: Log;
+}
+
+export class VfioUserConnection {
+  /** Settles when everything is given back. */
+  readonly closed: Promise<Ending>;
+  /** DMA messages sent. */
+  dmaMessages = 0;
+  readonly #fd: number;
+  readonly #parts: ConnectionParts;
+  readonly #commands: Commands;
+  readonly #watch: Watch | undefined;
+  #resolve: (ending: Ending) => void = () => {};
+  #client: Client | undefined;
+  // The message being received.
+  readonly #header = new DataView(new ArrayBuffer(wire.HEADER_BYTES));
+  #parsed: Header | undefined;
+  #bytes: Uint8Array;
+  #have = 0;
+  #fds: number[] = [];
+  // What is to be done before more is received.
+  #waiting: Message[] = [];
+  #output: Uint8Array[] = [];
+  #outputBytes = 0;
+  #busy = false;
+  #again = false;
+  #refused = 0;
+  // DMA under way: answers by message number, undefined until they are there.
+  readonly #asked = new Map<number, Message | undefined>();
+  readonly #abandoned = new Set<number>();
+  #nextId = 1;
+  /** No DMA any more until the device's calls have returned: what has to be done cannot be done inside them. */
+  #abandon = false;
+  #closing = false;
+  #cleaning = false;
+  #ending: Ending = { reason: '', fault: false };
+
+  /** Takes over `fd`. */
+  constructor(fd: number, parts: ConnectionParts, commands: Commands) {
+    this.#fd = fd;
+    this.#parts = parts;
+    this.#commands = commands;
+    this.#bytes = new Uint8Array(this.#header.buffer);
+    this.closed = new Promise((resolve) => {
+      this.#resolve = resolve;
+    });
+    const watch = parts.poll.add(fd, () => this.#ready(), true);
+    if (typeof watch === 'number') {
+      this.#watch = undefined;
+      this.close(`cannot be waited for: ${errorName(watch)}`);
+    } else this.#watch = watch;
+  }
+
+  /** VERSION was agreed. */
+  get agreed(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /** Ends the connection; `closed` says when that is done. */
+  close(reason: string, fault = false): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    this.#ending = { reason, fault };
+    this.#watch?.remove();
+    // Whoever is at work on a message, or waits for one, finishes first.
+    if (!this.#busy && this.#asked.size === 0) void this.#cleanUp();
+  }
+
+  async #cleanUp(): Promise<void> {
+    if (this.#cleaning) return;
+    this.#cleaning = true;
+    this.#dropFds(this.#fds);
+    for (const { fds } of this.#waiting.splice(0)) this.#dropFds(fds);
+    await this.#commands.close();
+    this.#parts.native.close(this.#fd);
+    this.#resolve(this.#ending);
+  }
+
+  #dropFds(fds: number[]): void {
+    for (const fd of fds.splice(0)) this.#parts.native.close(fd);
+  }
+
+  // ---- receiving ----
+
+  #ready(): void {
+    this.#again = true;
+    // Whoever waits inside a device's call reads for itself.
+    if (this.#busy || this.#closing || this.#asked.size > 0) return;
+    this.#busy = true;
+    void this.#serve().then((reason) => {
+      this.#busy = false;
+      if (reason !== undefined) this.close(reason, reason !== HUNG_UP);
+      if (this.#closing) void this.#cleanUp();
+      else if (this.#again) this.#ready();
+    });
+  }
+
+  /** Serves what there is; returns why the connection ends, if it does. */
+  async #serve(): Promise<string | undefined> {
+    try {
+      while (this.#again) {
+        this.#again = false;
+        for (let count = 1; ; count++) {
+          this.#flush();
+          // Who does not read is not served; being able to write again is an event, too.
+          if (this.#output.length > 0 || this.#closing) break;
+          const next = this.#waiting.shift() ?? this.#receive();
+          if (next === 'nothing') break;
+          if (next === 'end') return HUNG_UP;
+          this.#abandon = false;
+          const result = this.#take(next);
+          if (result !== undefined) await result;
+          if (this.#closing) return undefined;
+          if (count % MESSAGES_PER_TURN === 0) await new Promise((resolve) => setImmediate(resolve));
+        }
+      }
+      return undefined;
+    } catch (error) {
+      return this.#explain(error);
+    }
+  }
+
+  #explain(error: unknown): string {
+    if (error instanceof ProtocolError) return error.message;
+    return `internal error, please report it: ${(error as Error).stack ?? String(error)}`;
+  }
+
+  /** One step of a message at a time: a peer may send it in any number of pieces. @throws ProtocolError */
+  #receive(): Message | 'nothing' | 'end' {
+    for (;;) {
+      const wanted = this.#bytes.length - this.#have;
+      if (wanted > 0) {
+        const received = this.#parts.native.receive(this.#fd, this.#bytes, this.#have, wanted, this.#fds);
+        if (received === -EAGAIN) return 'nothing';
+        if (received === 0 && this.#have === 0 && this.#parsed === undefined) return 'end';
+        if (received <= 0) throw new ProtocolError(received === 0 ? 'the connection ended inside a message' : `receiving failed: ${errorName(received)}`);
+        this.#have += received;
+        if (this.#fds.length > wire.MOST_FDS) throw new ProtocolError(`more than ${wire.MOST_FDS} descriptors in a message`);
+        if (this.#have < this.#bytes.length) continue;
+      }
+      if (this.#parsed === undefined) {
+        this.#parsed = wire.readHeader(this.#header, this.#client !== undefined);
+        this.#bytes = new Uint8Array(new ArrayBuffer(this.#parsed.bytes));
+        this.#have = 0;
+        if (this.#parsed.bytes > 0) continue;
+      }
+      const message: Message = { ...this.#parsed, payload: new DataView(this.#bytes.buffer), fds: this.#fds };
+      this.#parsed = undefined;
+      this.#bytes = new Uint8Array(this.#header.buffer);
+      this.#have = 0;
+      this.#fds = [];
+      return message;
+    }
+  }
+
+  // ---- carrying out ----
+
+  /** Does what a message asks, and answers. @throws ProtocolError */
+  #take(message: Message): Promise<void> | undefined {
+    if (message.kind === 'reply') {
+      this.#takeReply(message);
+      return undefined;
+    }
+    if (this.#client === undefined || message.command === wire.VERSION) {
+      this.#agree(message);
+      return undefined;
+    }
+    let result: ReturnType<Commands['carryOut']>;
+    try {
+      result = this.#commands.carryOut(message);
+    } catch (error) {
+      this.#refuse(message, error);
+      return undefined;
+    }
+    if (result instanceof Promise)
+      return result.then(
+        (payload) => this.#answer(message, payload),
+        (error: unknown) => this.#refuse(message, error),
+      );
+    this.#answer(message, result);
+    return undefined;
+  }
+
+  #agree(message: Message): void {
+    this.#dropFds(message.fds);
+    if (message.command !== wire.VERSION) throw new ProtocolError(`${wire.commandName(message.command)} before VERSION`);
+    if (this.#client !== undefined) throw new ProtocolError('a second VERSION');
+    const { client, reply } = wire.readVersion(message.payload);
+    this.#client = client;
+    this.#answer(message, reply);
+  }
+
+  #answer(message: Message, payload: Uint8Array | undefined): void {
+    // What the message did not need.
+    this.#dropFds(message.fds);
+    if (message.kind === 'command') this.#send(wire.makeReply(message, payload));
+  }
+
+  #refuse(message: Message, error: unknown): void {
+    this.#dropFds(message.fds);
+    if (!(error instanceof Refusal)) throw error;
+    this.#parts.log.guestError(`${wire.commandName(message.command)} refused: ${error.message}`);
+    if (++this.#refused > MOST_REFUSED) throw new ProtocolError(`${MOST_REFUSED} commands were refused`);
+    if (message.kind === 'command') this.#send(wire.makeErrorReply(message, error.errno));
+  }
+
+  // ---- sending ----
+
+  #send(bytes: Uint8Array): void {
+    if (this.#outputBytes + bytes.length > MOST_OUTPUT) throw new ProtocolError('the client does not read its answers');
+    this.#output.push(bytes);
+    this.#outputBytes += bytes.length;
+    this.#flush();
+  }
+
+  #flush(): void {
+    for (let first = this.#output[0]; first !== undefined; first = this.#output[0]) {
+      const sent = this.#parts.native.send(this.#fd, first);
+      if (sent === -EAGAIN) return;
+      if (sent < 0) throw new ProtocolError(`an answer was not taken: ${errorName(sent)}`);
+      this.#outputBytes -= sent;
+      if (sent < first.length) this.#output[0] = first.subarray(sent);
+      else this.#output.shift();
+    }
+  }
+
+  // ---- memory by message ----
+
+  /** Bytes of the client's memory. Keeps the caller until they are there; false: they cannot be had. */
+  readMemory(address: number, into: Uint8Array, offset: number, length: number): boolean {
+    const most = Math.min(wire.MOST_DATA, this.#client?.mostData ?? 0);
+    for (let done = 0; done < length; done += most) {
+      const count = Math.min(most, length - done);
+      const reply = this.#ask(wire.DMA_READ, address + done, count, undefined);
+      if (reply === undefined) return false;
+      if (reply.payload.byteLength !== 16 + count) {
+        this.close(`DMA_READ: an answer of ${reply.payload.byteLength} bytes to a question for ${count}`, true);
+        return false;
+      }
+      into.set(new Uint8Array(reply.payload.buffer, 16, count), offset + done);
+    }
+    return true;
+  }
+
+  writeMemory(address: number, from: Uint8Array, offset: number, length: number): boolean {
+    const most = Math.min(wire.MOST_DATA, this.#client?.mostData ?? 0);
+    for (let done = 0; done < length; done += most) {
+      const count = Math.min(most, length - done);
+      if (this.#ask(wire.DMA_WRITE, address + done, count, from.subarray(offset + done, offset + done + count)) === undefined) return false;
+    }
+    return true;
+  }
+
+  #ask(command: number, address: number, count: number, data: Uint8Array | undefined): Message | undefined {
+    if (this.#client === undefined || this.#closing || this.#abandon) return undefined;
+    if (this.#asked.size >= MOST_NESTED) {
+      this.#parts.log.guestError(`${wire.commandName(command)}: refused, ${MOST_NESTED} are under way, one inside the other`);
+      return undefined;
+    }
+    const id = this.#id();
+    const payload = payloadOf(16 + (data?.length ?? 0));
+    writeU64(payload, 0, address);
+    writeU64(payload, 8, count);
+    if (data !== undefined) new Uint8Array(payload.buffer).set(data, 16);
+    this.#asked.set(id, undefined);
+    let reply: Message | undefined;
+    try {
+      this.#send(wire.makeCommand(id, command, new Uint8Array(payload.buffer)));
+      this.dmaMessages++;
+      reply = this.#await(id, command);
+    } catch (error) {
+      this.close(this.#explain(error), true);
+    }
+    if (reply === undefined && !this.#closing) {
+      this.#abandoned.add(id);
+      if (this.#abandoned.size > MOST_ABANDONED) this.close('too many DMA messages are not answered', true);
+    }
+    this.#asked.delete(id);
+    if (this.#asked.size === 0) this.#unwound();
+    if (reply === undefined || reply.error === 0) return reply;
+    this.#parts.log.guestError(`${wire.commandName(command)} of ${count} bytes at 0x${address.toString(16)}: the client answers with error ${reply.error}`);
+    return undefined;
+  }
+
+  /** The outermost wait is over: what could not be done inside it is done from the event loop, or by whoever is at work below. */
+  #unwound(): void {
+    if (this.#busy) {
+      this.#again = true;
+      return;
+    }
+    setImmediate(() => {
+      if (this.#closing) void this.#cleanUp();
+      else this.#ready();
+    });
+  }
+
+  #id(): number {
+    do this.#nextId = (this.#nextId + 1) & 0xffff;
+    while (this.#asked.has(this.#nextId) || this.#abandoned.has(this.#nextId));
+    return this.#nextId;
+  }
+
+  /** Serves messages until the answer is there. @throws ProtocolError */
+  #await(id: number, command: number): Message | undefined {
+    const deadline = performance.now() + DMA_TIMEOUT;
+    for (;;) {
+      const reply = this.#asked.get(id);
+      if (reply !== undefined) return reply;
+      if (this.#abandon || this.#closing) return undefined;
+      this.#flush();
+      const message = this.#receive();
+      if (message === 'end') {
+        this.close(HUNG_UP);
+        return undefined;
+      }
+      if (message !== 'nothing') {
+        this.#takeNested(message);
+        continue;
+      }
+      const left = deadline - performance.now();
+      if (left <= 0) throw new ProtocolError(`${wire.commandName(command)} is not answered for ${DMA_TIMEOUT} ms`);
+      // Everybody else's events are served meanwhile.
+      this.#parts.poll.wait(Math.ceil(left));
+    }
+  }
+
+  #takeReply(message: Message): void {
+    this.#dropFds(message.fds);
+    const { id, command } = message;
+    if (this.#asked.has(id) && this.#asked.get(id) === undefined) this.#asked.set(id, message);
+    else if (!this.#abandoned.delete(id)) throw new ProtocolError(`an answer to ${wire.commandName(command)} ${id}, which nobody asked`);
+  }
+
+  #takeNested(message: Message): void {
+    if (message.kind === 'reply') {
+      this.#takeReply(message);
+      return;
+    }
+    // Nobody waits for a posted write, so the device need not be entered again for it.
+    if (message.kind === 'posted' && this.#waiting.length < MOST_POSTED) {
+      this.#waiting.push(message);
+      return;
+    }
+    this.#waiting.push(message);
+    // A change of the whole device: the calls it is in end first, without their memory.
+    if (!NESTABLE.has(message.command)) {
+      this.#abandon = true;
+      return;
+    }
+    // In order: a read pushes the writes before it.
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
+      this.#take(next);
+      // A nested wait may have come to an end of all.
+      if (this.#abandon || this.#closing) return;
+    }
+  }
+}
+
+/** What a client may wait for while we wait for its memory, and can be done then and there. */
+const NESTABLE: ReadonlySet<number> = new Set([
+  wire.DMA_MAP,
+  wire.DMA_UNMAP,
+  wire.DEVICE_GET_INFO,
+  wire.DEVICE_GET_REGION_INFO,
+  wire.DEVICE_GET_REGION_IO_FDS,
+  wire.DEVICE_GET_IRQ_INFO,
+  wire.DEVICE_SET_IRQS,
+  wire.REGION_READ,
+  wire.REGION_WRITE,
+  wire.REGION_WRITE_MULTI,
+  wire.DIRTY_PAGES,
+]);

@@ -1,0 +1,395 @@
+// What a vfio-user client asks of a device, command by command: information, regions, interrupts, memory, dirty pages, features. All of it happens at once, on the machine's
+// thread, but changes of the migration state. Reading messages is vfio-user-connection.ts's.
+
+import { type AccessSize, type Region, readRegion, writeRegion } from '#core/region';
+import type { Machine } from '#nicbox/machine';
+import type { PciFunction } from '#pci/function';
+import { IRQ_KINDS, type VfioUserIrqs } from './vfio-user-irqs.ts';
+import type { VfioUserMemory } from './vfio-user-memory.ts';
+import type { VfioUserMigration } from './vfio-user-migration.ts';
+import * as wire from './vfio-user-protocol.ts';
+import {
+  bytesOf,
+  EINVAL,
+  ENOTTY,
+  EOPNOTSUPP,
+  fitting,
+  type Message,
+  MOST_DATA,
+  payloadOf,
+  Refusal,
+  readU64,
+  requireBytes,
+  writeU64,
+} from './vfio-user-protocol.ts';
+
+const DEVICE_RESETTABLE = 1;
+const DEVICE_PCI = 2;
+
+/** Regions: BAR 0 to 5, then these. */
+const ROM = 6;
+const CONFIG = 7;
+const REGIONS = 9;
+const REGION_READABLE = 1;
+const REGION_WRITABLE = 2;
+
+const UNMAP_DIRTY = 1;
+const UNMAP_ALL = 2;
+
+const DIRTY_START = 1;
+const DIRTY_STOP = 2;
+const DIRTY_GET = 4;
+
+const FEATURE_INDEX = 0xffff;
+const FEATURE_GET = 0x1_0000;
+const FEATURE_SET = 0x2_0000;
+const FEATURE_PROBE = 0x4_0000;
+const FEATURE_MIGRATION = 1;
+const FEATURE_DEVICE_STATE = 2;
+const FEATURE_LOGGING_START = 6;
+const FEATURE_LOGGING_STOP = 7;
+const FEATURE_LOGGING_REPORT = 8;
+
+/** What may be done with each feature. */
+const FEATURES: Readonly<Record<number, number>> = {
+  [FEATURE_MIGRATION]: FEATURE_GET,
+  [FEATURE_DEVICE_STATE]: FEATURE_GET | FEATURE_SET,
+  [FEATURE_LOGGING_START]: FEATURE_SET,
+  [FEATURE_LOGGING_STOP]: FEATURE_SET,
+  [FEATURE_LOGGING_REPORT]: FEATURE_GET,
+};
+const MIGRATION_STOP_COPY = 1;
+const MIGRATION_PRE_COPY = 4;
+const PAGE = 4096;
+const WRITE_BYTES = 24;
+
+export interface SessionParts {
+  readonly machine: Machine;
+  readonly fn: PciFunction;
+  readonly irqs: VfioUserIrqs;
+  readonly memory: VfioUserMemory;
+  readonly migration: VfioUserMigration;
+}
+
+/** The payload of an answer. */
+type Answer = Uint8Array | undefined;
+
+export class VfioUserSession {
+  readonly #parts: SessionParts;
+  readonly #regions: readonly (Region | undefined)[];
+
+  constructor(parts: SessionParts) {
+    this.#parts = parts;
+    const { fn, irqs, machine } = parts;
+    const bdf = fn.routingId;
+    const config: Region = {
+      size: fn.config.size,
+      read: (offset, size) => machine.configRead(bdf, offset, size),
+      write: (offset, size, value) => machine.configWrite(bdf, offset, size, value),
+    };
+    this.#regions = Array.from({ length: REGIONS }, (_, index) => {
+      if (index === CONFIG) return config;
+      const bar = fn.bars.at(index);
+      return bar && sized(irqs.bar(index, bar.region), bar.size);
+    });
+  }
+
+  /** @throws Refusal */
+  carryOut(message: Message): Answer | Promise<Answer> {
+    const { payload } = message;
+    switch (message.command) {
+      case wire.DMA_MAP:
+        return this.#map(message);
+      case wire.DMA_UNMAP:
+        return this.#unmap(payload);
+      case wire.DEVICE_GET_INFO:
+        return this.#info(payload);
+      case wire.DEVICE_GET_REGION_INFO:
+        return this.#regionInfo(payload);
+      case wire.DEVICE_GET_IRQ_INFO:
+        return this.#irqInfo(payload);
+      case wire.DEVICE_SET_IRQS:
+        return this.#setIrqs(message);
+      case wire.REGION_READ:
+        return this.#read(payload);
+      case wire.REGION_WRITE:
+        return this.#write(payload);
+      case wire.REGION_WRITE_MULTI:
+        return this.#writeMany(payload);
+      case wire.DEVICE_RESET:
+        requireBytes(payload, 0);
+        this.reset();
+        return undefined;
+      case wire.DIRTY_PAGES:
+        return this.#dirtyPages(payload);
+      case wire.DEVICE_FEATURE:
+        return this.#feature(payload);
+      case wire.MIG_DATA_READ:
+        return this.#readState(payload);
+      case wire.MIG_DATA_WRITE:
+        return this.#writeState(payload);
+      default:
+        throw new Refusal(EOPNOTSUPP, 'not served');
+    }
+  }
+
+  /** DEVICE_RESET, and the end of a connection. */
+  reset(): void {
+    const { machine, irqs, migration } = this.#parts;
+    machine.reset();
+    irqs.reset();
+    migration.reset();
+  }
+
+  // ---- memory ----
+
+  #map({ payload, fds }: Message): Answer {
+    requireBytes(payload, 32);
+    if (fds.length > 1) throw new Refusal(EINVAL, `${fds.length} descriptors`);
+    this.#parts.memory.map(readU64(payload, 16), readU64(payload, 24), payload.getUint32(4, true), fds[0], readU64(payload, 8));
+    return undefined;
+  }
+
+  #unmap(payload: DataView): Answer {
+    requireBytes(payload, 24, true);
+    const { memory } = this.#parts;
+    const argsz = payload.getUint32(0, true);
+    const flags = payload.getUint32(4, true);
+    const [iova, size] = [readU64(payload, 8), readU64(payload, 16)];
+    if (flags === UNMAP_ALL && iova === 0 && size === 0) memory.unmapAll();
+    else if (flags === UNMAP_DIRTY) {
+      requireBytes(payload, 40);
+      const bitmap = memory.unmap(iova, size, readU64(payload, 24)) as Uint8Array;
+      const reply = payloadOf(40 + bitmap.length);
+      bytesOf(reply).set(bytesOf(payload));
+      bytesOf(reply).set(bitmap, 40);
+      return fitting(reply, argsz, 40);
+    } else if (flags === 0) memory.unmap(iova, size);
+    else throw new Refusal(EINVAL, `flags 0x${flags.toString(16)}`);
+    return bytesOf(payload).slice(0, 24);
+  }
+
+  // ---- what it is ----
+
+  #info(payload: DataView): Answer {
+    requireBytes(payload, 16);
+    const reply = payloadOf(16);
+    reply.setUint32(4, DEVICE_RESETTABLE | DEVICE_PCI, true);
+    reply.setUint32(8, REGIONS, true);
+    reply.setUint32(12, IRQ_KINDS, true);
+    return fitting(reply, payload.getUint32(0, true), 16);
+  }
+
+  #regionInfo(payload: DataView): Answer {
+    requireBytes(payload, 32, true);
+    const index = payload.getUint32(8, true);
+    if (index >= REGIONS) throw new Refusal(EINVAL, `there is no region ${index}`);
+    const region = this.#regions[index];
+    const reply = payloadOf(32);
+    if (region !== undefined) reply.setUint32(4, REGION_READABLE | (index === ROM ? 0 : REGION_WRITABLE), true);
+    reply.setUint32(8, index, true);
+    writeU64(reply, 16, region?.size ?? 0);
+    return fitting(reply, payload.getUint32(0, true), 32);
+  }
+
+  #irqInfo(payload: DataView): Answer {
+    requireBytes(payload, 16);
+    const index = payload.getUint32(8, true);
+    const info = this.#parts.irqs.info(index);
+    if (info === undefined) throw new Refusal(EINVAL, `there are no interrupts of kind ${index}`);
+    const reply = payloadOf(16);
+    reply.setUint32(4, info.flags, true);
+    reply.setUint32(8, index, true);
+    reply.setUint32(12, info.count, true);
+    return fitting(reply, payload.getUint32(0, true), 16);
+  }
+
+  #setIrqs({ payload, fds }: Message): Answer {
+    requireBytes(payload, 20, true);
+    const argsz = payload.getUint32(0, true);
+    // A client that passes descriptors may leave room for their numbers, which say nothing here.
+    if (argsz < 20 || payload.byteLength > Math.max(argsz, 20)) throw new Refusal(EINVAL, `${payload.byteLength} bytes of payload, argsz ${argsz}`);
+    const [flags, index, start, count] = [4, 8, 12, 16].map((at) => payload.getUint32(at, true)) as [number, number, number, number];
+    this.#parts.irqs.set(flags, index, start, count, new DataView(payload.buffer, payload.byteOffset + 20, payload.byteLength - 20), fds);
+    return undefined;
+  }
+
+  // ---- regions ----
+
+  /** @throws Refusal unless all of it is inside a region */
+  #access(payload: DataView, at: number): { readonly region: Region; readonly index: number; readonly offset: number; readonly count: number } {
+    const offset = readU64(payload, at);
+    const index = payload.getUint32(at + 8, true);
+    const count = payload.getUint32(at + 12, true);
+    const region = this.#regions[index];
+    if (region === undefined || offset + count > region.size || count > MOST_DATA)
+      throw new Refusal(EINVAL, `${count} bytes at 0x${offset.toString(16)} of region ${index}, which has ${region?.size ?? 0}`);
+    return { region, index, offset, count };
+  }
+
+  #read(payload: DataView): Answer {
+    requireBytes(payload, 16);
+    const { region, offset, count } = this.#access(payload, 0);
+    const reply = new Uint8Array(16 + count);
+    reply.set(bytesOf(payload));
+    for (let done = 0; done < count; ) {
+      const piece = pieceAt(offset + done, count - done);
+      const value = readRegion(region, offset + done, piece);
+      for (let i = 0; i < piece; i++) reply[16 + done + i] = value >>> (8 * i);
+      done += piece;
+    }
+    this.#parts.machine.service();
+    return reply;
+  }
+
+  #write(payload: DataView): Answer {
+    requireBytes(payload, 16, true);
+    const { region, index, offset, count } = this.#access(payload, 0);
+    requireBytes(payload, 16 + count);
+    this.#store(region, index, offset, payload, 16, count);
+    return bytesOf(payload).slice(0, 16);
+  }
+
+  #writeMany(payload: DataView): Answer {
+    requireBytes(payload, 8, true);
+    const writes = readU64(payload, 0);
+    requireBytes(payload, 8 + writes * WRITE_BYTES);
+    // All of them, or none.
+    const accesses = Array.from({ length: writes }, (_, i) => this.#access(payload, 8 + i * WRITE_BYTES));
+    for (const { count } of accesses) if (count > 8) throw new Refusal(EINVAL, `a write of ${count} bytes among many`);
+    accesses.forEach(({ region, index, offset, count }, i) => {
+      this.#store(region, index, offset, payload, 8 + i * WRITE_BYTES + 16, count);
+    });
+    return bytesOf(payload).slice(0, 8);
+  }
+
+  #store(region: Region, index: number, offset: number, data: DataView, at: number, count: number): void {
+    if (index === ROM) throw new Refusal(EINVAL, 'the expansion ROM is read-only');
+    for (let done = 0; done < count; ) {
+      const piece = pieceAt(offset + done, count - done);
+      const value = piece === 4 ? data.getUint32(at + done, true) : piece === 2 ? data.getUint16(at + done, true) : data.getUint8(at + done);
+      writeRegion(region, offset + done, piece, value);
+      done += piece;
+    }
+    // A write to configuration space may have reset the function, and its table.
+    if (index === CONFIG) this.#parts.irqs.sync();
+    this.#parts.machine.service();
+  }
+
+  // ---- dirty pages, the old way ----
+
+  #dirtyPages(payload: DataView): Answer {
+    requireBytes(payload, 8, true);
+    const { memory } = this.#parts;
+    const flags = payload.getUint32(4, true);
+    if (flags === DIRTY_START) memory.startLogging();
+    else if (flags === DIRTY_STOP) memory.stopLogging();
+    else if (flags === DIRTY_GET) {
+      requireBytes(payload, 48);
+      const bitmap = memory.report(readU64(payload, 8), readU64(payload, 16), readU64(payload, 24));
+      const reply = payloadOf(48 + bitmap.length);
+      bytesOf(reply).set(bytesOf(payload));
+      bytesOf(reply).set(bitmap, 48);
+      writeU64(reply, 32, bitmap.length);
+      return fitting(reply, payload.getUint32(0, true), 48);
+    } else throw new Refusal(EINVAL, `flags 0x${flags.toString(16)}`);
+    return undefined;
+  }
+
+  // ---- features ----
+
+  #feature(payload: DataView): Answer | Promise<Answer> {
+    requireBytes(payload, 8, true);
+    const argsz = payload.getUint32(0, true);
+    const flags = payload.getUint32(4, true);
+    const index = flags & FEATURE_INDEX;
+    const method = flags & (FEATURE_GET | FEATURE_SET);
+    const migrates = index === FEATURE_MIGRATION || index === FEATURE_DEVICE_STATE;
+    const possible = migrates && !this.#parts.migration.possible ? 0 : (FEATURES[index] ?? 0);
+    if ((flags & ~(FEATURE_INDEX | FEATURE_GET | FEATURE_SET | FEATURE_PROBE)) !== 0 || (method & ~possible) !== 0 || possible === 0)
+      throw new Refusal(ENOTTY, `device feature ${index}, flags 0x${flags.toString(16)}`);
+    if ((flags & FEATURE_PROBE) !== 0) return bytesOf(payload).slice(0, 8);
+    if (method === FEATURE_SET) return this.#setFeature(index, payload);
+    if (method !== FEATURE_GET) throw new Refusal(EINVAL, `device feature ${index}: neither got nor set`);
+    const data = this.#getFeature(index, payload);
+    const reply = payloadOf(8 + data.length);
+    reply.setUint32(4, flags, true);
+    bytesOf(reply).set(data, 8);
+    return fitting(reply, argsz, 8);
+  }
+
+  #getFeature(index: number, payload: DataView): Uint8Array {
+    if (index === FEATURE_LOGGING_REPORT) {
+      requireBytes(payload, 32);
+      const bitmap = this.#parts.memory.report(readU64(payload, 8), readU64(payload, 16), readU64(payload, 24));
+      const data = new Uint8Array(24 + bitmap.length);
+      data.set(bytesOf(payload).subarray(8, 32));
+      data.set(bitmap, 24);
+      return data;
+    }
+    const data = payloadOf(8);
+    data.setUint32(0, index === FEATURE_MIGRATION ? MIGRATION_STOP_COPY | MIGRATION_PRE_COPY : this.#parts.migration.state, true);
+    if (index === FEATURE_DEVICE_STATE) data.setInt32(4, -1, true);
+    return bytesOf(data);
+  }
+
+  #setFeature(index: number, payload: DataView): Answer | Promise<Answer> {
+    const { memory, migration } = this.#parts;
+    const echo = bytesOf(payload).slice();
+    if (index === FEATURE_DEVICE_STATE) {
+      requireBytes(payload, 16);
+      return migration.setState(payload.getUint32(8, true)).then(() => echo);
+    }
+    if (index === FEATURE_LOGGING_STOP) {
+      if (!memory.logging) throw new Refusal(EINVAL, 'dirty pages are not logged');
+      memory.stopLogging();
+      return echo;
+    }
+    requireBytes(payload, 24, true);
+    const ranges = payload.getUint32(16, true);
+    requireBytes(payload, 24 + 16 * ranges);
+    if (memory.logging) throw new Refusal(EINVAL, 'dirty pages are logged already');
+    // Everything is logged, whichever ranges are asked for; each has to be one.
+    for (let i = 0; i < ranges; i++)
+      if (readU64(payload, 32 + 16 * i) === 0) throw new Refusal(EINVAL, `an empty range at 0x${readU64(payload, 24 + 16 * i).toString(16)}`);
+    memory.startLogging();
+    writeU64(new DataView(echo.buffer, echo.byteOffset), 8, PAGE);
+    return echo;
+  }
+
+  // ---- migration data ----
+
+  #readState(payload: DataView): Answer {
+    requireBytes(payload, 8);
+    const size = payload.getUint32(4, true);
+    if (size > MOST_DATA) throw new Refusal(EINVAL, `${size} bytes of migration data at once`);
+    const data = this.#parts.migration.read(Math.min(size, Math.max(0, payload.getUint32(0, true) - 8)));
+    const reply = payloadOf(8 + data.length);
+    reply.setUint32(0, reply.byteLength, true);
+    reply.setUint32(4, data.length, true);
+    bytesOf(reply).set(data, 8);
+    return bytesOf(reply);
+  }
+
+  #writeState(payload: DataView): Answer {
+    requireBytes(payload, 8, true);
+    const size = payload.getUint32(4, true);
+    if (size > MOST_DATA) throw new Refusal(EINVAL, `${size} bytes of migration data at once`);
+    requireBytes(payload, 8 + size);
+    this.#parts.migration.write(bytesOf(payload).slice(8));
+    return undefined;
+  }
+}
+
+/** A region with its BAR's size: what is behind its end reads all ones. */
+function sized(region: Region, size: number): Region {
+  return region.size === size
+    ? region
+    : { size, read: (offset, width) => readRegion(region, offset, width), write: (offset, width, value) => writeRegion(region, offset, width, value) };
+}
+
+/** The widest naturally aligned piece. */
+function pieceAt(offset: number, left: number): AccessSize {
+  if (offset % 4 === 0 && left >= 4) return 4;
+  return offset % 2 === 0 && left >= 2 ? 2 : 1;
+}

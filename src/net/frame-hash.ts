@@ -1,0 +1,175 @@
+// The receive hash of frames in a batch: Toeplitz over addresses and ports, by a table per key of what each value of each input byte contributes (the hash is linear: contributions
+// are XORed). A frame is hashed once, however many receivers with the same parameters it reaches: the batch's columns say whose hash they hold.
+
+import type { ByteViews } from '#core/guest-memory';
+import { HashHeaders } from './hash-headers.ts';
+import { acquireHashIdentity, releaseHashIdentity } from './hash-identity.ts';
+import * as types from './hash-types.ts';
+import { HASH_KEY_BYTES, type HashParameters } from './hash-types.ts';
+import { gatherHeader } from './headers.ts';
+import type { FrameBatch } from './port.ts';
+
+/** Two IPv6 addresses and two ports. */
+const LONGEST_INPUT = 36;
+/** Bytes of a frame in pieces that are put together to look at: more than any headers in use. */
+const GATHERED = 512;
+/** HASH_TUNNEL_* whose outer header is UDP. */
+const UDP_TUNNELS = types.HASH_TUNNEL_GRE_UDP | types.HASH_TUNNEL_VXLAN | types.HASH_TUNNEL_VXLAN_GPE | types.HASH_TUNNEL_GENEVE;
+/** Ethernet, IPv4 without options, TCP or UDP. */
+const TCPv4_HEADERS = 54;
+const UDPv4_HEADERS = 42;
+const TCP = 6;
+const UDP = 17;
+
+/** Contribution of byte value `b` at input position `p`, at `p * 256 + b`. */
+function contributions(key: Uint8Array): Int32Array {
+  const table = new Int32Array(LONGEST_INPUT * 256);
+  for (let p = 0; p < LONGEST_INPUT; p++) {
+    const at = p * 256;
+    const byte = (i: number): number => key[p + i] ?? 0;
+    const window = (byte(0) << 24) | (byte(1) << 16) | (byte(2) << 8) | byte(3);
+    // The key's 32 bits from each bit of this byte on; bit 7 comes first.
+    for (let bit = 0; bit < 8; bit++) table[at + (0x80 >>> bit)] = bit === 0 ? window : (window << bit) | (byte(4) >>> (8 - bit));
+    for (let value = 1; value < 256; value++) {
+      const rest = value & (value - 1);
+      if (rest !== 0) table[at + value] = (table[at + rest] as number) ^ (table[at + (value ^ rest)] as number);
+    }
+  }
+  return table;
+}
+
+export class FrameHasher {
+  /** What `FrameBatch.hashedBy` says of frames hashed with these parameters. 0: nothing is hashed. */
+  identity = 0;
+  #parameters: HashParameters | undefined;
+  #table: Int32Array = new Int32Array(0);
+  #types = 0;
+  #tunnels = 0;
+  readonly #headers = new HashHeaders();
+  readonly #gathered = new Uint8Array(GATHERED);
+
+  /** From now on. Undefined: no hashing. */
+  configure(parameters: HashParameters | undefined): void {
+    const before = this.#parameters;
+    this.#parameters = parameters;
+    if (parameters === undefined) {
+      if (this.identity !== 0) releaseHashIdentity(this.identity);
+      this.identity = 0;
+      return;
+    }
+    if (before !== undefined && sameKey(before.key, parameters.key)) {
+      if (before.types === parameters.types && before.tunnels === parameters.tunnels) return;
+    } else this.#table = contributions(parameters.key);
+    this.#types = parameters.types;
+    this.#tunnels = parameters.tunnels;
+    const former = this.identity;
+    this.identity = acquireHashIdentity(parameters);
+    if (former !== 0) releaseHashIdentity(former);
+  }
+
+  /** Fills in `hash` and `hashReport` of frames from .. to - 1, where they do not hold this hash already. */
+  hash(batch: FrameBatch, from: number, to: number): void {
+    const { identity } = this;
+    if (identity === 0) return;
+    const { segments, firstSegment, hash, hashReport, hashedBy } = batch;
+    const { offset, length, views } = segments;
+    const table = this.#table;
+    const plainTcp = (this.#types & types.HASH_TYPE_TCPv4) !== 0;
+    const plainUdp = (this.#types & types.HASH_TYPE_UDPv4) !== 0 && (this.#tunnels & UDP_TUNNELS) === 0;
+    for (let f = from; f < to; f++) {
+      if (hashedBy[f] === identity) continue;
+      hashedBy[f] = identity;
+      const s = firstSegment[f] as number;
+      const { u8 } = views[s] as ByteViews;
+      const at = offset[s] as number;
+      const size = length[s] as number;
+      // The common frame: no tag, IPv4 without options, no fragment, TCP or UDP.
+      if (
+        size >= UDPv4_HEADERS &&
+        u8[at + 12] === 8 &&
+        u8[at + 13] === 0 &&
+        u8[at + 14] === 0x45 &&
+        (((u8[at + 20] as number) & 0x3f) | (u8[at + 21] as number)) === 0
+      ) {
+        const protocol = u8[at + 23] as number;
+        const tcp = plainTcp && protocol === TCP && size >= TCPv4_HEADERS;
+        if (tcp || (plainUdp && protocol === UDP)) {
+          hash[f] =
+            (table[u8[at + 26] as number] as number) ^
+            (table[256 + (u8[at + 27] as number)] as number) ^
+            (table[512 + (u8[at + 28] as number)] as number) ^
+            (table[768 + (u8[at + 29] as number)] as number) ^
+            (table[1024 + (u8[at + 30] as number)] as number) ^
+            (table[1280 + (u8[at + 31] as number)] as number) ^
+            (table[1536 + (u8[at + 32] as number)] as number) ^
+            (table[1792 + (u8[at + 33] as number)] as number) ^
+            (table[2048 + (u8[at + 34] as number)] as number) ^
+            (table[2304 + (u8[at + 35] as number)] as number) ^
+            (table[2560 + (u8[at + 36] as number)] as number) ^
+            (table[2816 + (u8[at + 37] as number)] as number);
+          hashReport[f] = tcp ? types.HASH_REPORT_TCPv4 : types.HASH_REPORT_UDPv4;
+          continue;
+        }
+      }
+      this.#any(batch, f, u8, at, size);
+    }
+  }
+
+  /** A frame of any kind, whose first `size` bytes lie at `at`. */
+  #any(batch: FrameBatch, f: number, bytes: Uint8Array, at: number, size: number): void {
+    const headers = this.#headers;
+    headers.read(bytes, at, at + size, this.#tunnels);
+    let where = bytes;
+    if (headers.cut && size < (batch.length[f] as number) && size < GATHERED) {
+      where = this.#gathered;
+      headers.read(where, 0, gatherHeader(batch, f, where, 0, GATHERED), this.#tunnels);
+    }
+    const report = this.#report();
+    batch.hashReport[f] = report;
+    if (report === types.HASH_REPORT_NONE) {
+      batch.hash[f] = 0;
+      return;
+    }
+    const extended = report >= types.HASH_REPORT_IPv6_EX;
+    const { addressLength } = headers;
+    let hash = this.#input(where, extended ? headers.extendedSource : headers.source, addressLength, 0);
+    hash ^= this.#input(where, extended ? headers.extendedDestination : headers.destination, addressLength, addressLength);
+    const addressesOnly = report === types.HASH_REPORT_IPv4 || report === types.HASH_REPORT_IPv6 || report === types.HASH_REPORT_IPv6_EX;
+    batch.hash[f] = addressesOnly ? hash : hash ^ this.#input(where, headers.ports, 4, 2 * addressLength);
+  }
+
+  /** virtio 1.4 5.1.6.4.3: the first type, from particular to general, that is on and that the packet has the headers for. */
+  #report(): number {
+    const { addressLength, ports, tcp, extended } = this.#headers;
+    const on = this.#types;
+    const hasTcp = ports >= 0 && tcp;
+    const hasUdp = ports >= 0 && !tcp;
+    if (addressLength === 4) {
+      if (hasTcp && (on & types.HASH_TYPE_TCPv4) !== 0) return types.HASH_REPORT_TCPv4;
+      if (hasUdp && (on & types.HASH_TYPE_UDPv4) !== 0) return types.HASH_REPORT_UDPv4;
+      return (on & types.HASH_TYPE_IPv4) !== 0 ? types.HASH_REPORT_IPv4 : types.HASH_REPORT_NONE;
+    }
+    if (addressLength === 0) return types.HASH_REPORT_NONE;
+    if (extended) {
+      if (hasTcp && (on & types.HASH_TYPE_TCP_EX) !== 0) return types.HASH_REPORT_TCPv6_EX;
+      if (hasUdp && (on & types.HASH_TYPE_UDP_EX) !== 0) return types.HASH_REPORT_UDPv6_EX;
+      if ((on & types.HASH_TYPE_IP_EX) !== 0) return types.HASH_REPORT_IPv6_EX;
+    }
+    if (hasTcp && (on & types.HASH_TYPE_TCPv6) !== 0) return types.HASH_REPORT_TCPv6;
+    if (hasUdp && (on & types.HASH_TYPE_UDPv6) !== 0) return types.HASH_REPORT_UDPv6;
+    return (on & types.HASH_TYPE_IPv6) !== 0 ? types.HASH_REPORT_IPv6 : types.HASH_REPORT_NONE;
+  }
+
+  /** What `length` bytes contribute that come `position` bytes into the input. */
+  #input(bytes: Uint8Array, at: number, length: number, position: number): number {
+    const table = this.#table;
+    let hash = 0;
+    for (let i = 0; i < length; i++) hash ^= table[((position + i) << 8) | (bytes[at + i] as number)] as number;
+    return hash;
+  }
+}
+
+function sameKey(a: Uint8Array, b: Uint8Array): boolean {
+  for (let i = 0; i < HASH_KEY_BYTES; i++) if ((a[i] ?? 0) !== (b[i] ?? 0)) return false;
+  return true;
+}

@@ -1,0 +1,152 @@
+// What a real Linux does with a network function of ours, as shell scripts for its guest. A check is a shell function's body: it succeeds or fails, and what it printed last says why. The
+// function under test and a peer on the same link are in one kernel, the peer in a network namespace of its own, so every frame between them passes through both devices.
+
+export interface PciCheck {
+  readonly name: string;
+  /** Runs with: $pci and $peer_pci (0000:00:00.0), $dev and $peer_dev (interface names), $here and $there (their addresses), and the functions of PRELUDE. */
+  readonly script: string;
+}
+
+/** Pause between looks at what takes its time, in the guest. */
+const PRELUDE = `
+here=10.0.0.1
+there=10.0.0.2
+netof() { for d in /sys/bus/pci/devices/$1/net/* /sys/bus/pci/devices/$1/virtio*/net/*; do [ ! -e $d ] || basename $d; done; }
+# Waits up to ten seconds.
+await() { tries=0; until "$@" > /dev/null 2>&1; do tries=$((tries+1)); [ $tries -lt 200 ] || { echo waited in vain: "$@"; return 1; }; sleep 0.05; done; }
+has_net() { [ -n "$(netof $1)" ]; }
+peer() { ip netns exec peer "$@"; }
+# Brings up whichever of the two there is.
+up() {
+  await has_net $pci || return 1
+  dev=$(netof $pci)
+  ip addr flush dev $dev
+  ip addr add $here/24 dev $dev
+  ip link set $dev up
+}
+peer_up() {
+  await has_net $peer_pci || return 1
+  peer_dev=$(netof $peer_pci)
+  ip link set $peer_dev netns peer
+  peer ip addr add $there/24 dev $peer_dev
+  peer ip link set $peer_dev up
+}
+answers() { ping -c 1 -W 1 -q $there; }
+# ping_all COUNT: every one is answered.
+ping_all() { await answers && ping -A -q -c $1 -w 30 $there | grep -q " $1 packets received" || { ping -c 1 -W 1 $there; ip -s link show $dev; return 1; }; }
+# tcp KIBIBYTES: so much each way, the contents compared.
+tcp() {
+  dd if=/dev/urandom of=/tmp/file bs=1024 count=$1 2> /dev/null
+  want=$(sha1sum < /tmp/file)
+  peer nc -l -p 5001 <&3 > /tmp/up &
+  await peer_listens 5001 && nc -w 20 $there 5001 < /tmp/file && wait $! || { echo TCP up; return 1; }
+  [ "$(sha1sum < /tmp/up)" = "$want" ] || { echo TCP up: other bytes came; return 1; }
+  peer nc -l -p 5002 < /tmp/file > /dev/null &
+  await peer_listens 5002 && nc -w 20 $there 5002 <&3 > /tmp/down && wait $! || { echo TCP down; return 1; }
+  [ "$(sha1sum < /tmp/down)" = "$want" ] || { echo TCP down: other bytes came; return 1; }
+}
+has_peer() { peer ip link show $peer_dev; }
+peer_listens() { peer netstat -ltn | grep -q ":$1 "; }
+drivers() { basename $(readlink /sys/bus/pci/devices/$1/driver); }
+# Takes the function's driver away and gives it back.
+unbind() { driver=$(drivers $pci) && echo $pci > /sys/bus/pci/drivers/$driver/unbind; }
+bind() { echo $pci > /sys/bus/pci/drivers/$driver/bind && up; }
+check() {
+  begin=$(cut -d ' ' -f 1 /proc/uptime)
+  if "$2" > /tmp/said 2>&1; then echo "CHECK ok $begin $(cut -d ' ' -f 1 /proc/uptime) $1"
+  else echo "CHECK failed $begin $(cut -d ' ' -f 1 /proc/uptime) $1: $(tail -n 6 /tmp/said | tr '\\n' '|')"; dmesg | tail -n 15; fi
+}
+mkfifo /tmp/idle
+exec 3<>/tmp/idle
+
+ip link set lo up
+ip netns add peer
+peer ip link set lo up
+`;
+
+/** The script of a guest: the modules, the two functions, then one check after another. */
+export function checkScript(slots: readonly string[], modules: readonly string[], checks: readonly PciCheck[]): string {
+  const [pci, peer] = slots;
+  return `
+pci=${pci}
+peer_pci=${peer}
+modules="${modules.join(' ')}"
+${PRELUDE}
+for m in $modules; do load $m; done
+peer_up || echo "CHECK failed 0 0 peer: none"
+up || echo "CHECK failed 0 0 device: none"
+${checks.map(({ script }, i) => `check_${i}() {\n${script}\n}`).join('\n')}
+${checks.map(({ name }, i) => `check '${name}' check_${i}`).join('\n')}
+echo LSPCI-BEGIN
+lspci -vvv -s ${(pci as string).slice(5)}
+echo LSPCI-END
+`;
+}
+
+/** What any network function has to stand. @param driver as PCI and as ethtool name it */
+export function commonChecks(driver: { readonly pci: string; readonly net: string; readonly modules: readonly string[] }): PciCheck[] {
+  const offloads = 'rx tx sg tso gso gro';
+  const toggle = (state: string): string =>
+    offloads
+      .split(' ')
+      .map((name) => `${name} ${state}`)
+      .join(' ');
+  const unload = [...driver.modules].reverse().join(' ');
+  return [
+    { name: 'probe', script: `[ "$(drivers $pci)" = ${driver.pci} ] && has_net $pci` },
+    { name: '200 pings', script: 'ping_all 200' },
+    { name: 'TCP, offloads on', script: 'tcp 8192' },
+    { name: 'TCP, offloads off', script: `ethtool -K $dev ${toggle('off')} 2> /dev/null; peer ethtool -K $peer_dev ${toggle('off')} 2> /dev/null\ntcp 4096` },
+    {
+      name: 'ethtool -K',
+      script: `for n in ${offloads}; do for s in on off on; do ethtool -K $dev $n $s 2> /dev/null; ping_all 3 || return 1; done; done; peer ethtool -K $peer_dev ${toggle('on')} 2> /dev/null; tcp 1024`,
+    },
+    { name: 'ethtool -i', script: `ethtool -i $dev\nethtool -i $dev | grep -qx 'driver: ${driver.net}' && ethtool -i $dev | grep -qx "bus-info: $pci"` },
+    {
+      name: 'ethtool -S',
+      script: `sum() { ethtool -S $dev | sed -n "s/^ *[rt]x_queue_[0-9]*_packets: *//p;s/^ *[rt]x_packets: *//p" | awk '{ s += $1 } END { print s + 0 }'; }
+before=$(sum); ping_all 50; after=$(sum); echo $before $after; [ $((after - before)) -ge 100 ]`,
+    },
+    { name: 'link down and up', script: 'for i in 1 2 3; do ip link set $dev down; ! answers || return 1; ip link set $dev up; ping_all 5 || return 1; done' },
+    { name: 'unbind, bind', script: 'for i in 1 2 3; do unbind && ! has_net $pci && bind && ping_all 5 || return 1; done; tcp 1024' },
+    {
+      name: 'FLR through sysfs',
+      script:
+        'cat /sys/bus/pci/devices/$pci/reset_method\ngrep -qw flr /sys/bus/pci/devices/$pci/reset_method && unbind && echo flr > /sys/bus/pci/devices/$pci/reset_method && echo 1 > /sys/bus/pci/devices/$pci/reset && bind && ping_all 20 && tcp 1024',
+    },
+    {
+      name: 'module reload',
+      script: `for i in 1 2; do rmmod ${unload} && ! has_net $pci || return 1; for m in $modules; do load $m; done; { has_peer || peer_up; } && up && ping_all 20 || return 1; done; tcp 1024`,
+    },
+    {
+      name: 'remove, rescan',
+      script: 'echo 1 > /sys/bus/pci/devices/$pci/remove && [ ! -e /sys/bus/pci/devices/$pci ] && echo 1 > /sys/bus/pci/rescan && up && ping_all 20',
+    },
+    { name: 'a million packets', script: MILLION },
+  ];
+}
+
+/**
+ * pktgen sends, with UDP checksums made in software, to a port where nobody listens: the other kernel checks each packet's checksum before it counts it so. None is lost, as our link holds
+ * senders back.
+ */
+const MILLION = `
+ethtool -K $dev tx off 2> /dev/null
+peer ethtool -K $peer_dev rx off 2> /dev/null
+load pktgen
+udp() { peer cat /proc/net/snmp | sed -n 's/^Udp: \\([0-9].*\\)/\\1/p' | cut -d ' ' -f $1; }
+ping_all 3
+to=$(peer cat /sys/class/net/$peer_dev/address)
+before=$(udp 2); wrong=$(udp 3)
+echo "add_device $dev" > /proc/net/pktgen/kpktgend_0
+for word in "count 1000000" "delay 0" "clone_skb 0" "pkt_size 100" "dst $there" "dst_mac $to" "udp_dst_min 9" "udp_dst_max 9" "flag UDPCSUM"; do echo "$word" > /proc/net/pktgen/$dev || { echo $word; return 1; }; done
+echo start > /proc/net/pktgen/pgctrl
+got() { [ $(($(udp 2) - before)) -ge 1000000 ]; }
+await got
+grep -E 'pps|errors' /proc/net/pktgen/$dev
+echo rem_device_all > /proc/net/pktgen/kpktgend_0
+rmmod pktgen
+peer ip -s link show $peer_dev
+peer cat /proc/net/snmp | grep ^Udp
+echo arrived $(($(udp 2) - before)), wrong $(($(udp 3) - wrong))
+[ $(($(udp 2) - before)) -eq 1000000 ] && [ $(udp 3) -eq $wrong ]`;

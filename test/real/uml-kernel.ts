@@ -1,0 +1,156 @@
+// A user-mode Linux of our own: Debian's has no PCI. Built once from Debian's linux-source with real NIC drivers as modules and PCI over virtio, and kept in the cache under
+// the configuration and the version it is made of.
+
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename, join } from 'node:path';
+import { find } from './guest-image.ts';
+import { Child, cache, installed, mustRun, onPath, progress, run, Unavailable } from './host.ts';
+
+/** Drivers that tests load and unload. */
+const MODULES = 'VIRTIO_PCI VIRTIO_NET E1000 E1000E IGB IGBVF PCI_PF_STUB NET_PKTGEN'.split(' ');
+const BUILT_IN = [
+  'MODULES MODULE_UNLOAD BLK_DEV_INITRD RD_GZIP DEVTMPFS TMPFS NAMESPACES NET_NS HIGH_RES_TIMERS PM SUSPEND PM_DEBUG PM_SLEEP_DEBUG UML_TIME_TRAVEL_SUPPORT DYNAMIC_DEBUG',
+  'VIRTIO_MENU VIRTIO VIRTIO_UML UML_PCI_OVER_VIRTIO PCI PCI_IOV PCI_MSI VIRTIO_PCI_LEGACY NETDEVICES ETHERNET NET_CORE NET_VENDOR_INTEL PTP_1588_CLOCK NETWORK_PHY_TIMESTAMPING',
+  'PACKET UNIX INET IPV6 VLAN_8021Q BRIDGE VETH DUMMY TUN MACVLAN MACVTAP VXLAN NET_IPIP NET_IPGRE_DEMUX NET_IPGRE',
+  'NET_SCHED NET_SCH_MQPRIO NET_SCH_ETF NET_SCH_CBS NET_SCH_FQ NET_SCH_INGRESS NET_CLS NET_CLS_ACT NET_CLS_FLOWER NET_CLS_MATCHALL NET_ACT_GACT NET_ACT_MIRRED',
+].flatMap((line) => line.split(' '));
+/** Whatever takes long to build and is not looked at. */
+const LEFT_OUT = [
+  'DEBUG_INFO DEBUG_KERNEL SOUND WIRELESS WLAN USB_SUPPORT BTRFS_FS REISERFS_FS XFS_FS UML_NET UML_SOUND SCSI ATA MD HID INPUT VGA_CONSOLE FB DRM MEDIA_SUPPORT HWMON IGB_HWMON',
+  'BLOCK EXT4_FS JBD2 QUOTA AUTOFS_FS AUTOFS4_FS ISO9660_FS FUSE_FS CGROUPS BPF_SYSCALL AUDIT SECURITY PROFILING BSD_PROCESS_ACCT TASKSTATS IKCONFIG KALLSYMS_ALL NETFILTER',
+  'NETWORK_FILESYSTEMS MISC_FILESYSTEMS DNOTIFY PHYLIB THERMAL RFKILL HW_RANDOM UML_WATCHDOG SSL',
+].flatMap((line) => line.split(' '));
+/** The virtio device id under which user-mode Linux takes a vhost-user socket for a PCI function: one that nothing else has. */
+export const PCI_OVER_VIRTIO = 1234;
+
+export interface UmlKernel {
+  readonly kernel: string;
+  /** Folder of *.ko files. */
+  readonly modules: string;
+  readonly version: string;
+}
+
+/** @throws Unavailable */
+export async function umlKernel(): Promise<UmlKernel> {
+  const key = createHash('sha256')
+    .update(JSON.stringify([MODULES, BUILT_IN, LEFT_OUT, PCI_OVER_VIRTIO]))
+    .digest('hex')
+    .slice(0, 12);
+  const source = /Depends: (linux-source-\S+)/.exec((await run('apt-cache', ['depends', 'linux-source'])).output)?.[1];
+  const version = source && /Candidate: (\S+)/.exec((await run('apt-cache', ['policy', source])).output)?.[1];
+  // Without package lists, one that was built before will do.
+  const folder = version === undefined ? built(key) : join(cache, `uml-${key}-${version}`);
+  if (folder !== undefined && existsSync(folder))
+    return { kernel: join(folder, 'linux'), modules: join(folder, 'modules'), version: folder.split('-').slice(2).join('-') };
+  await build(source ?? 'linux-source-6.1', key);
+  return umlKernel();
+}
+
+function built(key: string): string | undefined {
+  const name = existsSync(cache) ? readdirSync(cache).find((entry) => entry.startsWith(`uml-${key}-`)) : undefined;
+  return name && join(cache, name);
+}
+
+/** In a folder that stays when it is interrupted: the next attempt goes on from there. */
+async function build(source: string, key: string): Promise<void> {
+  for (const program of ['gcc', 'make', 'xz', 'flex', 'bison', 'bc'])
+    if (onPath(program) === undefined) await installed(program, ['gcc', 'libc6-dev', 'make', 'xz-utils', 'flex', 'bison', 'bc']);
+  const work = join(cache, `.uml-${key}`);
+  mkdirSync(work, { recursive: true });
+  const release = await alone(work);
+  try {
+    // Whoever was at it before has finished it.
+    if (built(key) !== undefined) return;
+    const tree = join(work, source);
+    if (!existsSync(join(work, 'configured'))) {
+      rmSync(tree, { recursive: true, force: true });
+      progress(`fetching Debian's ${source} (140 MB)`);
+      const package_ = await download(source, work);
+      progress(`unpacking ${basename(package_)}`);
+      const unpack = `dpkg-deb --fsys-tarfile "$1" | tar -xO ./usr/src/${source}.tar.xz | xz -dc | tar -x -C "$2"`;
+      await mustRun('nice', ['-n', '10', 'sh', '-c', unpack, 'sh', package_, work], { seconds: 600 });
+      await configure(tree);
+      writeFileSync(join(work, 'configured'), basename(package_).split('_')[1] as string);
+    }
+    const version = readFileSync(join(work, 'configured'), 'utf8');
+    await make(tree, version);
+    const result = join(work, 'result');
+    rmSync(result, { recursive: true, force: true });
+    mkdirSync(join(result, 'modules'), { recursive: true });
+    await mustRun('strip', ['-o', join(result, 'linux'), join(tree, 'linux')]);
+    for (const path of readdirSync(tree, { recursive: true, encoding: 'utf8' }))
+      if (path.endsWith('.ko')) await mustRun('strip', ['--strip-debug', '-o', join(result, 'modules', basename(path)), join(tree, path)]);
+    renameSync(result, join(cache, `uml-${key}-${version}`));
+  } finally {
+    release();
+  }
+  rmSync(work, { recursive: true, force: true });
+}
+
+/** Waits until nobody else builds there. */
+async function alone(work: string): Promise<() => void> {
+  const lock = join(work, 'lock');
+  for (let said = false; ; said = true) {
+    try {
+      writeFileSync(lock, String(process.pid), { flag: 'wx' });
+      return () => rmSync(lock, { force: true });
+    } catch {
+      const owner = existsSync(lock) ? readFileSync(lock, 'utf8') : '';
+      if (owner !== '' && !existsSync(`/proc/${owner}`)) rmSync(lock, { force: true });
+      else if (!said) progress(`process ${owner} builds user-mode Linux: waiting`);
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+}
+
+async function configure(tree: string): Promise<void> {
+  const config = (args: readonly string[]): Promise<string> => mustRun('scripts/config', args, { cwd: tree });
+  await mustRun('make', ['-s', 'ARCH=um', 'defconfig'], { cwd: tree, seconds: 120 });
+  await mustRun('sed', ['-i', '-e', 's/=m$/=n/', '-e', 's/^\\(CONFIG_NET_VENDOR_.*\\)=y/\\1=n/', '.config'], { cwd: tree });
+  await config(LEFT_OUT.flatMap((name) => ['-d', name]));
+  await config(BUILT_IN.flatMap((name) => ['-e', name]));
+  await config(MODULES.flatMap((name) => ['-m', name]));
+  await config(['--set-val', 'UML_PCI_OVER_VIRTIO_DEVICE_ID', String(PCI_OVER_VIRTIO)]);
+  // Vendors whose cards nobody here has: only what was not asked about is new, and the answer is no.
+  await mustRun(
+    'sh',
+    [
+      '-c',
+      'make -s ARCH=um olddefconfig && sed -i "/^CONFIG_NET_VENDOR_INTEL=/!s/^\\(CONFIG_NET_VENDOR_[A-Z0-9_]*\\)=y/\\1=n/" .config && make -s ARCH=um olddefconfig',
+    ],
+    { cwd: tree, seconds: 120 },
+  );
+  const missing: string[] = [];
+  for (const name of [...BUILT_IN, ...MODULES]) if (!/^[ym]\s*$/.test((await run('scripts/config', ['-s', name], { cwd: tree })).output)) missing.push(name);
+  if (missing.length > 0) progress(`this kernel has no ${missing.join(', ')}`);
+}
+
+/** A few minutes: says how far it is. */
+async function make(tree: string, version: string): Promise<void> {
+  const started = Date.now();
+  const child = new Child('make', 'nice', ['-n', '10', 'make', '-C', tree, `-j${availableParallelism()}`, 'ARCH=um', 'linux', 'modules']);
+  const seconds = (): number => Math.round((Date.now() - started) / 1000);
+  const ticker = setInterval(() => {
+    const objects = child.lines.filter((line) => /^ {2}(CC|AR|LD)/.test(line)).length;
+    progress(`building user-mode Linux ${version} (once; about 4 minutes on 2 cores): ${objects} objects, ${seconds()} s`);
+  }, 15_000);
+  try {
+    if ((await child.ended) !== 0) throw new Unavailable(`user-mode Linux ${version} does not build here:\n${child.tail}`);
+  } finally {
+    clearInterval(ticker);
+  }
+  progress(`user-mode Linux ${version} built in ${seconds()} s`);
+}
+
+/** A Debian package file in `folder`. */
+async function download(name: string, folder: string): Promise<string> {
+  const found = (): string | undefined => readdirSync(folder).find((file) => file.endsWith('.deb'));
+  await run('apt-get', ['download', '-q', name], { cwd: folder, seconds: 600 });
+  if (found() === undefined && process.getuid?.() === 0) {
+    await run('apt-get', ['update', '-q'], { seconds: 120 });
+    await mustRun('apt-get', ['download', '-q', name], { cwd: folder, seconds: 600 });
+  }
+  return join(folder, found() ?? find(folder, `${name}.deb`));
+}
