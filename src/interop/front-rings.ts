@@ -38,7 +38,7 @@ interface FrontRing {
 }
 
 /** Who serves the rings; what a network device's worker can do besides may be missing elsewhere. */
-export interface FrontBackend extends VhostBackend {
+interface FrontBackend extends VhostBackend {
   /** Keeps `survival` up to date, if it can. */
   startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call, survival?: RingSurvival): void;
   /** Rings wait for translations. */

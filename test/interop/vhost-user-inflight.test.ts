@@ -165,9 +165,9 @@ describe.each([false, true])('a process that is killed (packed %s)', (packed) =>
     const wrong = traffic.arrived.findIndex((sequence, i) => sequence !== i);
     expect(wrong, `frame ${traffic.arrived[wrong]} came as number ${wrong}`).toBe(-1);
     expect(traffic.arrived.length).toBe(total);
-  }, 120_000);
+  }, 240_000);
 
-  it('between commit and publish is followed by one that publishes, once', async () => {
+  it('between commit and publish is followed by one that publishes, once', { timeout: 120_000 }, async () => {
     await serve();
     const [a, b] = [new FrontEnd(path('a'), { ...OPTIONS, packed }), new FrontEnd(path('b'), { ...OPTIONS, packed })];
     fronts.push(a, b);
