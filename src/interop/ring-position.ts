@@ -86,13 +86,25 @@ export function remainingPosition(place: RingPlace, { region, staging, committed
   return { available: used, used };
 }
 
+/** Where a packed ring stands by its in-flight region; undefined when the ring itself shows that the region is out of date: a back end need not have kept it. */
+export function packedPosition(region: InflightRegion, space: DmaSpace, setup: QueueSetup): number | undefined {
+  const used = packedUsed(region, space, setup);
+  if ((used & 0x7fff) >= setup.size) return undefined;
+  const flags = space.load16(setup.descriptorArea + 16 * (used & 0x7fff) + 14);
+  return flags < 0 || (flags & (DESC_F_AVAIL | DESC_F_USED)) === usedFlags(used) ? undefined : used;
+}
+
+/** Flags of a descriptor that was used in the lap of a position. */
+function usedFlags(position: number): number {
+  return (position & WRAP) !== 0 ? DESC_F_AVAIL | DESC_F_USED : 0;
+}
+
 /** A publish that had begun is either there, as its first descriptor shows, or it is not. */
 function packedUsed(region: InflightRegion, space: DmaSpace, { size, descriptorArea }: QueueSetup): number {
   const { used, oldUsed } = region;
   if (used === oldUsed || (oldUsed & 0x7fff) >= size) return used;
   const flags = space.load16(descriptorArea + 16 * (oldUsed & 0x7fff) + 14);
-  const lap = (oldUsed & WRAP) !== 0 ? DESC_F_AVAIL | DESC_F_USED : 0;
-  return flags >= 0 && (flags & (DESC_F_AVAIL | DESC_F_USED)) === lap ? used : oldUsed;
+  return flags >= 0 && (flags & (DESC_F_AVAIL | DESC_F_USED)) === usedFlags(oldUsed) ? used : oldUsed;
 }
 
 /** Whether these heads are exactly the entries of the available ring from `used` on. */
