@@ -12,11 +12,13 @@ import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
 import { ACCEPTS_RSC, type FrameBatch, type NetPort } from '#net/port';
 import { ReceiveCoalescer } from '#net/receive-coalescing';
 import type { FeatureSet } from '#virtio/features';
+import type { InflightRegion } from '#virtio/inflight';
 import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-policy';
 import { NetStatistics } from '#virtio/net-statistics';
 import { openQueue } from '#virtio/open-queue';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { ModerationTime } from './moderation.ts';
+import { OwnFrames } from './own-frames.ts';
 import { type PortBlock, RING_BROKEN, RING_STOPPED } from './port-block.ts';
 import { readSteering } from './receive-steering.ts';
 import { Receiver } from './receiver.ts';
@@ -44,7 +46,9 @@ export interface RingStart {
   readonly position: VringPosition;
   readonly call: Call;
   readonly kick?: Doorbell | undefined;
-  readonly staging?: SharedArrayBuffer | undefined;
+  readonly staging?: Int32Array | undefined;
+  /** Where its position is kept for a process that takes over. */
+  readonly inflight?: InflightRegion | undefined;
 }
 
 export interface RingPortOptions {
@@ -64,6 +68,8 @@ export interface RingPortOptions {
   readonly onBroken?: (index: number, reason: string) => void;
   /** At the end of a turn: notifications are put off until then at the latest. Who serves the port calls `expire` then, or just makes another turn. */
   readonly onDeadline?: (deadline: Nanos) => void;
+  /** A ring waits for a translation. */
+  readonly onMiss?: () => void;
 }
 
 export class RingPort implements NetPort {
@@ -73,6 +79,7 @@ export class RingPort implements NetPort {
   readonly #journal: TurnJournal | undefined;
   readonly #firstSlot: number;
   readonly #onBroken: (index: number, reason: string) => void;
+  readonly #onMiss: (() => void) | undefined;
   readonly #controlPending: () => boolean;
   readonly #onDeadline: ((deadline: Nanos) => void) | undefined;
   readonly #rings: (Vring | undefined)[];
@@ -98,14 +105,19 @@ export class RingPort implements NetPort {
   #reader = -1;
   /** Rings that run, whether their pair is active or not. */
   #running = 0;
+  readonly #own: OwnFrames;
+  /** The batch in hand is of `#own`. */
+  #sendingOwn = false;
 
   constructor(options: RingPortOptions) {
     this.name = options.name;
     this.block = options.block;
     this.counters = options.counters ?? new PortCounters();
+    this.#own = new OwnFrames(this.counters);
     this.#journal = options.journal;
     this.#firstSlot = options.firstSlot ?? 0;
     this.#onBroken = options.onBroken ?? (() => {});
+    this.#onMiss = options.onMiss;
     this.#controlPending = options.controlPending ?? (() => false);
     this.#onDeadline = options.onDeadline;
     this.#statistics = new NetStatistics(options.block.rings);
@@ -123,6 +135,7 @@ export class RingPort implements NetPort {
     this.#session = session;
     this.#time = { clock: session.clock ?? this.#time.clock, next: Infinity };
     this.#statistics = session.statistics ?? new NetStatistics(this.block.rings);
+    if (this.#onMiss !== undefined) session.memory.onMiss = this.#onMiss;
     this.#stable = session.memory.memory.shared;
     this.#policyGeneration = -1;
     this.#dmaGeneration = -1;
@@ -134,7 +147,10 @@ export class RingPort implements NetPort {
   /** Lets go of the session: rings are stopped where they stand, the DMA reader slot is given back. */
   close(): void {
     for (const ring of this.#rings) if (ring !== undefined) this.stop(ring.index);
-    if (this.#session !== undefined) this.#letGo(this.#session);
+    if (this.#session !== undefined) {
+      this.#letGo(this.#session);
+      this.#own.clear();
+    }
     this.#session = undefined;
     this.#receiver.steering.close();
   }
@@ -155,7 +171,18 @@ export class RingPort implements NetPort {
     } else {
       const slot = this.#firstSlot + index;
       const counters = this.#statistics.queue(index);
-      const ring = new Vring({ index, slot, queue, record, kick: start.kick, call: start.call, journal: this.#journal, counters, time: this.#time });
+      const ring = new Vring({
+        index,
+        slot,
+        queue,
+        record,
+        kick: start.kick,
+        call: start.call,
+        journal: this.#journal,
+        counters,
+        time: this.#time,
+        inflight: start.inflight,
+      });
       this.#rings[index] = ring;
       this.#moderate(session.policy);
     }
@@ -175,6 +202,11 @@ export class RingPort implements NetPort {
     // Before it counts as stopped: then it may be another's, or the driver may have been told that no notification comes any more.
     ring.moderation.stop();
     if (ring.queue.broken === undefined) ring.record.state = RING_STOPPED;
+  }
+
+  /** Sends a frame in the driver's place, as soon as the driver is there. Between turns. */
+  sendOwn(frame: Uint8Array): void {
+    this.#own.add(frame);
   }
 
   ring(index: number): Vring | undefined {
@@ -348,6 +380,8 @@ export class RingPort implements NetPort {
 
   collect(batch: FrameBatch, frames: number, bytes: number): number {
     if (!this.#serving) return 0;
+    this.#sendingOwn = this.#own.waiting;
+    if (this.#sendingOwn) return this.#own.collect(batch, frames);
     const collected = this.#transmitter.collect(batch, frames, bytes);
     // No complete follows, but malformed chains may have gone back.
     if (collected === 0) this.#journal?.commit();
@@ -355,7 +389,8 @@ export class RingPort implements NetPort {
   }
 
   complete(batch: FrameBatch, done: number): void {
-    this.#transmitter.complete(batch, done);
+    if (this.#sendingOwn) this.#own.complete(batch, done);
+    else this.#transmitter.complete(batch, done);
     this.#journal?.commit();
   }
 
@@ -405,7 +440,7 @@ export class RingPort implements NetPort {
   }
 
   awaitFrames(): boolean {
-    return this.#serving && this.#transmitter.arm();
+    return this.#serving && (this.#own.waiting || this.#transmitter.arm());
   }
 
   awaitRoom(): boolean {

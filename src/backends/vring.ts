@@ -2,6 +2,7 @@
 
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
+import type { InflightRegion } from '#virtio/inflight';
 import { COUNT_INTERRUPTS, COUNT_NOTIFICATIONS, type QueueCounters } from '#virtio/net-statistics';
 import type { VirtQueue } from '#virtio/virtqueue';
 import { Moderation, type ModerationTime } from './moderation.ts';
@@ -22,6 +23,7 @@ export class Vring implements TurnParticipant {
   readonly moderation: Moderation;
   readonly #call: Call;
   readonly #journal: TurnJournal | undefined;
+  readonly #inflight: InflightRegion | undefined;
   #staged = false;
   #chains = 0;
   #packets = 0;
@@ -36,6 +38,7 @@ export class Vring implements TurnParticipant {
     journal: TurnJournal | undefined;
     counters: QueueCounters;
     time: ModerationTime;
+    inflight?: InflightRegion | undefined;
   }) {
     this.index = parts.index;
     this.slot = parts.slot;
@@ -46,6 +49,7 @@ export class Vring implements TurnParticipant {
     this.#journal = parts.journal;
     this.counters = parts.counters;
     this.moderation = new Moderation(parts.queue, parts.time, () => this.#signal());
+    this.#inflight = parts.inflight;
     this.queue.suppressKicks();
     this.record.setPosition(this.queue.available, this.queue.used);
     this.record.state = RING_RUNNING;
@@ -82,7 +86,9 @@ export class Vring implements TurnParticipant {
     this.#staged = false;
     const { queue, record } = this;
     const before = queue.shown;
+    this.#inflight?.publishing(queue.used);
     const wanted = queue.publish();
+    this.#inflight?.published(queue.published);
     record.setPosition(queue.available, queue.published);
     record.addChains(this.#chains);
     const packets = this.#packets;

@@ -12,6 +12,7 @@ import { LearningSwitch } from '#net/learning-switch';
 import type { NetPort } from '#net/port';
 import { Segment } from '#net/segment';
 import { FeatureSet } from '#virtio/features';
+import { InflightRegion } from '#virtio/inflight';
 import { NetPolicy } from '#virtio/net-policy';
 import { NetStatistics } from '#virtio/net-statistics';
 import { PortBlock } from './port-block.ts';
@@ -200,11 +201,15 @@ export class WorkerLoop {
         return;
       }
       case 'start': {
-        const { index, start, setup, position, staging } = message;
+        const { index, start, setup, position, staging, inflight: share } = message;
+        const inflight = share === undefined ? undefined : new InflightRegion(share.bytes, share.packed);
         const port = this.#ring(message.port);
-        port?.start({ index, start, setup, position, staging, call: Call.open(message.call), kick: Doorbell.open(message.kick) });
+        port?.start({ index, start, setup, position, staging, inflight, call: Call.open(message.call), kick: Doorbell.open(message.kick) });
         return;
       }
+      case 'send':
+        this.#ring(message.port)?.sendOwn(message.frame);
+        return;
       case 'remove': {
         const served = this.#ports.get(message.port);
         if (served === undefined) return;
@@ -220,13 +225,15 @@ export class WorkerLoop {
     const group = this.#groups.get(message.segment);
     if (group === undefined) return;
     const id = message.port;
+    const block = new PortBlock(message.rings, message.block);
     const port = new RingPort({
       name: message.name,
-      block: new PortBlock(message.rings, message.block),
+      block,
       counters: new PortCounters(message.counters),
       journal: this.#journal,
       firstSlot: message.firstSlot,
-      controlPending: () => this.#run.attention !== this.#attention,
+      controlPending: () => this.#run.attention !== this.#attention || block.expected,
+      onMiss: () => this.#job.port.postMessage({ op: 'missed', port: id } satisfies WorkerEvent),
       onBroken: (index, reason) => this.#job.port.postMessage({ op: 'broken', port: id, index, reason } satisfies WorkerEvent),
     });
     group.server.addRings(port);

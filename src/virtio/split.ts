@@ -8,6 +8,7 @@ import {
   CHAIN_BAD,
   CHAIN_FULL,
   CHAIN_OK,
+  CHAIN_WAIT,
   Chain,
   type ChainResult,
   DESC_F_INDIRECT,
@@ -63,6 +64,8 @@ export class SplitQueue implements VirtQueue {
   /** Paused or broken: nothing is read or written. */
   #stopped = 1;
   #generation = -1;
+  /** The available index whose chain waits for a translation that was asked for; -1: none does. */
+  #waitsAt = -1;
   /** Next available entry to pop, and the driver's index as last read: the entries between are known to be there. */
   #available = 0;
   #seen = 0;
@@ -150,6 +153,7 @@ export class SplitQueue implements VirtQueue {
     const device = this.#device;
     if (generation === this.#generation && this.#stopped === 0 && table.current && driver.current && device.current) return true;
     this.#generation = generation;
+    this.#waitsAt = -1;
     this.#stopped = 1;
     // Forget what is known to be available: an emptied fast path leads pop to the check of #stopped.
     this.#seen = this.#available;
@@ -333,7 +337,7 @@ export class SplitQueue implements VirtQueue {
   }
 
   awaitKick(): boolean {
-    if (this.#stopped !== 0) return false;
+    if (this.#stopped !== 0 || this.#waitsAt === this.#available) return false;
     if (this.#eventIdx) this.#storeUsedHalf(RING + USED_ENTRY_BYTES * this.size, this.#available);
     else if (this.#suppressed !== false) {
       this.#suppressed = false;
@@ -344,12 +348,12 @@ export class SplitQueue implements VirtQueue {
 
   get ready(): boolean {
     if (this.#available !== this.#seen) return true;
-    return this.#stopped === 0 && this.#driver.load16(INDEX) !== this.#available;
+    return this.#stopped === 0 && this.#waitsAt !== this.#available && this.#driver.load16(INDEX) !== this.#available;
   }
 
   /** Reads the driver's index. False when nothing is available, or the queue is paused or broken. */
   #refill(): boolean {
-    if (this.#stopped !== 0) return false;
+    if (this.#stopped !== 0 || this.#waitsAt === this.#available) return false;
     const index = this.#driver.load16(INDEX);
     if (index === this.#available) return false;
     // A driver has at most `size` chains out, each from when it is available until it is shown as used: so an index that jumps, one that goes back, and a
@@ -397,7 +401,7 @@ export class SplitQueue implements VirtQueue {
     const limit = Math.max(this.size, INDIRECT_LIMIT) - before;
     let next = 0;
     for (let descriptors = 1; ; descriptors++) {
-      if (!table.load(next)) return chain.bad('an indirect table that is not readable memory');
+      if (!table.load(next)) return table.unreadable(chain);
       const { words, at } = table;
       const flagsNext = words[(at + 3) | 0] as number;
       if ((flagsNext & INDIRECT) !== 0) return chain.bad('an indirect descriptor inside an indirect table');
@@ -458,6 +462,11 @@ export class SplitQueue implements VirtQueue {
     into.truncate(first);
     if (result === CHAIN_BAD) return this.#break(this.#chain.reason);
     if (result === CHAIN_FULL && first > 0) return EMPTY;
+    if (result === CHAIN_WAIT) {
+      this.#waitsAt = this.#available;
+      this.#seen = this.#available;
+      return EMPTY;
+    }
     return this.#break(`a chain of more than the ${into.capacity} segments this device takes`);
   }
 
@@ -469,6 +478,8 @@ export class SplitQueue implements VirtQueue {
   }
 
   #lost(what: string, area: RingArea): false {
+    // Paused, until translations move.
+    if (this.#dma.miss(area.missing, area.address + area.length - area.missing, area.access)) return false;
     this.#break(`${what} at 0x${area.address.toString(16)} is not memory the device may use`);
     return false;
   }

@@ -21,9 +21,9 @@ describe('a commit that its thread did not live to carry out', () => {
   ])('%s: returns every chain once, though the ring was staged twice', (_name, features) => {
     const guest = new TestGuest({ features, size: 8 });
     const setup = guest.setups[1] as QueueSetup;
-    const staging = new SharedArrayBuffer(stagingBytes(setup.size, guest.features));
+    const staging = new Int32Array(new SharedArrayBuffer(stagingBytes(setup.size, guest.features)));
     // What an earlier turn may have left there.
-    new Int32Array(staging).fill(191);
+    staging.fill(191);
     const queue = openQueue(setup, initialPosition(guest.features), guest.features, guest.dma, staging);
     if (typeof queue === 'string') throw new Error(queue);
     const vring = new Vring({

@@ -43,7 +43,7 @@ export interface CheckedNetState extends Omit<NetState, 'admin'> {
   readonly admin: { readonly position: VringPosition | null; readonly admin: NetAdmin } | undefined;
 }
 
-interface StatisticsSnapshot {
+export interface StatisticsSnapshot {
   /** The words of `NetStatistics`. */
   readonly queues: Float64Array;
   readonly commands: number;
@@ -107,7 +107,8 @@ function savedAdmin(value: unknown, { admin, features, pairs }: NetExpectations)
   return { position: position === null ? null : savedPosition(position, 'position of the administration queue'), admin: admin.restored(value, pairs) };
 }
 
-function savedMac(value: unknown, what: string): Uint8Array {
+/** @throws RestoreError */
+export function savedMac(value: unknown, what: string): Uint8Array {
   if (!(value instanceof Uint8Array) || value.length !== MAC_BYTES) throw new RestoreError(`saved ${what} must be ${MAC_BYTES} bytes`);
   return value.slice();
 }
@@ -117,7 +118,8 @@ function savedPosition(value: unknown, what: string): VringPosition {
   return { available: savedInteger(position.available, 0xffff, what), used: savedInteger(position.used, 0xffff, what) };
 }
 
-function savedReceive(value: unknown, expected: NetExpectations): ReceiveSnapshot {
+/** @throws RestoreError */
+export function savedReceive(value: unknown, expected: Pick<NetExpectations, 'features' | 'pairs'>): ReceiveSnapshot {
   const state = savedRecord(value, 'receive state');
   const modes = savedInteger(state.modes, 0xffff, 'receive modes');
   const allModes = RX_MODES.reduce<number>((all, mode) => all | mode, 0);
@@ -141,7 +143,8 @@ function savedReceive(value: unknown, expected: NetExpectations): ReceiveSnapsho
   };
 }
 
-function savedCoalescing(value: unknown, rings: number): CoalescingSnapshot {
+/** @throws RestoreError */
+export function savedCoalescing(value: unknown, rings: number): CoalescingSnapshot {
   const state = savedRecord(value, 'notification coalescing');
   if (!Array.isArray(state.queues) || state.queues.length !== rings) throw new RestoreError(`saved state must have coalescing parameters of ${rings} queues`);
   return {
@@ -156,7 +159,8 @@ function savedParameters(value: unknown): CoalescingParameters {
   return { maxPackets: savedInteger(maxPackets, 0xffffffff, 'max_packets'), maxUsecs: savedInteger(maxUsecs, 0xffffffff, 'max_usecs') };
 }
 
-function savedStatistics(value: unknown, rings: number): StatisticsSnapshot {
+/** @throws RestoreError */
+export function savedStatistics(value: unknown, rings: number): StatisticsSnapshot {
   const { queues, commands, succeeded } = savedRecord(value, 'statistics');
   if (!(queues instanceof Float64Array) || queues.length !== rings * COUNTERS_PER_QUEUE) throw new RestoreError('saved statistics have the wrong size');
   if (!queues.every((word) => Number.isSafeInteger(word) && word >= 0)) throw new RestoreError('saved statistics are no counts');
