@@ -24,49 +24,57 @@ export interface BenchGuestOptions {
   /** Bytes of a receive buffer. */
   readonly buffer: number;
   readonly features?: readonly number[];
-  /** The virtio_net_hdr of every transmitted frame. */
-  readonly header?: Uint8Array;
+  /** What every transmitted frame begins with, virtio_net_hdr included; or by transmit slot. */
+  readonly header?: Uint8Array | ((slot: number) => Uint8Array);
   readonly accepts?: number;
+  /** Receive rings (default 1), of `size` buffers each. */
+  readonly receivers?: number;
 }
 
-/** One guest: a receive ring and a transmit ring. */
+/** One guest: receive rings and a transmit ring. */
 export class BenchGuest {
   readonly dma: DmaSpace;
   readonly policy = new NetPolicy();
   readonly features: FeatureSet;
+  readonly receivers: readonly RingDriver[];
   readonly receiver: RingDriver;
   readonly transmitter: RingDriver;
   readonly #relay = new Doorbell(new Bell());
-  readonly #setups: QueueSetup[] = [];
+  readonly #setups = new Map<number, QueueSetup>();
   backend: VhostBackend | undefined;
 
   constructor(options: BenchGuestOptions) {
     const { packed, size } = options;
-    const sizes = [size, options.transmitSize ?? size] as const;
-    const strides = [(options.buffer + 63) & ~63, (options.frame + HEADER + 63) & ~63] as const;
-    const starts = [2 * RING_AREA, 2 * RING_AREA + sizes[0] * strides[0]] as const;
-    const total = Math.ceil((starts[1] + sizes[1] * strides[1]) / 4096) * 4096;
+    const pairs = options.receivers ?? 1;
+    const transmitSize = options.transmitSize ?? size;
+    const receiveStride = (options.buffer + 63) & ~63;
+    const transmitStride = (options.frame + HEADER + 63) & ~63;
+    const firstReceive = 2 * pairs * RING_AREA;
+    const firstTransmit = firstReceive + pairs * size * receiveStride;
+    const total = Math.ceil((firstTransmit + transmitSize * transmitStride) / 4096) * 4096;
     const ram = new SharedArrayBuffer(total);
     this.dma = DmaSpace.create(new GuestMemory([{ base: 0, size: total, source: ram }]));
     this.features = FeatureSet.of(VIRTIO_F_VERSION_1, ...(packed ? [VIRTIO_F_RING_PACKED] : []), ...(options.features ?? []));
-    const make = (index: 0 | 1, bytes: number, write: boolean): RingDriver => {
+    const make = (index: number, ring: { size: number; buffers: number; stride: number; bytes: number; write: boolean }): RingDriver => {
       const base = index * RING_AREA;
-      const buffers = starts[index];
-      const stride = strides[index];
-      const size = sizes[index];
       const [driverArea, deviceArea] = packed ? [base + 0x20000, base + 0x20040] : [base + 0x20000, base + 0x28000];
-      this.#setups.push({ size, descriptorArea: base, driverArea, deviceArea });
+      this.#setups.set(index, { size: ring.size, descriptorArea: base, driverArea, deviceArea });
       const kick = (): void => {
         const doorbell = this.backend?.kickDoorbell(index);
         if (doorbell === undefined) this.backend?.kick(index);
         else doorbell.ring();
       };
-      const parts: RingParts = { ram, base, driver: driverArea, device: deviceArea, size, buffers, stride, bytes, write, kick };
+      const parts: RingParts = { ram, base, driver: driverArea, device: deviceArea, kick, ...ring };
       return packed ? new PackedRing(parts) : new SplitRing(parts);
     };
-    this.receiver = make(0, options.buffer, true);
-    this.transmitter = make(1, options.frame + HEADER, false);
-    if (options.header !== undefined) for (let i = 0; i < sizes[1]; i++) new Uint8Array(ram).set(options.header, starts[1] + i * strides[1]);
+    this.receivers = Array.from({ length: pairs }, (_, pair) =>
+      make(2 * pair, { size, buffers: firstReceive + pair * size * receiveStride, stride: receiveStride, bytes: options.buffer, write: true }),
+    );
+    this.receiver = this.receivers[0] as RingDriver;
+    this.transmitter = make(1, { size: transmitSize, buffers: firstTransmit, stride: transmitStride, bytes: options.frame + HEADER, write: false });
+    const { header } = options;
+    if (header !== undefined)
+      for (let i = 0; i < transmitSize; i++) new Uint8Array(ram).set(typeof header === 'function' ? header(i) : header, firstTransmit + i * transmitStride);
     this.policy.update((p) => {
       p.flags = POLICY_ACTIVE | POLICY_LINK_UP | POLICY_PROMISCUOUS;
       p.headerLength = HEADER;

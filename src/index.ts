@@ -16,11 +16,13 @@ export { type DiagnosticsChannel, Log, type LogKind, type LogRecord, type LogSin
 export { type AccessSize, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
 export { RegisterFile, type RegisterHooks, type RegisterSpec, type RegisterTable } from '#core/register-file';
 export { type Envelope, RestoreError } from '#core/saved';
+export { E1000, E1000OptionError, type E1000Options } from '#devices/e1000/device';
+export type { E1000ModelName } from '#devices/e1000/models';
 export { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
 export { CaptureSink, CaptureSource } from '#net/capture-ports';
 export { DirectLink } from '#net/direct-link';
 export { LearningSwitch } from '#net/learning-switch';
-export { FrameBatch, type NetPort } from '#net/port';
+export { FrameBatch, type NetPort, type PortHost } from '#net/port';
 export { Segment, type SegmentOptions } from '#net/segment';
 export { Acs } from '#pci/acs';
 export { Aer } from '#pci/aer';

@@ -14,6 +14,7 @@ import { Log } from '#core/log';
 import type { AccessSize, FastDoorbell } from '#core/region';
 import type { Envelope } from '#core/saved';
 import { allocateWords, type SharedWords } from '#core/word-arena';
+import { E1000, type E1000Options } from '#devices/e1000/device';
 import { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
 import type { AddressSpace, Decoded } from '#pci/decode';
 import { Fabric } from '#pci/fabric';
@@ -253,6 +254,23 @@ export class Machine {
     };
     this.#residents.push({ fn: pci.fn, part, virtio: { net, pci, leave } });
     return { net, pci };
+  }
+
+  /** Makes an Intel 8254x, a port of its own on `options.segment`, and attaches it. @throws E1000OptionError and what `attach` throws. */
+  addE1000(options: E1000Options, place: Omit<DevicePlace, 'part'> = {}): E1000 {
+    this.#requireOpen();
+    const device = new E1000(options);
+    this.attach(device.fn, place);
+    const part: MachinePart = {
+      name: `${device.model} ${options.mac} at ${placeOf(device.fn)}`,
+      save: () => device.save(),
+      restore: (state) => device.restore(state),
+      pause: () => device.pause(),
+      paused: true,
+      resume: () => device.resume(),
+    };
+    this.#residents.push({ fn: device.fn, part, virtio: undefined });
+    return device;
   }
 
   /** How a virtio device's calls reach this machine's CPU. */

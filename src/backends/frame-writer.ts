@@ -12,12 +12,12 @@ const MINIMUM_FRAME = 14;
 const HEADER_WORDS = 8;
 /** The header with no hash or tunnel fields. */
 const HEADER_BYTES = 12;
+/** A legacy driver's without MRG_RXBUF (virtio 1.4 5.1.9.1): it ends before num_buffers. */
+const LEGACY_HEADER_BYTES = 10;
 const HASH_HEADER_BYTES = 20;
 const ONE_BUFFER = 1 << 16;
 /** Room for the chains of a run, and for the segments of one chain. */
 export const CHAINS = 1280;
-/** Places of frames that fill a run in its own order. */
-const IN_ORDER = Int32Array.from({ length: CHAINS + 1 }, (_, i) => i);
 
 /**
  * Buffers looked at for one frame, and for all of a turn before the next frame has to wait: a driver may post chains of a thousand buffers of no length, and would
@@ -52,6 +52,10 @@ export class FrameWriter {
   #mergeable = false;
   /** The header of a frame that does not go into one piece of memory. */
   readonly #header = viewsOf(new ArrayBuffer(HEADER_WORDS * 4));
+  // What fillShort is told of a run that is all one ring's.
+  #onePair = new Int8Array(0);
+  readonly #nextOfOne = new Int32Array(1);
+  readonly #endOfOne = new Int32Array(1);
   // Where the frame being written goes on: the header, then its segments up to #end.
   #from: ByteViews = this.#header;
   #source = 0;
@@ -66,7 +70,8 @@ export class FrameWriter {
 
   configure(headerLength: number, accepts: number, reported: number): void {
     this.reported = reported;
-    this.headerLength = headerLength <= HEADER_BYTES ? HEADER_BYTES : Math.min(Math.max(headerLength, HASH_HEADER_BYTES), HEADER_WORDS * 4) & ~3;
+    if (headerLength === LEGACY_HEADER_BYTES) this.headerLength = headerLength;
+    else this.headerLength = headerLength <= HEADER_BYTES ? HEADER_BYTES : Math.min(Math.max(headerLength, HASH_HEADER_BYTES), HEADER_WORDS * 4) & ~3;
     this.accepts = accepts;
   }
 
@@ -78,23 +83,28 @@ export class FrameWriter {
     return queue.popRun(this.chain, this.tokens, 0, Math.min(limit, CHAINS), 0x7fffffff, true);
   }
 
-  /** `fillShort` of the next buffers of the run. */
+  /** `fillShort` of a run that is all one ring's. */
   fillRun(batch: FrameBatch, f: number, to: number, run: number, longest: number): number {
-    const next = this.fillShort(batch, f, to, IN_ORDER, this.filled - f, run, longest);
-    this.filled += next - f;
+    if (batch.capacity > this.#onePair.length) this.#onePair = new Int8Array(batch.capacity);
+    this.#nextOfOne[0] = this.filled;
+    this.#endOfOne[0] = run;
+    const next = this.fillShort(batch, f, to, this.#onePair, this.#nextOfOne, this.#endOfOne, longest);
+    this.filled = this.#nextOfOne[0] as number;
     return next;
   }
 
   /**
-   * Frames of up to `longest` bytes that ask for nothing and lie like their buffers within eight bytes: frame f goes into buffer places[f + shift]. Returns where that ends, at
-   * the latest with a place that is not 0 .. run - 1.
+   * Frames of up to `longest` bytes that ask for nothing and lie like their buffers within eight bytes: each goes into the next buffer of its pair, next[pair] up to ends[pair].
+   * Returns where that ends, at the latest with a pair below 0 or without a buffer.
    */
-  fillShort(batch: FrameBatch, f: number, to: number, places: Int32Array, shift: number, run: number, longest: number): number {
+  fillShort(batch: FrameBatch, f: number, to: number, pairs: Int8Array, next: Int32Array, ends: Int32Array, longest: number): number {
     const { offset: offsets, length: rooms, views: chainViews } = this.chain;
     const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType, hash, hashReport, hashedBy } = batch;
     const { views: sourceViews, offset: sources } = segments;
     const { written, headerLength, reported } = this;
-    const target = chainViews[places[f + shift] as number] as ByteViews;
+    // Behind a legacy header a frame lies on no word.
+    if ((pairs[f] as number) < 0 || (headerLength & 3) !== 0) return f;
+    const target = chainViews[next[pairs[f] as number] as number] as ByteViews;
     const source = sourceViews[firstSegment[f] as number] as ByteViews;
     const to32 = target.i32;
     const to64 = target.f64;
@@ -103,8 +113,10 @@ export class FrameWriter {
     let bytes = 0;
     // No call inside: the JIT then keeps all of the above in registers (measured: bench/inline-cost.ts).
     while (f < to) {
-      const n = places[(f + shift) | 0] as number;
-      if (n >>> 0 >= run) break;
+      const pair = pairs[f] as number;
+      if (pair < 0) break;
+      const n = next[pair] as number;
+      if (n >= (ends[pair] as number)) break;
       const length = lengths[f] as number;
       const s = firstSegment[f] as number;
       let t = offsets[n] as number;
@@ -161,6 +173,7 @@ export class FrameWriter {
         for (let i = 0; i < rest; i++) target.u8[(last + i) | 0] = source.u8[(lastSource + i) | 0] as number;
       }
       written[n] = (length + headerLength) | 0;
+      next[pair] = (n + 1) | 0;
       bytes = (bytes + length) | 0;
       f = (f + 1) | 0;
     }
@@ -300,6 +313,7 @@ export class FrameWriter {
     let highAt = 11;
     let highWindow: Window | null = null;
     let highAddress = 0;
+    const counted = this.headerLength >= HEADER_BYTES;
     let done = 0;
     let chains = 0;
     const before = this.work;
@@ -329,13 +343,13 @@ export class FrameWriter {
         const target = chain.offset[w] as number;
         const space = Math.min(chain.length[w] as number, room - written);
         this.#put(batch, to, target, space);
-        if (done <= 10 && done + space > 10) {
+        if (counted && done <= 10 && done + space > 10) {
           lowViews = to;
           lowAt = target + 10 - done;
           lowWindow = chain.window[w] as Window;
           lowAddress = (chain.address[w] as number) + 10 - done;
         }
-        if (done <= 11 && done + space > 11) {
+        if (counted && done <= 11 && done + space > 11) {
           highViews = to;
           highAt = target + 11 - done;
           highWindow = chain.window[w] as Window;

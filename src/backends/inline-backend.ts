@@ -109,6 +109,7 @@ export class InlineBackend implements VhostBackend {
   readonly name: string;
   readonly features = BACKEND_FEATURES;
   readonly maxQueuePairs: number;
+  readonly flowFilter = true;
   onEvent: ((event: VhostEvent) => void) | undefined;
   readonly #segment: InlineSegment;
   readonly #block: PortBlock;

@@ -1,17 +1,22 @@
 // Which receive queue a frame goes to: by RSS (virtio 1.4 5.1.6.5.6.3) or by automatic steering (5.1.6.5.5), as the last CTRL_MQ command said; and the hashes that reports need in either
-// mode. Rings that do not run just now are told from those the driver has not got, or is resetting: for the former a frame waits, for the latter it is dropped.
+// mode; before either, by the flow filter's rules. Rings that do not run just now are told from those the driver has not got, or is resetting: for the former a frame waits, for the latter it is dropped.
 
 import { FrameHasher } from '#net/frame-hash';
 import { HASH_REPORT_NONE, type HashParameters } from '#net/hash-types';
 import type { FrameBatch } from '#net/port';
+import { FLOW_DROP, FLOW_NONE } from '#virtio/flow-rules';
+import type { NetPolicy } from '#virtio/net-policy';
 import type { RssPolicy } from '#virtio/rss-policy';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
+import { FlowMatcher } from './flow-matcher.ts';
 import type { FlowTable } from './steering.ts';
 import type { Vring } from './vring.ts';
 
 /** In place of a pair. */
 export const PAIR_NONE = -1;
 export const PAIR_LATER = -2;
+/** A flow rule says so. */
+export const PAIR_DROP = -3;
 
 const MINIMUM_FRAME = 14;
 
@@ -31,16 +36,14 @@ export interface SteeringSettings {
 }
 
 export function readSteering(rss: RssPolicy): SteeringSettings {
-  const read = (id: number): Spread => {
-    const entries = new Uint16Array(rss.limits.tableLength);
-    const length = rss.readTable(id, entries);
-    return { parameters: rss.parameters(id), table: entries.subarray(0, length), unclassified: rss.unclassified(id) };
-  };
+  const read = (id: number): Spread => ({ parameters: rss.parameters(id), table: rss.table(id), unclassified: rss.unclassified(id) });
   return { spread: read(0), contexts: Array.from({ length: rss.limits.contexts }, (_, i) => read(i + 1)), live: rss.live };
 }
 
 export class ReceiveSteering {
   readonly #flows: FlowTable;
+  readonly #rules = new FlowMatcher();
+  #filters = false;
   readonly #hasher = new FrameHasher();
   readonly #contextHashers: (FrameHasher | undefined)[] = [];
   #contexts: readonly Spread[] = [];
@@ -59,6 +62,10 @@ export class ReceiveSteering {
     this.#flows = flows;
   }
 
+  open(policy: NetPolicy): void {
+    this.#rules.open(policy);
+  }
+
   configure({ spread, contexts, live }: SteeringSettings): void {
     this.#hasher.configure(spread.parameters);
     this.#table = spread.table;
@@ -66,6 +73,7 @@ export class ReceiveSteering {
     this.#live = live;
     this.#contexts = contexts;
     for (let i = 0; i < Math.max(contexts.length, this.#contextHashers.length); i++) this.#contextHashers[i]?.configure(contexts[i]?.parameters);
+    this.#filters = this.#rules.active;
     this.#place();
   }
 
@@ -95,6 +103,11 @@ export class ReceiveSteering {
     return this.#table.length > 0;
   }
 
+  /** There are flow rules: a single ring does not get every frame. */
+  get filters(): boolean {
+    return this.#filters;
+  }
+
   /** What `FrameBatch.hashedBy` says of frames whose hash this driver gets; -1: it gets none. */
   get reported(): number {
     const { identity } = this.#hasher;
@@ -111,10 +124,22 @@ export class ReceiveSteering {
     this.#hasher.hash(batch, from, to);
   }
 
-  /** Puts the pair of each of these frames into `pairs`, by its index: one whose ring runs, PAIR_NONE or PAIR_LATER. After `hash`. */
+  /** Puts the pair of each of these frames into `pairs`, by its index: one whose ring runs, PAIR_NONE PAIR_LATER or PAIR_DROP. After `hash`. */
   choose(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
     if (this.spreads) this.#byTable(batch, from, to, pairs);
     else this.#byFlow(batch, from, to, pairs);
+    if (this.#filters) this.#byRules(batch, from, to, pairs);
+  }
+
+  /** virtio 1.4 5.1.9.6.4 (device MUST): a rule that applies takes the place of steering. Its queue may be under reset, or not one of the active: the frame is dropped. */
+  #byRules(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
+    for (let f = from; f < to; f++) {
+      if ((batch.length[f] as number) < MINIMUM_FRAME) continue;
+      const pair = this.#rules.match(batch, f);
+      if (pair === FLOW_NONE) continue;
+      if (pair === FLOW_DROP) pairs[f] = PAIR_DROP;
+      else pairs[f] = pair < this.#rings.length ? (this.#places[pair] as number) : PAIR_NONE;
+    }
   }
 
   #byTable(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {

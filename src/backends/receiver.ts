@@ -9,7 +9,7 @@ import { type NetPolicy, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { CHAINS, FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
 import { passesFilter } from './receive-filter.ts';
-import { PAIR_LATER, PAIR_NONE, ReceiveSteering, type SteeringSettings } from './receive-steering.ts';
+import { PAIR_DROP, PAIR_LATER, ReceiveSteering, type SteeringSettings } from './receive-steering.ts';
 import type { PortSession } from './ring-port.ts';
 import type { FlowTable } from './steering.ts';
 import type { Vring } from './vring.ts';
@@ -18,9 +18,6 @@ const MINIMUM_FRAME = 14;
 const NO_LIMIT = 0x7fffffff;
 /** Frames up to this length are copied word by word in the loop itself (measured: bench/inline-cost.ts). */
 const SHORT_FRAME = 2047;
-
-/** In place of a buffer: a frame that the driver does not get. */
-const REFUSED = -1;
 
 export class Receiver {
   readonly steering: ReceiveSteering;
@@ -44,9 +41,8 @@ export class Receiver {
   // Of the deliver in progress.
   #frames = 0;
   #bytes = 0;
-  // Of a batch that goes to several rings, by frame: its pair, and the buffer it is to fill.
+  /** Of a batch that goes to several rings: the pair of each frame. */
   #pairs = new Int8Array(0);
-  #places = new Int32Array(0);
   // By pair: the first buffer taken for it, the next to fill, the last's end, and which pairs have any.
   readonly #first = new Int32Array(MAX_QUEUE_PAIRS);
   readonly #next = new Int32Array(MAX_QUEUE_PAIRS);
@@ -70,6 +66,7 @@ export class Receiver {
   open(session: PortSession): void {
     this.#dma = session.memory;
     this.#policy = session.policy;
+    this.steering.open(session.policy);
     this.#writer.open(session.memory, session.features.has(VIRTIO_NET_F_MRG_RXBUF));
     this.#starved.fill(undefined);
     this.#starvedPairs = 0;
@@ -86,7 +83,7 @@ export class Receiver {
   deliver(batch: FrameBatch, from: number, to: number): number {
     const rings = this.#rings;
     this.steering.hash(batch, from, to);
-    if (rings.length === 1) return this.#deliverTo(rings[0], batch, from, to);
+    if (rings.length === 1 && !this.steering.filters) return this.#deliverTo(rings[0], batch, from, to);
     return this.#spread(batch, from, to);
   }
 
@@ -97,10 +94,7 @@ export class Receiver {
    * they are. So what was delivered is always the first so many frames.
    */
   #spread(batch: FrameBatch, from: number, to: number): number {
-    if (batch.capacity > this.#pairs.length) {
-      this.#pairs = new Int8Array(batch.capacity);
-      this.#places = new Int32Array(batch.capacity);
-    }
+    if (batch.capacity > this.#pairs.length) this.#pairs = new Int8Array(batch.capacity);
     this.steering.choose(batch, from, to, this.#pairs);
     this.#frames = 0;
     this.#bytes = 0;
@@ -108,8 +102,8 @@ export class Receiver {
     let f = from;
     while (f < to) {
       const end = this.#reserve(batch, f, Math.min(to, f + ahead));
-      const next = this.#fillPlaces(batch, f, end);
-      this.#settle(next, end);
+      const next = this.#fillNext(batch, f, end);
+      this.#settle();
       const whole = next === end && end > f;
       f = next;
       ahead = whole ? Math.min(CHAINS, 2 * ahead) : 1;
@@ -129,28 +123,34 @@ export class Receiver {
     return f - from;
   }
 
-  /** Takes buffers for frames `f` .. `to - 1` and gives each its place. Returns where that ends: a frame whose ring has no plain buffer for it. */
+  /** Takes buffers ahead for frames `f` .. `to - 1`, as many as they need if each goes into one. Returns where that ends: at a frame that waits for its ring. */
   #reserve(batch: FrameBatch, f: number, to: number): number {
     const { chain, tokens } = this.#writer;
     const pairs = this.#pairs;
-    const places = this.#places;
     const wanted = this.#wanted;
+    const used = this.#used;
+    const lengths = batch.length;
+    // Frames of these lengths are let through unlooked at.
+    const longest = (this.#flags & POLICY_PROMISCUOUS) !== 0 ? this.#maximumFrame : 0;
     chain.count = 0;
-    this.#usedPairs = 0;
+    let usedPairs = 0;
     let end = f;
     for (; end < to; end++) {
       const pair = pairs[end] as number;
+      const length = lengths[end] as number;
       if (pair === PAIR_LATER) break;
-      if (pair === PAIR_NONE || this.#refuses(batch, end, batch.length[end] as number) >= 0) {
-        places[end] = REFUSED;
+      if (pair < 0) continue;
+      if ((length < MINIMUM_FRAME || length > longest) && this.#refuses(batch, end, length) >= 0) {
+        pairs[end] = PAIR_DROP;
         continue;
       }
-      places[end] = 0;
-      if (wanted[pair] === 0) this.#used[this.#usedPairs++] = pair;
-      wanted[pair] = (wanted[pair] as number) + 1;
+      const before = wanted[pair] as number;
+      if (before === 0) used[usedPairs++] = pair;
+      wanted[pair] = before + 1;
     }
-    for (let i = 0; i < this.#usedPairs; i++) {
-      const pair = this.#used[i] as number;
+    this.#usedPairs = usedPairs;
+    for (let i = 0; i < usedPairs; i++) {
+      const pair = used[i] as number;
       const ring = this.#rings[pair] as Vring;
       if (ring.armed) ring.disarm();
       const first = chain.count;
@@ -159,37 +159,30 @@ export class Receiver {
       this.#end[pair] = first + ring.queue.popRun(chain, tokens, first, wanted[pair] as number, NO_LIMIT, true);
       wanted[pair] = 0;
     }
-    const next = this.#next;
-    for (let i = f; i < end; i++) {
-      if (places[i] === REFUSED) continue;
-      const pair = pairs[i] as number;
-      const place = next[pair] as number;
-      if (place === this.#end[pair]) return i;
-      places[i] = place;
-      next[pair] = place + 1;
-    }
     return end;
   }
 
-  /** Frames `f` .. `to - 1` into their places. Returns the first that does not go there as a whole. */
-  #fillPlaces(batch: FrameBatch, f: number, to: number): number {
+  /** Frames `f` .. `to - 1` into the buffers taken. Returns the first that does not go into one as a whole. */
+  #fillNext(batch: FrameBatch, f: number, to: number): number {
     const writer = this.#writer;
-    const places = this.#places;
+    const pairs = this.#pairs;
+    const next = this.#next;
     const short = this.#short;
-    const run = writer.chain.count;
     while (f < to) {
-      const place = places[f] as number;
       const length = batch.length[f] as number;
-      if (place === REFUSED) this.#counters.receiveDropped(this.#whyNot(batch, f, length), 1);
+      const pair = pairs[f] as number;
+      if (pair < 0) this.#counters.receiveDropped(this.#whyNot(batch, f, length), 1);
       else {
         if (length <= short) {
-          const next = writer.fillShort(batch, f, to, places, 0, run, short);
-          if (next !== f) {
-            f = next;
+          const after = writer.fillShort(batch, f, to, pairs, next, this.#end, short);
+          if (after !== f) {
+            f = after;
             continue;
           }
         }
-        if (!writer.fillOne(batch, f, length, place)) break;
+        const n = next[pair] as number;
+        if (n === this.#end[pair] || !writer.fillOne(batch, f, length, n)) break;
+        next[pair] = n + 1;
       }
       f++;
     }
@@ -197,27 +190,20 @@ export class Receiver {
   }
 
   #whyNot(batch: FrameBatch, f: number, length: number): number {
-    if (length < MINIMUM_FRAME) return DROP_MALFORMED;
-    // virtio 1.4 5.1.6.5.6.3 (device MUST): its queue is under reset.
-    if (this.#pairs[f] === PAIR_NONE) return this.broken ? DROP_BROKEN : DROP_NOT_READY;
     const reason = this.#refuses(batch, f, length);
-    // A sender may have changed it since it was refused.
-    return reason < 0 ? DROP_FILTERED : reason;
+    // Too short, filtered, or dropped by a flow rule.
+    if (this.#pairs[f] === PAIR_DROP || reason >= 0) return reason < 0 ? DROP_FILTERED : reason;
+    // virtio 1.4 5.1.6.5.6.3 (device MUST): its queue is under reset.
+    return this.broken ? DROP_BROKEN : DROP_NOT_READY;
   }
 
-  /** Pushes what was filled, and gives back what was taken for frames `from` .. `to - 1` and beyond. */
-  #settle(from: number, to: number): void {
-    const next = this.#next;
-    for (let f = from; f < to; f++) {
-      if (this.#places[f] === REFUSED) continue;
-      const pair = this.#pairs[f] as number;
-      next[pair] = (next[pair] as number) - 1;
-    }
+  /** Pushes what was filled, and gives back what was taken beyond. */
+  #settle(): void {
     const { tokens, written } = this.#writer;
     for (let i = 0; i < this.#usedPairs; i++) {
       const pair = this.#used[i] as number;
       const { queue } = this.#rings[pair] as Vring;
-      const filled = next[pair] as number;
+      const filled = this.#next[pair] as number;
       const first = this.#first[pair] as number;
       if (filled > first) queue.pushRun(tokens, first, filled, written);
       queue.unpop((this.#end[pair] as number) - filled);

@@ -1,6 +1,7 @@
 // Automatic receive steering (virtio 1.4 5.1.6.5.5): frames of a flow go to the receive queue of the pair the driver last transmitted that flow on. A small
 // table by a hash that is the same in both directions; a collision sends a flow to another queue, which costs locality and nothing else.
 
+import type { ByteViews } from '#core/guest-memory';
 import type { FrameBatch } from '#net/port';
 import { frameByte } from './receive-filter.ts';
 
@@ -11,12 +12,42 @@ const ETHERTYPE_VLAN = 0x8100;
 const TCP = 6;
 const UDP = 17;
 
+/** Ethernet, IPv4 without options, and the words that ports lie in. */
+const PLAIN_HEADERS = 40;
+
+/** Four bytes as a little-endian load has them. */
 function word(batch: FrameBatch, f: number, at: number): number {
-  return (frameByte(batch, f, at) << 24) | (frameByte(batch, f, at + 1) << 16) | (frameByte(batch, f, at + 2) << 8) | frameByte(batch, f, at + 3);
+  return frameByte(batch, f, at) | (frameByte(batch, f, at + 1) << 8) | (frameByte(batch, f, at + 2) << 16) | (frameByte(batch, f, at + 3) << 24);
+}
+
+function mix(addresses: number, ports: number, protocol: number): number {
+  let hash = addresses ^ ((ports ^ (ports >>> 16)) & 0xffff) ^ (protocol << 16);
+  hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b);
+  return (hash ^ (hash >>> 15)) | 1;
 }
 
 /** A number that both directions of a flow share; 0 for what is not IP. Looks at no byte past the frame. */
 function flowHash(batch: FrameBatch, f: number): number {
+  const { segments } = batch;
+  const s = batch.firstSegment[f] as number;
+  const start = segments.offset[s] as number;
+  const { i32 } = segments.views[s] as ByteViews;
+  // The common frame, a word at a time (measured: bench/steering.ts); any other byte by byte, to the same effect.
+  if ((start & 3) === 0 && (segments.length[s] as number) >= PLAIN_HEADERS && ((i32[(start + 12) >> 2] as number) & 0xffffff) === 0x450008) {
+    const middle = i32[(start + 20) >> 2] as number;
+    const protocol = middle >>> 24;
+    if ((middle & 0xff3f) === 0 && (protocol === TCP || protocol === UDP)) {
+      const a = i32[(start + 24) >> 2] as number;
+      const b = i32[(start + 28) >> 2] as number;
+      const c = i32[(start + 32) >> 2] as number;
+      const d = i32[(start + 36) >> 2] as number;
+      return mix((a >>> 16) ^ (b << 16) ^ (b >>> 16) ^ (c << 16), (c >>> 16) | (d << 16), protocol);
+    }
+  }
+  return anyFlowHash(batch, f);
+}
+
+function anyFlowHash(batch: FrameBatch, f: number): number {
   const length = batch.length[f] as number;
   let at = 14;
   if (length < at) return 0;
@@ -41,13 +72,8 @@ function flowHash(batch: FrameBatch, f: number): number {
     for (let i = 8; i < 40; i += 4) hash ^= word(batch, f, at + i);
     ports = at + 40;
   } else return 0;
-  if ((protocol === TCP || protocol === UDP) && ports > 0 && length >= ports + 4) {
-    const pair = word(batch, f, ports);
-    hash ^= (pair ^ (pair >>> 16)) & 0xffff;
-  }
-  hash ^= protocol << 16;
-  hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b);
-  return (hash ^ (hash >>> 15)) | 1;
+  const hasPorts = (protocol === TCP || protocol === UDP) && ports > 0 && length >= ports + 4;
+  return mix(hash, hasPorts ? word(batch, f, ports) : 0, protocol);
 }
 
 export class FlowTable {
@@ -65,7 +91,7 @@ export class FlowTable {
     const hash = flowHash(batch, f);
     if (hash === 0) return 0;
     const learned = this.#pairs[hash & (ENTRIES - 1)] as number;
-    return learned !== 0 && learned <= active ? learned - 1 : (hash >>> 1) % active;
+    return learned !== 0 && learned <= active ? learned - 1 : ((hash >>> 16) * active) >>> 16;
   }
 
   clear(): void {

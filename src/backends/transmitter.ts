@@ -10,6 +10,8 @@ import type { PortSession } from './ring-port.ts';
 import type { FlowTable } from './steering.ts';
 import type { Vring } from './vring.ts';
 
+/** A legacy driver's header without MRG_RXBUF, the shortest there is. */
+const LEGACY_HEADER_BYTES = 10;
 /** The Ethernet header: less is no frame (CVE-2024-41090). */
 const MINIMUM_FRAME = 14;
 /** Ethernet header, two VLAN tags, IPv6 header and its longest payload. */
@@ -66,7 +68,7 @@ export class Transmitter {
   }
 
   configure(headerLength: number): void {
-    this.#headerLength = Math.min(Math.max(headerLength, 12), 32);
+    this.#headerLength = Math.min(Math.max(headerLength, LEGACY_HEADER_BYTES), 32);
   }
 
   collect(batch: FrameBatch, frames: number, bytes: number): number {

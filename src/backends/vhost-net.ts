@@ -32,6 +32,7 @@ export interface RingSurvival {
 export class VhostNet implements VhostBackend {
   readonly name: string;
   readonly features = BACKEND_FEATURES;
+  readonly flowFilter = true;
   readonly maxQueuePairs: number;
   /** The port's number on its worker, and the first of its slots in the worker's journal. */
   readonly port: number;

@@ -51,11 +51,31 @@ export interface RegisterFileOptions<T extends RegisterTable> {
   readonly size?: number;
   /** What bytes of no register read as. Default 0. */
   readonly unmapped?: number;
+  /** Words to keep the state in (`registerWords(table)` of them), for state that other threads look at. Default: its own. */
+  readonly state?: Uint32Array;
   /** Told of accesses some of whose bytes belong to no register. */
   readonly onUnmapped?: (offset: number, size: AccessSize, kind: 'read' | 'write') => void;
 }
 
 const NONE = -1;
+
+/** How many words of state a table has: an alias has none of its own. */
+export function registerWords(table: RegisterTable): number {
+  return Object.values(table).reduce((words, spec) => words + (spec.aliasOf === undefined ? (spec.count ?? 1) : 0), 0);
+}
+
+/** Where in the state each register's first element is, by name: what `RegisterFile.index` says, for code that has the words alone. */
+export function registerLayout<T extends RegisterTable>(table: T): Readonly<Record<keyof T & string, number>> {
+  const layout: Record<string, number> = {};
+  let word = 0;
+  for (const [name, spec] of Object.entries(table)) {
+    if (spec.aliasOf !== undefined) continue;
+    layout[name] = word;
+    word += spec.count ?? 1;
+  }
+  for (const [name, spec] of Object.entries(table)) if (spec.aliasOf !== undefined) layout[name] = layout[spec.aliasOf] as number;
+  return layout as Record<keyof T & string, number>;
+}
 
 /** A block of registers. It is a Region: accesses outside it read all ones and are dropped, none throws. */
 export class RegisterFile<T extends RegisterTable = RegisterTable> {
@@ -100,7 +120,8 @@ export class RegisterFile<T extends RegisterTable = RegisterTable> {
     const entries = Object.entries(table);
     for (const [name, spec] of entries) if (spec.aliasOf === undefined) this.#define(name, spec, options.hooks?.[name]);
     for (const [name, spec] of entries) if (spec.aliasOf !== undefined) this.#alias(name, spec, spec.aliasOf);
-    this.state = new Uint32Array(this.#offset.length);
+    this.state = options.state ?? new Uint32Array(this.#offset.length);
+    if (this.state.length !== this.#offset.length) throw new RangeError(`state of ${this.state.length} words for ${this.#offset.length} registers`);
     this.reset();
   }
 

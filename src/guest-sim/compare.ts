@@ -5,6 +5,7 @@ import { copyBytes } from '#core/copy';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { LinearFrame } from './linear.ts';
 import { CHECKSUM_PARTIAL, type ReceivedFrame } from './net-receive.ts';
+import type { Nic } from './nic.ts';
 import {
   checksumsHold,
   checksumUnfilled,
@@ -18,7 +19,6 @@ import {
   set16,
   transportChecksum,
 } from './packets.ts';
-import type { VirtioNet } from './virtio-net.ts';
 import { type PackedFrames, Tally, type Workload, type WorkloadResult } from './workload.ts';
 
 /** Where received frames are written, for a capture file: filled from the start, `count` frames. Memory is the caller's. */
@@ -86,7 +86,7 @@ export class Compare implements Workload {
     return this.#tally.bytesReceived;
   }
 
-  step(_net: VirtioNet, now: number): boolean {
+  step(_net: Nic, now: number): boolean {
     this.#now = now;
     return false;
   }

@@ -5,8 +5,8 @@ import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
 import { Histogram } from './histogram.ts';
 import type { ReceivedFrame } from './net-receive.ts';
+import type { Nic } from './nic.ts';
 import { buildFrame, readSequence, SHORTEST_FRAME, stampSequence, UDP_PAYLOAD } from './test-frame.ts';
-import type { VirtioNet } from './virtio-net.ts';
 import { Tally, type Workload, type WorkloadResult } from './workload.ts';
 
 export interface EchoJob {
@@ -25,13 +25,13 @@ export interface PingJob {
 export class Echo implements Workload {
   readonly #count: number;
   readonly #arena: GuestArena;
-  readonly #net: VirtioNet;
+  readonly #net: Nic;
   readonly #tally = new Tally();
   #refused = 0;
   #pending = false;
   readonly nextDue = Infinity;
 
-  constructor(job: EchoJob, arena: GuestArena, net: VirtioNet) {
+  constructor(job: EchoJob, arena: GuestArena, net: Nic) {
     this.#count = job.count ?? Infinity;
     this.#arena = arena;
     this.#net = net;
@@ -53,7 +53,7 @@ export class Echo implements Workload {
     return this.#tally.bytesReceived;
   }
 
-  step(net: VirtioNet): boolean {
+  step(net: Nic): boolean {
     if (!this.#pending) return false;
     this.#pending = false;
     for (const queue of net.transmit) queue.flush();
@@ -140,7 +140,7 @@ export class Ping implements Workload {
     return this.#tally.bytesReceived;
   }
 
-  step(net: VirtioNet, now: number): boolean {
+  step(net: Nic, now: number): boolean {
     if (this.#waiting >= 0) {
       if (performance.now() - this.#sentAt < LOST_AFTER_MS) return false;
       this.#tally.fail(() => `no answer to request ${this.#waiting} within a second`);

@@ -92,6 +92,9 @@ export const DRIVER_FEATURES: readonly number[] = [
   VIRTIO_F.SUSPEND,
 ];
 
+/** What the legacy interface can say, and ANY_LAYOUT; whoever lacks that gets frames and commands cut as 5.1.6.7 asks. */
+export const LEGACY_FEATURES: readonly number[] = [...DRIVER_FEATURES.filter((bit) => bit < 32), VIRTIO_F.ANY_LAYOUT];
+
 /** The largest self-consistent subset of `offered` within `wanted`. */
 export function chooseFeatures(offered: bigint, wanted: bigint): bigint {
   let chosen = offered & wanted;

@@ -4,10 +4,10 @@ import { copyBytes } from '#core/copy';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
 import type { ReceivedFrame } from './net-receive.ts';
-import { TransmitOffload, type TransmitQueue } from './net-transmit.ts';
+import { TransmitOffload } from './net-transmit.ts';
+import type { Nic, NicTransmitQueue } from './nic.ts';
 import { buildFrame, LONGEST_FRAME, SHORTEST_FRAME, stampSequence, TCP_PAYLOAD, UDP_PAYLOAD } from './test-frame.ts';
 import { NET_GSO_TCPV4, NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_F } from './virtio-constants.ts';
-import type { VirtioNet } from './virtio-net.ts';
 import { drained, Tally, type Workload, type WorkloadResult } from './workload.ts';
 
 const DEFAULT_MTU = 1500;
@@ -26,7 +26,7 @@ export interface GenerateJob {
 }
 
 /** Frames that one buffer does not hold, or one packet of the MTU, are TCP and take the way of large sends. */
-function isLong(queue: TransmitQueue, size: number, mtu: number): boolean {
+function isLong(queue: NicTransmitQueue, size: number, mtu: number): boolean {
   return size > queue.frameRoom || size - 14 > mtu;
 }
 
@@ -75,7 +75,7 @@ export class Generate implements Workload {
     this.#tally.bytesReceived += frame.length;
   }
 
-  step(net: VirtioNet): boolean {
+  step(net: Nic): boolean {
     if (this.done) return false;
     if (this.#prepared.length !== net.transmit.length) {
       this.#prepared = net.transmit.map((q) => new Int32Array(q.buffers));
@@ -88,7 +88,7 @@ export class Generate implements Workload {
     // One burst a queue and step: a queue that is full leaves the turn to the next.
     let moved = false;
     for (let tries = 0; tries < net.transmit.length && !moved; tries++) {
-      moved = this.#fill(net, net.transmit[this.#queue] as TransmitQueue, this.#queue);
+      moved = this.#fill(net, net.transmit[this.#queue] as NicTransmitQueue, this.#queue);
       this.#queue = (this.#queue + 1) % net.transmit.length;
     }
     if (moved) return true;
@@ -96,7 +96,7 @@ export class Generate implements Workload {
     return moved;
   }
 
-  #fill(net: VirtioNet, queue: TransmitQueue, flow: number): boolean {
+  #fill(net: Nic, queue: NicTransmitQueue, flow: number): boolean {
     const left = this.#job.count - this.#tally.framesSent;
     const most = left < this.#burst ? left : this.#burst;
     const { views } = this.#arena;
@@ -133,21 +133,21 @@ export class Generate implements Workload {
   }
 
   /** The frame of this size and flow with sequence number 0, made once. */
-  #template(net: VirtioNet, flow: number, size: number): ByteViews {
+  #template(net: Nic, flow: number, size: number): ByteViews {
     const key = flow * this.#sizes.length + this.#turn;
     const known = this.#templates[key];
     if (known) return known;
     const views = viewsOf(new SharedArrayBuffer(Math.ceil(size / 8) * 8));
     const destination = Uint8Array.from(this.#job.destination ?? [255, 255, 255, 255, 255, 255]);
     const mtu = net.configuration.mtu || DEFAULT_MTU;
-    const tcp = isLong(net.transmit[0] as TransmitQueue, size, mtu);
+    const tcp = isLong(net.transmit[0] as NicTransmitQueue, size, mtu);
     const unfilled = tcp ? size - 14 > mtu : this.#job.checksumOffload === true && net.has(VIRTIO_NET_F.CSUM);
     buildFrame(views.u8, 0, { size, tcp, flow, source: net.configuration.mac, destination, unfilled });
     this.#templates[key] = views;
     return views;
   }
 
-  #checksum(net: VirtioNet, csumOffset: number): TransmitOffload | undefined {
+  #checksum(net: Nic, csumOffset: number): TransmitOffload | undefined {
     if (!net.has(VIRTIO_NET_F.CSUM)) return undefined;
     const offload = this.#offload;
     offload.flags = NET_HDR_F_NEEDS_CSUM;
@@ -157,7 +157,7 @@ export class Generate implements Workload {
   }
 
   /** A frame beyond one buffer, TCP. Beyond the MTU as well: handed to the device to segment. Its buffers are written anew each time, since they may be any. */
-  #sendLong(net: VirtioNet, queue: TransmitQueue, flow: number, size: number, sequence: number): boolean {
+  #sendLong(net: Nic, queue: NicTransmitQueue, flow: number, size: number, sequence: number): boolean {
     const mtu = net.configuration.mtu || DEFAULT_MTU;
     const segment = size - 14 > mtu;
     if (segment && !net.has(VIRTIO_NET_F.HOST_TSO4)) {

@@ -29,6 +29,7 @@ export interface GuestSummary {
   readonly unplaced: number;
   readonly rid: number;
   readonly mac: readonly number[];
+  /** Of a virtio device, as negotiated; 0 of others. */
   readonly features: bigint;
   readonly packed: boolean;
   readonly pairs: number;

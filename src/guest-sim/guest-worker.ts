@@ -3,8 +3,10 @@
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { openGuestBus } from '#core/exit-channel';
+import type { E1000 } from './e1000.ts';
 import { Guest } from './guest.ts';
 import { type FromGuest, type GuestStart, PROGRESS_JOBS, PROGRESS_RECEIVED, PROGRESS_SENT, PROGRESS_STOP, type ToGuest } from './guest-protocol.ts';
+import { VirtioNet } from './virtio-net.ts';
 import type { Job } from './workload.ts';
 
 /** A halted guest looks around this often even when nothing wakes it, so that a stop asked of it is never missed for long. */
@@ -27,7 +29,7 @@ function tellFailure(error: unknown): void {
 function run(guest: Guest, job: Job): void {
   const workload = guest.start(job);
   let idle = 0;
-  while (!workload.done && guest.net.broken === '' && Atomics.load(progress, PROGRESS_STOP) === 0) {
+  while (!workload.done && guest.nic.broken === '' && Atomics.load(progress, PROGRESS_STOP) === 0) {
     const busy = guest.step();
     progress[PROGRESS_SENT] = workload.framesSent;
     progress[PROGRESS_RECEIVED] = workload.framesReceived;
@@ -42,11 +44,11 @@ function run(guest: Guest, job: Job): void {
 
 try {
   const guest = new Guest(openGuestBus(start.bus), start.options);
-  const { net } = guest;
+  const { nic } = guest;
   port.on('message', (message: ToGuest) => {
     try {
       if (message.kind === 'run') run(guest, message.job);
-      else net.shutDown();
+      else nic.shutDown();
     } catch (error) {
       tellFailure(error);
     }
@@ -57,12 +59,11 @@ try {
     summary: {
       functions: guest.tree.devices.length,
       unplaced: guest.tree.unplaced,
-      rid: net.transport.rid,
-      mac: [...net.configuration.mac],
-      features: net.features,
-      packed: net.packed,
-      pairs: net.pairs,
-      linkUp: net.configuration.linkUp,
+      mac: [...nic.configuration.mac],
+      linkUp: nic.configuration.linkUp,
+      ...(nic instanceof VirtioNet
+        ? { rid: nic.transport.rid, features: nic.features, packed: nic.packed, pairs: nic.pairs }
+        : { rid: (nic as E1000).rid, features: 0n, packed: false, pairs: 1 }),
     },
   });
 } catch (error) {

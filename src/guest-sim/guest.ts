@@ -4,22 +4,28 @@
 import type { GuestBus } from '#core/guest-bus';
 import { GuestArena } from './arena.ts';
 import { Compare } from './compare.ts';
+import { E1000, isE1000 } from './e1000.ts';
+import type { E1000Options } from './e1000-options.ts';
 import { Echo, Ping } from './echo.ts';
 import { Generate } from './generator.ts';
 import { VectorSpace } from './msix.ts';
 import type { VirtioNetOptions } from './net-options.ts';
+import type { Nic } from './nic.ts';
 import { type ConfigAccess, EcamAccess, PortAccess } from './pci-config.ts';
 import { enumeratePci, type PciDevice, type PciTree } from './pci-enumerate.ts';
 import { type Delay, enableVirtualFunctions, sleepOn } from './pci-sriov.ts';
 import { Replay } from './replay.ts';
 import { Sink } from './sink.ts';
+import { Spread } from './spread.ts';
 import { isVirtioNet, VirtioNet } from './virtio-net.ts';
 import type { Job, Workload, WorkloadResult } from './workload.ts';
 
 /** How a guest is set up. Plain cloneable data. */
 export interface GuestOptions {
   readonly net?: VirtioNetOptions;
-  /** Which of the virtio-net functions found to drive, in order of discovery. Default 0. */
+  /** Drive an e1000 so, in place of a virtio-net. */
+  readonly e1000?: E1000Options;
+  /** Which of the functions of that kind to drive, in order of discovery. Default 0. */
   readonly device?: number;
   /** How configuration space is reached. Default 'ecam'. */
   readonly config?: 'ecam' | 'ports';
@@ -64,7 +70,8 @@ export class Guest {
   readonly arena: GuestArena;
   readonly vectors: VectorSpace;
   readonly tree: PciTree;
-  readonly net: VirtioNet;
+  /** The driver that workloads use. */
+  readonly nic: Nic;
   #workload: Workload | undefined;
   #before: Costs | undefined;
   #finishedAt = -1;
@@ -77,11 +84,33 @@ export class Guest {
     this.arena = new GuestArena(bus.memory);
     this.vectors = new VectorSpace(bus.platform.intxVectors);
     this.tree = enumeratePci(bus, { config: this.config });
-    const index = options.device ?? 0;
-    const found = this.tree.devices.filter(isVirtioNet);
-    const device = found[index];
-    if (!device) throw new RangeError(`the guest found ${found.length} virtio network functions and was told to drive number ${index}`);
-    this.net = this.openNet(device, options.net);
+    this.nic = options.e1000
+      ? this.openE1000(this.#pick(isE1000, 'e1000', options), options.e1000)
+      : this.openNet(this.#pick(isVirtioNet, 'virtio network', options), options.net);
+  }
+
+  #pick(is: (device: PciDevice) => boolean, kind: string, { device = 0 }: GuestOptions): PciDevice {
+    const found = this.tree.devices.filter(is);
+    const picked = found[device];
+    if (!picked) throw new RangeError(`the guest found ${found.length} ${kind} functions and was told to drive number ${device}`);
+    return picked;
+  }
+
+  /** The driver, of a guest that drives a virtio-net. @throws TypeError when it drives something else */
+  get net(): VirtioNet {
+    if (this.nic instanceof VirtioNet) return this.nic;
+    throw new TypeError('this guest drives no virtio network device');
+  }
+
+  /** The driver, of a guest that drives an e1000. @throws TypeError when it drives something else */
+  get e1000(): E1000 {
+    if (this.nic instanceof E1000) return this.nic;
+    throw new TypeError('this guest drives no e1000');
+  }
+
+  /** Drives an e1000; the frames of one more than the guest's own are the caller's to poll. @throws RangeError, E1000Error */
+  openE1000(device: PciDevice, options: E1000Options = {}): E1000 {
+    return new E1000({ bus: this.bus, config: this.config, device, arena: this.arena, options });
   }
 
   /** Drives a further function, such as a virtual one; its frames are the caller's to poll. @throws VirtioError */
@@ -113,8 +142,10 @@ export class Guest {
         return new Generate(job, this.arena);
       case 'sink':
         return new Sink(job);
+      case 'spread':
+        return new Spread(job, this.net);
       case 'echo':
-        return new Echo(job, this.arena, this.net);
+        return new Echo(job, this.arena, this.nic);
       case 'ping':
         return new Ping(job, this.arena);
     }
@@ -126,7 +157,7 @@ export class Guest {
 
   /** Takes interrupts, polls, and lets the workload send. True: call again at once; false: nothing to do before an interrupt or `nextDue`. Never blocks. */
   step(): boolean {
-    const { net, bus } = this;
+    const { nic, bus } = this;
     let busy = false;
     for (let i = 0; i < VECTORS; i++) {
       const vector = bus.vectors.take();
@@ -135,14 +166,14 @@ export class Guest {
       busy = true;
     }
     // A level: served until the line falls, whatever edge was or was not seen.
-    if (net.usesIntx && (bus.lines.asserted(0) || bus.lines.asserted(1) || bus.lines.asserted(2) || bus.lines.asserted(3))) net.onIntx();
+    if (nic.usesIntx && (bus.lines.asserted(0) || bus.lines.asserted(1) || bus.lines.asserted(2) || bus.lines.asserted(3))) nic.onIntx();
     const workload = this.#workload;
-    if (net.poll(workload ?? this.#ignore)) busy = true;
+    if (nic.poll(workload ?? this.#ignore)) busy = true;
     if (workload && !workload.done) {
-      if (workload.step(net, bus.now())) busy = true;
+      if (workload.step(nic, bus.now())) busy = true;
     }
     if (workload?.done && this.#finishedAt < 0) this.#finishedAt = performance.now();
-    return busy && net.broken === '';
+    return busy && nic.broken === '';
   }
 
   /** Milliseconds the guest may sleep if no interrupt comes, at most `most`. */
@@ -155,14 +186,14 @@ export class Guest {
   #costs(): Costs {
     const { counts } = this.bus;
     let malformed = 0;
-    for (const queue of this.net.receive) malformed += queue.malformed;
+    for (const queue of this.nic.receive) malformed += queue.malformed;
     return {
       at: performance.now(),
-      kicks: this.net.kicks,
+      kicks: this.nic.kicks,
       fastKicks: counts.fastKicks,
       fastKickWakes: counts.fastKickWakes,
       exits: counts.exits,
-      interrupts: this.net.interrupts,
+      interrupts: this.nic.interrupts,
       wakes: counts.halts,
       malformed,
     };
@@ -179,7 +210,7 @@ export class Guest {
     const rate = (n: number): number => (seconds > 0 ? n / seconds : 0);
     return {
       ...result,
-      errors: this.net.broken === '' ? result.errors : [...result.errors, this.net.broken],
+      errors: this.nic.broken === '' ? result.errors : [...result.errors, this.nic.broken],
       seconds,
       framesPerSecond: rate(result.framesSent + result.framesReceived),
       bytesPerSecond: rate(result.bytesSent + result.bytesReceived),
@@ -190,7 +221,7 @@ export class Guest {
       interrupts: now.interrupts - before.interrupts,
       wakes: now.wakes - before.wakes,
       malformed: now.malformed - before.malformed,
-      broken: this.net.broken,
+      broken: this.nic.broken,
     };
   }
 }

@@ -6,7 +6,7 @@ import { hasFeature } from './features.ts';
 import { encodeHash, encodeRss, encodeRssContext, type RssConfig } from './net-rss.ts';
 import { decodeStatistics, encodeStatisticsRequest, type QueueStatistics, replyRoom, type StatisticsRequest } from './net-stats.ts';
 import type { DriverRing } from './ring.ts';
-import { NET_CTRL, VIRTIO_NET_F } from './virtio-constants.ts';
+import { NET_CTRL, VIRTIO_F, VIRTIO_NET_F } from './virtio-constants.ts';
 import { pollUntil, type QueueKick, VirtioError } from './virtio-pci.ts';
 
 const FIRST_ROOM = 4096;
@@ -59,12 +59,15 @@ export class ControlQueue {
   readonly #contexts = new Set<number>();
   #mostContexts: number | undefined;
   #supported: bigint | undefined;
-  readonly #offsets = new Int32Array(2);
-  readonly #lengths = new Int32Array(2);
+  readonly #offsets = new Int32Array(4);
+  readonly #lengths = new Int32Array(4);
+  readonly #framed: boolean;
   readonly #tokens = new Int32Array(1);
   readonly #written = new Int32Array(1);
 
-  constructor(arena: GuestArena, ring: DriverRing, features: bigint) {
+  /** `framed`: commands are cut into descriptors as the legacy interface wants it without ANY_LAYOUT (virtio 1.4 5.1.6.7). */
+  constructor(arena: GuestArena, ring: DriverRing, features: bigint, framed = false) {
+    this.#framed = framed;
     this.#arena = arena;
     this.ring = ring;
     this.#features = features;
@@ -91,19 +94,42 @@ export class ControlQueue {
     u8.set(data, this.#at + 2);
     u8.fill(0, ack + 1, ack + 1 + most);
     u8[ack] = 0xff;
-    this.#offsets[0] = this.#at;
-    this.#lengths[0] = 2 + data.length;
-    this.#offsets[1] = ack;
-    this.#lengths[1] = 1 + most;
-    if (!this.ring.addList(this.#offsets, this.#lengths, 1, 1, 0)) return this.#fail('the control queue has no room for a command');
+    const readable = this.#cut(kind, command, data);
+    this.#offsets[readable] = ack;
+    this.#lengths[readable] = 1 + most;
+    if (!this.ring.addList(this.#offsets, this.#lengths, readable, 1, 0)) return this.#fail('the control queue has no room for a command');
     if (this.ring.publish()) this.kick?.ring(this.ring.notificationData);
     const answered = pollUntil(() => this.ring.harvest(this.#tokens, this.#written, 1) === 1 || this.ring.broken !== '');
     if (this.ring.broken !== '') return this.#fail(this.ring.broken);
     if (!answered) return this.#fail(`class ${kind} command ${command} was not answered`);
     // The device owns these bytes until it says it wrote them.
-    const written = this.#written[0] as number;
+    const written = this.#hasLegacyLengths ? 1 + most : (this.#written[0] as number);
     if (written < 1) return this.#fail(`class ${kind} command ${command} was answered with no ack`);
     return u8[ack] === NET_CTRL.OK ? u8.slice(ack + 1, ack + written) : undefined;
+  }
+
+  /** 5.1.6.1.1 (driver SHOULD, legacy): the used length of the control queue does not count. */
+  get #hasLegacyLengths(): boolean {
+    return !this.#has(VIRTIO_F.VERSION_1);
+  }
+
+  /** Lists the readable pieces of a command: one, or class and command apart from the data, and the two address lists apart from each other. */
+  #cut(kind: number, command: number, data: Uint8Array): number {
+    this.#offsets[0] = this.#at;
+    if (!this.#framed) {
+      this.#lengths[0] = 2 + data.length;
+      return 1;
+    }
+    this.#lengths[0] = 2;
+    if (data.length === 0) return 1;
+    this.#offsets[1] = this.#at + 2;
+    this.#lengths[1] = data.length;
+    if (kind !== NET_CTRL.MAC || command !== NET_CTRL.MAC_TABLE_SET) return 2;
+    const unicast = 4 + 6 * new DataView(data.buffer, data.byteOffset).getUint32(0, true);
+    this.#lengths[1] = unicast;
+    this.#offsets[2] = this.#at + 2 + unicast;
+    this.#lengths[2] = data.length - unicast;
+    return 3;
   }
 
   #makeRoom(bytes: number): void {

@@ -3,7 +3,7 @@
 import { hasFeature } from './features.ts';
 import type { GuestAddresses } from './net-announce.ts';
 import { NET_CFG, NET_HASH_TUNNELS_ALL, NET_HASH_TYPES_ALL, NET_STATUS_ANNOUNCE, NET_STATUS_LINK_UP, VIRTIO_NET_F } from './virtio-constants.ts';
-import type { VirtioPci } from './virtio-pci.ts';
+import type { VirtioTransport } from './virtio-pci.ts';
 
 /** How the guest drives its device. Plain cloneable data. */
 export interface VirtioNetOptions {
@@ -19,6 +19,10 @@ export interface VirtioNetOptions {
   readonly rss?: RssOptions;
   /** Accept VIRTIO_NET_F_HASH_REPORT: received frames carry `hashValue` and `hashReport`. With RSS its key and types are hashed with, else these. */
   readonly hashReport?: HashOptions;
+  /** Drive a transitional device through its legacy interface: the I/O BAR, split rings, 32 feature bits. */
+  readonly legacy?: boolean;
+  /** How the commands that modify and query objects are numbered, where the specification says both. Default 'table'. */
+  readonly objectOpcodes?: 'table' | 'text';
   /** Let the driver choose each receive queue's interrupt moderation by its load (needs VQ_NOTF_COAL). */
   readonly moderation?: 'adaptive';
   /** What the guest announces when the device asks for it (GUEST_ANNOUNCE). */
@@ -97,7 +101,7 @@ export const NO_CONFIGURATION: NetConfiguration = {
 const SMALLEST_MTU = 68;
 
 /** Fields of features that were not negotiated are not touched; they get the value the spec tells a driver to assume. @throws VirtioError */
-export function readNetConfiguration(transport: VirtioPci, features: bigint): NetConfiguration {
+export function readNetConfiguration(transport: VirtioTransport, features: bigint): NetConfiguration {
   const has = (bit: number): boolean => hasFeature(features, bit);
   const hashes = has(VIRTIO_NET_F.RSS) || has(VIRTIO_NET_F.HASH_REPORT);
   return transport.readConfig((at) => {

@@ -15,11 +15,12 @@ import {
   NET_GSO_UDP_L4,
   NET_HEADER_SIZE,
   NET_HEADER_SIZE_HASH,
+  NET_HEADER_SIZE_LEGACY,
   NET_HEADER_SIZE_TUNNEL,
   VIRTIO_F,
   VIRTIO_NET_F,
 } from './virtio-constants.ts';
-import { type QueueKick, VirtioError, type VirtioPci } from './virtio-pci.ts';
+import { type QueueKick, VirtioError, type VirtioTransport } from './virtio-pci.ts';
 
 const TRANSMIT_BUFFER = 2048;
 const PIECE = 4096;
@@ -33,19 +34,20 @@ const LONGEST_GSO_FRAME = 65_550;
 /** Bytes of struct virtio_net_hdr up to the last field that the features bring (virtio 1.4 5.1.6.3.1, driver MUST). */
 export function headerSize(features: bigint): number {
   const has = (bit: number): boolean => hasFeature(features, bit);
+  if (!has(VIRTIO_F.VERSION_1) && !has(VIRTIO_NET_F.MRG_RXBUF)) return NET_HEADER_SIZE_LEGACY;
   if (has(VIRTIO_NET_F.HOST_UDP_TUNNEL_GSO) || has(VIRTIO_NET_F.GUEST_UDP_TUNNEL_GSO)) return NET_HEADER_SIZE_TUNNEL;
   return has(VIRTIO_NET_F.HASH_REPORT) ? NET_HEADER_SIZE_HASH : NET_HEADER_SIZE;
 }
 
 export class QueueMaker {
-  readonly #transport: VirtioPci;
+  readonly #transport: VirtioTransport;
   readonly #arena: GuestArena;
   readonly #features: bigint;
   readonly #options: VirtioNetOptions;
   readonly #mtu: number;
   readonly headerSize: number;
 
-  constructor(transport: VirtioPci, arena: GuestArena, features: bigint, options: VirtioNetOptions, mtu: number) {
+  constructor(transport: VirtioTransport, arena: GuestArena, features: bigint, options: VirtioNetOptions, mtu: number) {
     this.#transport = transport;
     this.#arena = arena;
     this.#features = features;
@@ -58,11 +60,18 @@ export class QueueMaker {
     return hasFeature(this.#features, feature);
   }
 
+  /** Legacy without ANY_LAYOUT: the header has a descriptor of its own, and commands are cut as 5.1.6.7 asks. */
+  get separateHeaders(): boolean {
+    return !this.#has(VIRTIO_F.VERSION_1) && !this.#has(VIRTIO_F.ANY_LAYOUT);
+  }
+
   /** The ring of queue `queue`, as large as the device and the guest both allow. @throws VirtioError */
   ring(queue: number, maxSegments: number, wanted = this.#options.queueSize ?? 256): DriverRing {
     const most = this.#transport.queueSize(queue);
     if (most === 0 || most > 32768) throw new VirtioError('ERR_VIRTIO_QUEUE', `queue ${queue} has size ${most}`);
-    let size = Math.max(1, Math.min(most, wanted));
+    const legacy = !this.#has(VIRTIO_F.VERSION_1);
+    // The legacy interface leaves the size to the device.
+    let size = legacy ? most : Math.max(1, Math.min(most, wanted));
     // virtio 1.4 4.1.4.3.2 (driver MUST NOT): no other than powers of two for split rings.
     if (!this.#has(VIRTIO_F.RING_PACKED)) size = 2 ** (31 - Math.clz32(size));
     const options = {
@@ -72,6 +81,7 @@ export class QueueMaker {
       indirect: this.#has(VIRTIO_F.INDIRECT_DESC),
       inOrder: this.#has(VIRTIO_F.IN_ORDER),
       maxSegments: Math.min(maxSegments, size),
+      legacy,
     };
     return this.#has(VIRTIO_F.RING_PACKED) ? new PackedRing(options) : new SplitRing(options);
   }
@@ -95,7 +105,8 @@ export class QueueMaker {
     // One frame of the MTU with an Ethernet header and a VLAN tag: a little more than the spec asks for.
     const plain = this.headerSize + Math.max(PLAIN_BUFFER, 18 + (this.#mtu || DEFAULT_MTU));
     const bufferSize = mergeable ? Math.max(64, this.#options.receiveBuffer ?? 2048) : gsoTypes !== 0 ? this.headerSize + BIG_BUFFER : plain;
-    const pieces = mergeable ? 1 : Math.ceil(bufferSize / PIECE);
+    const separateHeader = this.separateHeaders;
+    const pieces = (mergeable ? 1 : Math.ceil(bufferSize / PIECE)) + (separateHeader ? 1 : 0);
     const ring = this.ring(2 * index, pieces, size);
     const indirect = this.#has(VIRTIO_F.INDIRECT_DESC) && pieces <= ring.size;
     const pieceSize = pieces <= ring.size ? PIECE : bufferSize;
@@ -107,7 +118,8 @@ export class QueueMaker {
       mergeable,
       bufferSize,
       pieceSize,
-      buffers: pieces > 1 ? Math.min(fit, BIG_BUFFERS) : fit,
+      buffers: pieces > 2 ? Math.min(fit, BIG_BUFFERS) : fit,
+      separateHeader,
       gsoTypes,
       checksum: this.#has(F.GUEST_CSUM),
       ecn: this.#has(F.GUEST_ECN),
@@ -120,7 +132,7 @@ export class QueueMaker {
   }
 
   transmit(index: number, size?: number): TransmitQueue {
-    const separateHeader = this.#options.separateHeader ?? false;
+    const separateHeader = this.separateHeaders || (this.#options.separateHeader ?? false);
     const segments = Math.ceil((LONGEST_GSO_FRAME + this.headerSize) / TRANSMIT_BUFFER) + (separateHeader ? 2 : 1);
     const ring = this.ring(2 * index + 1, segments, size);
     return new TransmitQueue({

@@ -98,6 +98,8 @@ export interface ReceiveQueueOptions {
   readonly tunnels?: boolean;
   readonly tunnelChecksum?: boolean;
   readonly coalescing?: boolean;
+  /** Only without `mergeable`: the header in a descriptor of its own, as the legacy interface may want it. */
+  readonly separateHeader?: boolean;
 }
 
 const HARVEST = 64;
@@ -129,6 +131,8 @@ export class ReceiveQueue {
   readonly #pieceLengths: Int32Array;
   readonly #pieces: number;
   readonly #headerSize: number;
+  /** Bytes left free before each header, so that frames are aligned behind a header of 10 bytes too. */
+  readonly #lead: number;
 
   constructor(options: ReceiveQueueOptions) {
     const { arena, ring, bufferSize } = options;
@@ -138,12 +142,14 @@ export class ReceiveQueue {
     this.#options = options;
     this.#headerSize = options.headerSize ?? NET_HEADER_SIZE;
     this.#stride = Math.ceil(bufferSize / 64) * 64;
-    this.#start = arena.allocate(this.#stride * options.buffers, 64);
+    this.#lead = this.#headerSize & 2;
+    this.#start = arena.allocate(this.#stride * options.buffers + 64, 64) + this.#lead;
     this.frame = new ReceivedFrame(arena.views, options.mergeable ? ring.size : 1);
     this.frame.queue = options.index;
     this.#tokens = new Int32Array(HARVEST + ring.size);
     this.#lengths = new Int32Array(HARVEST + ring.size);
     this.#pieces = options.mergeable ? 1 : Math.ceil(bufferSize / options.pieceSize);
+    if (options.separateHeader) this.#pieces = 1 + Math.ceil((bufferSize - this.#headerSize) / options.pieceSize);
     this.#pieceOffsets = new Int32Array(this.#pieces);
     this.#pieceLengths = new Int32Array(this.#pieces);
   }
@@ -157,11 +163,14 @@ export class ReceiveQueue {
   #post(buffer: number): boolean {
     const offset = this.#start + buffer * this.#stride;
     if (this.#pieces === 1) return this.ring.addOne(offset, this.#options.bufferSize, true, buffer);
-    let left = this.#options.bufferSize;
+    const end = offset + this.#options.bufferSize;
+    let at = offset;
     for (let i = 0; i < this.#pieces; i++) {
-      this.#pieceOffsets[i] = offset + i * this.#options.pieceSize;
-      this.#pieceLengths[i] = Math.min(left, this.#options.pieceSize);
-      left -= this.#options.pieceSize;
+      const most = i === 0 && this.#options.separateHeader ? this.#headerSize : this.#options.pieceSize;
+      const length = end - at < most ? end - at : most;
+      this.#pieceOffsets[i] = at;
+      this.#pieceLengths[i] = length;
+      at += length;
     }
     return this.ring.addList(this.#pieceOffsets, this.#pieceLengths, 0, this.#pieces, buffer);
   }
@@ -217,8 +226,15 @@ export class ReceiveQueue {
     const { frame } = this;
     const u32 = this.#arena.u32;
     const at = header >>> 2;
-    const word0 = u32[at] as number;
-    const word1 = u32[at + 1] as number;
+    let word0 = u32[at] as number;
+    let word1 = u32[at + 1] as number;
+    let word2 = u32[at + 2] as number;
+    if (this.#lead !== 0) {
+      // The header begins in the middle of a word.
+      word0 = ((word0 >>> 16) | (word1 << 16)) >>> 0;
+      word1 = ((word1 >>> 16) | (word2 << 16)) >>> 0;
+      word2 = word2 >>> 16;
+    }
     const headerSize = this.#headerSize;
     frame.offsets[0] = header + headerSize;
     let length = (this.#lengths[i] as number) - headerSize;
@@ -237,23 +253,22 @@ export class ReceiveQueue {
     frame.gsoSize = word1 & 0xffff;
     frame.gsoType = gso & BASE_TYPE;
     frame.gsoEcn = (gso & NET_GSO_ECN) !== 0;
-    if (headerSize !== NET_HEADER_SIZE) this.#describeHash(at);
+    if (headerSize > NET_HEADER_SIZE) this.#describeHash(at);
     if (length < 14) return false;
     const options = this.#options;
     frame.coalescedSegments = 0;
     frame.duplicateAcks = 0;
     // virtio 1.4 5.1.6.4.2 (driver MUST): unknown flags ignored; csum fields only with NEEDS_CSUM and without RSC_INFO.
     if ((flags & (NET_HDR_F_NEEDS_CSUM | NET_HDR_F_RSC_INFO)) === NET_HDR_F_NEEDS_CSUM) {
-      const csum = u32[at + 2] as number;
       frame.csumStart = word1 >>> 16;
-      frame.csumOffset = csum & 0xffff;
+      frame.csumOffset = word2 & 0xffff;
       if (!options.checksum || frame.csumStart + frame.csumOffset + 2 > length) return false;
       frame.checksum = CHECKSUM_PARTIAL;
     } else {
       frame.checksum = (flags & NET_HDR_F_DATA_VALID) !== 0 && options.checksum ? CHECKSUM_VALID : CHECKSUM_UNKNOWN;
       if ((flags & NET_HDR_F_RSC_INFO) !== 0 && options.coalescing) {
         frame.coalescedSegments = word1 >>> 16;
-        frame.duplicateAcks = (u32[at + 2] as number) & 0xffff;
+        frame.duplicateAcks = word2 & 0xffff;
         if ((flags & NET_HDR_F_NEEDS_CSUM) !== 0 && options.checksum) {
           frame.csumStart = 0;
           frame.csumOffset = 0;
@@ -301,6 +316,6 @@ export class ReceiveQueue {
   /** Frees buffers and ring. Only after the device or the queue was reset. */
   dispose(): void {
     this.ring.dispose();
-    this.#arena.free(this.#start);
+    this.#arena.free(this.#start - this.#lead);
   }
 }

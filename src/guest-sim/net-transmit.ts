@@ -66,6 +66,8 @@ export class TransmitQueue {
   readonly #start: number;
   readonly #stride: number;
   readonly #headerSize: number;
+  /** Bytes left free before each header, so that frames are aligned behind a header of 10 bytes too. */
+  readonly #lead: number;
   readonly #free: Int32Array;
   #freeCount: number;
   /** The buffers of one frame are linked from its first, whose number is the ring's token. */
@@ -82,7 +84,8 @@ export class TransmitQueue {
     this.#options = options;
     this.#headerSize = options.headerSize ?? NET_HEADER_SIZE;
     this.#stride = Math.ceil(options.bufferSize / 64) * 64;
-    this.#start = options.arena.allocate(this.#stride * options.buffers, 64);
+    this.#lead = this.#headerSize & 2;
+    this.#start = options.arena.allocate(this.#stride * options.buffers + 64, 64) + this.#lead;
     this.#free = Int32Array.from({ length: options.buffers }, (_, i) => options.buffers - 1 - i);
     this.#freeCount = options.buffers;
     this.buffers = options.buffers;
@@ -91,6 +94,11 @@ export class TransmitQueue {
     this.#pieceLengths = new Int32Array(options.maxSegments + 1);
     this.frameRoom = options.bufferSize - this.#headerSize;
     this.longestFrame = this.frameRoom + (options.maxSegments - 1 - (options.separateHeader ? 1 : 0)) * options.bufferSize;
+  }
+
+  /** Frames the device still holds. */
+  get outstanding(): number {
+    return this.ring.outstanding;
   }
 
   /** A buffer can be had now; completed ones are taken back first if the pool is empty. */
@@ -184,6 +192,10 @@ export class TransmitQueue {
   }
 
   #header(offset: number, offload: TransmitOffload | undefined): void {
+    if (this.#lead !== 0) {
+      this.#legacyHeader(offset >>> 1, offload);
+      return;
+    }
     const u32 = this.#arena.u32;
     const at = offset >>> 2;
     // virtio 1.4 5.1.6.2.1 (driver MUST): num_buffers, the upper half of the last word, is zero.
@@ -200,6 +212,16 @@ export class TransmitQueue {
     u32[at + 3] = 0;
     u32[at + 4] = 0;
     if (this.#headerSize === NET_HEADER_SIZE_TUNNEL) u32[at + 5] = offload === undefined ? 0 : offload.outerTransport | (offload.innerNetwork << 16);
+  }
+
+  /** 10 bytes, in half-words: it ends where num_buffers would begin. */
+  #legacyHeader(at: number, offload: TransmitOffload | undefined): void {
+    const { u16 } = this.#arena;
+    u16[at] = offload === undefined ? 0 : offload.flags | (offload.gsoType << 8);
+    u16[at + 1] = offload === undefined ? 0 : offload.headerLength;
+    u16[at + 2] = offload === undefined ? 0 : offload.gsoSize;
+    u16[at + 3] = offload === undefined ? 0 : offload.csumStart;
+    u16[at + 4] = offload === undefined ? 0 : offload.csumOffset;
   }
 
   /** Makes everything sent since visible, and kicks if the device asked to be told. */
@@ -234,6 +256,6 @@ export class TransmitQueue {
 
   dispose(): void {
     this.ring.dispose();
-    this.#arena.free(this.#start);
+    this.#arena.free(this.#start - this.#lead);
   }
 }

@@ -2,7 +2,7 @@
 // else the legacy line. Every mapping is read back, since a device may refuse it.
 
 import type { Msix } from './msix.ts';
-import { VirtioError, type VirtioPci } from './virtio-pci.ts';
+import { VirtioError, type VirtioTransport } from './virtio-pci.ts';
 
 /** Entry 0 is the configuration's; queue q has entry 1 + q, all queues have entry 1, or everything has entry 0. */
 type VectorPlan = 'per-queue' | 'shared' | 'one';
@@ -16,12 +16,12 @@ export interface InterruptHandlers {
 }
 
 export class NetVectors {
-  readonly #transport: VirtioPci;
+  readonly #transport: VirtioTransport;
   readonly #handlers: InterruptHandlers;
   readonly #msix: Msix;
   #plan: VectorPlan | undefined;
 
-  constructor(transport: VirtioPci, msix: Msix, handlers: InterruptHandlers) {
+  constructor(transport: VirtioTransport, msix: Msix, handlers: InterruptHandlers) {
     this.#transport = transport;
     this.#msix = msix;
     this.#handlers = handlers;

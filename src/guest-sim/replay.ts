@@ -2,7 +2,8 @@
 // offload hands to its device, and go out that way; without the offload the guest's own stack segments them first.
 
 import { type ByteViews, viewsOf } from '#core/guest-memory';
-import { TransmitOffload, type TransmitQueue } from './net-transmit.ts';
+import { TransmitOffload } from './net-transmit.ts';
+import type { Nic, NicTransmitQueue } from './nic.ts';
 import {
   checksumUnfilled,
   ETHERTYPE_IPV4,
@@ -19,7 +20,6 @@ import {
   transportChecksum,
 } from './packets.ts';
 import { NET_GSO_ECN, NET_GSO_TCPV4, NET_GSO_TCPV6, NET_GSO_UDP_L4, NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_F } from './virtio-constants.ts';
-import type { VirtioNet } from './virtio-net.ts';
 import { drained, type PackedFrames, Tally, type Workload, type WorkloadResult } from './workload.ts';
 
 export interface ReplayJob {
@@ -81,7 +81,7 @@ export class Replay implements Workload {
     this.#tally.bytesReceived += frame.length;
   }
 
-  step(net: VirtioNet, now: number): boolean {
+  step(net: Nic, now: number): boolean {
     if (this.done) return false;
     if (this.#start < 0) this.#start = now;
     let sent = 0;
@@ -117,7 +117,7 @@ export class Replay implements Workload {
   }
 
   /** True when the frame is out of the way: sent, or impossible to send and counted. */
-  #send(net: VirtioNet): boolean {
+  #send(net: Nic): boolean {
     const queue = net.transmit[0];
     if (!queue) return false;
     const start = this.#job.frames.offset[this.#index] as number;
@@ -147,9 +147,9 @@ export class Replay implements Workload {
   }
 
   /** A frame within the MTU. One recorded before its checksum was filled in is sent as its sender did: for the device to fill, or else filled here. */
-  #sendPlain(net: VirtioNet, start: number, length: number): boolean {
+  #sendPlain(net: Nic, start: number, length: number): boolean {
     const h = this.#headers;
-    const queue = net.transmit[0] as TransmitQueue;
+    const queue = net.transmit[0] as NicTransmitQueue;
     if (length > queue.longestFrame) {
       this.#tally.fail(() => `frame ${this.#index} of ${length} bytes is longer than the transmit queue can send`);
       return true;
@@ -178,7 +178,7 @@ export class Replay implements Workload {
     return true;
   }
 
-  #gsoType(net: VirtioNet, start: number): number {
+  #gsoType(net: Nic, start: number): number {
     const h = this.#headers;
     if (h.transport === 0) return -1;
     if (h.protocol === PROTOCOL_UDP) return net.has(VIRTIO_NET_F.HOST_USO) ? NET_GSO_UDP_L4 : -1;
@@ -192,7 +192,7 @@ export class Replay implements Workload {
   }
 
   /** Software segmentation of a TCP frame, or of a UDP one into datagrams, as a stack does it for a device without the offload. Resumes where a full queue stopped it. */
-  #segment(net: VirtioNet, start: number, mtu: number): boolean {
+  #segment(net: Nic, start: number, mtu: number): boolean {
     const h = this.#headers;
     const source = this.#views.u8;
     const tcp = h.protocol === PROTOCOL_TCP;

@@ -12,6 +12,8 @@ export interface RingOptions {
   readonly inOrder: boolean;
   /** Longest buffer list the caller will add; sizes the indirect tables. */
   readonly maxSegments: number;
+  /** Legacy interface: the parts lie one behind the other on pages, and used lengths beyond what there is to write do not count (virtio 1.4 2.7.2, 2.7.8.2). */
+  readonly legacy?: boolean;
 }
 
 /** Where the three parts lie, as guest-physical addresses: what goes into queue_desc, queue_driver and queue_device. */

@@ -5,6 +5,8 @@ import type { GuestArena } from './arena.ts';
 import { type DriverRing, IndirectTables, type RingAddresses, type RingOptions } from './ring.ts';
 import { AVAIL_NO_INTERRUPT, DESC_INDIRECT, DESC_NEXT, DESC_WRITE, QUEUE_SIZE_LIMIT, USED_NO_NOTIFY } from './virtio-constants.ts';
 
+const LEGACY_PAGE = 4096;
+
 export class SplitRing implements DriverRing {
   readonly size: number;
   readonly addresses: RingAddresses;
@@ -15,9 +17,10 @@ export class SplitRing implements DriverRing {
   readonly #mask: number;
   readonly #eventIdx: boolean;
   readonly #inOrder: boolean;
+  readonly #legacy: boolean;
   readonly #tables: IndirectTables | null;
   /** Arena offsets of the three parts. */
-  readonly #parts: readonly [number, number, number];
+  readonly #parts: readonly number[];
   /** Indices into the 16- and 32-bit views. */
   readonly #desc: number;
   readonly #availFlags: number;
@@ -57,15 +60,17 @@ export class SplitRing implements DriverRing {
     this.#mask = size - 1;
     this.#eventIdx = options.eventIdx;
     this.#inOrder = options.inOrder;
+    this.#legacy = options.legacy ?? false;
     this.#u16 = arena.u16;
     this.#u32 = arena.u32;
     this.#baseLow = arena.base % 2 ** 32;
     this.#baseHigh = Math.floor(arena.base / 2 ** 32);
     // virtio 1.4 2.7 (driver MUST): 16, 2 and 4 byte boundaries; cache lines of their own keep the two sides apart. Zeroed by the arena.
-    const desc = arena.allocate(16 * size, 64);
-    const avail = arena.allocate(6 + 2 * size, 64);
-    const used = arena.allocate(6 + 8 * size, 64);
-    this.#parts = [desc, avail, used];
+    const behind = Math.ceil((16 * size + 6 + 2 * size) / LEGACY_PAGE) * LEGACY_PAGE;
+    const desc = this.#legacy ? arena.allocate(behind + 6 + 8 * size, LEGACY_PAGE) : arena.allocate(16 * size, 64);
+    const avail = this.#legacy ? desc + 16 * size : arena.allocate(6 + 2 * size, 64);
+    const used = this.#legacy ? desc + behind : arena.allocate(6 + 8 * size, 64);
+    this.#parts = this.#legacy ? [desc] : [desc, avail, used];
     this.addresses = { desc: arena.address(desc), driver: arena.address(avail), device: arena.address(used) };
     this.#desc = desc >>> 2;
     this.#availFlags = avail >>> 1;
@@ -213,12 +218,13 @@ export class SplitRing implements DriverRing {
     for (let i = 0; i < n; i++) {
       const element = this.#usedRing + ((used & mask) << 1);
       const id = u32[element] as number;
-      const length = u32[element + 1] as number;
+      let length = u32[element + 1] as number;
       if (id > mask || count[id] === 0) {
         this.#used = used;
         this.#break(`used id ${id} is not a buffer the device holds`);
         return i;
       }
+      if (this.#legacy && length > (this.#writable[id] as number)) length = this.#writable[id] as number;
       if (length > (this.#writable[id] as number)) {
         this.#used = used;
         this.#break(`used length ${length} exceeds the ${this.#writable[id]} writable bytes of buffer ${id}`);

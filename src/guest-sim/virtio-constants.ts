@@ -6,6 +6,8 @@ export const VIRTIO_STATUS = { ACKNOWLEDGE: 1, DRIVER: 2, DRIVER_OK: 4, FEATURES
 
 /** Feature bit numbers that belong to no device type. */
 export const VIRTIO_F = {
+  /** Legacy only: frames and commands may be cut into descriptors anyhow. */
+  ANY_LAYOUT: 27,
   INDIRECT_DESC: 28,
   EVENT_IDX: 29,
   VERSION_1: 32,
@@ -135,6 +137,8 @@ export const NET_STATUS_ANNOUNCE = 2;
  * padding with HASH_REPORT, outer_th_offset and inner_nh_offset with UDP tunnel offloads. A later part keeps its place when an earlier one is not negotiated.
  */
 export const NET_HEADER_SIZE = 12;
+/** Through the legacy interface without MRG_RXBUF: no num_buffers. */
+export const NET_HEADER_SIZE_LEGACY = 10;
 export const NET_HEADER_SIZE_HASH = 20;
 export const NET_HEADER_SIZE_TUNNEL = 24;
 export const NET_HDR_F_NEEDS_CSUM = 1;

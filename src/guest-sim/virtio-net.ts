@@ -2,8 +2,10 @@
 // the queue's interrupts off and schedules it, polls work it down within a budget, and only an empty queue turns them on again.
 
 import type { GuestBus } from '#core/guest-bus';
+import { AdminQueue } from './admin-queue.ts';
 import type { GuestArena } from './arena.ts';
-import { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature } from './features.ts';
+import { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature, LEGACY_FEATURES } from './features.ts';
+import { LegacyPci } from './legacy-pci.ts';
 import { Msix, type VectorSpace } from './msix.ts';
 import { announcements } from './net-announce.ts';
 import { ControlQueue } from './net-control.ts';
@@ -17,7 +19,7 @@ import { NetVectors } from './net-vectors.ts';
 import type { ConfigAccess } from './pci-config.ts';
 import type { PciDevice } from './pci-enumerate.ts';
 import { VIRTIO_F, VIRTIO_NET_DEVICE, VIRTIO_NET_F, VIRTIO_NET_TRANSITIONAL_DEVICE, VIRTIO_STATUS, VIRTIO_VENDOR } from './virtio-constants.ts';
-import { VirtioError, VirtioPci } from './virtio-pci.ts';
+import { VirtioError, VirtioPci, type VirtioTransport } from './virtio-pci.ts';
 
 const POLL_BUDGET = 64;
 
@@ -27,12 +29,14 @@ export function isVirtioNet(device: PciDevice): boolean {
 }
 
 export class VirtioNet {
-  readonly transport: VirtioPci;
+  readonly transport: VirtioTransport;
   features = 0n;
   configuration: NetConfiguration;
   receive: ReceiveQueue[] = [];
   transmit: TransmitQueue[] = [];
   control: ControlQueue | undefined;
+  /** The first administration queue, with VIRTIO_F_ADMIN_VQ. */
+  admin: AdminQueue | undefined;
   /** Pairs in use. */
   pairs = 1;
   /** Taken for queues; changes of the configuration are not counted. */
@@ -77,7 +81,8 @@ export class VirtioNet {
     this.#arena = parts.arena;
     this.#vectors = parts.vectors;
     this.#options = parts.options ?? {};
-    this.transport = VirtioPci.open(parts.bus, parts.config, parts.device);
+    const way = this.#options.legacy ? LegacyPci : VirtioPci;
+    this.transport = way.open(parts.bus, parts.config, parts.device);
     this.configuration = NO_CONFIGURATION;
     this.steering = new NetSteering(undefined, NO_CONFIGURATION, () => false, 1);
     this.#bringUp();
@@ -86,6 +91,11 @@ export class VirtioNet {
   /** Asked per frame, so it is a table, not arithmetic on a bigint. */
   has(feature: number): boolean {
     return this.#has[feature] === 1;
+  }
+
+  /** Received frames carry hashes. */
+  get reportsHashes(): boolean {
+    return this.has(VIRTIO_NET_F.HASH_REPORT);
   }
 
   get packed(): boolean {
@@ -117,18 +127,20 @@ export class VirtioNet {
   }
 
   #negotiate(): void {
-    const { ring, without = [], require = [], sriov = false, rss, hashReport } = this.#options;
+    const { ring, without = [], require = [], sriov = false, legacy = false, rss, hashReport } = this.#options;
     const offered = this.transport.offeredFeatures;
-    const wanted = new Set([...DRIVER_FEATURES, ...(this.#options.with ?? []), ...require]);
+    const wanted = new Set([...(legacy ? LEGACY_FEATURES : DRIVER_FEATURES), ...(this.#options.with ?? []), ...require]);
     if (sriov) wanted.add(VIRTIO_F.SR_IOV);
     if (rss) wanted.add(VIRTIO_NET_F.RSS);
     if (hashReport) wanted.add(VIRTIO_NET_F.HASH_REPORT);
     if ((rss?.tunnels ?? hashReport?.tunnels ?? 0) !== 0) wanted.add(VIRTIO_NET_F.HASH_TUNNEL);
     if (ring === 'split') wanted.delete(VIRTIO_F.RING_PACKED);
     for (const bit of without) wanted.delete(bit);
+    // 5.1.6.7 wants the header in a descriptor of its own without ANY_LAYOUT, and merged buffers have it with the frame.
+    if (legacy && !(hasFeature(offered, VIRTIO_F.ANY_LAYOUT) && wanted.has(VIRTIO_F.ANY_LAYOUT))) wanted.delete(VIRTIO_NET_F.MRG_RXBUF);
     this.features = chooseFeatures(offered, featureMask(wanted));
     for (let bit = 0; bit < this.#has.length; bit++) this.#has[bit] = hasFeature(this.features, bit) ? 1 : 0;
-    const needed = [VIRTIO_F.VERSION_1, ...(ring === 'packed' ? [VIRTIO_F.RING_PACKED] : []), ...require];
+    const needed = [...(legacy ? [] : [VIRTIO_F.VERSION_1]), ...(ring === 'packed' ? [VIRTIO_F.RING_PACKED] : []), ...require];
     const missing = needed.filter((bit) => !this.has(bit));
     if (missing.length > 0)
       throw new VirtioError('ERR_VIRTIO_FEATURES', `the device does not offer feature bits ${missing.join(', ')}, which this guest was told to use`);
@@ -160,9 +172,10 @@ export class VirtioNet {
       transmit.kick = queues.enable(2 * i + 1, transmit.ring);
       transmit.ring.disableCalls();
     }
+    if (this.has(VIRTIO_F.ADMIN_VQ)) this.#setUpAdmin(queues);
     if (!withControl) return;
-    const ring = queues.ring(controlIndex, 2, 64);
-    this.control = new ControlQueue(this.#arena, ring, this.features);
+    const ring = queues.ring(controlIndex, 4, 64);
+    this.control = new ControlQueue(this.#arena, ring, this.features, queues.separateHeaders);
     this.control.kick = queues.enable(controlIndex, ring);
     ring.disableCalls();
   }
@@ -214,6 +227,17 @@ export class VirtioNet {
     for (const queue of this.transmit) queue.held = held;
     for (const queue of this.receive) queue.held = held;
     if (this.control) this.control.held = held;
+    if (this.admin) this.admin.held = held;
+  }
+
+  #setUpAdmin(queues: QueueMaker): void {
+    const where = this.transport.adminQueues;
+    // virtio 1.4 4.1.4.3.2 (device MUST): at least one, beyond num_queues.
+    if (!where || where.count === 0) throw new VirtioError('ERR_VIRTIO_QUEUE', 'the device offers VIRTIO_F_ADMIN_VQ and has no administration queue');
+    const ring = queues.ring(where.first, 2, 64);
+    this.admin = new AdminQueue(this.#arena, ring, this.#options.objectOpcodes);
+    this.admin.kick = queues.enable(where.first, ring);
+    ring.disableCalls();
   }
 
   #setUpInterrupts(): void {
@@ -431,9 +455,11 @@ export class VirtioNet {
     for (const queue of this.receive) queue.dispose();
     for (const queue of this.transmit) queue.dispose();
     this.control?.dispose();
+    this.admin?.dispose();
     this.receive = [];
     this.transmit = [];
     this.control = undefined;
+    this.admin = undefined;
     this.suspended = false;
     this.#scheduled.fill(0);
   }

@@ -238,7 +238,7 @@ export class VirtioPci {
       throw new VirtioError('ERR_VIRTIO_QUEUE', `queue ${queue} is notified at ${offset}, outside the ${this.#notify.length} bytes of the structure`);
     const id = options.notifyConfigData ? this.#get(COMMON_CFG.queue_notif_config_data, 2) : queue;
     this.#set(COMMON_CFG.queue_enable, 2, 1);
-    return new QueueKick(this.#bus, this.#notify.address + offset, id, options.notificationData);
+    return new QueueKick(this.#bus, this.#notify.address + offset, id, options.notificationData ? 'wide' : 'short');
   }
 
   #setWide(field: number, value: number): void {
@@ -263,25 +263,29 @@ export class VirtioPci {
   }
 }
 
-/** A queue's doorbell as the driver writes it (4.1.5.2). */
+/** What a device's driver needs of the way its registers are reached: the modern structures, or the legacy I/O BAR. */
+export type VirtioTransport = Pick<VirtioPci, keyof VirtioPci>;
+
+/** A queue's doorbell as the driver writes it (4.1.5.2): 16 bits, 32 with notification data, or a port of the legacy interface. */
 export class QueueKick {
   kicks = 0;
   readonly address: number;
   readonly #bus: GuestBus;
   readonly #id: number;
-  readonly #wide: boolean;
+  readonly #style: 'short' | 'wide' | 'port';
 
-  constructor(bus: GuestBus, address: number, id: number, wide: boolean) {
+  constructor(bus: GuestBus, address: number, id: number, style: 'short' | 'wide' | 'port') {
     this.#bus = bus;
     this.address = address;
     this.#id = id;
-    this.#wide = wide;
+    this.#style = style;
   }
 
   /** `data`: next_off and next_wrap, sent when NOTIFICATION_DATA was negotiated. */
   ring(data: number): void {
     this.kicks++;
-    if (this.#wide) this.#bus.mmioWrite(this.address, 4, (this.#id | (data << 16)) >>> 0);
+    if (this.#style === 'wide') this.#bus.mmioWrite(this.address, 4, (this.#id | (data << 16)) >>> 0);
+    else if (this.#style === 'port') this.#bus.ioWrite(this.address, 2, this.#id);
     else this.#bus.mmioWrite(this.address, 2, this.#id);
   }
 }

@@ -5,11 +5,12 @@ import type { CompareJob } from './compare.ts';
 import type { EchoJob, PingJob } from './echo.ts';
 import type { GenerateJob } from './generator.ts';
 import type { FrameSink } from './net-receive.ts';
+import type { Nic } from './nic.ts';
 import type { ReplayJob } from './replay.ts';
 import type { SinkJob } from './sink.ts';
-import type { VirtioNet } from './virtio-net.ts';
+import type { SpreadJob } from './spread.ts';
 
-export type Job = ReplayJob | CompareJob | GenerateJob | SinkJob | EchoJob | PingJob;
+export type Job = ReplayJob | CompareJob | GenerateJob | SinkJob | EchoJob | PingJob | SpreadJob;
 
 /** Frames in one block of shared memory, and where each lies in it. Plain cloneable data; whatever else a capture loader knows may ride along. */
 export interface PackedFrames {
@@ -37,7 +38,7 @@ export interface WorkloadResult {
 
 export interface Workload extends FrameSink {
   /** Sends what it can now. True when it got anywhere; false: wait for an interrupt (or for `nextDue`). */
-  step(net: VirtioNet, now: number): boolean;
+  step(net: Nic, now: number): boolean;
   /** When a timed workload wants to be called next (the bus's nanoseconds); Infinity when it waits for frames only. */
   readonly nextDue: number;
   readonly done: boolean;
@@ -79,12 +80,12 @@ export class Tally {
 }
 
 /** After the last frame: true once the device gave every transmit buffer back; until then asks for an interrupt. */
-export function drained(net: VirtioNet): boolean {
+export function drained(net: Nic): boolean {
   let left = 0;
   for (const queue of net.transmit) {
     queue.reclaim();
-    left += queue.ring.outstanding;
-    if (queue.ring.outstanding > 0) queue.awaitRoom();
+    left += queue.outstanding;
+    if (queue.outstanding > 0) queue.awaitRoom();
   }
   return left === 0;
 }

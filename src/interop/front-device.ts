@@ -156,6 +156,8 @@ export class FrontDevice {
       log,
       features: this.#features,
       driverOk: true,
+      suspended: false,
+      legacy: false,
       queueEnabled: () => true,
       queueSetup: setup,
       call,

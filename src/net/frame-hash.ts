@@ -80,33 +80,32 @@ export class FrameHasher {
       if (hashedBy[f] === identity) continue;
       hashedBy[f] = identity;
       const s = firstSegment[f] as number;
-      const { u8 } = views[s] as ByteViews;
+      const { u8, i32 } = views[s] as ByteViews;
       const at = offset[s] as number;
       const size = length[s] as number;
-      // The common frame: no tag, IPv4 without options, no fragment, TCP or UDP.
-      if (
-        size >= UDPv4_HEADERS &&
-        u8[at + 12] === 8 &&
-        u8[at + 13] === 0 &&
-        u8[at + 14] === 0x45 &&
-        (((u8[at + 20] as number) & 0x3f) | (u8[at + 21] as number)) === 0
-      ) {
-        const protocol = u8[at + 23] as number;
+      // The common frame, a word at a time: no tag, IPv4 without options, no fragment, TCP or UDP (measured: bench/steering.ts).
+      if ((at & 3) === 0 && size >= UDPv4_HEADERS && ((i32[(at + 12) >> 2] as number) & 0xffffff) === 0x450008) {
+        const word = i32[(at + 20) >> 2] as number;
+        const protocol = word >>> 24;
         const tcp = plainTcp && protocol === TCP && size >= TCPv4_HEADERS;
-        if (tcp || (plainUdp && protocol === UDP)) {
+        if ((word & 0xff3f) === 0 && (tcp || (plainUdp && protocol === UDP))) {
+          const a = i32[(at + 24) >> 2] as number;
+          const b = i32[(at + 28) >> 2] as number;
+          const c = i32[(at + 32) >> 2] as number;
+          const d = i32[(at + 36) >> 2] as number;
           hash[f] =
-            (table[u8[at + 26] as number] as number) ^
-            (table[256 + (u8[at + 27] as number)] as number) ^
-            (table[512 + (u8[at + 28] as number)] as number) ^
-            (table[768 + (u8[at + 29] as number)] as number) ^
-            (table[1024 + (u8[at + 30] as number)] as number) ^
-            (table[1280 + (u8[at + 31] as number)] as number) ^
-            (table[1536 + (u8[at + 32] as number)] as number) ^
-            (table[1792 + (u8[at + 33] as number)] as number) ^
-            (table[2048 + (u8[at + 34] as number)] as number) ^
-            (table[2304 + (u8[at + 35] as number)] as number) ^
-            (table[2560 + (u8[at + 36] as number)] as number) ^
-            (table[2816 + (u8[at + 37] as number)] as number);
+            (table[(a >>> 16) & 0xff] as number) ^
+            (table[256 | (a >>> 24)] as number) ^
+            (table[512 | (b & 0xff)] as number) ^
+            (table[768 | ((b >>> 8) & 0xff)] as number) ^
+            (table[1024 | ((b >>> 16) & 0xff)] as number) ^
+            (table[1280 | (b >>> 24)] as number) ^
+            (table[1536 | (c & 0xff)] as number) ^
+            (table[1792 | ((c >>> 8) & 0xff)] as number) ^
+            (table[2048 | ((c >>> 16) & 0xff)] as number) ^
+            (table[2304 | (c >>> 24)] as number) ^
+            (table[2560 | (d & 0xff)] as number) ^
+            (table[2816 | ((d >>> 8) & 0xff)] as number);
           hashReport[f] = tcp ? types.HASH_REPORT_TCPv4 : types.HASH_REPORT_UDPv4;
           continue;
         }

@@ -107,6 +107,8 @@ export interface NetPort {
    * now. What was delivered becomes visible to the receiver at `flush`. Offload requests (flags, gsoType, ...) have been checked and are within `accepts`.
    */
   deliver(batch: FrameBatch, from: number, to: number): number;
+  /** Told to pause by its link partner: nothing is collected for a while, and what was given back still comes next. Absent: never. */
+  readonly paused?: boolean;
   /** Publishes what was delivered: one index update, at most one notification. Called once a turn after the last deliver. */
   flush(): void;
   /** After a refusal: true when room may have been made since (receive buffers were added, or delivering would now drop); whoever was refused tries again. Cheap: polled. */
@@ -115,4 +117,12 @@ export interface NetPort {
   awaitFrames(): boolean;
   /** Refused frames: asks to be told (Segment.wake) when there is room. Returns true when room was made meanwhile. */
   awaitRoom(): boolean;
+}
+
+/** Whoever serves a segment, as the owner of a port on it needs it: a device that is itself a port (an Intel NIC) is handed one. On the thread that serves the segment. */
+export interface PortHost {
+  addPort(port: NetPort): void;
+  removePort(port: NetPort): void;
+  /** The port has frames to send, or room. Serves the segment if nobody does at the moment. */
+  wake(port: NetPort): void;
 }

@@ -219,7 +219,7 @@ export class Segment {
     const { port } = member;
     batch.clear();
     if (port.collect(batch, budget.frames, budget.bytes) === 0) {
-      member.partialTo = -1;
+      if (port.paused !== true) member.partialTo = -1;
       if (++member.idle >= this.#idleRounds && !port.awaitFrames()) member.ready = false;
       return false;
     }
@@ -399,7 +399,8 @@ export class Segment {
     const { port } = receiver;
     const token = batch.token[frame] as number;
     const length = batch.length[frame] as number;
-    const resumes = frame === 0 && sender.partialTo === receiver.index && sender.partialToken === token && sender.partialLength === length;
+    // The first of its ring; but a port may have put a frame of its own (PAUSE) before it.
+    const resumes = sender.partialTo === receiver.index && sender.partialToken === token && sender.partialLength === length;
     let done = resumes ? sender.partial : 0;
     offload.convert(batch, frame, port.accepts, done);
     if (resumes && offload.headerSum !== sender.partialHeaders) {

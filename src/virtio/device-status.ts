@@ -1,13 +1,15 @@
-// Device status bits (virtio 1.4 2.1) and the queues' sizes a driver may ask for (2.7, 2.8). SUSPEND (bit 4) belongs to a feature that is not offered.
+// Device status bits (virtio 1.4 2.1) and the queues' sizes a driver may ask for (2.7, 2.8).
 
 const VIRTIO_STATUS_ACKNOWLEDGE = 1;
 export const VIRTIO_STATUS_DRIVER = 2;
 export const VIRTIO_STATUS_DRIVER_OK = 4;
 export const VIRTIO_STATUS_FEATURES_OK = 8;
+/** Set by the driver to ask for it, shown by the device once it is so (VIRTIO_F_SUSPEND). */
+export const VIRTIO_STATUS_SUSPEND = 16;
 export const VIRTIO_STATUS_DEVICE_NEEDS_RESET = 64;
 export const VIRTIO_STATUS_FAILED = 128;
 
-/** What a driver may set; DEVICE_NEEDS_RESET is the device's own. */
+/** What stays as a driver sets it; SUSPEND and DEVICE_NEEDS_RESET are shown by the device. */
 export const VIRTIO_STATUS_DRIVER_BITS =
   VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_FAILED;
 

@@ -28,6 +28,11 @@ export interface VirtioHost {
   /** Negotiated features; empty before FEATURES_OK. */
   readonly features: FeatureSet;
   readonly driverOk: boolean;
+  /** The driver uses the legacy interface: no feature past bit 31, and what it may write of configuration space. */
+  readonly legacy: boolean;
+  /** The driver has suspended the device: configuration space is not to change. */
+  readonly suspended: boolean;
+  /** Enabled and not in reset. */
   queueEnabled(index: number): boolean;
   /** As the driver wrote it: untrusted. */
   queueSetup(index: number): QueueSetup;
@@ -50,6 +55,8 @@ export interface VirtioDevice {
   readonly offered: FeatureSet;
   /** Queues with everything offered negotiated. */
   readonly queueCount: number;
+  /** How many of them, the last ones, are administration queues (VIRTIO_F_ADMIN_VQ); absent: none. */
+  readonly adminQueueCount?: number;
   /** Largest size of queue `index`, a power of two; 0: no such queue under these features (undefined: not negotiated yet). */
   queueMaxSize(index: number, features: FeatureSet | undefined): number;
   /** Bytes of device configuration space; 0: this type has none. */
@@ -70,6 +77,12 @@ export interface VirtioDevice {
   /** Queue reset: asks the queue to stop; over when `queueStopped`. Its position is forgotten. */
   stopQueue(index: number): void;
   queueStopped(index: number): boolean;
+  /** VIRTIO_F_SUSPEND: asks every queue to stop where it is, what it used to be shown and called for first; over when `quiet`. */
+  suspend(): void;
+  /** After `suspend`: nothing touches a queue or calls any more. Looks at the backend's shared state itself. */
+  readonly quiet: boolean;
+  /** The driver resumes: queues go on where they were, and configuration space shows what changed meanwhile. */
+  unsuspend(): void;
   /** Asks everything to stop: reset, DEVICE_NEEDS_RESET, FAILED. Idempotent. */
   stop(): void;
   /** Nothing touches guest memory or interrupts any more. Looks at the backend's shared state itself: the event loop may not run meanwhile. */

@@ -1,5 +1,7 @@
 // Feature bits: 128 of them as four 32-bit words (virtio 1.4 2.2; selectors 0..3 of the PCI common configuration).
 
+/** Offered through the legacy interface alone (virtio 1.4 6.3, transitional device MUST). */
+export const VIRTIO_F_ANY_LAYOUT = 27;
 export const VIRTIO_F_INDIRECT_DESC = 28;
 export const VIRTIO_F_EVENT_IDX = 29;
 export const VIRTIO_F_VERSION_1 = 32;
@@ -10,6 +12,8 @@ export const VIRTIO_F_SR_IOV = 37;
 export const VIRTIO_F_NOTIFICATION_DATA = 38;
 export const VIRTIO_F_NOTIF_CONFIG_DATA = 39;
 export const VIRTIO_F_RING_RESET = 40;
+export const VIRTIO_F_ADMIN_VQ = 41;
+export const VIRTIO_F_SUSPEND = 43;
 
 /** An immutable set of feature bits. */
 export class FeatureSet {

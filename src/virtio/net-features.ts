@@ -1,7 +1,7 @@
 // Network device feature bits (virtio 1.4 5.1.3), what each needs (5.1.3.1), and which of them the data plane carries. They stand here and not in the device
 // because both sides of the vhost port speak of them. Legacy-only bits (GSO, GUEST_RSC4/6) have no name here.
 
-import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from './features.ts';
+import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from './features.ts';
 
 export const VIRTIO_NET_F_CSUM = 0;
 export const VIRTIO_NET_F_GUEST_CSUM = 1;
@@ -67,6 +67,7 @@ export const NET_FEATURE_DEPENDENCIES: readonly FeatureDependency[] = [
   { bit: VIRTIO_NET_F_CTRL_MAC_ADDR, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_MQ, needs: [VIRTIO_NET_F_CTRL_VQ] },
+  { bit: VIRTIO_NET_F_GUEST_ANNOUNCE, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_RSS, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_HASH_REPORT, needs: [VIRTIO_NET_F_CTRL_VQ] },
   { bit: VIRTIO_NET_F_HASH_TUNNEL, needs: [VIRTIO_NET_F_CTRL_VQ] },
@@ -84,7 +85,9 @@ export function hasQueuePairs(features: FeatureSet): boolean {
 
 /** Bytes of virtio_net_hdr under these features (virtio 1.4 5.1.6). */
 export function netHeaderBytes(features: FeatureSet): number {
-  return features.has(VIRTIO_NET_F_HASH_REPORT) ? 20 : 12;
+  if (features.has(VIRTIO_NET_F_HASH_REPORT)) return 20;
+  // virtio 1.4 5.1.9.1: num_buffers is there for a legacy driver only with MRG_RXBUF.
+  return features.has(VIRTIO_F_VERSION_1) || features.has(VIRTIO_NET_F_MRG_RXBUF) ? 12 : 10;
 }
 
 /** Bits a device may offer only when its backend carries them: the ring's format and everything that shapes a frame. */

@@ -1,6 +1,7 @@
 // What a virtio-net control plane tells the data plane besides the rings: receive filters, guest offloads, active queue pairs, link state. Shared words that
 // the device writes and the data plane reads at the start of a turn, when the generation has moved. One writer (the machine's thread).
 
+import { FLOW_TABLE_WORDS, type FlowRule, writeFlowRules } from './flow-rules.ts';
 import { type RssLimits, RssPolicy, rssPolicyWords } from './rss-policy.ts';
 
 export const POLICY_LINK_UP = 1;
@@ -30,7 +31,8 @@ const MULTICAST_COUNT = 9;
 const UNICAST = 16;
 const MULTICAST = UNICAST + 2 * POLICY_MAC_ENTRIES;
 const VLAN = MULTICAST + 2 * POLICY_MAC_ENTRIES;
-const RSS_TABLE_LENGTH = VLAN + 128;
+const FLOW = VLAN + 128;
+const RSS_TABLE_LENGTH = FLOW + FLOW_TABLE_WORDS;
 const RSS_CONTEXTS = RSS_TABLE_LENGTH + 1;
 const RSS = RSS_CONTEXTS + 1;
 
@@ -40,6 +42,8 @@ export class NetPolicy {
   readonly buffer: SharedArrayBuffer;
   readonly rss: RssPolicy;
   readonly #words: Int32Array;
+  /** The flow filter's table (flow-rules.ts). */
+  readonly flowRules: Int32Array;
 
   /** New words with room for these tables, or a view of another thread's. */
   constructor(source: RssLimits | SharedArrayBuffer = DEFAULT_LIMITS) {
@@ -52,6 +56,7 @@ export class NetPolicy {
       this.#words[RSS_TABLE_LENGTH] = source.tableLength;
       this.#words[RSS_CONTEXTS] = source.contexts;
     }
+    this.flowRules = this.#words.subarray(FLOW, FLOW + FLOW_TABLE_WORDS);
     const limits = { tableLength: this.#words[RSS_TABLE_LENGTH] as number, contexts: this.#words[RSS_CONTEXTS] as number };
     this.rss = new RssPolicy(this.buffer, 4 * RSS, limits);
     // Until somebody says which queues there are, all of them.
@@ -152,6 +157,11 @@ export class NetPolicy {
 
   clearVlans(): void {
     this.#words.fill(0, VLAN, VLAN + 128);
+  }
+
+  /** Tried in this order. */
+  setFlowRules(rules: readonly FlowRule[]): void {
+    writeFlowRules(this.flowRules, rules);
   }
 
   #setAddress(at: number, mac: Uint8Array): void {

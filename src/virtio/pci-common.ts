@@ -1,10 +1,10 @@
-// The common configuration structure (virtio 1.4 4.1.4.3) as a table of fields. A driver uses each field's own width; a host that splits accesses (a 16-bit write as
-// two bytes) is served too: bytes of a field are held back until its last one, so that no half-written value takes effect.
+// The common configuration structure (virtio 1.4 4.1.4.3) as a table of fields (register-fields.ts).
 
 import type { AccessSize, Region } from '#core/region';
 import type { VirtioControl } from './control.ts';
-import { VIRTIO_F_NOTIF_CONFIG_DATA } from './features.ts';
+import { VIRTIO_F_ADMIN_VQ, VIRTIO_F_NOTIF_CONFIG_DATA } from './features.ts';
 import { COMMON_LENGTH, VIRTIO_MSI_NO_VECTOR } from './pci-layout.ts';
+import { type Field, RegisterFields } from './register-fields.ts';
 
 /** What queue `index` is called in notifications once NOTIF_CONFIG_DATA is negotiated: anything the device can tell queues apart by. */
 export function notifyConfigData(index: number): number {
@@ -17,28 +17,16 @@ export interface VectorRegisters {
   setQueueVector(index: number, vector: number): void;
 }
 
-interface Field {
-  readonly offset: number;
-  readonly size: AccessSize;
-  read(): number;
-  /** Absent: read-only. */
-  readonly write?: (value: number) => void;
-}
-
 export class CommonConfig implements Region {
   readonly size = COMMON_LENGTH;
-  readonly #fields: readonly Field[];
-  /** The field each byte belongs to. */
-  readonly #fieldAt: Field[] = [];
-  readonly #held = new Uint8Array(COMMON_LENGTH);
-  readonly #isHeld = new Uint8Array(COMMON_LENGTH);
+  readonly #registers: RegisterFields;
   #deviceFeatureSelect = 0;
   #driverFeatureSelect = 0;
   #queueSelect = 0;
 
   constructor(control: VirtioControl, vectors: VectorRegisters, notifyPerQueue: boolean) {
     const queue = (): number => this.#queueSelect;
-    this.#fields = [
+    this.#registers = new RegisterFields(COMMON_LENGTH, [
       { offset: 0, size: 4, read: () => this.#deviceFeatureSelect, write: (v) => (this.#deviceFeatureSelect = v) },
       { offset: 4, size: 4, read: () => control.deviceFeatures(this.#deviceFeatureSelect) },
       { offset: 8, size: 4, read: () => this.#driverFeatureSelect, write: (v) => (this.#driverFeatureSelect = v) },
@@ -48,8 +36,16 @@ export class CommonConfig implements Region {
         read: () => control.driverFeatures(this.#driverFeatureSelect),
         write: (v) => control.writeDriverFeatures(this.#driverFeatureSelect, v),
       },
-      { offset: 16, size: 2, read: () => vectors.configVector, write: (v) => (vectors.configVector = v) },
-      { offset: 18, size: 2, read: () => control.queues.length },
+      {
+        offset: 16,
+        size: 2,
+        read: () => vectors.configVector,
+        // virtio 1.4 3.4.2 (device SHOULD): while suspended only the status is written.
+        write: (v) => {
+          if (!control.suspended) vectors.configVector = v;
+        },
+      },
+      { offset: 18, size: 2, read: () => control.adminQueues.first },
       { offset: 20, size: 1, read: () => control.readStatus(), write: (v) => control.writeStatus(v) },
       { offset: 21, size: 1, read: () => control.generation },
       { offset: 22, size: 2, read: queue, write: (v) => (this.#queueSelect = v) },
@@ -60,7 +56,7 @@ export class CommonConfig implements Region {
         size: 2,
         read: () => (control.queue(queue()) ? vectors.queueVector(queue()) : VIRTIO_MSI_NO_VECTOR),
         write: (v) => {
-          if (control.queue(queue())) vectors.setQueueVector(queue(), v);
+          if (control.queue(queue()) && !control.suspended) vectors.setQueueVector(queue(), v);
         },
       },
       // virtio 1.4 4.1.4.3.2 (driver MUST NOT write 0): only 1 means something.
@@ -83,59 +79,24 @@ export class CommonConfig implements Region {
         read: () => (control.features.has(VIRTIO_F_NOTIF_CONFIG_DATA) && control.queue(queue()) ? notifyConfigData(queue()) : 0),
       },
       { offset: 58, size: 2, read: () => (control.queueResetting(queue()) ? 1 : 0), write: (v) => v === 1 && control.resetQueue(queue()) },
-      // admin_queue_index and admin_queue_num: VIRTIO_F_ADMIN_VQ is not offered.
-      { offset: 60, size: 2, read: () => 0 },
-      { offset: 62, size: 2, read: () => 0 },
-    ];
-    for (const field of this.#fields) for (let i = 0; i < field.size; i++) this.#fieldAt[field.offset + i] = field;
+      // virtio 1.4 4.1.4.3: valid, and not 0, once VIRTIO_F_ADMIN_VQ is negotiated; the queues lie behind num_queues.
+      { offset: 60, size: 2, read: () => (control.features.has(VIRTIO_F_ADMIN_VQ) ? control.adminQueues.first : 0) },
+      { offset: 62, size: 2, read: () => (control.features.has(VIRTIO_F_ADMIN_VQ) ? control.adminQueues.count : 0) },
+    ]);
   }
 
   read(offset: number, size: AccessSize): number {
-    const field = this.#fieldAt[offset];
-    if (field === undefined) return 0;
-    if (field.offset === offset && field.size === size) return field.read() >>> 0;
-    let value = 0;
-    for (let i = 0; i < size; ) {
-      const at = this.#fieldAt[offset + i];
-      if (at === undefined) break;
-      const skip = offset + i - at.offset;
-      const run = Math.min(size - i, at.size - skip);
-      const bytes = at.read() >>> (8 * skip);
-      value |= (run >= 4 ? bytes : bytes & ((1 << (8 * run)) - 1)) << (8 * i);
-      i += run;
-    }
-    return value >>> 0;
+    return this.#registers.read(offset, size);
   }
 
   write(offset: number, size: AccessSize, value: number): void {
-    const field = this.#fieldAt[offset];
-    if (field === undefined) return;
-    if (field.offset === offset && field.size === size) {
-      this.#isHeld.fill(0, offset, offset + size);
-      field.write?.(value >>> 0);
-      return;
-    }
-    for (let i = 0; i < size; i++) this.#writeByte(offset + i, (value >>> (8 * i)) & 0xff);
-  }
-
-  #writeByte(at: number, byte: number): void {
-    const field = this.#fieldAt[at];
-    if (field?.write === undefined) return;
-    this.#held[at] = byte;
-    this.#isHeld[at] = 1;
-    if (at !== field.offset + field.size - 1) return;
-    const present = field.read();
-    let value = 0;
-    for (let i = 0; i < field.size; i++)
-      value |= (this.#isHeld[field.offset + i] ? (this.#held[field.offset + i] as number) : (present >>> (8 * i)) & 0xff) << (8 * i);
-    this.#isHeld.fill(0, field.offset, field.offset + field.size);
-    field.write(value >>> 0);
+    this.#registers.write(offset, size, value);
   }
 
   /** Selectors back to 0; the control plane resets the rest. */
   clear(): void {
     this.selectors = { deviceFeature: 0, driverFeature: 0, queue: 0 };
-    this.#isHeld.fill(0);
+    this.#registers.clear();
   }
 
   get selectors(): { deviceFeature: number; driverFeature: number; queue: number } {

@@ -67,6 +67,11 @@ export class PciInterrupts implements VectorRegisters {
     for (const call of this.#calls) call.routeOff();
   }
 
+  /** MSI-X is on. */
+  get msix(): boolean {
+    return this.#port?.mode === 'msix';
+  }
+
   call(index: number): Call {
     return this.#calls[index] as Call;
   }

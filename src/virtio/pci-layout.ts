@@ -18,9 +18,15 @@ export const VIRTIO_MSI_NO_VECTOR = 0xffff;
 export const VIRTIO_ISR_QUEUE = 1;
 export const VIRTIO_ISR_CONFIG = 2;
 
-/** BAR numbers: the structures (64-bit, so 0 and 1) and MSI-X. */
+/** BAR numbers: the structures (64-bit, so 0 and 1; or 4 and 5, when the legacy interface has 0) and MSI-X. */
 export const STRUCTURES_BAR = 0;
+export const TRANSITIONAL_STRUCTURES_BAR = 4;
+export const LEGACY_BAR = 0;
+/** Of the legacy registers with MSI-X on; the device configuration follows. */
+export const LEGACY_HEADER_BYTES = 24;
 export const MSIX_BAR = 2;
+/** virtio 1.4 4.1.2.3: a transitional network device. */
+export const TRANSITIONAL_NETWORK_ID = 0x1000;
 
 const PAGE = 0x1000;
 export const COMMON_OFFSET = 0;

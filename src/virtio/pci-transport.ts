@@ -1,5 +1,5 @@
-// A virtio device as a PCI function, modern interface only (virtio 1.4 4.1): identity, capabilities, the BAR with the virtio structures, the MSI-X BAR. Wires the
-// parts: pci-common.ts, pci-notify.ts, pci-interrupts.ts, pci-access.ts in front of control.ts. Left out: the legacy interface, shared memory, administration queues.
+// A virtio device as a PCI function (virtio 1.4 4.1): identity, capabilities, the BAR with the virtio structures, the MSI-X BAR. Wires the
+// parts: pci-common.ts, pci-notify.ts, pci-interrupts.ts, pci-access.ts in front of control.ts. Left out: shared memory.
 
 import type { AccessSize, FastDoorbell, Region } from '#core/region';
 import { type Envelope, seal, unseal } from '#core/saved';
@@ -9,12 +9,13 @@ import { Msix, msixBar, msixOwnBar } from '#pci/msix';
 import { PowerManagement } from '#pci/pm';
 import type { FunctionServices } from '#pci/ports';
 import { BusyError, type ControlTransport, VirtioControl } from './control.ts';
-import type { VirtioDevice } from './device.ts';
-import { FeatureSet, VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_SR_IOV } from './features.ts';
+import { type VirtioDevice, VirtioOptionError } from './device.ts';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_SR_IOV } from './features.ts';
 import { PciAccess } from './pci-access.ts';
 import { CommonConfig } from './pci-common.ts';
 import { type CallRouting, PciInterrupts } from './pci-interrupts.ts';
 import * as layout from './pci-layout.ts';
+import { LegacyRegisters } from './pci-legacy.ts';
 import { NotifyArea } from './pci-notify.ts';
 import { structureCapability } from './pci-structure.ts';
 import { checkPciState, PCI_STATE_VERSION, type PciState } from './saved-pci.ts';
@@ -34,6 +35,8 @@ export interface VirtioPciOptions {
   readonly notificationData?: boolean;
   /** Offer NOTIF_CONFIG_DATA (default false). */
   readonly notifConfigData?: boolean;
+  /** Also the legacy interface (virtio 1.4 1.3.1), for drivers from before VIRTIO 1.0: network devices only; needs I/O space for its BAR 0. Default false. */
+  readonly transitional?: boolean;
   /** MSI-X vectors (default: one for each queue and one for configuration changes). */
   readonly vectors?: number;
   /** Default 'endpoint'; 'root-complex-endpoint' on a root bus; 'conventional' leaves the PCI Express capability out. */
@@ -44,18 +47,32 @@ export interface VirtioPciOptions {
   readonly virtual?: boolean;
 }
 
+/** @throws VirtioOptionError */
+function checkTransitional(device: VirtioDevice, virtual: boolean): void {
+  if (virtual) throw new VirtioOptionError('NICBOX_TRANSITIONAL', 'a virtual function has no I/O space: it cannot be transitional');
+  if (device.type !== VIRTIO_ID_NETWORK)
+    throw new VirtioOptionError('NICBOX_TRANSITIONAL', `${device.name}: only network devices have a legacy interface here`);
+  if (device.offered.has(VIRTIO_F_ACCESS_PLATFORM))
+    throw new VirtioOptionError('NICBOX_TRANSITIONAL', 'a legacy driver cannot accept ACCESS_PLATFORM: leave one of the two out');
+}
+
 export class VirtioPci {
   readonly device: VirtioDevice;
   readonly fn: PciFunction;
   readonly #layout: layout.PciLayout;
   readonly #features: FeatureSet;
+  readonly #transitional: boolean;
   readonly #interrupts: PciInterrupts;
-  #attached: { readonly control: VirtioControl; readonly common: CommonConfig; readonly notify: NotifyArea } | undefined;
+  #attached:
+    | { readonly control: VirtioControl; readonly common: CommonConfig; readonly notify: NotifyArea; readonly legacy: LegacyRegisters | undefined }
+    | undefined;
 
   /** @throws VirtioOptionError */
   constructor(options: VirtioPciOptions) {
     const { device, notificationData = false, notifConfigData = false, pcieType = 'endpoint', virtual = false, capabilities = [] } = options;
     this.device = device;
+    this.#transitional = options.transitional ?? false;
+    if (this.#transitional) checkTransitional(device, virtual);
     const physical = capabilities.some((placed) => ('capability' in placed ? placed.capability : placed).virtualFunctions !== undefined);
     this.#features = FeatureSet.of(
       ...(notificationData ? [VIRTIO_F_NOTIFICATION_DATA] : []),
@@ -73,7 +90,8 @@ export class VirtioPci {
     this.#interrupts = new PciInterrupts(device.queueCount, this.#layout.vectors, options.routing, () => this.fn.requesterId);
     const structures = this.#structures();
     const msix = new Msix(msixOwnBar(layout.MSIX_BAR, this.#layout.vectors));
-    const id = layout.VIRTIO_PCI_DEVICE_BASE + device.type;
+    const transitional = this.#transitional;
+    const id = transitional ? layout.TRANSITIONAL_NETWORK_ID : layout.VIRTIO_PCI_DEVICE_BASE + device.type;
     this.fn = new PciFunction({
       name: device.name,
       virtual,
@@ -81,15 +99,17 @@ export class VirtioPci {
         vendorId: layout.VIRTIO_PCI_VENDOR,
         deviceId: id,
         // virtio 1.4 4.1.2.1 (device SHOULD): 1 or higher without the legacy interface, and a subsystem id from 0x40.
-        revision: 1,
+        revision: transitional ? 0 : 1,
         classCode: device.type === VIRTIO_ID_NETWORK ? NETWORK_CLASS : OTHER_CLASS,
         subsystemVendorId: layout.VIRTIO_PCI_VENDOR,
-        subsystemId: id,
+        // virtio 1.4 4.1.2.3 (transitional device MUST): the device type.
+        subsystemId: transitional ? device.type : id,
         interruptPin: virtual ? 0 : 1,
         pcieType,
       },
       bars: [
-        { index: layout.STRUCTURES_BAR, kind: 'memory64', prefetchable: true, region: structures, size: this.#layout.barSize },
+        ...(transitional ? [{ index: layout.LEGACY_BAR, kind: 'io', region: this.#legacyRegion } as const] : []),
+        { index: this.#structuresBar, kind: 'memory64', prefetchable: true, region: structures, size: this.#layout.barSize },
         { index: layout.MSIX_BAR, kind: 'memory32', region: msixBar(msix, layout.MSIX_BAR) },
       ],
       capabilities: [
@@ -110,8 +130,12 @@ export class VirtioPci {
     });
   }
 
+  get #structuresBar(): number {
+    return this.#transitional ? layout.TRANSITIONAL_STRUCTURES_BAR : layout.STRUCTURES_BAR;
+  }
+
   #structureCapabilities(): PlacedCapability[] {
-    const bar = layout.STRUCTURES_BAR;
+    const bar = this.#structuresBar;
     const { notifyLength, notifyMultiplier } = this.#layout;
     const list = [
       structureCapability({ type: layout.VIRTIO_PCI_CAP_COMMON_CFG, bar, offset: layout.COMMON_OFFSET, length: layout.COMMON_LENGTH }),
@@ -156,7 +180,18 @@ export class VirtioPci {
         return transport.device.configSize;
       },
       read: (offset: number, size: AccessSize) => this.#attached?.control.readConfig(offset, size) ?? 0,
-      write: (offset: number, size: AccessSize, value: number) => this.device.configWrite(offset, size, value),
+      write: (offset: number, size: AccessSize, value: number) => this.#attached?.control.writeConfig(offset, size, value),
+    };
+  })();
+
+  readonly #legacyRegion: Region = (() => {
+    const transport = this;
+    return {
+      get size() {
+        return layout.LEGACY_HEADER_BYTES + transport.device.configSize;
+      },
+      read: (offset: number, size: AccessSize) => this.#attached?.legacy?.read(offset, size) ?? 0,
+      write: (offset: number, size: AccessSize, value: number) => this.#attached?.legacy?.write(offset, size, value),
     };
   })();
 
@@ -170,12 +205,15 @@ export class VirtioPci {
       clock: services.clock,
       log: services.log,
       features: this.#features,
+      transitional: this.#transitional,
       call: (index) => interrupts.call(index),
       notifyConfig: () => interrupts.notifyConfig(),
+      deliverCalls: () => void interrupts.serviceRelays(),
       queueCleared: (index) => interrupts.clearQueue(index),
       cleared: () => {
         interrupts.clear();
         this.#attached?.common.clear();
+        this.#attached?.legacy?.clear();
       },
     };
     const control = new VirtioControl(this.device, transport);
@@ -185,6 +223,7 @@ export class VirtioPci {
       control,
       common: new CommonConfig(control, interrupts, this.#layout.notifyMultiplier > 0),
       notify: new NotifyArea(control, this.#layout, () => this.service()),
+      legacy: this.#transitional ? new LegacyRegisters(control, interrupts, () => this.service()) : undefined,
     };
     interrupts.attach(services.interrupts);
   }
@@ -200,6 +239,7 @@ export class VirtioPci {
     // Interrupts cease at once; the rest when the data plane has let go of memory.
     this.#interrupts.clear();
     this.#attached?.common.clear();
+    this.#attached?.legacy?.clear();
     this.#attached?.control.beginReset();
   }
 
@@ -212,20 +252,22 @@ export class VirtioPci {
 
   /** @throws BusyError while a reset or the data plane runs. */
   save(): Envelope<PciState> {
-    const { control, common } = this.#require();
-    return seal('virtio-pci', PCI_STATE_VERSION, { control: control.save(), interrupts: this.#interrupts.save(), selectors: common.selectors });
+    const { control, common, legacy } = this.#require();
+    const registers = { selectors: common.selectors, legacyQueue: legacy?.queue ?? 0 };
+    return seal('virtio-pci', PCI_STATE_VERSION, { control: control.save(), interrupts: this.#interrupts.save(), ...registers });
   }
 
   /** Leaves the device paused. Nothing has changed when it throws. @throws RestoreError, BusyError */
   restore(saved: unknown): void {
-    const { control, common } = this.#require();
+    const { control, common, legacy } = this.#require();
     const state = checkPciState(unseal(saved, 'virtio-pci', PCI_STATE_VERSION), this.device.queueCount, this.#layout.vectors);
     control.restore(state.control);
     common.selectors = state.selectors;
+    if (legacy) legacy.queue = state.legacyQueue;
     this.#interrupts.restore(state.interrupts);
   }
 
-  #require(): { readonly control: VirtioControl; readonly common: CommonConfig } {
+  #require(): { readonly control: VirtioControl; readonly common: CommonConfig; readonly legacy: LegacyRegisters | undefined } {
     if (this.#attached === undefined) throw new BusyError(`${this.device.name} is not attached to a fabric`);
     return this.#attached;
   }

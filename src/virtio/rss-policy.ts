@@ -81,11 +81,14 @@ export class RssPolicy {
     const at = this.#at(id);
     const words = this.#words;
     words[at + HASHED] = hash === undefined ? 0 : 1;
-    words[at + TYPES] = hash?.types ?? 0;
-    for (let i = 0; i < HASH_KEY_BYTES; i++) this.#bytes[4 * (at + KEY) + i] = hash?.key[i] ?? 0;
-    words[at + ENTRIES] = rss?.table.length ?? 0;
-    words[at + UNCLASSIFIED] = rss?.unclassified ?? 0;
-    if (rss !== undefined) this.#halves.set(rss.table, 2 * (at + TABLE));
+    words[at + ENTRIES] = 0;
+    if (hash === undefined) return;
+    words[at + TYPES] = hash.types;
+    for (let i = 0; i < HASH_KEY_BYTES; i++) this.#bytes[4 * (at + KEY) + i] = hash.key[i] ?? 0;
+    if (rss === undefined) return;
+    words[at + ENTRIES] = rss.table.length;
+    words[at + UNCLASSIFIED] = rss.unclassified;
+    this.#halves.set(rss.table, 2 * (at + TABLE));
   }
 
   /** How configuration `id` hashes frames; undefined: not at all. */
@@ -96,12 +99,11 @@ export class RssPolicy {
     return { types: this.#words[at + TYPES] as number, tunnels: this.tunnels, key };
   }
 
-  /** Copies the indirection table of configuration `id` to `into`. Returns its length, 0: it spreads nothing. */
-  readTable(id: number, into: Uint16Array): number {
+  /** The indirection table of configuration `id`; empty: it spreads nothing. */
+  table(id: number): Uint16Array {
     const at = this.#at(id);
     const length = Math.min(this.#words[at + ENTRIES] as number, this.limits.tableLength);
-    for (let i = 0; i < length; i++) into[i] = this.#halves[2 * (at + TABLE) + i] as number;
-    return length;
+    return this.#halves.slice(2 * (at + TABLE), 2 * (at + TABLE) + length);
   }
 
   /** Pair for frames without a hash, of a configuration that spreads. */

@@ -1,13 +1,25 @@
 // Checks of a saved control plane: saved state is untrusted input, and a derived value in it may lie.
 
 import { type Envelope, RestoreError } from '#core/saved';
-import { VIRTIO_STATUS_DEVICE_NEEDS_RESET, VIRTIO_STATUS_DRIVER_BITS, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from './device-status.ts';
-import { FeatureSet } from './features.ts';
+import {
+  VIRTIO_STATUS_DEVICE_NEEDS_RESET,
+  VIRTIO_STATUS_DRIVER_BITS,
+  VIRTIO_STATUS_DRIVER_OK,
+  VIRTIO_STATUS_FEATURES_OK,
+  VIRTIO_STATUS_SUSPEND,
+} from './device-status.ts';
+import { FeatureSet, VIRTIO_F_SUSPEND } from './features.ts';
 import type { SavedQueue } from './queue-record.ts';
+
+/** Which interface a driver uses; 'none' before its first write. */
+export type DriverInterface = 'none' | 'modern' | 'legacy';
 
 export interface ControlState {
   readonly offered: readonly number[];
   readonly status: number;
+  readonly interface: DriverInterface;
+  /** A legacy driver uses the device, with DRIVER_OK or before. */
+  readonly legacyLive: boolean;
   /** What the driver wrote so far. */
   readonly driver: readonly number[];
   readonly negotiated: readonly number[];
@@ -39,22 +51,34 @@ export function savedRecord(value: unknown, what: string): Readonly<Record<strin
   throw new RestoreError(`saved ${what} is missing`);
 }
 
-export function checkControlState(saved: unknown, offered: FeatureSet, queueCount: number): ControlState {
+export function checkControlState(saved: unknown, offered: FeatureSet, queueCount: number, transitional: boolean): ControlState {
   const record = savedRecord(saved, 'control plane');
   const words = savedIntegers(record.offered, 4, 0xffffffff, 'offered features');
   if (!new FeatureSet(words).equals(offered)) throw new RestoreError('saved state is of a device that offered other features');
   const status = savedInteger(record.status, 0xff, 'status');
-  if ((status & ~(VIRTIO_STATUS_DRIVER_BITS | VIRTIO_STATUS_DEVICE_NEEDS_RESET)) !== 0)
+  if ((status & ~(VIRTIO_STATUS_DRIVER_BITS | VIRTIO_STATUS_SUSPEND | VIRTIO_STATUS_DEVICE_NEEDS_RESET)) !== 0)
     throw new RestoreError(`saved status 0x${status.toString(16)} has unknown bits`);
-  if ((status & VIRTIO_STATUS_DRIVER_OK) !== 0 && (status & VIRTIO_STATUS_FEATURES_OK) === 0)
+  const through = record.interface;
+  if (through !== 'none' && through !== 'modern' && !(through === 'legacy' && transitional))
+    throw new RestoreError(`saved state is of the interface ${String(through)}, which this device does not have`);
+  const legacy = through === 'legacy';
+  if (!legacy && (status & VIRTIO_STATUS_DRIVER_OK) !== 0 && (status & VIRTIO_STATUS_FEATURES_OK) === 0)
     throw new RestoreError('saved status has DRIVER_OK without FEATURES_OK');
+  const legacyLive = savedBoolean(record.legacyLive, 'use of the legacy interface');
+  if (legacy ? (status & VIRTIO_STATUS_FEATURES_OK) !== 0 || ((status & VIRTIO_STATUS_DRIVER_OK) !== 0 && !legacyLive) : legacyLive)
+    throw new RestoreError('saved status is not one of its interface');
   const negotiated = savedIntegers(record.negotiated, 4, 0xffffffff, 'negotiated features');
   if (!new FeatureSet(negotiated).without(offered).empty) throw new RestoreError('saved state negotiated features that are not offered');
+  if (legacy && negotiated.slice(1).some((word) => word !== 0)) throw new RestoreError('saved state has features a legacy driver cannot see');
+  if ((status & VIRTIO_STATUS_SUSPEND) !== 0 && ((status & VIRTIO_STATUS_DRIVER_OK) !== 0 || !new FeatureSet(negotiated).has(VIRTIO_F_SUSPEND)))
+    throw new RestoreError('saved status has SUSPEND with DRIVER_OK, or without VIRTIO_F_SUSPEND');
   const queues = record.queues;
   if (!Array.isArray(queues) || queues.length !== queueCount) throw new RestoreError(`saved state must have ${queueCount} queues`);
   return {
     offered: words,
     status,
+    interface: through,
+    legacyLive,
     driver: savedIntegers(record.driver, 4, 0xffffffff, 'driver features'),
     negotiated,
     generation: savedInteger(record.generation, 0xff, 'configuration generation'),

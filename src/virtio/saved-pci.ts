@@ -5,12 +5,14 @@ import type { InterruptState } from './pci-interrupts.ts';
 import { VIRTIO_ISR_CONFIG, VIRTIO_ISR_QUEUE, VIRTIO_MSI_NO_VECTOR } from './pci-layout.ts';
 import { type ControlState, savedInteger, savedIntegers, savedRecord } from './saved-control.ts';
 
-export const PCI_STATE_VERSION = 1;
+export const PCI_STATE_VERSION = 2;
 
 export interface PciState {
   readonly control: ControlState;
   readonly interrupts: InterruptState;
   readonly selectors: { readonly deviceFeature: number; readonly driverFeature: number; readonly queue: number };
+  /** queue_select of the legacy interface; 0 without. */
+  readonly legacyQueue: number;
 }
 
 /** `control` is checked by the control plane. @throws RestoreError */
@@ -23,6 +25,7 @@ export function checkPciState(saved: unknown, queueCount: number, vectors: numbe
     return value;
   };
   return {
+    legacyQueue: savedInteger(state.legacyQueue, 0xffff, 'selector'),
     control: state.control as ControlState,
     interrupts: {
       isr: savedInteger(interrupts.isr, VIRTIO_ISR_QUEUE | VIRTIO_ISR_CONFIG, 'ISR status'),

@@ -29,6 +29,8 @@ export interface VhostBackend {
   /** Feature bits the data plane carries (ring features and offloads); a device offers no data-plane bit that is not here. */
   readonly features: FeatureSet;
   readonly maxQueuePairs: number;
+  /** The data plane follows the flow rules in the policy words. */
+  readonly flowFilter?: boolean;
   /** What a driver negotiated; before any ring starts and again after each reset. */
   open(session: VhostSession): void;
   /** Starts serving data ring `index` (receiveqN = 2(N-1), transmitqN = 2N-1) from `position`. A setup that cannot be served makes the ring broken, not a throw. */

@@ -2,10 +2,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
+import { FlowTable } from '#backends/steering';
+import { VhostPool } from '#backends/vhost-pool';
+import { viewsOf } from '#core/guest-memory';
 import { DirectLink } from '#net/direct-link';
 import { acquireHashIdentity, releaseHashIdentity } from '#net/hash-identity';
 import { LearningSwitch } from '#net/learning-switch';
-import { ACCEPTS_CSUM, ACCEPTS_TSO4, FRAME_NEEDS_CSUM, GSO_TCPV4 } from '#net/port';
+import { ACCEPTS_CSUM, ACCEPTS_TSO4, FRAME_NEEDS_CSUM, FrameBatch, GSO_TCPV4 } from '#net/port';
 import { Segment } from '#net/segment';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import {
@@ -19,9 +22,10 @@ import {
 } from '#virtio/net-features';
 import { POLICY_ACTIVE, POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_LINK_UP } from '#virtio/net-policy';
 import type { RssConfiguration } from '#virtio/rss-policy';
-import { MemoryPort } from '../net/memory-port.ts';
+import { appendFrame, MemoryPort } from '../net/memory-port.ts';
 import { colons, ethernet, ip, ipv4, ipv6, transport } from '../net/packets.ts';
 import { expectedHash, MICROSOFT_KEY } from '../net/toeplitz.ts';
+import { eventually } from './eventually.ts';
 import { frameOf, type GuestOptions, HEADER, type Received, TestGuest } from './guest.ts';
 
 const ALL = 0x1ff;
@@ -338,6 +342,39 @@ describe('hash reports', () => {
   });
 });
 
+describe('a worker', () => {
+  it('spreads and reports as the inline data plane does, and follows a change of configuration', async () => {
+    const pool = new VhostPool();
+    try {
+      const segment = pool.worker().segment();
+      const a = new TestGuest({ name: 'a', size: 256 });
+      const b = new TestGuest({ name: 'b', size: 128, pairs: 4, features: [VIRTIO_NET_F_HASH_REPORT] });
+      a.attach(segment.port('a'));
+      b.attach(segment.port('b', 4));
+      const frames = Array.from({ length: 100 }, (_, i) => flow(i * 3, i % 2 === 0 ? 6 : 17));
+      for (const [table, key] of [
+        [[0, 1, 2, 3], MICROSOFT_KEY],
+        [[3, 2], MICROSOFT_KEY.slice(4)],
+      ] as const) {
+        configure(b, { table: Uint16Array.from(table), key });
+        for (let pair = 0; pair < 4; pair++) b.post(128, pair);
+        a.send(...frames);
+        const got: Received[][] = [[], [], [], []];
+        await eventually('100 frames', () => {
+          for (let pair = 0; pair < 4; pair++) got[pair]?.push(...b.receive(pair));
+          a.reap();
+          return got.flat().length === 100;
+        });
+        for (const one of got.flat()) expect(hashIn(one)).toEqual(expectedHash(one.frame, key, ALL));
+        const queue = (frame: Uint8Array): number => table[expectedHash(frame, key, ALL)[0] % table.length] as number;
+        expect(got.map((queued) => queued.map(({ frame }) => frame))).toEqual([0, 1, 2, 3].map((pair) => frames.filter((frame) => queue(frame) === pair)));
+      }
+    } finally {
+      await pool.close();
+    }
+  });
+});
+
 describe('a hash that is known already', () => {
   it('is passed on by who sends it, to receivers with the same parameters only', () => {
     const inline = new InlineSegment(new Segment(new LearningSwitch()), { defer: () => {} });
@@ -432,5 +469,33 @@ describe('any traffic', () => {
       ),
       { numRuns: 60 },
     );
+  });
+});
+
+describe('flows', () => {
+  it('are the same wherever and in whatever pieces their frames lie, and in both directions', () => {
+    const batch = new FrameBatch(viewsOf(new ArrayBuffer(8)));
+    const flows = new FlowTable();
+    for (let n = 0; n < 64; n++) {
+      const there = flow(n, n % 2 === 0 ? 6 : 17);
+      const back = ip(ipv4([10, 1, 0, 1], [10, 0, n >> 8, n & 0xff], n % 2 === 0 ? 6 : 17, transport(n % 2 === 0 ? 6 : 17, [80, 1000 + n], [1])));
+      batch.clear();
+      appendFrame(batch, { bytes: there });
+      for (let misaligned = 0; misaligned < 8; misaligned++) appendFrame(batch, { bytes: back, misaligned });
+      for (const first of [13, 20, 37]) appendFrame(batch, { bytes: back, pieces: [first, 3] });
+      const pair = n % 16;
+      flows.learn(batch, 0, pair);
+      for (let f = 1; f < batch.count; f++) expect(flows.pair(batch, f, 16)).toBe(pair);
+    }
+  });
+
+  it('that nobody learned spread over the active pairs, and over no other', () => {
+    const batch = new FrameBatch(viewsOf(new ArrayBuffer(8)), 512);
+    for (let n = 0; n < 512; n++) appendFrame(batch, { bytes: flow(n) });
+    for (const active of [2, 3, 16, 64]) {
+      const flows = new FlowTable();
+      const pairs = new Set(Array.from({ length: 512 }, (_, f) => flows.pair(batch, f, active)));
+      expect([Math.min(...pairs), Math.max(...pairs), pairs.size]).toEqual([0, active - 1, active]);
+    }
   });
 });

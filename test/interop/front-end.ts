@@ -229,7 +229,7 @@ class EventKick extends QueueKick {
   readonly #native: Native;
 
   constructor(native: Native) {
-    super(null as unknown as LocalGuestBus, 0, 0, false);
+    super(null as unknown as LocalGuestBus, 0, 0, 'short');
     this.#native = native;
     this.fd = native.eventfd();
   }

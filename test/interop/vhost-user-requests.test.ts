@@ -157,6 +157,59 @@ describe('the device', () => {
   });
 });
 
+describe('RSS by the control queue', () => {
+  it('spreads over the queues that there are, and shows its limits in configuration space', async () => {
+    const RSS = 60;
+    const features = [FEATURE.MAC, FEATURE.CTRL_VQ, RSS];
+    const [near, far] = await pair({ pairs: 2, control: true, features, protocol: [PROTOCOL.CONFIG] }, { queuePairs: 2, macs: ['02:00:00:00:00:01'] });
+    await near.start();
+    const config = await near.ask(REQUEST.GET_CONFIG, concat(words(0, 28, 0), new Uint8Array(28)));
+    expect([config.getUint16(12 + 8, true), config.getUint8(12 + 17), config.getUint16(12 + 18, true), config.getUint32(12 + 20, true)]).toEqual([
+      2, 40, 128, 0x1ff,
+    ]);
+    const key = Array.from({ length: 40 }, (_, i) => i);
+    const spread = (...table: number[]): number[] => [4, 1, 0xff, 1, 0, 0, table.length - 1, 0, 1, 0, ...table.flatMap((pair) => [pair, 0]), 2, 0, 40, ...key];
+    const flows = Array.from({ length: 40 }, (_, i) => {
+      const bytes = frame(2, 1, i);
+      bytes.set([8, 0, 0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, i, 10, 0, 0, 9, 0, i, 0, 80, 0, 30], 12);
+      return bytes;
+    });
+    const chains = (): number[] => [0, 2].map((ring) => server.statistics[0]?.rings[ring]?.chains ?? 0);
+    // No command yet: only the first queue.
+    await far.sendFrames(flows);
+    await near.receiveFrames(40);
+    expect(chains()).toEqual([40, 0]);
+    expect(await near.command(...spread(1, 1))).toBe(0);
+    await far.sendFrames(flows);
+    await near.receiveFrames(40);
+    expect(chains()).toEqual([40, 40]);
+    expect(await near.command(...spread(0, 1))).toBe(0);
+    await far.sendFrames(flows);
+    expect((await near.receiveFrames(40)).length).toBe(40);
+    expect(Math.min(...chains())).toBeGreaterThan(44);
+    expect(await near.command(...spread(0, 2))).toBe(1);
+    // A queue that the front end takes back is under reset: its frames go nowhere.
+    await near.command(...spread(1, 1));
+    await near.stopRing(2);
+    await far.sendFrames(flows);
+    expect(server.statistics[0]?.counters.receiveDrops).toEqual({ 'not-ready': 40 });
+  });
+
+  it('is offered where there are queues, HASH_REPORT to who asks for it', async () => {
+    server = await serveVhostUser({ sockets: [socket('plain')], queuePairs: 2 });
+    const offered = async (name: string): Promise<bigint> => (await front(name).ask(REQUEST.GET_FEATURES)).getBigUint64(0, true);
+    const plain = await offered('plain');
+    await server.close();
+    server = await serveVhostUser({ sockets: [socket('asked')], hashReport: true });
+    const asked = await offered('asked');
+    expect([51n, 57n, 60n].map((bit) => [(plain >> bit) & 1n, (asked >> bit) & 1n])).toEqual([
+      [1n, 1n],
+      [0n, 1n],
+      [1n, 0n],
+    ]);
+  });
+});
+
 describe('notifications by message', () => {
   it('kick and call in place of descriptors', async () => {
     const [near, far] = await pair({ protocol: [PROTOCOL.BACKEND_REQ, PROTOCOL.INBAND] }, { inBand: true, poll: { maximum: 0 } });

@@ -12,7 +12,7 @@ const INIT = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/usr/sbin:/usr/bin:/bin:/sbin LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu
 # This shell prefers its own applets, also to a program that comes first in PATH.
-for f in /usr/sbin/* /usr/bin/*; do [ ! -f $f ] || eval "$(basename $f)() { $f "$@"; }"; done
+for f in /usr/sbin/* /usr/bin/*; do [ ! -f $f ] || eval "$(basename $f)() { $f \\"\\$@\\"; }"; done
 # A module and all it depends on.
 load() { for m in $(cat /modules/$1.order); do [ -d /sys/module/\${m%.ko} ] || insmod /modules/$m || echo "GUEST-PROBLEM insmod $m"; done; }
 mount -t proc proc /proc

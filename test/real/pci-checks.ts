@@ -59,6 +59,7 @@ check() {
 mkfifo /tmp/idle
 exec 3<>/tmp/idle
 
+mkdir -p /var/run /run
 ip link set lo up
 ip netns add peer
 peer ip link set lo up
@@ -73,13 +74,28 @@ peer_pci=${peer}
 modules="${modules.join(' ')}"
 ${PRELUDE}
 for m in $modules; do load $m; done
-peer_up || echo "CHECK failed 0 0 peer: none"
-up || echo "CHECK failed 0 0 device: none"
+peer_up || { echo "CHECK failed 0 0 peer: none"; return; }
+up || { echo "CHECK failed 0 0 device: none"; return; }
 ${checks.map(({ script }, i) => `check_${i}() {\n${script}\n}`).join('\n')}
 ${checks.map(({ name }, i) => `check '${name}' check_${i}`).join('\n')}
 echo LSPCI-BEGIN
 lspci -vvv -s ${(pci as string).slice(5)}
 echo LSPCI-END
+`;
+}
+
+/** Two functions that flood each other for ever. */
+export function trafficScript(slots: readonly string[]): string {
+  return `
+pci=${slots[0]}
+peer_pci=${slots[1]}
+${PRELUDE}
+for m in virtio_pci virtio_net; do load $m; done
+peer_up && up && ping_all 10 || return
+ping -A -q $there &
+(while :; do peer nc -l -p 5001 <&3 > /dev/null; done) &
+echo TRAFFIC
+while :; do nc $there 5001 < /dev/zero || sleep 0.1; done
 `;
 }
 

@@ -6,12 +6,12 @@ import { guestImage, scriptArchive } from './guest-image.ts';
 import { Child, project, scratch } from './host.ts';
 import { checkScript } from './pci-checks.ts';
 import type { PciDevice } from './pci-devices.ts';
-import { umlKernel } from './uml-kernel.ts';
+import { PCI_OVER_VIRTIO, umlKernel } from './uml-kernel.ts';
 
 export interface PciPath {
   readonly name: string;
-  /** Where the guest finds the function under test, and its peer. */
-  readonly slots: readonly string[];
+  /** Where the guest finds the function in a slot. */
+  slot(number: number): string;
   /** Starts a server of ours and a guest that runs `script`; both are one child, whose lines are the guest's console and what the server says. */
   boot(script: string, options: { readonly devices: readonly string[]; readonly append?: readonly string[]; readonly args?: readonly string[] }): Child;
 }
@@ -28,36 +28,50 @@ export interface GuestReport {
   readonly lspci: string;
 }
 
+/** User-mode Linux, whose kernel can also be started by itself. */
+export interface UmlPciPath extends PciPath {
+  /** Starts a guest by hand on sockets that somebody serves. */
+  guest(script: string, sockets: readonly string[]): Child;
+}
+
 /** Tools every guest of these tests has. */
 export const TOOLS = { ip: 'iproute2', lspci: 'pciutils', setpci: 'pciutils' };
 const CARRIED = ['virtio_pci', 'virtio_net', 'e1000', 'e1000e', 'igb', 'igbvf', 'pci-pf-stub', 'pktgen'].map((name) => name.replaceAll('-', '_'));
 
 /** @throws Unavailable */
-export async function umlPciPath(): Promise<PciPath> {
+export async function umlPciPath(): Promise<UmlPciPath> {
   const { kernel, modules, version } = await umlKernel();
   const image = await guestImage(`uml-pci-${version}`, modules, [], { carried: CARRIED, tools: TOOLS });
+  const initrd = (script: string): string => {
+    const file = join(scratch(), 'initrd');
+    writeFileSync(file, Buffer.concat([image, scriptArchive(script)]));
+    return file;
+  };
   return {
     name: 'user-mode Linux (uml-pci)',
-    slots: ['0000:00:00.0', '0000:00:01.0'],
+    slot: (number) => `0000:00:0${number}.0`,
     boot(script, { devices, append = [], args = [] }) {
-      const initrd = join(scratch(), 'initrd');
-      writeFileSync(initrd, Buffer.concat([image, scriptArchive(script)]));
       return new Child('nicbox serve uml-pci', process.execPath, [
         join(project, 'dist/cli/main.js'),
         'serve',
         'uml-pci',
         ...devices.flatMap((device) => ['--device', device]),
-        ...['--guest', kernel, '--initrd', initrd, '--append', 'quiet', ...append],
+        ...['--guest', kernel, '--initrd', initrd(script), '--append', 'quiet', ...append],
         ...args,
       ]);
+    },
+    guest(script, sockets) {
+      const devices = sockets.map((socket, i) => `virtio_uml.device=${socket}:${PCI_OVER_VIRTIO}:${i}`);
+      const args = ['mem=256M', `initrd=${initrd(script)}`, 'rdinit=/init', 'con=null', 'con0=null,fd:1', 'quiet', ...devices];
+      return new Child('user-mode Linux', kernel, args, { TMPDIR: '/dev/shm' });
     },
   };
 }
 
 /** Boots a guest with the device and runs all of its checks; returns when it is over. @throws when it does not come to its end in time */
-export async function runChecks(path: PciPath, { device, peer, modules, append = [], checks }: PciDevice): Promise<GuestReport> {
-  const guest = path.boot(checkScript(path.slots, modules, checks), { devices: [device, peer], append });
-  await guest.line(/^GUEST-DONE/, 150);
+export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, modules, append = [], checks }: PciDevice): Promise<GuestReport> {
+  const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks), { devices: [device, peer], append });
+  await guest.line(/^GUEST-DONE/, 400);
   const { lines } = guest;
   const from = lines.indexOf('LSPCI-BEGIN');
   const report = {

@@ -10,6 +10,8 @@ export interface Qemu {
   readonly version: string;
   /** Boots a guest that runs `script`; `args` bring its devices. */
   boot(name: string, script: string, args: readonly string[], cpus?: number): Child;
+  /** Runs no guest: devices alone, spoken to over the qtest protocol on its standard input and output. */
+  qtest(name: string, args: readonly string[]): Child;
 }
 
 interface Program {
@@ -89,6 +91,10 @@ async function qemu(program: Program): Promise<Qemu> {
   const { kernel, image } = await linux();
   return {
     version,
+    qtest(name, args) {
+      const quiet = ['-nodefaults', '-no-user-config', '-display', 'none', '-qtest', 'stdio', '-qtest-log', 'none'];
+      return new Child(name, program.file, [...program.args, '-machine', 'pc', '-accel', 'qtest', '-m', '64M', ...quiet, ...args], program.env);
+    },
     boot(name, script, args, cpus = 1) {
       const initrd = join(scratch(), 'initrd');
       writeFileSync(initrd, Buffer.concat([image, scriptArchive(script)]));

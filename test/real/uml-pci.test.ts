@@ -17,7 +17,7 @@ describe.skipIf(missing !== undefined)(`PCI functions in user-mode Linux${missin
     if (results.length === PCI_DEVICES.length) writeReport('uml-pci', results);
   });
 
-  it.each(PCI_DEVICES)('$name', { timeout: 180_000 }, async (device) => {
+  it.each(PCI_DEVICES)('$name', { timeout: 450_000 }, async (device) => {
     if (path === undefined) return;
     const { checks, lspci } = await runChecks(path, device);
     results.push({ device: device.name, checks });

@@ -60,7 +60,7 @@ export class ControlBench extends VirtioBench {
   }
 
   /** Adds a command to the ring; returns where its first ack byte is. */
-  post(bytes: readonly number[], options: CommandOptions = {}): number {
+  post(bytes: readonly number[], options: CommandOptions = {}, driver = this.driver): number {
     const buffers: Buffer[] = [];
     let at = this.#data;
     this.bytes.set(bytes, at);
@@ -79,7 +79,7 @@ export class ControlBench extends VirtioBench {
       at += length;
     }
     this.#data = at + 64 > DATA + 0xf0000 ? DATA : at + 64;
-    const added = options.indirect ? this.driver.add(this.#cookie++, buffers, TABLE) : this.driver.add(this.#cookie++, buffers);
+    const added = options.indirect ? driver.add(this.#cookie++, buffers, TABLE) : driver.add(this.#cookie++, buffers);
     if (!added) throw new Error('control ring full');
     return ackAt;
   }

@@ -225,7 +225,8 @@ describe('how commands come', () => {
     ['an empty command', []],
     ['a class alone', [0]],
     ['a command without its data', [0, 0]],
-    ['an unknown class', [3, 0]],
+    ['an unknown class', [10, 0]],
+    ['an unknown ANNOUNCE command', [3, 1]],
     ['class 255', [255, 255, 1]],
     ['an unknown RX command', [0, 6, 1]],
   ])('%s fails', (_, bytes) => {

@@ -3,72 +3,13 @@ import { describe, expect, it } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
-import { PackedDriver } from '../virtio/driver-packed.ts';
-import { SplitDriver } from '../virtio/driver-split.ts';
-import { NEEDS_RESET, QUEUE_RESET, QUEUE_SELECT, VirtioBench } from '../virtio-pci/bench.ts';
-import { ControlBench, OK, u16 } from './control-bench.ts';
-
-const HEADER = 12;
-const RECEIVE = 0x300000 - 0x40000;
-const TRANSMIT = 0x300000 - 0x80000;
-const BUFFER = 2048;
-const MAC_B = [0x52, 0x54, 0, 0, 0, 0xb];
-
-/** A device with its rings driven by hand. */
-class Station extends ControlBench {
-  readonly receive: SplitDriver | PackedDriver;
-  readonly transmit: SplitDriver | PackedDriver;
-  #posted = 0;
-
-  constructor(segment: InlineSegment, mac: string, packed: boolean) {
-    super({ net: { mac, backend: segment.port(mac) }, packed });
-    this.receive = this.ring(0, packed);
-    this.transmit = this.ring(1, packed);
-    this.refill(16);
-  }
-
-  ring(index: number, packed: boolean): SplitDriver | PackedDriver {
-    const { descriptor, driver, device } = VirtioBench.area(index);
-    const features = this.pci.device.offered;
-    const options = { eventIdx: features.has(29), inOrder: packed && features.has(35) };
-    return packed
-      ? new PackedDriver(this.ram, { size: 256, ring: descriptor, driver, device }, options)
-      : new SplitDriver(this.ram, { size: 256, desc: descriptor, avail: driver, used: device }, options);
-  }
-
-  refill(count: number): void {
-    for (let i = 0; i < count; i++) {
-      const slot = this.#posted++ % 64;
-      this.receive.add(slot, [{ address: RECEIVE + slot * BUFFER, length: BUFFER, write: true }]);
-    }
-    this.receive.expose();
-    this.kick(0);
-  }
-
-  send(frame: readonly number[]): void {
-    this.bytes.fill(0, TRANSMIT, TRANSMIT + HEADER);
-    this.bytes.set(frame, TRANSMIT + HEADER);
-    this.transmit.add(0, [{ address: TRANSMIT, length: HEADER + frame.length }]);
-    this.transmit.expose();
-    this.kick(1);
-    this.transmit.reap();
-  }
-
-  /** Frames received since the last call. */
-  received(): number[][] {
-    return this.receive.reap().map(({ cookie, length }) => [...this.bytes.subarray(RECEIVE + cookie * BUFFER + HEADER, RECEIVE + cookie * BUFFER + length)]);
-  }
-}
-
-function frameTo(destination: readonly number[], tag?: number, length = 64): number[] {
-  const type = tag === undefined ? [8, 0] : [0x81, 0, tag >>> 8, tag & 0xff, 8, 0];
-  const head = [...destination, 0x52, 0x54, 0, 0, 0, 0xa, ...type];
-  return [...head, ...Array.from({ length: length - head.length }, (_, i) => i & 0xff)];
-}
+import { NEEDS_RESET, QUEUE_RESET, QUEUE_SELECT } from '../virtio-pci/bench.ts';
+import { OK, u16 } from './control-bench.ts';
+import { frameTo, MAC_B, Station, TRANSMIT } from './station.ts';
 
 function pair(packed: boolean): { a: Station; b: Station; segment: InlineSegment } {
   const segment = new InlineSegment(new Segment(new DirectLink()), { defer: () => {} });
-  return { segment, a: new Station(segment, '52:54:00:00:00:0a', packed), b: new Station(segment, '52:54:00:00:00:0b', packed) };
+  return { segment, a: new Station(segment.port('a'), '52:54:00:00:00:0a', packed), b: new Station(segment.port('b'), '52:54:00:00:00:0b', packed) };
 }
 
 describe.each([false, true])('over packed rings: %s', (packed) => {
@@ -153,7 +94,7 @@ describe.each([false, true])('over packed rings: %s', (packed) => {
     a.bytes.fill(0, 0x20000, 0x30000);
     a.setUpQueue(1);
     const again = a.ring(1, packed);
-    again.add(0, [{ address: TRANSMIT, length: HEADER + 64 }]);
+    again.add(0, [{ address: TRANSMIT, length: 12 + 64 }]);
     again.expose();
     a.kick(1);
     expect(again.reap()).toHaveLength(1);

@@ -9,7 +9,7 @@ const make = (options: Partial<VirtioNetOptions> = {}): VirtioNet => new VirtioN
 
 describe('offered features', () => {
   it('by default: all that the backend carries and that needs no option', () => {
-    expect(make().offered.bits()).toEqual([0, 1, 2, 5, 7, 8, 9, 11, 12, 13, 15, 16, 17, 18, 19, 20, 23, 28, 29, 32, 34, 35, 40, 54, 55, 56]);
+    expect(make().offered.bits()).toEqual([0, 1, 2, 5, 7, 8, 9, 11, 12, 13, 15, 16, 17, 18, 19, 20, 21, 23, 28, 29, 32, 34, 35, 40, 43, 54, 55, 56]);
   });
 
   it('with pairs, mtu and link: MQ, MTU and SPEED_DUPLEX as well', () => {

@@ -14,10 +14,7 @@ const RSS = 60;
 const RSS_CONTEXT = 64;
 
 const net = { queuePairs: 4, features: { HASH_REPORT: true } } as const;
-const table4 = (policy: NetPolicy, id = 0): number[] => {
-  const entries = new Uint16Array(policy.rss.limits.tableLength);
-  return [...entries.subarray(0, policy.rss.readTable(id, entries))];
-};
+const table4 = (policy: NetPolicy, id = 0): number[] => [...policy.rss.table(id)];
 /** Everything the data plane reads of steering. */
 const seen = ({ net: { policy } }: ControlBench): unknown => [
   policy.activePairs,

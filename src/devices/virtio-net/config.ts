@@ -17,6 +17,7 @@ import {
 } from '#virtio/net-features';
 
 const VIRTIO_NET_S_LINK_UP = 1;
+const VIRTIO_NET_S_ANNOUNCE = 2;
 export const MAC_BYTES = 6;
 /** Through supported_tunnel_types. */
 export const NET_CONFIG_BYTES = 28;
@@ -113,7 +114,24 @@ export class NetConfig {
   }
 
   set linkUp(up: boolean) {
-    if (this.#offered.has(VIRTIO_NET_F_STATUS)) this.#view.setUint16(6, up ? VIRTIO_NET_S_LINK_UP : 0, true);
+    this.#setStatus(VIRTIO_NET_S_LINK_UP, up);
+  }
+
+  /** The driver is asked to announce itself (virtio 1.4 5.1.6.5.4). */
+  set announce(asked: boolean) {
+    this.#setStatus(VIRTIO_NET_S_ANNOUNCE, asked);
+  }
+
+  /** What the status field says now. */
+  get shown(): { readonly linkUp: boolean; readonly announce: boolean } {
+    const status = this.#view.getUint16(6, true);
+    return { linkUp: (status & VIRTIO_NET_S_LINK_UP) !== 0, announce: (status & VIRTIO_NET_S_ANNOUNCE) !== 0 };
+  }
+
+  #setStatus(bit: number, on: boolean): void {
+    if (!this.#offered.has(VIRTIO_NET_F_STATUS)) return;
+    const status = this.#view.getUint16(6, true);
+    this.#view.setUint16(6, on ? status | bit : status & ~bit, true);
   }
 
   read(offset: number, size: number): number {

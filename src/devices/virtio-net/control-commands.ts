@@ -1,4 +1,4 @@
-// Commands of the control virtqueue (virtio 1.4 5.1.6.5): RX modes, MAC table and address, VLAN filter, guest offloads; queue pairs and RSS in control-mq.ts. A command is read once, front to back,
+// Commands of the control virtqueue (virtio 1.4 5.1.6.5): RX modes, MAC table and address, VLAN filter, announcement, guest offloads; queue pairs and RSS in control-mq.ts. A command is read once, front to back,
 // checked as it is read and taken over only when all of it was right. Commands of features that were not negotiated fail, as do classes nobody offers.
 
 import { FeatureSet } from '#virtio/features';
@@ -14,6 +14,7 @@ import { type ReceiveState, RX_MODES } from './receive-state.ts';
 const CLASS_RX = 0;
 const CLASS_MAC = 1;
 const CLASS_VLAN = 2;
+const CLASS_ANNOUNCE = 3;
 const CLASS_MQ = 4;
 const CLASS_GUEST_OFFLOADS = 5;
 const CLASS_HASH_TUNNEL = 7;
@@ -23,11 +24,14 @@ const MAC_TABLE_SET = 0;
 const MAC_ADDR_SET = 1;
 const VLAN_ADD = 0;
 const VLAN_DEL = 1;
+const ANNOUNCE_ACK = 0;
 const GUEST_OFFLOADS_SET = 0;
 const RX_ALLMULTI = 1;
 
 export interface CommandContext extends SteeringContext {
   setMac(mac: Uint8Array): void;
+  /** The driver has announced itself, or will. */
+  announced?(): void;
 }
 
 /** Runs one command, which writes what it answers besides the ack into `reply`; false is answered as VIRTIO_NET_ERR and has changed nothing. */
@@ -44,6 +48,8 @@ export function runCommand(reader: ChainReader, reply: ChainWriter, context: Com
       return command === MAC_ADDR_SET && features.has(net.VIRTIO_NET_F_CTRL_MAC_ADDR) && setMacAddress(reader, context);
     case CLASS_VLAN:
       return (command === VLAN_ADD || command === VLAN_DEL) && features.has(net.VIRTIO_NET_F_CTRL_VLAN) && setVlan(reader, command === VLAN_ADD, context.state);
+    case CLASS_ANNOUNCE:
+      return command === ANNOUNCE_ACK && features.has(net.VIRTIO_NET_F_GUEST_ANNOUNCE) && acknowledgeAnnounce(context);
     case CLASS_MQ:
       return runMqCommand(reader, command, context);
     case CLASS_GUEST_OFFLOADS:
@@ -98,6 +104,12 @@ function setVlan(reader: ChainReader, on: boolean, state: ReceiveState): boolean
   const id = reader.u16();
   if (id < 0 || id > 0xfff) return false;
   state.setVlan(id, on);
+  return true;
+}
+
+/** virtio 1.4 5.1.6.5.4.2 (device MUST): the request is gone before the buffer is used. */
+function acknowledgeAnnounce(context: CommandContext): boolean {
+  context.announced?.();
   return true;
 }
 

@@ -16,6 +16,10 @@ import type { VringPosition } from '#virtio/virtqueue';
 /** Starts again after losing a worker this often between two resets; then the device needs a reset, as whatever kills workers will go on doing so. */
 const RESTART_LIMIT = 16;
 
+/** Who keeps every ring stopped where it is. */
+export const HELD_BY_EMBEDDER = 1;
+export const HELD_BY_DRIVER = 2;
+
 interface Ring {
   /** The driver has it enabled and live. */
   wanted: boolean;
@@ -37,7 +41,7 @@ export class DataPlane {
   #open = false;
   /** The present backend knows the policy words. */
   #introduced = false;
-  #held = false;
+  #holds = 0;
   #restarts = 0;
   /** What the backend said of the ring it gave up last. */
   #breach: { readonly index: number; readonly reason: string } | undefined;
@@ -77,8 +81,9 @@ export class DataPlane {
     return this.#next !== undefined;
   }
 
-  get held(): boolean {
-    return this.#held;
+  /** HELD_* bits. */
+  get holds(): number {
+    return this.#holds;
   }
 
   get anyRunning(): boolean {
@@ -126,7 +131,7 @@ export class DataPlane {
 
   /** Starts what is wanted and not running, and has each new ring looked at once: what was made available meanwhile has no other kick. */
   launch(): void {
-    if (!this.#open || this.#held || this.#next) return;
+    if (!this.#open || this.#holds !== 0 || this.#next) return;
     const host = this.#host as VirtioHost;
     const fresh: number[] = [];
     for (let index = 0; index < this.#rings.length; index++) {
@@ -165,6 +170,7 @@ export class DataPlane {
   /** Reset, NEEDS_RESET, FAILED: nothing is wanted any more. */
   stopAll(): void {
     this.#open = false;
+    this.#holds &= ~HELD_BY_DRIVER;
     this.#rings.forEach((ring, index) => {
       ring.wanted = false;
       this.#ask(index, ring);
@@ -189,28 +195,28 @@ export class DataPlane {
     this.#restarts = 0;
   }
 
-  // ---- what the embedder wants ----
+  // ---- pauses and moves ----
 
   /** Stops every ring where it is; over when `anyRunning` is false. */
-  hold(): void {
-    this.#held = true;
+  hold(by: number): void {
+    this.#holds |= by;
     this.#rings.forEach((ring, index) => {
       this.#ask(index, ring);
     });
     this.settle();
   }
 
-  release(): void {
-    this.#held = false;
+  release(by: number): void {
+    this.#holds &= ~by;
     this.settle();
     this.launch();
   }
 
   /** Moves the rings to `next` as they stand. @throws VirtioOptionError, BusyError */
-  handOver(next: VhostBackend, offered: FeatureSet): void {
+  handOver(next: VhostBackend, offered: FeatureSet, flowFilter: boolean): void {
     if (this.#next) throw new BusyError('a hand-over is under way');
     if (next === this.#backend) return;
-    checkBackend(next, offered, this.#rings.length / 2);
+    checkBackend(next, offered, this.#rings.length / 2, flowFilter);
     this.#next = next;
     this.#rings.forEach((ring, index) => {
       this.#ask(index, ring);
@@ -283,7 +289,9 @@ export class DataPlane {
 }
 
 /** @throws VirtioOptionError when `backend` cannot carry what the device offers. */
-export function checkBackend(backend: VhostBackend, offered: FeatureSet, pairs: number): void {
+export function checkBackend(backend: VhostBackend, offered: FeatureSet, pairs: number, flowFilter: boolean): void {
+  if (flowFilter && backend.flowFilter !== true)
+    throw new VirtioOptionError('NICBOX_BACKEND_FEATURES', `backend ${backend.name} follows no flow filter, which the device has`);
   if (backend.maxQueuePairs < pairs)
     throw new VirtioOptionError('NICBOX_BACKEND_QUEUES', `backend ${backend.name} serves ${backend.maxQueuePairs} queue pairs; the device has ${pairs}`);
   const missing = offered.and(NET_DATA_PLANE_FEATURES).without(backend.features);

@@ -3,21 +3,34 @@
 
 import type { Doorbell } from '#core/doorbell';
 import { type Envelope, seal } from '#core/saved';
+import type { ObjectOpcodes } from '#virtio/admin-self';
 import { BusyError } from '#virtio/control';
 import { type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/device';
 import { isPowerOfTwo, VIRTIO_QUEUE_SIZE_LIMIT } from '#virtio/device-status';
-import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM } from '#virtio/features';
-import { hasQueuePairs, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_STATUS } from '#virtio/net-features';
+import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
+import { FLOW_RULES } from '#virtio/flow-rules';
+import {
+  hasQueuePairs,
+  VIRTIO_NET_F_CTRL_MAC_ADDR,
+  VIRTIO_NET_F_CTRL_VQ,
+  VIRTIO_NET_F_GUEST_ANNOUNCE,
+  VIRTIO_NET_F_RSS_CONTEXT,
+  VIRTIO_NET_F_STANDBY,
+  VIRTIO_NET_F_STATUS,
+} from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
-import { checkMac, checkMtu, checkRss, checkSpeed, type LinkSpeed, NET_CONFIG_BYTES, NetConfig, type RssOptions } from './config.ts';
+import type { CommandQueue } from './command-queue.ts';
+import { checkMac, checkMtu, checkRss, checkSpeed, type LinkSpeed, MAC_BYTES, NET_CONFIG_BYTES, NetConfig, type RssOptions } from './config.ts';
 import { runCommand } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
-import { checkBackend, DataPlane } from './data-plane.ts';
+import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER } from './data-plane.ts';
 import { missingDependency, type NetFeatureName, offer } from './features.ts';
+import { FLOW_FILTER_LIMITS, type FlowFilterLimits } from './flow-filter.ts';
+import { AdminQueue, NetAdmin } from './net-admin.ts';
 import { ReceiveState } from './receive-state.ts';
 import { checkNetState, NET_STATE_VERSION, type NetState } from './saved-net.ts';
 import { SteeringState } from './steering-state.ts';
@@ -25,6 +38,7 @@ import { SteeringState } from './steering-state.ts';
 const MOST_QUEUE_PAIRS = 64;
 const DEFAULT_QUEUE_SIZE = 256;
 const CONTROL_QUEUE_SIZE = 64;
+const ADMIN_QUEUE_SIZE = 64;
 const VIRTIO_ID_NETWORK = 1;
 
 export interface VirtioNetOptions {
@@ -46,6 +60,30 @@ export interface VirtioNetOptions {
   readonly features?: { readonly [name in NetFeatureName]?: boolean };
   /** When a worker is lost: start its rings again where they stood (default), or tell the driver to reset the device. */
   readonly onLost?: 'restart' | 'needs-reset';
+  /**
+   * With the STANDBY feature (off by default): called on the machine's thread, inside the driver's access, with true when a driver has negotiated it, and with false when a
+   * reset ends that: the moments to plug in and to pull the primary device, which must have the same MAC address.
+   */
+  readonly onStandby?: (standby: boolean) => void;
+  /**
+   * With the ADMIN_VQ feature (off by default): how much of a flow filter drivers may set up; false: none. Default: 16 groups, 32 classifiers and 64 rules, where the backend
+   * follows flow rules.
+   */
+  readonly flowFilter?: Partial<FlowFilterLimits> | false;
+  /** virtio 1.4 numbers MODIFY and QUERY of resource objects twice: as its opcode table does (default: 0xc, 0xb), or as the commands' text does (0xb, 0xc). */
+  readonly adminOpcodes?: ObjectOpcodes;
+}
+
+/** @throws VirtioOptionError */
+function checkFlowFilter(asked: VirtioNetOptions['flowFilter'], offered: boolean, backend: VhostBackend): FlowFilterLimits | undefined {
+  if (asked === false) return undefined;
+  if (asked === undefined) return offered && backend.flowFilter === true ? FLOW_FILTER_LIMITS : undefined;
+  if (!offered) throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', 'a flow filter needs the ADMIN_VQ feature');
+  const limits = { ...FLOW_FILTER_LIMITS, ...asked };
+  for (const [name, limit] of Object.entries(limits))
+    if (!(Number.isInteger(limit) && limit >= 1 && limit <= FLOW_RULES))
+      throw new VirtioOptionError('NICBOX_FLOW_FILTER', `${limit} ${name}: give 1 to ${FLOW_RULES}`);
+  return limits;
 }
 
 export class VirtioNet implements VirtioDevice {
@@ -53,6 +91,7 @@ export class VirtioNet implements VirtioDevice {
   readonly type = VIRTIO_ID_NETWORK;
   readonly offered: FeatureSet;
   readonly queueCount: number;
+  readonly adminQueueCount: number;
   readonly configSize = NET_CONFIG_BYTES;
   /** The words the data plane reads. */
   readonly policy: NetPolicy;
@@ -66,9 +105,17 @@ export class VirtioNet implements VirtioDevice {
   readonly #data: DataPlane;
   #mac: Uint8Array;
   #linkUp: boolean;
+  /** The driver has been asked to announce itself and has not acknowledged yet. */
+  #announcing = false;
+  #standby = false;
+  readonly #onStandby: ((standby: boolean) => void) | undefined;
+  /** Configuration space is behind because the driver had the device suspended: not, silently, or with a notification due. */
+  #behind: 'no' | 'moved' | 'changed' = 'no';
   #host: VirtioHost | undefined;
   #control: ControlQueue | undefined;
-  #controlPosition: VringPosition | undefined;
+  #adminQueue: AdminQueue | undefined;
+  #admin: NetAdmin | undefined;
+  readonly #hasFlowFilter: boolean;
   #restored: readonly (VringPosition | null)[] = [];
 
   /** @throws VirtioOptionError */
@@ -87,6 +134,7 @@ export class VirtioNet implements VirtioDevice {
     this.#queueSize = queueSize;
     this.#mtu = options.mtu ?? 0;
     this.#linkUp = options.linkUp ?? true;
+    this.#onStandby = options.onStandby;
     this.offered = offer({
       features: options.features ?? {},
       backend: backend.features,
@@ -95,12 +143,16 @@ export class VirtioNet implements VirtioDevice {
       hasSpeed: options.link !== undefined,
       rssContexts: rss.contexts,
     });
-    checkBackend(backend, this.offered, queuePairs);
-    this.queueCount = 2 * queuePairs + (this.offered.has(VIRTIO_NET_F_CTRL_VQ) ? 1 : 0);
+    const limits = checkFlowFilter(options.flowFilter, this.offered.has(VIRTIO_F_ADMIN_VQ), backend);
+    this.#hasFlowFilter = limits !== undefined;
+    checkBackend(backend, this.offered, queuePairs, this.#hasFlowFilter);
+    this.adminQueueCount = this.offered.has(VIRTIO_F_ADMIN_VQ) ? 1 : 0;
+    this.queueCount = 2 * queuePairs + (this.offered.has(VIRTIO_NET_F_CTRL_VQ) ? 1 : 0) + this.adminQueueCount;
+    if (this.adminQueueCount > 0)
+      this.#admin = new NetAdmin({ flowFilter: limits, opcodes: options.adminOpcodes ?? 'table', receiveQueues: () => this.#pairs(this.#host?.features) });
     this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link, rss });
-    this.#config.mac = this.#mac;
-    this.#config.linkUp = this.#linkUp;
-    this.#steering = new SteeringState({ ...rss, pairs: queuePairs });
+    this.#writeConfig();
+    this.#steering = new SteeringState({ ...rss, contexts: this.offered.has(VIRTIO_NET_F_RSS_CONTEXT) ? rss.contexts : 0, pairs: queuePairs });
     this.policy = new NetPolicy(this.#steering.limits);
     this.#data = new DataPlane(backend, this.policy, 2 * queuePairs);
     this.#data.restartLost = options.onLost !== 'needs-reset';
@@ -111,6 +163,7 @@ export class VirtioNet implements VirtioDevice {
     this.#host = host;
     this.#data.attach(host);
     this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader, reply) => this.#command(reader, reply));
+    if (this.#admin) this.#adminQueue = new AdminQueue(host, ADMIN_QUEUE_SIZE, (readable) => this.#administer(readable));
   }
 
   // ---- features and queues ----
@@ -125,10 +178,17 @@ export class VirtioNet implements VirtioDevice {
     return features?.has(VIRTIO_NET_F_CTRL_VQ) ? 2 * this.#pairs(features) : -1;
   }
 
+  /** The command queue that queue `index` is under the negotiated features; undefined: it is a data queue. */
+  #commandQueue(index: number): CommandQueue | undefined {
+    if (index === this.#controlIndex) return this.#control;
+    return index >= this.queueCount - this.adminQueueCount ? this.#adminQueue : undefined;
+  }
+
   // virtio 1.4 5.1.2: the control queue follows the last pair that was negotiated, and is there only with CTRL_VQ.
   queueMaxSize(index: number, features: FeatureSet | undefined): number {
     const dataQueues = 2 * this.#pairs(features);
     if (index < dataQueues) return this.#queueSize;
+    if (index >= this.queueCount - this.adminQueueCount) return (features ?? this.offered).has(VIRTIO_F_ADMIN_VQ) ? ADMIN_QUEUE_SIZE : 0;
     return index === dataQueues && (features ?? this.offered).has(VIRTIO_NET_F_CTRL_VQ) ? CONTROL_QUEUE_SIZE : 0;
   }
 
@@ -143,6 +203,7 @@ export class VirtioNet implements VirtioDevice {
     this.#receive.clear(features);
     this.#steering.clear(features);
     this.#publishPolicy();
+    this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
   }
 
   // ---- configuration ----
@@ -151,8 +212,19 @@ export class VirtioNet implements VirtioDevice {
     return this.#config.read(offset, size);
   }
 
-  configWrite(): void {
-    this.#host?.log.guestError('the configuration of a network device is read-only');
+  // virtio 1.4 5.1.9.5.2.3: a legacy driver without CTRL_MAC_ADDR sets its address here, before or after it has negotiated; each byte takes effect at once.
+  configWrite(offset: number, size: number, value: number): void {
+    const host = this.#host;
+    if (!host?.legacy || offset + size > MAC_BYTES || host.features.has(VIRTIO_NET_F_CTRL_MAC_ADDR)) {
+      host?.log.guestError('that of a network device configuration is read-only', { offset });
+      return;
+    }
+    const mac = this.#mac.slice();
+    for (let i = 0; i < size; i++) mac[offset + i] = Math.floor(value / 2 ** (8 * i)) & 0xff;
+    this.#mac = mac;
+    this.#receive.addressKnown = true;
+    this.#showConfig(false);
+    this.#publishPolicy();
   }
 
   get linkUp(): boolean {
@@ -163,12 +235,57 @@ export class VirtioNet implements VirtioDevice {
   setLink(up: boolean): void {
     if (up === this.#linkUp) return;
     this.#linkUp = up;
-    this.#config.linkUp = up;
     this.#publishPolicy();
-    const host = this.#host;
     // A driver that did not negotiate STATUS may look at the field all the same: the generation is right for it too, but it is not interrupted.
-    if (host?.features.has(VIRTIO_NET_F_STATUS)) host.configChanged();
+    this.#showConfig(this.#host?.features.has(VIRTIO_NET_F_STATUS) === true);
+  }
+
+  /**
+   * Asks the driver to announce itself to the network (virtio 1.4 5.1.6.5.4), as after it has moved to another place; also between `restore` and `resume`. Returns false when
+   * there is no driver to ask: none is up, or it did not negotiate GUEST_ANNOUNCE and STATUS. `announcing` tells when it has acknowledged.
+   */
+  announce(): boolean {
+    const host = this.#host;
+    if (host === undefined || !(host.driverOk || host.suspended)) return false;
+    if (!host.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE) || !host.features.has(VIRTIO_NET_F_STATUS)) return false;
+    this.#announcing = true;
+    this.#showConfig(true);
+    return true;
+  }
+
+  get announcing(): boolean {
+    return this.#announcing;
+  }
+
+  /** A driver has negotiated STANDBY: the device is the standby of a fail-over pair. */
+  get standby(): boolean {
+    return this.#standby;
+  }
+
+  #setStandby(standby: boolean): void {
+    if (standby === this.#standby) return;
+    this.#standby = standby;
+    this.#onStandby?.(standby);
+  }
+
+  /** Brings configuration space up to date, once the driver has not the device suspended (virtio 1.4 3.4.2, device MUST NOT), and notifies if it is to know. */
+  #showConfig(notify: boolean): void {
+    const host = this.#host;
+    if (host?.suspended) {
+      if (notify) this.#behind = 'changed';
+      else if (this.#behind === 'no') this.#behind = 'moved';
+      return;
+    }
+    this.#writeConfig();
+    if (notify) host?.configChanged();
     else host?.configMoved();
+  }
+
+  #writeConfig(): void {
+    this.#behind = 'no';
+    this.#config.mac = this.#mac;
+    this.#config.linkUp = this.#linkUp;
+    this.#config.announce = this.#announcing;
   }
 
   /** The address in use: the permanent one, or what the driver set. */
@@ -184,8 +301,9 @@ export class VirtioNet implements VirtioDevice {
         mac: this.#mac,
         mtu: this.#mtu,
         linkUp: this.#linkUp,
-        active: host?.driverOk === true,
         live: this.#data.liveReceivers,
+        flowRules: this.#admin?.flowRules() ?? [],
+        active: host?.driverOk === true && (this.#data.holds & HELD_BY_DRIVER) === 0,
       });
     // With no turn under way: no frame meets half a change, and none the former state once this has returned.
     if (host) host.memory.betweenTurns(publish);
@@ -211,18 +329,21 @@ export class VirtioNet implements VirtioDevice {
   }
 
   #startQueue(index: number): void {
-    if (index !== this.#controlIndex) this.#data.start(index, this.#restored[index] ?? undefined);
-    // While held it opens on `resume`, where it stood.
-    else if (!this.#data.held) this.#control?.open(index);
+    const commands = this.#commandQueue(index);
+    if (commands === undefined) this.#data.start(index, this.#restored[index] ?? undefined);
+    // While held it opens later, where it stood.
+    else if (this.#data.holds === 0) commands.open(index);
   }
 
   notify(index: number): void {
-    if (index !== this.#controlIndex) this.#data.kick(index);
-    else if (!this.#data.held) this.#control?.serve();
+    const commands = this.#commandQueue(index);
+    if (commands === undefined) this.#data.kick(index);
+    else commands.serve();
   }
 
   stopQueue(index: number): void {
-    if (index === this.#controlIndex) this.#closeControl();
+    const commands = this.#commandQueue(index);
+    if (commands) commands.close();
     else {
       this.#data.stop(index);
       // virtio 1.4 5.1.6.5.5.2, 5.1.6.5.6.3 (device MUST): frames for a receive queue under reset are not kept for it.
@@ -230,17 +351,52 @@ export class VirtioNet implements VirtioDevice {
     }
   }
 
-  #closeControl(): void {
-    this.#control?.close();
-    this.#controlPosition = undefined;
+  queueStopped(index: number): boolean {
+    return this.#commandQueue(index) !== undefined || this.#data.stopped(index);
   }
 
-  queueStopped(index: number): boolean {
-    return index === this.#controlIndex || this.#data.stopped(index);
+  // virtio 1.4 3.4.2: the data rings stop between turns, when all they have taken has been used.
+  suspend(): void {
+    this.#parkCommands();
+    this.#data.hold(HELD_BY_DRIVER);
+    this.#publishPolicy();
+  }
+
+  get quiet(): boolean {
+    this.#data.settle();
+    return !this.#data.anyRunning;
+  }
+
+  unsuspend(): void {
+    this.#goOn(HELD_BY_DRIVER);
+    const behind = this.#behind;
+    if (behind !== 'no') this.#showConfig(behind === 'changed');
+  }
+
+  /** One reason to hold still is gone. */
+  #goOn(reason: number): void {
+    // Set already, but for a device that was restored into it.
+    this.#data.hold(reason);
+    if (this.#restored.length > 0 && this.#host?.driverOk) this.start();
+    this.#data.release(reason);
+    this.#publishPolicy();
+    for (const index of this.#commandIndices)
+      if (this.#data.holds === 0 && this.#host?.driverOk && this.#host.queueEnabled(index)) this.#commandQueue(index)?.unpark(index);
+  }
+
+  #parkCommands(): void {
+    this.#control?.park();
+    this.#adminQueue?.park();
+  }
+
+  get #commandIndices(): number[] {
+    const indices = this.#controlIndex >= 0 ? [this.#controlIndex] : [];
+    return this.#adminQueue ? [...indices, this.queueCount - 1] : indices;
   }
 
   stop(): void {
-    this.#closeControl();
+    this.#control?.close();
+    this.#adminQueue?.close();
     this.#restored = [];
     this.#data.stopAll();
     this.#publishPolicy();
@@ -254,11 +410,13 @@ export class VirtioNet implements VirtioDevice {
   reset(): void {
     this.#data.clear();
     this.#receive.clear();
+    this.#admin?.reset();
     this.#steering.clear();
     this.#mac = this.#permanentMac;
-    this.#config.mac = this.#mac;
-    this.#host?.configMoved();
+    this.#announcing = false;
+    this.#showConfig(false);
     this.#publishPolicy();
+    this.#setStandby(false);
   }
 
   poll(): void {
@@ -276,13 +434,23 @@ export class VirtioNet implements VirtioDevice {
       steering: this.#steering,
       setMac: (mac) => {
         this.#mac = mac;
-        this.#config.mac = mac;
-        this.#host?.configMoved();
+        this.#showConfig(false);
+      },
+      announced: () => {
+        this.#announcing = false;
+        this.#showConfig(false);
       },
     });
     // virtio 1.4 5.1.6.5.2.1 and others (device MUST): in force before the buffer is used.
     if (ok) this.#publishPolicy();
     return ok;
+  }
+
+  #administer(readable: Uint8Array): Uint8Array {
+    const reply = (this.#admin as NetAdmin).execute(readable);
+    // A rule is in force when its command is answered.
+    if (this.#hasFlowFilter) this.#publishPolicy();
+    return reply;
   }
 
   // ---- the embedder's side ----
@@ -301,7 +469,7 @@ export class VirtioNet implements VirtioDevice {
    * over when `handingOver` is false, which reading it brings about. @throws VirtioOptionError, BusyError
    */
   handOver(backend: VhostBackend): void {
-    this.#data.handOver(backend, this.offered);
+    this.#data.handOver(backend, this.offered, this.#hasFlowFilter);
   }
 
   get handingOver(): boolean {
@@ -311,44 +479,39 @@ export class VirtioNet implements VirtioDevice {
 
   /** Stops all queues where they are, unseen by the driver; over when `paused`. For saving. */
   pause(): void {
-    if (!this.#data.held) {
-      this.#controlPosition = this.#control?.position ?? this.#controlPosition;
-      this.#control?.close();
-    }
-    this.#data.hold();
+    this.#parkCommands();
+    this.#data.hold(HELD_BY_EMBEDDER);
   }
 
   get paused(): boolean {
     this.#data.settle();
-    return this.#data.held && !this.#data.anyRunning;
+    return (this.#data.holds & HELD_BY_EMBEDDER) !== 0 && !this.#data.anyRunning;
   }
 
   /** Goes on after `pause` or `restore`. */
   resume(): void {
-    if (!this.#data.held) return;
-    const host = this.#host;
-    if (this.#restored.length > 0 && host?.driverOk) this.start();
-    this.#restored = [];
-    this.#data.release();
-    const control = this.#controlIndex;
-    if (control < 0 || !host?.driverOk || !host.queueEnabled(control)) return;
-    this.#control?.open(control, this.#controlPosition);
-    this.#control?.serve();
+    if ((this.#data.holds & HELD_BY_EMBEDDER) !== 0) this.#goOn(HELD_BY_EMBEDDER);
   }
 
   // ---- saved state ----
 
   save(): Envelope<NetState> {
     if (this.#data.anyRunning || this.#data.handingOver) throw new BusyError('the data plane runs: pause the device and wait until it is paused, then save');
-    const control = this.#control?.position ?? this.#controlPosition;
+    const control = this.#control?.position;
+    const adminPosition = this.#adminQueue?.position;
     return seal('virtio-net', NET_STATE_VERSION, {
       permanentMac: this.#permanentMac.slice(),
       mac: this.#mac.slice(),
       linkUp: this.#linkUp,
+      announcing: this.#announcing,
+      shown: this.#config.shown,
+      behind: this.#behind,
       receive: this.#receive.save(),
+      // Restored and not started yet: as they were.
+      positions: this.#restored.length > 0 ? [...this.#restored] : this.#data.positions(),
       steering: this.#steering.save(),
-      positions: this.#data.positions(),
       control: control ? { available: control.available, used: control.used } : null,
+      admin: this.#admin ? { position: adminPosition ?? null, ...this.#admin.save() } : null,
     });
   }
 
@@ -358,19 +521,28 @@ export class VirtioNet implements VirtioDevice {
       permanentMac: this.#permanentMac,
       pairs: this.#pairs(features),
       rings: 2 * this.queuePairs,
+      admin: this.#admin,
       steering: this.#steering.limits,
     });
     return () => {
       this.stop();
-      this.#data.hold();
+      this.#data.hold(HELD_BY_EMBEDDER);
       this.#data.clear();
       this.#mac = state.mac;
-      this.#config.mac = state.mac;
       this.#linkUp = state.linkUp;
-      this.#config.linkUp = state.linkUp;
+      this.#announcing = state.announcing;
+      this.#writeConfig();
+      this.#config.linkUp = state.shown.linkUp;
+      this.#config.announce = state.shown.announce;
+      this.#behind = state.behind;
       this.#receive.load(state.receive);
       this.#steering.load(state.steering, features);
-      this.#controlPosition = state.control ?? undefined;
+      this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
+      this.#control?.restore(state.control ?? undefined);
+      if (state.admin) {
+        this.#admin = state.admin.admin;
+        this.#adminQueue?.restore(state.admin.position ?? undefined);
+      }
       this.#restored = state.positions;
     };
   }

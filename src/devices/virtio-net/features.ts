@@ -1,15 +1,17 @@
 // What a virtio-net device offers (virtio 1.4 5.1.3): everything whose whole behaviour is here, within what the backend's data plane carries and what the embedder
-// asks for. Not offered: coalescing, statistics, announce, standby, tunnels, RSC, UFO, GUEST_HDRLEN.
+// asks for. Not offered: coalescing, statistics, tunnels, RSC, UFO, GUEST_HDRLEN.
 
 import { VirtioOptionError } from '#virtio/device';
 import {
   FeatureSet,
   VIRTIO_F_ACCESS_PLATFORM,
+  VIRTIO_F_ADMIN_VQ,
   VIRTIO_F_EVENT_IDX,
   VIRTIO_F_IN_ORDER,
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_RING_RESET,
+  VIRTIO_F_SUSPEND,
   VIRTIO_F_VERSION_1,
 } from '#virtio/features';
 import * as net from '#virtio/net-features';
@@ -34,10 +36,12 @@ const NET_FEATURES = {
   CTRL_VLAN: net.VIRTIO_NET_F_CTRL_VLAN,
   CTRL_RX_EXTRA: net.VIRTIO_NET_F_CTRL_RX_EXTRA,
   MQ: net.VIRTIO_NET_F_MQ,
+  GUEST_ANNOUNCE: net.VIRTIO_NET_F_GUEST_ANNOUNCE,
   CTRL_MAC_ADDR: net.VIRTIO_NET_F_CTRL_MAC_ADDR,
   GUEST_USO4: net.VIRTIO_NET_F_GUEST_USO4,
   GUEST_USO6: net.VIRTIO_NET_F_GUEST_USO6,
   HOST_USO: net.VIRTIO_NET_F_HOST_USO,
+  STANDBY: net.VIRTIO_NET_F_STANDBY,
   HASH_TUNNEL: net.VIRTIO_NET_F_HASH_TUNNEL,
   HASH_REPORT: net.VIRTIO_NET_F_HASH_REPORT,
   RSS: net.VIRTIO_NET_F_RSS,
@@ -49,9 +53,18 @@ const NET_FEATURES = {
   RING_PACKED: VIRTIO_F_RING_PACKED,
   IN_ORDER: VIRTIO_F_IN_ORDER,
   RING_RESET: VIRTIO_F_RING_RESET,
+  ADMIN_VQ: VIRTIO_F_ADMIN_VQ,
+  SUSPEND: VIRTIO_F_SUSPEND,
 } as const;
 
 export type NetFeatureName = keyof typeof NET_FEATURES;
+
+/** To be of use to anybody, an offer also needs these; a driver may leave them out. */
+const OFFER_DEPENDENCIES: readonly net.FeatureDependency[] = [
+  ...net.NET_FEATURE_DEPENDENCIES,
+  // The request to announce is a bit of the status field.
+  { bit: net.VIRTIO_NET_F_GUEST_ANNOUNCE, needs: [net.VIRTIO_NET_F_STATUS] },
+];
 
 /** Receive offloads that OFFLOADS_SET switches; its mask uses the feature bits' numbers (virtio 1.4 5.1.6.5.6). */
 export const GUEST_OFFLOADS = FeatureSet.of(
@@ -79,6 +92,9 @@ function offeredUnasked(bit: number, queuePairs: number): boolean {
   switch (bit) {
     // Only a device whose memory is translated has a reason to ask for platform access.
     case VIRTIO_F_ACCESS_PLATFORM:
+    // Only a fail-over pair has a standby; what an administration queue is for is the embedder's to say.
+    case net.VIRTIO_NET_F_STANDBY:
+    case VIRTIO_F_ADMIN_VQ:
     // Makes the header of every frame eight bytes longer, which only some drivers get anything for.
     case net.VIRTIO_NET_F_HASH_REPORT:
       return false;
@@ -123,7 +139,7 @@ export function offer({ features, backend, queuePairs, hasMtu, hasSpeed, rssCont
   // Defaults whose prerequisite was turned off go with it, in rounds as one may carry another; a bit asked for by name is an error instead.
   for (let changed = true; changed; ) {
     changed = false;
-    for (const { bit, needs } of net.NET_FEATURE_DEPENDENCIES) {
+    for (const { bit, needs } of OFFER_DEPENDENCIES) {
       if (!offered.has(bit) || needs.some((need) => offered.has(need))) continue;
       if (asked[nameOf(bit)] === true)
         throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', `${nameOf(bit)} needs ${needs.map(nameOf).join(' or ')}, which is not offered`);

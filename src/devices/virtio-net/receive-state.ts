@@ -7,6 +7,7 @@
 
 import { ACCEPTS_CSUM, ACCEPTS_ECN, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_USO4, ACCEPTS_USO6 } from '#net/port';
 import { FeatureSet } from '#virtio/features';
+import type { FlowRule } from '#virtio/flow-rules';
 import * as net from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
 import * as words from '#virtio/net-policy';
@@ -92,6 +93,8 @@ export class ReceiveState {
       readonly active: boolean;
       /** Receive queues that the driver has, a bit a pair. */
       readonly live: readonly [number, number];
+      /** In the order in which they are tried. */
+      readonly flowRules?: readonly FlowRule[];
     },
   ): void {
     const { features } = device;
@@ -114,6 +117,7 @@ export class ReceiveState {
       p.setTable('unicast', this.unicast);
       p.setTable('multicast', this.multicast);
       p.setVlans(this.vlans);
+      p.setFlowRules(device.flowRules ?? []);
     });
   }
 

@@ -1,29 +1,42 @@
 // A network device's saved state and its checks: everything in it may have been made up, so lengths, bounds and what the features allow are looked at before any of it is used.
 
 import { RestoreError, unseal } from '#core/saved';
-import { FeatureSet } from '#virtio/features';
-import { VIRTIO_NET_F_CTRL_VQ } from '#virtio/net-features';
+import { FeatureSet, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
+import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE } from '#virtio/net-features';
 import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
 import { savedBoolean, savedInteger, savedIntegers, savedRecord } from '#virtio/saved-control';
 import type { VringPosition } from '#virtio/virtqueue';
 import { MAC_BYTES } from './config.ts';
 import { GUEST_OFFLOADS } from './features.ts';
+import type { NetAdmin, NetAdminState } from './net-admin.ts';
 import { type ReceiveSnapshot, RX_MODES, VLAN_WORDS } from './receive-state.ts';
 import { savedSteering } from './saved-steering.ts';
 import type { SteeringLimits, SteeringSnapshot } from './steering-state.ts';
 
-export const NET_STATE_VERSION = 1;
+export const NET_STATE_VERSION = 2;
 
 export interface NetState {
   /** The address the device was made with: a saved state is of that device. */
   readonly permanentMac: Uint8Array;
   readonly mac: Uint8Array;
   readonly linkUp: boolean;
+  /** The driver was asked to announce itself. */
+  readonly announcing: boolean;
+  /** What configuration space shows of the two above: older, while the driver has the device suspended. */
+  readonly shown: { readonly linkUp: boolean; readonly announce: boolean };
+  readonly behind: 'no' | 'moved' | 'changed';
   readonly receive: ReceiveSnapshot;
   readonly steering: SteeringSnapshot;
   /** Where each data ring stands; null: not live. */
   readonly positions: readonly (VringPosition | null)[];
   readonly control: VringPosition | null;
+  /** null: the device has no administration queue. */
+  readonly admin: ({ readonly position: VringPosition | null } & NetAdminState) | null;
+}
+
+/** Checked, and what can be taken over as it is. */
+export interface CheckedNetState extends Omit<NetState, 'admin'> {
+  readonly admin: { readonly position: VringPosition | null; readonly admin: NetAdmin } | undefined;
 }
 
 export interface NetExpectations {
@@ -33,11 +46,12 @@ export interface NetExpectations {
   /** Queue pairs under those features. */
   readonly pairs: number;
   readonly rings: number;
+  readonly admin: NetAdmin | undefined;
   readonly steering: SteeringLimits;
 }
 
 /** @throws RestoreError */
-export function checkNetState(saved: unknown, expected: NetExpectations): NetState {
+export function checkNetState(saved: unknown, expected: NetExpectations): CheckedNetState {
   const state = savedRecord(unseal(saved, 'virtio-net', NET_STATE_VERSION), 'network device');
   const permanentMac = savedMac(state.permanentMac, 'permanent address');
   if (!permanentMac.every((byte, i) => byte === expected.permanentMac[i])) throw new RestoreError('saved state is of a device with another MAC address');
@@ -49,15 +63,35 @@ export function checkNetState(saved: unknown, expected: NetExpectations): NetSta
   });
   const control = state.control === null ? null : savedPosition(state.control, 'position of the control queue');
   if (control !== null && !expected.features.has(VIRTIO_NET_F_CTRL_VQ)) throw new RestoreError('saved state has a control queue without CTRL_VQ');
+  const announcing = savedBoolean(state.announcing, 'announcement');
+  if (announcing && !expected.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE))
+    throw new RestoreError('saved state asks a driver to announce that did not negotiate it');
+  const shown = savedRecord(state.shown, 'status field');
+  const behind = state.behind;
+  if (behind !== 'no' && behind !== 'moved' && behind !== 'changed') throw new RestoreError(`saved configuration state ${String(behind)} is none there is`);
   return {
     permanentMac,
     mac: savedMac(state.mac, 'address'),
     linkUp: savedBoolean(state.linkUp, 'link state'),
+    announcing,
+    shown: { linkUp: savedBoolean(shown.linkUp, 'shown link state'), announce: savedBoolean(shown.announce, 'shown announcement') },
+    behind,
     receive: savedReceive(state.receive, expected),
     steering: savedSteering(state.steering, expected.steering, expected.features),
     positions,
     control,
+    admin: savedAdmin(state.admin, expected),
   };
+}
+
+function savedAdmin(value: unknown, { admin, features, pairs }: NetExpectations): CheckedNetState['admin'] {
+  if (admin === undefined) {
+    if (value !== null) throw new RestoreError('saved state has an administration queue; this device has none');
+    return undefined;
+  }
+  const { position } = savedRecord(value, 'administration');
+  if (position !== null && !features.has(VIRTIO_F_ADMIN_VQ)) throw new RestoreError('saved state has an administration queue without ADMIN_VQ');
+  return { position: position === null ? null : savedPosition(position, 'position of the administration queue'), admin: admin.restored(value, pairs) };
 }
 
 /** @throws RestoreError */

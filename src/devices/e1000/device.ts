@@ -1,0 +1,403 @@
+// The Intel 8254x as a PCI function: registers in a memory BAR and through an I/O window, power management with wake-up, MSI; a port of its own on a network segment. Wires the parts; each does its own work.
+
+import type { Nanos } from '#core/clock';
+import { RegisterFile } from '#core/register-file';
+import { RestoreError, seal } from '#core/saved';
+import { MicrowireEeprom, sealEeprom } from '#devices/intel/eeprom';
+import { IoWindow } from '#devices/intel/io-window';
+import { Statistics } from '#devices/intel/statistics';
+import { PortCounters } from '#net/counters';
+import type { FrameBatch, PortHost } from '#net/port';
+import { EFFECT_NONE } from '#pci/capability';
+import { type PcieType, PciFunction } from '#pci/function';
+import { Msi } from '#pci/msi';
+import { PowerManagement } from '#pci/pm';
+import type { FunctionServices } from '#pci/ports';
+import { Engine } from './engine.ts';
+import {
+  EngineState,
+  EVENT_PAUSE,
+  EVENT_RECEIVED,
+  EVENT_SENT_DELAYED,
+  FLAG_LOSSY,
+  FLAG_RUNTS,
+  FLAG_SEND_XOFF,
+  FLAG_SEND_XON,
+  FLAG_STILL,
+} from './engine-state.ts';
+import { Interrupts } from './interrupts.ts';
+import { Link } from './link.ts';
+import { boardEeprom, CSB_SUBSYSTEM_ID, E1000_MODELS, type E1000Model, type E1000ModelName, INTEL } from './models.ts';
+import { type HookHost, registerHooks } from './register-hooks.ts';
+import { RegisterSpace } from './register-space.ts';
+import { E1000_REGISTERS, PACKET_BUFFER, REGISTER_SPACE } from './registers.ts';
+import { checkE1000, type E1000State, PART, VERSION } from './saved-e1000.ts';
+import { Unplugged } from './unplugged.ts';
+import { WakeUpFilter, WUC_PME_EN } from './wake-up.ts';
+
+export interface E1000Options {
+  /** Six bytes, as "52:54:00:12:34:56". */
+  readonly mac: string;
+  /** Default 82540EM. */
+  readonly model?: E1000ModelName;
+  /** The segment the cable goes to. Without one the cable hangs in the air. */
+  readonly segment?: PortHost;
+  readonly name?: string;
+  /** How long autonegotiation takes; default 500 ms. */
+  readonly negotiation?: Nanos;
+  /** pad (default): frames of less than 60 bytes come as the medium's senders would have padded them; as-is: they are undersized, as 8254x 13.7.34 has it. */
+  readonly shortFrames?: 'pad' | 'as-is';
+  /** hold (default): a frame that finds no buffer waits at its source; drop: it is lost and counted (MPC, RXO), as on a wire. */
+  readonly fullRing?: 'hold' | 'drop';
+  /** The EEPROM's 64 or 256 words, in place of a board's usual contents; words 0 to 2 and the checksum are set. */
+  readonly eeprom?: Uint16Array;
+  /** Offers the shared communication block, by which a driver that knows of it saves register accesses (docs/e1000.md); the subsystem id says so. Default false. */
+  readonly sharedBlock?: boolean;
+  readonly pcieType?: PcieType;
+}
+
+/** An embedder asked for an e1000 that cannot be. `code` is stable. */
+export class E1000OptionError extends TypeError {
+  readonly code = 'NICBOX_E1000_OPTION';
+}
+
+const PMCSR = 4;
+const PME_ENABLE = 0x100;
+const PME_STATUS = 0x8000;
+const WUC_PME_STATUS = 4;
+const WUC_APMPME = 8;
+const WUFC_LNKC = 1;
+const SENDS = FLAG_SEND_XOFF | FLAG_SEND_XON;
+const NEGOTIATION: Nanos = 500e6;
+/** The decoded size of the I/O BAR. */
+const IO_BAR = 64;
+const CAUSES = 0x00ff_ffff;
+
+/** What exists while the device is attached. */
+interface Live {
+  readonly services: FunctionServices;
+  readonly interrupts: Interrupts;
+  readonly link: Link;
+  readonly engine: Engine;
+  readonly wakeUp: WakeUpFilter;
+  readonly host: PortHost;
+}
+
+export class E1000 {
+  readonly name: string;
+  readonly model: E1000ModelName;
+  readonly mac: Uint8Array;
+  readonly fn: PciFunction;
+  readonly registers: RegisterFile<typeof E1000_REGISTERS>;
+  /** Frames, bytes and drops of its port. */
+  readonly counters = new PortCounters();
+  readonly #options: E1000Options;
+  readonly #parts: E1000Model;
+  readonly #state = new EngineState();
+  readonly #statistics: Statistics;
+  readonly #eeprom: MicrowireEeprom;
+  readonly #space: RegisterSpace;
+  readonly #io: IoWindow;
+  readonly #pm = new PowerManagement({ pmeFrom: ['d0', 'd3hot', 'd3cold'] });
+  #cable: boolean;
+  #live: Live | undefined;
+
+  /** @throws E1000OptionError */
+  constructor(options: E1000Options) {
+    const modelName = options.model ?? '82540EM';
+    if (!Object.hasOwn(E1000_MODELS, modelName)) throw new E1000OptionError(`model ${modelName}: one of ${Object.keys(E1000_MODELS).join(', ')}`);
+    this.#options = options;
+    this.#parts = E1000_MODELS[modelName];
+    this.model = modelName;
+    this.mac = parseMac(options.mac);
+    this.name = options.name ?? `e1000 ${options.mac}`;
+    this.#cable = options.segment !== undefined;
+    const subsystemId = options.sharedBlock ? CSB_SUBSYSTEM_ID : this.#parts.subsystemId;
+    const words = checkEeprom(options.eeprom) ?? boardEeprom(this.#parts, subsystemId, this.mac);
+    for (let i = 0; i < 3; i++) words[i] = (this.mac[2 * i] as number) | ((this.mac[2 * i + 1] as number) << 8);
+    sealEeprom(words);
+    this.#eeprom = new MicrowireEeprom(words);
+    this.#statistics = new Statistics(this.#state.statistics);
+    this.registers = new RegisterFile(E1000_REGISTERS, { state: this.#state.registers, size: PACKET_BUFFER, hooks: registerHooks(this.#hookHost()) });
+    this.#state.setFlag(FLAG_RUNTS, options.shortFrames === 'as-is');
+    this.#state.setFlag(FLAG_LOSSY, options.fullRing === 'drop');
+    this.#space = new RegisterSpace(this.registers);
+    this.#io = new IoWindow(this.#space, REGISTER_SPACE);
+    this.fn = new PciFunction({
+      name: 'e1000',
+      identity: {
+        vendorId: INTEL,
+        deviceId: this.#parts.deviceId,
+        revision: this.#parts.revision,
+        classCode: 0x02_0000,
+        subsystemVendorId: INTEL,
+        subsystemId,
+        interruptPin: 1,
+        pcieType: options.pcieType ?? 'conventional',
+      },
+      bars: [
+        { index: 0, kind: 'memory32', region: this.#space },
+        { index: 2, kind: 'io', region: this.#io, size: IO_BAR },
+      ],
+      // Where the parts have them (8254x 4.1.1).
+      capabilities: [
+        { capability: this.#pm, offset: 0xdc },
+        { capability: new Msi({ vectors: 1, maskable: false }), offset: 0xf0 },
+      ],
+      onAttach: (services) => this.#attach(services),
+      onDetach: () => this.#detach(),
+      onReset: (kind) => this.#reset(kind === 'conventional' ? 'cold' : 'warm'),
+      onMastering: (granted) => {
+        if (granted) this.#wake();
+      },
+    });
+    this.#loadAddress();
+  }
+
+  /** The cable: pulled or put in. A link takes autonegotiation's time to come up. */
+  get cable(): boolean {
+    return this.#cable;
+  }
+
+  set cable(on: boolean) {
+    this.#cable = on && this.#options.segment !== undefined;
+    if (this.#live !== undefined) this.#live.link.phy.cable = this.#cable;
+  }
+
+  // ---- life ----
+
+  #attach(services: FunctionServices): void {
+    const state = this.#state;
+    const { negotiation = NEGOTIATION } = this.#options;
+    const interrupts = new Interrupts(
+      {
+        clock: services.clock,
+        setLine: (asserted) => {
+          services.interrupts.setLine(asserted);
+          if (asserted) services.interrupts.raise(0);
+        },
+        restoreLine: (asserted) => services.interrupts.setLine(asserted),
+        flushTransmit: () => this.#live?.engine.flushTransmit(),
+      },
+      state.registers,
+    );
+    const engine = new Engine({
+      name: this.name,
+      state,
+      dma: services.dma,
+      counters: this.counters,
+      hasLow: this.#parts.hasLow,
+      signal: (events) => this.#signal(events),
+      wake: () => this.#wake(),
+      asleep: (batch, from, to) => this.#asleep(batch, from, to),
+    });
+    const link = new Link({
+      clock: services.clock,
+      state,
+      phyId: this.#parts.phyId,
+      negotiation,
+      cable: this.#cable,
+      raise: (causes) => interrupts.raise(causes),
+      wake: () => this.#wake(),
+      changed: () => this.#linkChanged(),
+    });
+    const host = this.#options.segment ?? new Unplugged(services.clock);
+    this.#live = { services, interrupts, link, engine, host, wakeUp: new WakeUpFilter(state.registers, engine.receive.filter) };
+    host.addPort(engine);
+  }
+
+  #detach(): void {
+    const live = this.#live;
+    this.#live = undefined;
+    if (live === undefined) return;
+    live.interrupts.reset();
+    live.link.stop();
+    live.link.phy.cable = false;
+    live.host.removePort(live.engine);
+  }
+
+  #wake(): void {
+    this.#live?.host.wake(this.#live.engine);
+  }
+
+  /** CTRL.RST and the resets of the function. What outlives the warm kind is in the table. */
+  #reset(kind: 'cold' | 'warm'): void {
+    this.registers.reset(kind);
+    this.#loadAddress();
+    this.#statistics.clearAll();
+    this.#state.setFlag(SENDS, false);
+    this.#io.address = 0;
+    this.#eeprom.drive(false, false, false);
+    this.#state.changed();
+    const live = this.#live;
+    if (live === undefined) return;
+    live.engine.reset();
+    live.interrupts.reset();
+    if (kind === 'cold') live.link.phy.reset();
+    live.link.reset();
+    // A link that went down with SLU is not news.
+    live.interrupts.clear(CAUSES);
+  }
+
+  /** 8254x 13.5.2: the first receive address comes from the EEPROM. */
+  #loadAddress(): void {
+    const [w0, w1, w2] = this.#eeprom.words as unknown as [number, number, number];
+    this.registers.set('RAL', (w0 | (w1 << 16)) >>> 0);
+    this.registers.set('RAH', (w2 | 0x8000_0000) >>> 0);
+  }
+
+  // ---- between the parts ----
+
+  #signal(events: number): void {
+    const live = this.#live;
+    if (live === undefined) return;
+    if ((events & EVENT_PAUSE) !== 0) live.link.paused();
+    if ((events & EVENT_SENT_DELAYED) !== 0) live.interrupts.sentDelayed();
+    const causes = events & CAUSES;
+    if ((events & EVENT_RECEIVED) !== 0) live.interrupts.received(causes);
+    else live.interrupts.raise(causes);
+  }
+
+  #hookHost(): HookHost {
+    const device = this;
+    return {
+      get registers() {
+        return device.registers;
+      },
+      state: this.#state,
+      statistics: this.#statistics,
+      eeprom: this.#eeprom,
+      arbitratesEeprom: this.#parts.arbitratesEeprom,
+      get interrupts() {
+        return device.#live?.interrupts;
+      },
+      get link() {
+        return device.#live?.link;
+      },
+      wake: () => this.#wake(),
+      reset: () => this.#reset('warm'),
+      readWakeUpControl: () => this.#readWakeUpControl(),
+      wroteWakeUpControl: (written) => this.#wroteWakeUpControl(written),
+      wroteBlock: () => this.#wroteBlock(),
+    };
+  }
+
+  /** CSBAL, the low half, is written last and takes both. A part without the extension has no such registers. */
+  #wroteBlock(): void {
+    if (!this.#options.sharedBlock) {
+      this.registers.set('CSBAL', 0);
+      this.registers.set('CSBAH', 0);
+      return;
+    }
+    this.#state.changed();
+    this.#wake();
+  }
+
+  // ---- wake-up (8254x 6.3) ----
+
+  get #pmcsr(): number {
+    return this.fn.offsetOf(this.#pm) + PMCSR;
+  }
+
+  /** PME_En and PME_Status are those of the power management capability. */
+  #readWakeUpControl(): number {
+    const control = this.fn.config.get16(this.#pmcsr);
+    const own = this.registers.get('WUC') & ~(WUC_PME_EN | WUC_PME_STATUS);
+    return own | ((control & PME_ENABLE) !== 0 ? WUC_PME_EN : 0) | ((control & PME_STATUS) !== 0 ? WUC_PME_STATUS : 0);
+  }
+
+  #wroteWakeUpControl(written: number): void {
+    const state = this.fn.config.get16(this.#pmcsr) & 3;
+    const control = state | ((this.registers.get('WUC') & WUC_PME_EN) !== 0 ? PME_ENABLE : 0) | ((written & WUC_PME_STATUS) !== 0 ? PME_STATUS : 0);
+    const effects = this.fn.configWrite(this.#pmcsr, 2, control);
+    if (effects !== EFFECT_NONE) this.fn.report(effects);
+  }
+
+  /** Frames while memory cannot be reached. True: the device sleeps, and they were looked at. */
+  #asleep(batch: FrameBatch, from: number, to: number): boolean {
+    const live = this.#live;
+    if (live === undefined || this.#pm.powerState === 0) return false;
+    live.engine.receive.configure();
+    for (let f = from; f < to; f++) {
+      const { status, magic } = live.wakeUp.examine(batch, f);
+      const enabled = (this.#readWakeUpControl() & WUC_PME_EN) !== 0;
+      if (enabled && status !== 0) this.#wakeBy(status);
+      else if (magic && (enabled || (this.registers.get('WUC') & WUC_APMPME) !== 0)) this.#pm.assertPme();
+    }
+    return true;
+  }
+
+  #wakeBy(status: number): void {
+    this.registers.set('WUS', this.registers.get('WUS') | status);
+    this.#pm.assertPme();
+  }
+
+  #linkChanged(): void {
+    if (this.#pm.powerState === 0 || (this.registers.get('WUFC') & WUFC_LNKC) === 0) return;
+    if ((this.#readWakeUpControl() & WUC_PME_EN) !== 0) this.#wakeBy(WUFC_LNKC);
+  }
+
+  // ---- saved state ----
+
+  /** Frames stand still: a machine that is being saved. */
+  pause(): void {
+    this.#state.setFlag(FLAG_STILL, true);
+  }
+
+  resume(): void {
+    this.#state.setFlag(FLAG_STILL, false);
+    this.#wake();
+  }
+
+  save(): unknown {
+    const live = this.#requireLive();
+    return seal(PART, VERSION, {
+      model: this.model,
+      registers: this.registers.save(),
+      statistics: this.#statistics.save(),
+      eeprom: this.#eeprom.save(),
+      packetBuffer: this.#space.packetBuffer.slice(),
+      ioAddress: this.#io.address,
+      link: live.link.save(),
+      interrupts: live.interrupts.save(),
+      transmit: live.engine.transmit.save(),
+      sends: this.#state.flags & SENDS,
+    } satisfies E1000State);
+  }
+
+  /** @throws RestoreError, having changed nothing */
+  restore(saved: unknown): void {
+    const live = this.#requireLive();
+    const taker = { model: this.model, eeprom: this.#eeprom, statistics: this.#statistics, phy: live.link.phy, sends: SENDS };
+    const state = checkE1000(saved, taker);
+    this.registers.restore(state.registers);
+    this.#statistics.restore(state.statistics);
+    this.#eeprom.restore(state.eeprom);
+    this.#space.packetBuffer.set(state.packetBuffer);
+    this.#io.address = state.ioAddress;
+    this.#state.setFlag(SENDS, false);
+    this.#state.setFlag(state.sends, true);
+    this.#state.changed();
+    live.engine.reset();
+    live.engine.transmit.restore(state.transmit);
+    live.link.restore(state.link);
+    live.interrupts.restore(state.interrupts);
+  }
+
+  #requireLive(): Live {
+    if (this.#live === undefined) throw new RestoreError(`${this.name} is not attached to a machine`);
+    return this.#live;
+  }
+}
+
+function parseMac(text: string): Uint8Array {
+  const bytes = text.split(':').map((part) => (/^[0-9a-f]{2}$/i.test(part) ? Number.parseInt(part, 16) : Number.NaN));
+  if (bytes.length !== 6 || bytes.some(Number.isNaN)) throw new E1000OptionError(`mac "${text}": six bytes in hexadecimal, as 52:54:00:12:34:56`);
+  if (((bytes[0] as number) & 1) !== 0) throw new E1000OptionError(`mac "${text}" is a group address`);
+  return Uint8Array.from(bytes);
+}
+
+function checkEeprom(words: Uint16Array | undefined): Uint16Array | undefined {
+  if (words !== undefined && words.length !== 64 && words.length !== 256) throw new E1000OptionError(`an EEPROM of ${words.length} words: 64 or 256`);
+  return words?.slice();
+}

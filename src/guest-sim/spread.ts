@@ -1,0 +1,79 @@
+// A receiver that checks how frames were spread over its queues: each frame's hash computed anew from its bytes, compared with the one the device reports
+// (HASH_REPORT), and with the queue the frame came on (RSS).
+
+import { LinearFrame } from './linear.ts';
+import type { ReceivedFrame } from './net-receive.ts';
+import type { VirtioNet } from './virtio-net.ts';
+import { Tally, type Workload, type WorkloadResult } from './workload.ts';
+
+export interface SpreadJob {
+  readonly kind: 'spread';
+  /** Done after this many frames; without it the receiver runs until it is stopped. */
+  readonly count?: number;
+}
+
+export class Spread implements Workload {
+  readonly #count: number;
+  readonly #net: VirtioNet;
+  readonly #tally = new Tally();
+  readonly #linear = new LinearFrame();
+  readonly #queues: number[];
+  #hashed = 0;
+  #agreed = 0;
+  readonly nextDue = Infinity;
+
+  constructor(job: SpreadJob, net: VirtioNet) {
+    this.#count = job.count ?? Infinity;
+    this.#net = net;
+    this.#queues = new Array<number>(net.receive.length).fill(0);
+  }
+
+  get done(): boolean {
+    return this.#tally.framesReceived >= this.#count;
+  }
+  get framesSent(): number {
+    return 0;
+  }
+  get bytesSent(): number {
+    return 0;
+  }
+  get framesReceived(): number {
+    return this.#tally.framesReceived;
+  }
+  get bytesReceived(): number {
+    return this.#tally.bytesReceived;
+  }
+
+  step(): boolean {
+    return false;
+  }
+
+  receive(frame: ReceivedFrame): void {
+    const number = this.#tally.framesReceived++;
+    this.#tally.bytesReceived += frame.length;
+    this.#queues[frame.queue] = (this.#queues[frame.queue] as number) + 1;
+    const { steering } = this.#net;
+    const hash = steering.flowHash;
+    if (!hash) return;
+    if (!this.#linear.load(frame)) {
+      this.#tally.fail(() => `frame ${number} has ${frame.length} bytes`);
+      return;
+    }
+    if (hash.compute(this.#linear.views.u8, this.#linear.offset, frame.length)) this.#hashed++;
+    const told = !this.#net.reportsHashes || (hash.report === frame.hashReport && hash.value === frame.hashValue);
+    const queue = steering.receiveQueue(hash.value, hash.report);
+    if (told && (queue < 0 || queue === frame.queue)) this.#agreed++;
+    else {
+      const { report, value } = hash;
+      const { hashReport, hashValue, queue: at } = frame;
+      this.#tally.fail(
+        () => `frame ${number}: kind ${report} hash ${value} queue ${queue} here, kind ${hashReport} hash ${hashValue} queue ${at} from the device`,
+      );
+    }
+  }
+
+  result(): WorkloadResult {
+    const queues = Object.fromEntries(this.#queues.map((n, i) => [`queue${i}`, n]));
+    return this.#tally.result('spread', this.done, { hashed: this.#hashed, agreed: this.#agreed, ...queues });
+  }
+}
