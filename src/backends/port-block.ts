@@ -2,7 +2,7 @@
 // serving thread what has become of it; positions are written only where both sides of a ring agree (between turns), so a dead thread leaves them true.
 //
 // Layout: a port header of 16 words, then one record of 32 words a ring.
-//   header: 0 DMA reader + 1 of the serving thread, 1 policy looks asked for
+//   header: 0 DMA reader + 1 of the serving thread, 1 whether a driver is expected to come back
 //   record: 0 wanted (0: stopped, else the number of the start), 1 taken up (number of the start last looked at), 2 state, 3 available, 4 used,
 //           then float64 counters from word 8: kicks, calls, chains, sleeps
 
@@ -14,6 +14,7 @@ export const RING_BROKEN = 2;
 
 const HEADER_WORDS = 16;
 const READER = 0;
+const EXPECTED = 1;
 const RECORD_WORDS = 32;
 const WANTED = 0;
 const TAKEN = 1;
@@ -128,6 +129,14 @@ export class PortBlock {
     this.rings = rings;
     this.#words = new Int32Array(buffer);
     this.records = Array.from({ length: rings }, (_, index) => new RingRecord(buffer, index));
+  }
+
+  /** The driver is away for a moment: what is sent to it is held, not dropped. */
+  get expected(): boolean {
+    return Atomics.load(this.#words, EXPECTED) !== 0;
+  }
+  set expected(expected: boolean) {
+    Atomics.store(this.#words, EXPECTED, expected ? 1 : 0);
   }
 
   /** What the serving thread is as a DMA reader, or -1: what to expel when it dies. */

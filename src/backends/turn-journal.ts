@@ -31,6 +31,9 @@ const FIRST = 16;
 const ENTRY_WORDS = 4;
 /** More than 64 queue pairs on each of many ports can touch in one turn; a turn that exceeds it commits in parts. */
 const CAPACITY = 4096;
+/** What a journal's memory takes, and how many entries it may leave. */
+export const JOURNAL_BYTES = (FIRST + CAPACITY * ENTRY_WORDS) * 4;
+export const JOURNAL_ENTRIES = CAPACITY;
 
 export class TurnJournal {
   readonly buffer: SharedArrayBuffer;
@@ -38,7 +41,7 @@ export class TurnJournal {
   readonly #staged: TurnParticipant[] = [];
   #count = 0;
 
-  constructor(buffer = new SharedArrayBuffer((FIRST + CAPACITY * ENTRY_WORDS) * 4)) {
+  constructor(buffer = new SharedArrayBuffer(JOURNAL_BYTES)) {
     this.buffer = buffer;
     this.#words = new Int32Array(buffer);
   }

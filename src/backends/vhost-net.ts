@@ -5,6 +5,7 @@ import type { DmaSpaceShare } from '#core/dma-space';
 import { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import { PortCounters } from '#net/counters';
+import type { InflightRegion } from '#virtio/inflight';
 import { replayPublish, stagingBytes } from '#virtio/open-queue';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
@@ -18,7 +19,14 @@ interface Started {
   readonly start: number;
   readonly setup: QueueSetup;
   readonly call: Call;
-  readonly staging: SharedArrayBuffer | undefined;
+  readonly staging: Int32Array | undefined;
+}
+
+/** What lets another process go on where this one died. */
+export interface RingSurvival {
+  readonly inflight: InflightRegion;
+  /** Memory of `stagingBytes`, if the ring needs any, that outlives the process as well. */
+  readonly staging: Int32Array | undefined;
 }
 
 export class VhostNet implements VhostBackend {
@@ -31,6 +39,8 @@ export class VhostNet implements VhostBackend {
   readonly firstSlot: number;
   readonly segment: number;
   onEvent: ((event: VhostEvent) => void) | undefined;
+  /** Rings wait for translations that the session's memory was asked for (DmaSpace.takeFaults). On the machine's thread. */
+  onMiss: (() => void) | undefined;
   readonly #worker: VhostWorker;
   readonly #block: PortBlock;
   readonly #counters = new PortCounters();
@@ -65,7 +75,8 @@ export class VhostNet implements VhostBackend {
     this.#worker.post(this.#openMessage(session, this.#memory));
   }
 
-  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
+  /** @param survival kept up to date for a process that takes over */
+  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call, survival?: RingSurvival): void {
     const record = this.#block.records[index];
     const session = this.#session;
     if (record === undefined) throw new RangeError(`${this.name} has ${this.#block.rings} data rings: no ring ${index}`);
@@ -75,14 +86,15 @@ export class VhostNet implements VhostBackend {
     const start = ++this.#starts;
     const bytes = stagingBytes(setup.size, session.features);
     // A driver's size is not checked yet: a staging area only for one that can be.
-    const staging = bytes > 0 && bytes <= 8 * 32768 ? new SharedArrayBuffer(bytes) : undefined;
+    const staging = survival?.staging ?? (bytes > 0 && bytes <= 8 * 32768 ? new Int32Array(new SharedArrayBuffer(bytes)) : undefined);
+    const inflight = survival && { bytes: survival.inflight.bytes, packed: survival.inflight.packed };
     this.#started[index] = { start, setup, call, staging };
     this.#lost[index] = false;
     record.setPosition(position.available, position.used);
     record.state = RING_STOPPED;
     record.wanted = start;
     const kick = (this.#kicks[index] as Doorbell).share();
-    this.#worker.post({ op: 'start', port: this.port, index, start, setup, position, call: call.share(), kick, staging });
+    this.#worker.post({ op: 'start', port: this.port, index, start, setup, position, call: call.share(), kick, staging, inflight });
   }
 
   stopVring(index: number): void {
@@ -133,6 +145,18 @@ export class VhostNet implements VhostBackend {
     return this.#block.records[index]?.statistics;
   }
 
+  /** A driver that was here is expected back: until it is, or is no longer expected, what is sent to it is held (on a switch, for as long as a stuck port holds its senders). */
+  expect(expected: boolean): void {
+    if (this.#block.expected === expected) return;
+    this.#block.expected = expected;
+    this.#worker.callAttention();
+  }
+
+  /** Sends an Ethernet frame in the driver's place, once that is there: an announcement after a migration. */
+  sendOwn(frame: Uint8Array): void {
+    this.#worker.post({ op: 'send', port: this.port, frame });
+  }
+
   /** Takes the device off the segment, after its rings have stopped. */
   detach(): void {
     this.#worker.remove(this);
@@ -159,7 +183,8 @@ export class VhostNet implements VhostBackend {
   }
 
   #openMessage(session: VhostSession, memory: DmaSpaceShare): WorkerMessage {
-    return { op: 'open', port: this.port, features: session.features.words, memory, policy: session.policy.buffer };
+    const { features, policy, statistics } = session;
+    return { op: 'open', port: this.port, features: features.words, memory, policy: policy.buffer, statistics: statistics?.buffer };
   }
 
   /** The worker is dead. Carries out what it had committed of these rings, and frees what it held. */

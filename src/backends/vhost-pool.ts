@@ -33,10 +33,13 @@ export class VhostPool {
     });
   }
 
-  /** Starts a worker on a free thread. @throws RangeError when every thread has one. */
-  worker(): VhostWorker {
+  /**
+   * Starts a worker on a free thread. @throws RangeError when every thread has one.
+   * @param journal a TurnJournal's memory that outlives this process, so that another can finish a turn
+   */
+  worker(journal?: SharedArrayBuffer): VhostWorker {
     if (this.#workers.length === this.#threads) throw new RangeError(`the pool's ${this.#threads} threads all have a worker: make a larger pool`);
-    const worker = new VhostWorker((job, transfer) => this.#pool.run(job, { transferList: transfer as never }) as Promise<RunResult>, this.#poll);
+    const worker = new VhostWorker((job, transfer) => this.#pool.run(job, { transferList: transfer as never }) as Promise<RunResult>, this.#poll, journal);
     this.#workers.push(worker);
     return worker;
   }

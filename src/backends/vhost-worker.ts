@@ -59,7 +59,7 @@ export class VhostWorker {
   readonly #task: RunTask;
   readonly #poll: PollOptions;
   readonly #run = new RunBlock();
-  readonly #journal = new TurnJournal();
+  readonly #journal: TurnJournal;
   readonly #segments: SegmentSpec[] = [];
   readonly #ports = new Map<number, VhostNet>();
   readonly #links = new Map<number, LinkSpec>();
@@ -71,7 +71,8 @@ export class VhostWorker {
   #vainRuns = 0;
 
   /** Made by `VhostPool.worker`. */
-  constructor(task: RunTask, poll: PollOptions) {
+  constructor(task: RunTask, poll: PollOptions, journal?: SharedArrayBuffer) {
+    this.#journal = new TurnJournal(journal);
     this.#task = task;
     this.#poll = poll;
     this.#begin();
@@ -165,7 +166,11 @@ export class VhostWorker {
   #begin(): void {
     const { port1, port2 } = new MessageChannel();
     this.#channel = port1;
-    port1.on('message', (event: WorkerEvent) => this.#ports.get(event.port)?.broken(event.index, event.reason));
+    port1.on('message', (event: WorkerEvent) => {
+      const port = this.#ports.get(event.port);
+      if (event.op === 'missed') port?.onMiss?.();
+      else port?.broken(event.index, event.reason);
+    });
     // The pool keeps the process alive while it should; this port need not.
     port1.unref();
     this.#movedBefore = this.#moved();

@@ -9,6 +9,12 @@ import type { ServiceBudget } from '#net/segment';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { RingLinkShare } from './ring-link.ts';
 
+/** A ring's in-flight region, for another thread. */
+interface InflightShare {
+  readonly bytes: Uint8Array;
+  readonly packed: boolean;
+}
+
 /** How frames find their way on a segment. */
 export type SegmentKind = 'link' | 'switch';
 
@@ -41,7 +47,14 @@ export type WorkerMessage =
       readonly counters: SharedArrayBuffer;
       readonly firstSlot: number;
     }
-  | { readonly op: 'open'; readonly port: number; readonly features: readonly number[]; readonly memory: DmaSpaceShare; readonly policy: SharedArrayBuffer }
+  | {
+      readonly op: 'open';
+      readonly port: number;
+      readonly features: readonly number[];
+      readonly memory: DmaSpaceShare;
+      readonly policy: SharedArrayBuffer;
+      readonly statistics: SharedArrayBuffer | undefined;
+    }
   | {
       readonly op: 'start';
       readonly port: number;
@@ -51,7 +64,8 @@ export type WorkerMessage =
       readonly position: VringPosition;
       readonly call: CallShare;
       readonly kick: DoorbellShare;
-      readonly staging: SharedArrayBuffer | undefined;
+      readonly staging: Int32Array | undefined;
+      readonly inflight: InflightShare | undefined;
     }
   | {
       readonly op: 'link';
@@ -63,10 +77,15 @@ export type WorkerMessage =
       readonly firstSlot: number;
       readonly role: LinkRole;
     }
+  /** A frame to send in a driver's place. */
+  | { readonly op: 'send'; readonly port: number; readonly frame: Uint8Array }
   | { readonly op: 'remove'; readonly port: number };
 
 /** What a worker says, outside of shared memory. */
-export type WorkerEvent = { readonly op: 'broken'; readonly port: number; readonly index: number; readonly reason: string };
+export type WorkerEvent =
+  | { readonly op: 'broken'; readonly port: number; readonly index: number; readonly reason: string }
+  /** A ring waits for a translation: the memory's fault ring says which. */
+  | { readonly op: 'missed'; readonly port: number };
 
 export interface RunResult {
   readonly turns: number;

@@ -12,7 +12,9 @@ import { LearningSwitch } from '#net/learning-switch';
 import type { NetPort } from '#net/port';
 import { Segment } from '#net/segment';
 import { FeatureSet } from '#virtio/features';
+import { InflightRegion } from '#virtio/inflight';
 import { NetPolicy } from '#virtio/net-policy';
+import { NetStatistics } from '#virtio/net-statistics';
 import { PortBlock } from './port-block.ts';
 import { RingLink } from './ring-link.ts';
 import { RingPort } from './ring-port.ts';
@@ -118,8 +120,8 @@ export class WorkerLoop {
     for (const { server, paused } of this.#servers) {
       if (paused) continue;
       if (server.rest()) work = true;
-      const ends = server.segment.nextDeadline;
-      if (ends !== undefined) deadline = Math.min(deadline, Math.max(0, (ends - this.#clock.now()) / 1e6));
+      const ends = server.nextDeadline;
+      if (ends !== Infinity) deadline = Math.min(deadline, Math.max(0, (ends - this.#clock.now()) / 1e6));
     }
     if (work || this.#run.attention !== this.#attention) return;
     this.#sleeps++;
@@ -193,15 +195,21 @@ export class WorkerLoop {
           features: new FeatureSet(message.features),
           memory: DmaSpace.open(message.memory),
           policy: new NetPolicy(message.policy),
+          clock: this.#clock,
+          statistics: message.statistics && NetStatistics.open(message.statistics),
         });
         return;
       }
       case 'start': {
-        const { index, start, setup, position, staging } = message;
+        const { index, start, setup, position, staging, inflight: share } = message;
+        const inflight = share === undefined ? undefined : new InflightRegion(share.bytes, share.packed);
         const port = this.#ring(message.port);
-        port?.start({ index, start, setup, position, staging, call: Call.open(message.call), kick: Doorbell.open(message.kick) });
+        port?.start({ index, start, setup, position, staging, inflight, call: Call.open(message.call), kick: Doorbell.open(message.kick) });
         return;
       }
+      case 'send':
+        this.#ring(message.port)?.sendOwn(message.frame);
+        return;
       case 'remove': {
         const served = this.#ports.get(message.port);
         if (served === undefined) return;
@@ -217,13 +225,15 @@ export class WorkerLoop {
     const group = this.#groups.get(message.segment);
     if (group === undefined) return;
     const id = message.port;
+    const block = new PortBlock(message.rings, message.block);
     const port = new RingPort({
       name: message.name,
-      block: new PortBlock(message.rings, message.block),
+      block,
       counters: new PortCounters(message.counters),
       journal: this.#journal,
       firstSlot: message.firstSlot,
-      controlPending: () => this.#run.attention !== this.#attention,
+      controlPending: () => this.#run.attention !== this.#attention || block.expected,
+      onMiss: () => this.#job.port.postMessage({ op: 'missed', port: id } satisfies WorkerEvent),
       onBroken: (index, reason) => this.#job.port.postMessage({ op: 'broken', port: id, index, reason } satisfies WorkerEvent),
     });
     group.server.addRings(port);

@@ -20,6 +20,7 @@ Two QEMU guests on one switch (QEMU connects to us; the guest's RAM has to be sh
     -chardev socket,id=c0,path=/tmp/a.sock,reconnect-ms=500 -netdev vhost-user,chardev=c0,id=n0 -device virtio-net-pci,netdev=n0
 With several queue pairs: --queues 2 here, and -netdev vhost-user,...,queues=2 -device virtio-net-pci,...,mq=on,vectors=6 there.
 Where QEMU listens (-chardev socket,...,server=on): the same with --client.
+Behind an emulated IOMMU: --iommu here, and -device intel-iommu,device-iotlb=on -device virtio-net-pci,...,disable-legacy=on,iommu_platform=on,ats=on there.
 
 Two DPDK applications on one link (no huge pages needed):
   nicbox serve vhost-user --link --socket /tmp/a.sock --socket /tmp/b.sock
@@ -30,6 +31,7 @@ Two DPDK applications on one link (no huge pages needed):
 A guest and this host (as root; tap0 is there while nicbox runs):
   nicbox serve vhost-user --socket /tmp/a.sock --tap tap0 &
   ip addr add 10.0.0.1/24 dev tap0 && ip link set tap0 up
+With --queues 4 the TAP has four queues as well.
 
 A socket alone on its switch swallows and counts what it is sent.`;
 
@@ -41,6 +43,7 @@ interface Flags {
   readonly queues: number;
   readonly client?: boolean;
   readonly inBand?: boolean;
+  readonly iommu?: boolean;
   readonly mtu?: number;
   readonly verbose?: boolean;
   readonly json?: boolean;
@@ -67,9 +70,10 @@ export function serveCommand(signal: AbortSignal, done: (code: number) => void):
     .option('--switch', 'join all sockets by one learning switch (the default)')
     .option('--link', 'join the sockets two by two, in the order given, by direct links')
     .option('--pcap <file>', 'capture every frame into a pcapng file')
-    .option('--queues <pairs>', 'queue pairs of each device', queues, 1)
+    .option('--queues <pairs>', 'queue pairs of each device, and queues of each TAP', queues, 1)
     .option('--client', 'connect to the sockets, again whenever a connection ends, in place of listening')
     .option('--in-band', "offer kicks and calls by messages (user-mode Linux's time-travel modes need them; slow)")
+    .option('--iommu', "let guests put their devices behind an IOMMU (QEMU's iommu_platform=on); not for drivers that have none: they would get no memory")
     .option('--mtu <bytes>', 'offer this MTU, 68 to 65535', mtu)
     .option('--verbose', 'print every message of the protocol')
     .option('--json', 'print counters as a line of JSON for each socket, every second and at the end')
@@ -101,6 +105,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     queuePairs: flags.queues,
     client: flags.client ?? false,
     inBand: flags.inBand ?? false,
+    accessPlatform: flags.iommu ?? false,
     ...(file !== undefined && { capture: (chunk: Uint8Array) => void writeSync(file, chunk) }),
     ...(flags.mtu !== undefined && { mtu: flags.mtu }),
     log,

@@ -13,6 +13,7 @@ import {
   DmaTable,
   FLAG_BUS_MASTER,
   FLAG_LOGGING,
+  FLAG_ON_DEMAND,
   FLAG_TRANSLATED,
   MAXIMUM_ENTRIES,
   makeBuffer,
@@ -70,6 +71,8 @@ export class DmaSpace {
   readonly memory: GuestMemory;
   /** Called on this thread for each access this thread's accessors refuse; the record is also in the shared fault ring. */
   onFault: ((fault: DmaFault) => void) | undefined;
+  /** Called on this thread for each `miss` of it; what was asked for is in the shared fault ring. */
+  onMiss: (() => void) | undefined;
   /** Where addresses lead that no window covers. Not shared with other threads. */
   remote: RemoteMemory | undefined;
   readonly #table: DmaTable;
@@ -78,6 +81,7 @@ export class DmaSpace {
   #windows: Window[] = [];
   #last: Window = NO_WINDOW;
   #logging = false;
+  #onDemand = false;
   /** One register's worth of remote memory. */
   readonly #word = new Uint8Array(4);
 
@@ -131,6 +135,11 @@ export class DmaSpace {
   /** Whether writes mark pages in the memory's dirty log. The log sets it (DirtyLog.start), for every space over the memory. */
   set logging(on: boolean) {
     this.#table.setFlag(FLAG_LOGGING, on);
+  }
+
+  /** Whether translations come when they are asked for (an IOTLB): then one that is missing is a `miss`, to wait for, and no fault. */
+  set onDemand(on: boolean) {
+    this.#table.setFlag(FLAG_ON_DEMAND, on);
   }
 
   /**
@@ -214,6 +223,7 @@ export class DmaSpace {
     const { flags } = this.#table;
     const windows: Window[] = [];
     this.#logging = (flags & FLAG_LOGGING) !== 0;
+    this.#onDemand = (flags & FLAG_ON_DEMAND) !== 0;
     if ((flags & FLAG_BUS_MASTER) !== 0) {
       if ((flags & FLAG_TRANSLATED) === 0) pushMapping(windows, this.memory, 0, ADDRESS_LIMIT, 0, DMA_READ | DMA_WRITE);
       else {
@@ -275,6 +285,17 @@ export class DmaSpace {
     this.#table.recordFault(address, length, access);
     this.onFault?.({ requester: this.requester, address, length, access });
     return false;
+  }
+
+  /**
+   * No window was found. True when that may change: the translation was asked for, and whoever needs it waits until `generation` moves. False: refuse the access.
+   * @param access DMA_READ, DMA_WRITE or both
+   */
+  miss(address: number, length: number, access: number): boolean {
+    if (!this.#onDemand) return false;
+    this.#table.recordFault(address, length, access as DmaAccess);
+    this.onMiss?.();
+    return true;
   }
 
   /** True when all of [address, address + length) may be accessed, over as many windows as it takes. Records nothing. */

@@ -41,6 +41,7 @@ const ENTRY_BYTES = 32;
 export const FLAG_BUS_MASTER = 1;
 export const FLAG_TRANSLATED = 2;
 export const FLAG_LOGGING = 4;
+export const FLAG_ON_DEMAND = 8;
 /**
  * Reader word: free, else the ticket of the reader that has the slot: positive inside a turn, negative between turns. Every claim draws a ticket of its own, so that
  * a reader that was taken for dead and comes back cannot touch the slot of the one that got it since.

@@ -2,8 +2,9 @@
 // given as those) and a descriptor to map. Every number is the peer's, so every number is checked before it is used.
 
 import type { AddressLog } from '#core/dirty-log';
-import { DMA_WRITE, DmaSpace } from '#core/dma-space';
+import { DMA_READ, DMA_WRITE, type DmaAccess, DmaSpace } from '#core/dma-space';
 import { ADDRESS_LIMIT, GuestMemory, type RamRange } from '#core/guest-memory';
+import { Iotlb, MOST_TRANSLATIONS } from './iotlb.ts';
 import { type AddressSource, MappedRegion, MappingError } from './mapped-memory.ts';
 import type { Native } from './native.ts';
 import { ProtocolError, type RegionDescription } from './vhost-user-protocol.ts';
@@ -28,6 +29,11 @@ export class FrontMemory {
   #space: DmaSpace | undefined;
   #log: { readonly mapped: MappedRegion; readonly place: AddressLog } | undefined;
   #logging = false;
+  #translated = false;
+  /** What the front end told of its IOMMU; forgotten when its memory changes. */
+  readonly iotlb = new Iotlb();
+  /** A ring waits for a translation. */
+  onMiss: (() => void) | undefined;
 
   /** @param source where regions are mapped, if not anywhere */
   constructor(native: Native, source?: AddressSource) {
@@ -42,6 +48,30 @@ export class FrontMemory {
 
   get regions(): readonly RegionDescription[] {
     return this.#regions.map((r) => r.description);
+  }
+
+  /** Whether device addresses are translated, by what the front end tells when asked. With every ring at rest. */
+  get translated(): boolean {
+    return this.#translated;
+  }
+  set translated(on: boolean) {
+    if (on === this.#translated) return;
+    this.#translated = on;
+    this.#take(this.#regions);
+  }
+
+  /** What the IOTLB says holds for every turn that begins, and no turn is left that uses anything else. */
+  retranslate(): void {
+    if (this.#translated) this.#space?.translate(this.iotlb.mappings);
+  }
+
+  /** Whether all of it can be reached; asks for what is missing. */
+  reaches(address: number, bytes: number, access: number): boolean {
+    const space = this.#space;
+    if (space === undefined) return false;
+    const both = [DMA_READ, DMA_WRITE].every((one) => (access & one) === 0 || space.allows(address, bytes, one as DmaAccess));
+    if (!both) space.miss(address, bytes, access);
+    return both;
   }
 
   /** The whole table at once. The old regions stay mapped until `settle`. @throws ProtocolError, with the old table still in force. */
@@ -130,8 +160,17 @@ export class FrontMemory {
         base += size;
       }
     }
-    const space = ranges.length === 0 ? undefined : DmaSpace.create(new GuestMemory(ranges, undefined, this.#log?.place), { mappings: 1 });
-    if (space !== undefined) space.logging = this.#logging && this.#log !== undefined;
+    const mappings = this.#translated ? MOST_TRANSLATIONS : 1;
+    const space = ranges.length === 0 ? undefined : DmaSpace.create(new GuestMemory(ranges, undefined, this.#log?.place), { mappings });
+    this.iotlb.clear();
+    if (space !== undefined) {
+      space.logging = this.#logging && this.#log !== undefined;
+      space.onMiss = () => this.onMiss?.();
+      if (this.#translated) {
+        space.translate([]);
+        space.onDemand = true;
+      }
+    }
     this.#retired.push(...this.#regions.filter((old) => !regions.includes(old)).map((old) => old.mapped));
     this.#regions = regions;
     this.#space = space;

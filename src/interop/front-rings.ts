@@ -1,9 +1,12 @@
 // The rings of one front end: what it said of each, and from that which of them the data plane serves. A ring runs when it has been given its size, addresses and kick,
 // is enabled, and there is memory; anything that changes under a running ring stops it first and starts it again from where it stood.
 
+import type { RingSurvival } from '#backends/vhost-net';
+import type { DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
+import type { Call } from '#core/interrupts';
 import type { Log } from '#core/log';
-import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
 import type { VhostBackend } from '#virtio/vhost';
@@ -11,13 +14,15 @@ import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { EventPoll } from './event-poll.ts';
 import { FrontDevice } from './front-device.ts';
 import type { FrontMemory } from './front-memory.ts';
+import type { InflightArea } from './inflight-area.ts';
 import type { Native } from './native.ts';
+import { logRing, ringReachable, ringSetup } from './ring-areas.ts';
 import { RingDescriptors } from './ring-descriptors.ts';
+import { RingSurvivals } from './ring-survival.ts';
+import type { PortTurns } from './turn-file.ts';
 import { ProtocolError, type VringAddresses } from './vhost-user-protocol.ts';
 
-const MOST_ENTRIES = 32768;
-/** virtio 1.4 2.8.1: bit 15 of a packed descriptor's flags. */
-const DESC_F_USED = 0x8000;
+export const MOST_ENTRIES = 32768;
 
 interface FrontRing {
   readonly index: number;
@@ -32,11 +37,23 @@ interface FrontRing {
   broken: boolean;
 }
 
+/** Who serves the rings; what a network device's worker can do besides may be missing elsewhere. */
+interface FrontBackend extends VhostBackend {
+  /** Keeps `survival` up to date, if it can. */
+  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call, survival?: RingSurvival): void;
+  /** Rings wait for translations. */
+  onMiss?: (() => void) | undefined;
+  /** The driver is expected back, or no longer: what is sent to it meanwhile is held. */
+  expect?(expected: boolean): void;
+  /** Sends an Ethernet frame in the driver's place. */
+  sendOwn?(frame: Uint8Array): void;
+}
+
 export interface FrontRingsParts {
   readonly native: Native;
   readonly poll: EventPoll;
   /** Who serves the data rings, of a network device or any other. */
-  readonly backend: VhostBackend;
+  readonly backend: FrontBackend;
   readonly memory: FrontMemory;
   readonly offered: FeatureSet;
   /** undefined: no network device, its data rings are all there is. */
@@ -45,8 +62,12 @@ export interface FrontRingsParts {
   readonly log: Log;
   /** Rung for calls that go to the front end as messages. */
   readonly relay: Doorbell;
+  /** What a process before this one left undone. */
+  readonly turns?: PortTurns | undefined;
   /** What the front end said before turns out not to be servable: the connection is to end. */
   readonly fail: (reason: string) => void;
+  /** A ring broke for which the front end gave no descriptor to tell it by. */
+  readonly broken: (index: number) => void;
 }
 
 export class FrontRings {
@@ -58,10 +79,12 @@ export class FrontRings {
   #features = new FeatureSet();
   /** What the backend was opened with is out of date. */
   #stale = true;
+  readonly #survivals: RingSurvivals;
 
   constructor(parts: FrontRingsParts) {
     const { backend, mac } = parts;
     this.#parts = parts;
+    this.#survivals = new RingSurvivals(parts.turns);
     // The last one can only be a control queue.
     this.#rings = Array.from({ length: 2 * backend.maxQueuePairs + 1 }, (_, index) => ({
       index,
@@ -81,6 +104,7 @@ export class FrontRings {
         queuePairs: backend.maxQueuePairs,
         setup: (index) => this.#setup(this.#ring(index)),
         call: (index) => this.#ring(index).descriptors.call,
+        enabled: (index) => this.#rings[index]?.running === true,
         changed: () => this.#setPolicy(),
         broken: (reason) => this.#broke(this.#controlIndex, reason),
       });
@@ -101,7 +125,24 @@ export class FrontRings {
     return ring;
   }
 
+  /** Rings there are, the control queue's included. */
+  get count(): number {
+    return this.#rings.length;
+  }
+
+  get packed(): boolean {
+    return this.#features.has(VIRTIO_F_RING_PACKED);
+  }
+
   // ---- what the front end says; each @throws ProtocolError ----
+
+  /** Positions are kept here from now on, and rings that nobody said goodbye to go on from where it says. The area is owned here. */
+  async setInflight(area: InflightArea): Promise<void> {
+    let old: InflightArea | undefined;
+    await this.change(() => {
+      old = this.#survivals.use(area);
+    }).finally(() => old?.unmap());
+  }
 
   async setFeatures(features: FeatureSet): Promise<void> {
     if (features.equals(this.#features)) return;
@@ -110,6 +151,7 @@ export class FrontRings {
     await this.change(() => {
       this.#features = features;
       if (this.device !== undefined) this.device.features = features;
+      this.#parts.memory.translated = features.has(VIRTIO_F_ACCESS_PLATFORM);
     });
   }
 
@@ -204,7 +246,8 @@ export class FrontRings {
     ring.descriptors.closeKick();
     const position = ring.position;
     ring.position = undefined;
-    if (position !== undefined) ring.base = this.#features.has(VIRTIO_F_RING_PACKED) ? (position.available | (position.used << 16)) >>> 0 : position.available;
+    this.#survivals.forget(index);
+    if (position !== undefined) ring.base = this.packed ? (position.available | (position.used << 16)) >>> 0 : position.available;
     this.#update();
     return ring.base;
   }
@@ -215,7 +258,9 @@ export class FrontRings {
       ring.descriptors.closeKick();
       ring.enabled = false;
       ring.position = undefined;
+      this.#survivals.forget(ring.index);
     }
+    this.device?.reset();
     this.#update();
   }
 
@@ -230,11 +275,13 @@ export class FrontRings {
     this.#update();
   }
 
-  /** Everything stops and every descriptor is closed. */
+  /** Everything stops and every descriptor is closed. What the in-flight area says stays true. */
   async close(): Promise<void> {
-    await this.stopAll();
+    await this.#stop(this.#rings);
     this.#parts.backend.onEvent = undefined;
     for (const ring of this.#rings) ring.descriptors.close();
+    this.#update();
+    this.#survivals.close();
   }
 
   /** Whether each data ring runs. */
@@ -257,7 +304,7 @@ export class FrontRings {
     const wanted = this.#rings.filter((ring) => this.#wanted(ring));
     if (space !== undefined && wanted.length > 0 && this.#stale) {
       this.#stale = false;
-      this.#parts.backend.open({ features: this.#features, memory: space, policy: this.#policy });
+      this.#parts.backend.open({ features: this.#features, memory: space, policy: this.#policy, statistics: this.device?.statistics });
     }
     this.#setPolicy();
     for (const ring of wanted) if (!ring.running) this.#start(ring);
@@ -267,6 +314,7 @@ export class FrontRings {
   #setPolicy(): void {
     const data = this.#rings.filter((ring) => ring.index !== this.#controlIndex && this.#wanted(ring));
     const pairs = Math.max(1, ...data.map((ring) => (ring.index >>> 1) + 1));
+    if (data.length > 0) this.#parts.backend.expect?.(false);
     const live: [number, number] = [0, 0];
     for (const { index } of data) if ((index & 1) === 0) live[index >>> 6 === 0 ? 0 : 1] |= 1 << ((index >>> 1) & 31);
     this.#betweenTurns(() => this.device?.publish(this.#policy, data.length > 0, pairs, live));
@@ -281,58 +329,45 @@ export class FrontRings {
 
   #start(ring: FrontRing): void {
     const { index } = ring;
+    const { memory, backend } = this.#parts;
     const setup = this.#setup(ring);
+    // It starts when its areas can be reached: each translation that comes is a reason to try again.
+    if (!ringReachable(setup, this.packed, memory)) return;
     const position = ring.position ?? this.#firstPosition(ring, setup);
+    if (typeof position === 'string') {
+      this.#markBroken(ring, position);
+      return;
+    }
     ring.running = true;
-    if (index === this.#controlIndex) this.device?.openControl(index, position);
-    else this.#parts.backend.startVring(index, setup, position, ring.descriptors.call);
+    const survival = this.#survivals.start(index, ring.size, position);
+    if (index === this.#controlIndex) this.device?.openControl(index, position, survival?.inflight);
+    else backend.startVring(index, setup, position, ring.descriptors.call, survival);
   }
 
-  #setup(ring: FrontRing): QueueSetup {
-    const { index } = ring;
-    const { memory } = this.#parts;
-    const packed = this.#features.has(VIRTIO_F_RING_PACKED);
-    const addresses = ring.addresses as VringAddresses;
-    const place = (what: string, address: number, bytes: number): number => {
-      const guest = memory.guestAddress(address, bytes);
-      if (guest === undefined) throw new ProtocolError(`ring ${index}: ${what} of ${bytes} bytes at 0x${address.toString(16)} is not in any memory region`);
-      return guest;
-    };
-    const { size } = ring;
-    return {
-      size,
-      descriptorArea: place('descriptor table', addresses.descriptor, 16 * size),
-      driverArea: place('available ring', addresses.available, packed ? 4 : 6 + 2 * size),
-      deviceArea: place('used ring', addresses.used, packed ? 4 : 6 + 8 * size),
-    };
+  #setup({ index, size, addresses }: FrontRing): QueueSetup {
+    return ringSetup(index, size, addresses as VringAddresses, this.packed, this.#parts.memory);
   }
 
-  /**
-   * From the base. What a former back end took and never returned is taken again, as nobody else will return it: so a ring goes on from its used position, which for
-   * a split ring only memory knows.
-   */
-  #firstPosition(ring: FrontRing, setup: QueueSetup): VringPosition {
-    if (this.#features.has(VIRTIO_F_RING_PACKED)) {
-      // DPDK gives the available half alone and means both; a used half of 0 besides another position would be a whole ring in flight.
-      let used = ring.base >>> 16 || ring.base & 0xffff;
-      // User-mode Linux says 0 and means the start, where the wrap counters are 1. A ring that really stands there has been round once, and shows it.
-      if (used === 0 && !this.#hasUsed(setup)) used = 0x8000;
-      return { available: used, used };
-    }
-    const used = this.#parts.memory.space?.load16(setup.deviceArea + 2) ?? -1;
-    if (used < 0) throw new ProtocolError(`ring ${ring.index}: its used index cannot be read`);
-    return { available: used, used };
+  #firstPosition({ index, base, descriptors }: FrontRing, setup: QueueSetup): VringPosition | string {
+    const { position, remained } = this.#survivals.firstPosition({ index, setup, base, features: this.#features, space: this.#parts.memory.space as DmaSpace });
+    // The one who died may have published and not called.
+    if (remained && typeof position !== 'string') descriptors.call.repeat();
+    return position;
   }
 
-  /** Whether a packed ring has a descriptor with the USED flag: one that never went round has none. */
-  #hasUsed({ size, descriptorArea }: QueueSetup): boolean {
-    const { space } = this.#parts.memory;
-    for (let i = 0; i < size; i++) {
-      const flags = space?.load16(descriptorArea + 16 * i + 14) ?? -1;
-      if (flags < 0) return false;
-      if ((flags & DESC_F_USED) !== 0) return true;
-    }
-    return false;
+  /** Translations have moved: whoever waited for one looks again. */
+  translationsMoved(): void {
+    this.#update();
+    this.#parts.backend.policyChanged();
+    this.device?.serveControl();
+  }
+
+  /** The same, where nothing has moved but some request for one was lost. */
+  lookAgain(): void {
+    this.#betweenTurns(() => {});
+    this.#updateUnasked();
+    this.#parts.backend.policyChanged();
+    this.device?.serveControl();
   }
 
   async #stop(rings: readonly FrontRing[]): Promise<void> {
@@ -352,15 +387,7 @@ export class FrontRings {
       ring.running = false;
       ring.position = backend.vringPosition(ring.index);
     }
-    for (const ring of stopping) this.#logRing(ring);
-  }
-
-  /** What the data plane wrote last to a ring was logged before it was written: a front end that took its log in between would miss it. */
-  #logRing(ring: FrontRing): void {
-    const { descriptorArea, deviceArea } = this.#setup(ring);
-    const packed = this.#features.has(VIRTIO_F_RING_PACKED);
-    this.#parts.memory.markDirty(packed ? descriptorArea : deviceArea, packed ? 16 * ring.size : 6 + 8 * ring.size);
-    if (packed) this.#parts.memory.markDirty(deviceArea, 4);
+    for (const ring of stopping) logRing(this.#setup(ring), this.packed, this.#parts.memory);
   }
 
   async #untilStopped(index: number): Promise<void> {
@@ -383,11 +410,15 @@ export class FrontRings {
     const ring = this.#rings[index];
     if (ring === undefined || !ring.running) return;
     ring.running = false;
-    ring.broken = true;
     ring.position = index === this.#controlIndex ? this.device?.closeControl() : this.#parts.backend.vringPosition(index);
-    ring.descriptors.signalError();
-    this.#parts.log.guestError(`ring ${index} is broken: ${reason}`);
+    this.#markBroken(ring, reason);
     this.#updateUnasked();
+  }
+
+  #markBroken(ring: FrontRing, reason: string): void {
+    ring.broken = true;
+    if (!ring.descriptors.signalError()) this.#parts.broken(ring.index);
+    this.#parts.log.guestError(`ring ${ring.index} is broken: ${reason}`);
   }
 
   #restartLost(reason: string): void {

@@ -2,10 +2,15 @@
 // throws ProtocolError, which ends the connection.
 
 import type { Log } from '#core/log';
-import { FeatureSet } from '#virtio/features';
+import { rarpAnnouncement } from '#net/rarp';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM } from '#virtio/features';
+import { BackendChannel } from './backend-channel.ts';
+import { DeviceStateTransfer } from './device-state.ts';
 import { FrontMemory } from './front-memory.ts';
-import { FrontRings, type FrontRingsParts } from './front-rings.ts';
+import { FrontRings, type FrontRingsParts, MOST_ENTRIES } from './front-rings.ts';
+import { InflightArea } from './inflight-area.ts';
 import type { AddressSource } from './mapped-memory.ts';
+import { TranslationRequests } from './translation-requests.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { type Message, ProtocolError } from './vhost-user-protocol.ts';
 
@@ -15,7 +20,7 @@ const LOG_ALL = FeatureSet.of(wire.VHOST_F_LOG_ALL);
 /** Features that say nothing about the rings. */
 const TRANSPORT_FEATURES = FeatureSet.of(wire.VHOST_USER_F_PROTOCOL_FEATURES).or(LOG_ALL);
 
-export interface SessionParts extends Omit<FrontRingsParts, 'memory'> {
+export interface SessionParts extends Omit<FrontRingsParts, 'memory' | 'broken'> {
   readonly log: Log;
   /** Offers INBAND_NOTIFICATIONS: a front end that takes it kicks and is called by messages alone. */
   readonly inBand: boolean;
@@ -26,6 +31,9 @@ export interface SessionParts extends Omit<FrontRingsParts, 'memory'> {
   /** The front end is gone; called before anything of its is given back. */
   readonly onGone?: () => void;
 }
+
+/** An answer; a descriptor that goes with it is the sender's to close. */
+export type Reply = Uint8Array | { readonly bytes: Uint8Array; readonly fd: number };
 
 /** What a front end has agreed on. */
 export interface SessionState {
@@ -45,12 +53,18 @@ export class FrontSession {
   #agreed = new FeatureSet();
   #status = 0;
   /** The channel for messages of ours. */
-  #channel: number | undefined;
+  #channel: BackendChannel | undefined;
+  readonly #requests: TranslationRequests;
+  readonly #transfer: DeviceStateTransfer;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
+    this.#transfer = new DeviceStateTransfer(parts.native, parts.log);
     this.#memory = new FrontMemory(parts.native, parts.addressSource);
-    this.#rings = new FrontRings({ ...parts, memory: this.#memory });
+    this.#requests = new TranslationRequests(this.#memory, parts.log, () => this.#rings.lookAgain());
+    this.#memory.onMiss = () => this.#requests.schedule();
+    parts.backend.onMiss = () => this.#requests.schedule();
+    this.#rings = new FrontRings({ ...parts, memory: this.#memory, broken: (index) => this.#ringBroke(index) });
   }
 
   get state(): SessionState {
@@ -69,6 +83,9 @@ export class FrontSession {
 
   /** Everything stops, every descriptor is closed, every mapping gone. */
   async close(): Promise<void> {
+    this.#transfer.cancel();
+    this.#requests.close();
+    this.#parts.backend.onMiss = undefined;
     this.#parts.onGone?.();
     await this.#rings.close();
     this.#memory.close();
@@ -77,17 +94,22 @@ export class FrontSession {
 
   relayCalls(): void {
     if (this.#channel === undefined) return;
-    // A front end that does not read these will find its rings used when it looks.
-    for (const index of this.#rings.takeRelayed()) this.#parts.native.send(this.#channel, wire.makeBackendMessage(wire.BACKEND_VRING_CALL, index, 0));
+    for (const index of this.#rings.takeRelayed()) this.#channel.send(wire.makeBackendMessage(wire.BACKEND_VRING_CALL, index, 0));
+  }
+
+  #ringBroke(index: number): void {
+    if (this.#inBand) this.#channel?.send(wire.makeBackendMessage(wire.BACKEND_VRING_ERR, index, 0));
   }
 
   #setChannel(fd: number | undefined): void {
-    if (this.#channel !== undefined) this.#parts.native.close(this.#channel);
-    this.#channel = fd;
+    this.#channel?.close();
+    const { native, poll, log } = this.#parts;
+    this.#channel = fd === undefined ? undefined : new BackendChannel(native, poll, fd, log);
+    this.#requests.channel = this.#channel;
   }
 
   /** Returns the reply, if the request has one of its own. @throws ProtocolError */
-  async carryOut(message: Message): Promise<Uint8Array | undefined> {
+  async carryOut(message: Message): Promise<Reply | undefined> {
     const { request, payload, fds } = message;
     const { offered, backend, log } = this.#parts;
     if (log.tracing) log.trace(wire.requestName(request), { payload: Buffer.from(payload.buffer).toString('hex'), descriptors: fds.length });
@@ -163,6 +185,9 @@ export class FrontSession {
         await rings.setEnabled(u32(0), u32(4) === 1);
         return undefined;
       }
+      case wire.GET_INFLIGHT_FD:
+      case wire.SET_INFLIGHT_FD:
+        return this.#setInflight(message);
       case wire.VRING_KICK:
         rings.kickFromMessage(u32(0));
         return undefined;
@@ -172,7 +197,7 @@ export class FrontSession {
   }
 
   /** Requests about the device, not its rings. */
-  async #carryOutDevice({ request, payload, fds, needsReply }: Message): Promise<Uint8Array | undefined> {
+  async #carryOutDevice({ request, payload, fds, needsReply }: Message): Promise<Reply | undefined> {
     const { device } = this.#rings;
     switch (request) {
       case wire.NET_SET_MTU: {
@@ -181,6 +206,23 @@ export class FrontSession {
         this.#rings.policyChanged();
         return undefined;
       }
+      case wire.IOTLB_MSG:
+        return this.#translate(wire.readIotlb(payload), needsReply);
+      case wire.SEND_RARP: {
+        const mac = new Uint8Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + 6));
+        this.#parts.backend.sendOwn?.(rarpAnnouncement(mac));
+        return undefined;
+      }
+      case wire.SET_DEVICE_STATE_FD: {
+        const fd = fds.pop();
+        if (fd === undefined) throw new ProtocolError('no descriptor');
+        const [direction, phase] = [payload.getUint32(0, true), payload.getUint32(4, true)];
+        const rings = this.#rings;
+        const running = rings.running.includes(true);
+        return wire.makeU64Reply(request, this.#transfer.begin(device, { direction, phase, fd, running, arrived: () => rings.policyChanged() }));
+      }
+      case wire.CHECK_DEVICE_STATE:
+        return wire.makeU64Reply(request, await this.#transfer.check());
       case wire.SET_BACKEND_REQ_FD:
         if (fds.length === 0) throw new ProtocolError('no descriptor');
         this.#setChannel(fds.pop());
@@ -208,6 +250,27 @@ export class FrontSession {
     }
   }
 
+  /** An update or an invalidation; answered when it holds: nobody uses what it took away. */
+  #translate({ iova, size, userAddress, permissions, type }: wire.IotlbMessage, needsReply: boolean): Reply | undefined {
+    const memory = this.#memory;
+    if (!memory.translated) throw new ProtocolError('ACCESS_PLATFORM was not negotiated');
+    if (type === wire.IOTLB_UPDATE) {
+      const address = memory.guestAddress(userAddress, size);
+      const entry = { iova, size, address: address ?? 0, permissions };
+      if (address === undefined || !memory.iotlb.update(entry)) {
+        this.#parts.log.guestError(`a translation of ${size} bytes at 0x${iova.toString(16)} to 0x${userAddress.toString(16)} that cannot be`);
+        return needsReply && this.acknowledges ? wire.makeU64Reply(wire.IOTLB_MSG, 1) : undefined;
+      }
+      this.#requests.answered(entry);
+    } else if (type === wire.IOTLB_INVALIDATE) {
+      // No size: 2^64, all of it.
+      memory.iotlb.invalidate(size === 0 ? 0 : iova, size === 0 ? Number.MAX_SAFE_INTEGER : size);
+    } else throw new ProtocolError(`IOTLB message of type ${type}`);
+    memory.retranslate();
+    this.#rings.translationsMoved();
+    return undefined;
+  }
+
   get #inBand(): boolean {
     return this.#agreed.has(wire.PROTOCOL_F_INBAND_NOTIFICATIONS);
   }
@@ -215,6 +278,9 @@ export class FrontSession {
   async #setFeatures(features: FeatureSet): Promise<void> {
     const extra = features.without(this.#parts.offered);
     if (!extra.empty) throw new ProtocolError(`feature bits ${extra.bits().join(', ')} were not offered`);
+    const needs = FeatureSet.of(wire.PROTOCOL_F_REPLY_ACK, wire.PROTOCOL_F_BACKEND_REQ);
+    if (features.has(VIRTIO_F_ACCESS_PLATFORM) && !needs.without(this.#agreed).empty)
+      throw new ProtocolError('ACCESS_PLATFORM without REPLY_ACK and BACKEND_REQ');
     this.#features = features;
     this.#memory.logging = features.has(wire.VHOST_F_LOG_ALL);
     await this.#rings.setFeatures(features.without(TRANSPORT_FEATURES));
@@ -228,6 +294,8 @@ export class FrontSession {
     const needs = FeatureSet.of(wire.PROTOCOL_F_REPLY_ACK, wire.PROTOCOL_F_BACKEND_REQ);
     if (features.has(wire.PROTOCOL_F_INBAND_NOTIFICATIONS) && !needs.without(features).empty)
       throw new ProtocolError('INBAND_NOTIFICATIONS without REPLY_ACK and BACKEND_REQ');
+    if (features.has(wire.PROTOCOL_F_GET_VRING_BASE_INFLIGHT) && !features.has(wire.PROTOCOL_F_INFLIGHT_SHMFD))
+      throw new ProtocolError('GET_VRING_BASE_INFLIGHT without INFLIGHT_SHMFD');
     this.#agreed = features;
     if (this.#inBand) this.#rings.relayCalls();
   }
@@ -260,6 +328,24 @@ export class FrontSession {
       await this.#rings.change(() => this.#memory.add(region, fd));
     }
     this.#memory.settle();
+  }
+
+  /** Makes an in-flight area, or takes one back; it is in use from here on. */
+  async #setInflight({ request, payload, fds }: Message): Promise<Reply | undefined> {
+    const { bytes, offset, queues, size } = wire.readInflight(payload);
+    const rings = this.#rings;
+    if (queues < 1 || queues > rings.count || size < 1 || size > MOST_ENTRIES) throw new ProtocolError(`${queues} queues of ${size}`);
+    const shape = { queues, size, packed: rings.packed };
+    const { native } = this.#parts;
+    if (request === wire.SET_INFLIGHT_FD) {
+      const [fd] = fds;
+      if (fd === undefined) throw new ProtocolError('no descriptor');
+      await rings.setInflight(InflightArea.take(native, shape, fd, offset, bytes));
+      return undefined;
+    }
+    const made = InflightArea.make(native, shape);
+    await rings.setInflight(made.area);
+    return { bytes: wire.makeInflightReply(payload, { bytes: made.bytes, offset: 0, queues, size }), fd: made.fd };
   }
 
   async #setLog({ payload, fds }: Message): Promise<void> {

@@ -62,6 +62,7 @@ const MAP_NORESERVE = 0x4000;
 const SHUT_WR = 1;
 const EFD_CLOEXEC_NONBLOCK = SOCK_CLOEXEC | SOCK_NONBLOCK;
 const MFD_CLOEXEC_SEALING = 3;
+const LOCK_EXCLUSIVE_NOW = 2 | 4;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const F_ADD_SEALS = 1033;
@@ -120,6 +121,7 @@ class Native {
       memfd: i('memfd_create', 'str', 'uint32_t'),
       ftruncate: i('ftruncate', 'int', 'int64_t'),
       fcntl: i('fcntl', 'int', 'int', 'int'),
+      flock: i('flock', 'int', 'int'),
       ioctl: i('ioctl', 'int', 'uintptr_t', 'void *'),
       ioctlValue: libc.func('ioctl', 'int', ['int', 'uintptr_t', 'uintptr_t']),
       epollCreate: i('epoll_create1', 'int'),
@@ -275,6 +277,11 @@ class Native {
   unmapAt(address: number, length: number): number {
     const result = this.#do('mmap', address, length, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     return result === address ? 0 : Math.min(result, -NO_SUCH);
+  }
+
+  /** Locks a file against other processes, until the descriptor is closed or this process ends. 0, or minus the error. */
+  lockFile(fd: number): number {
+    return this.#do('flock', fd, LOCK_EXCLUSIVE_NOW);
   }
 
   // ---- devices ----

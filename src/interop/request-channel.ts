@@ -18,7 +18,9 @@ const MOST_WAITING = 4096;
 interface Due {
   readonly request: number;
   readonly bytes: number;
-  readonly take: (payload: DataView) => void;
+  /** Returns what the back end did wrong with the reply, if anything. The descriptor is its own. */
+  readonly take: (payload: DataView, fd: number | undefined) => string | undefined;
+  readonly withFd: boolean;
 }
 
 interface Outgoing {
@@ -57,21 +59,28 @@ export class RequestChannel {
   tell(request: number, payload: Uint8Array, fds: readonly number[] = [], acknowledged?: string): void {
     this.#send(request, payload, fds, acknowledged !== undefined);
     if (acknowledged === undefined) return;
-    this.#expect(request, 8, (reply) => {
-      if (reply.getUint32(0, true) !== 0 || reply.getUint32(4, true) !== 0) this.#end(`the back end refused ${acknowledged}`);
-    });
+    this.#expect(request, 8, (reply) => (reply.getUint32(0, true) !== 0 || reply.getUint32(4, true) !== 0 ? `refused ${acknowledged}` : undefined));
   }
 
   /** Sends a request whose reply has `bytes` of payload. */
   ask(request: number, payload: Uint8Array, bytes: number, take: (payload: DataView) => void): void {
     this.#send(request, payload, [], false);
-    this.#expect(request, bytes, take);
+    this.#expect(request, bytes, (reply) => {
+      take(reply);
+      return undefined;
+    });
   }
 
-  #expect(request: number, bytes: number, take: (payload: DataView) => void): void {
+  /** The same where a descriptor comes with the reply, which is the taker's; it returns what is wrong with the reply, which ends the connection. */
+  askForDescriptor(request: number, payload: Uint8Array, bytes: number, take: Due['take']): void {
+    this.#send(request, payload, [], false);
+    this.#expect(request, bytes, take, true);
+  }
+
+  #expect(request: number, bytes: number, take: Due['take'], withFd = false): void {
     if (!this.#open) return;
     if (this.#due.length === 0) this.#awaitReply();
-    this.#due.push({ request, bytes, take });
+    this.#due.push({ request, bytes, take, withFd });
   }
 
   #awaitReply(): void {
@@ -171,7 +180,7 @@ export class RequestChannel {
     if (this.#have < into.length) {
       const received = this.#native.receive(this.#fd, into, this.#have, into.length - this.#have, this.#fds);
       if (received === -EAGAIN) return false;
-      if (this.#fds.length > 0) this.#end('the back end sent a descriptor, and none was asked for');
+      if (this.#fds.length > (this.#due[0]?.withFd === true ? 1 : 0)) this.#end('the back end sent a descriptor, and none was asked for');
       else if (received <= 0) this.#end(received === 0 ? 'the back end is gone' : `receiving failed: ${errorName(received)}`);
       else this.#have += received;
       if (!this.#open || this.#have < into.length) return this.#open;
@@ -183,8 +192,9 @@ export class RequestChannel {
       this.#payload = undefined;
       this.#due.shift();
       if (this.#due.length > 0) this.#awaitReply();
-      due?.take(payload);
-      return true;
+      const wrong = due?.take(payload, this.#fds.pop());
+      if (wrong !== undefined) this.#end(`the back end ${wrong}`);
+      return this.#open;
     }
     const view = new DataView(this.#header.buffer);
     const request = view.getUint32(0, true);

@@ -93,9 +93,11 @@ export class RingDescriptors {
     this.#errFd = fd;
   }
 
-  /** Tells the front end that the ring is broken. */
-  signalError(): void {
-    if (this.#errFd !== undefined) this.#parts.native.writeEvent(this.#errFd);
+  /** Tells the front end that the ring is broken. False when it has given no descriptor for that. */
+  signalError(): boolean {
+    if (this.#errFd === undefined) return false;
+    this.#parts.native.writeEvent(this.#errFd);
+    return true;
   }
 
   /** Calls went to the relay since this was last asked. */

@@ -161,8 +161,8 @@ export class VhostUserConnection {
 
   // ---- answering ----
 
-  #send(bytes: Uint8Array): void {
-    const sent = this.#parts.native.send(this.#fd, bytes);
+  #send(bytes: Uint8Array, fds: readonly number[] = []): void {
+    const sent = this.#parts.native.send(this.#fd, bytes, fds);
     if (sent !== bytes.length)
       throw new ProtocolError(sent === -EAGAIN ? 'the front end does not read its replies' : `a reply was not taken: ${errorName(sent)}`);
   }
@@ -170,7 +170,13 @@ export class VhostUserConnection {
   /** @throws ProtocolError */
   async #handle(message: Message): Promise<void> {
     const reply = await this.#session.carryOut(message);
-    if (reply !== undefined) this.#send(reply);
-    else if (message.needsReply && this.#session.acknowledges) this.#send(wire.makeU64Reply(message.request, 0));
+    if (reply instanceof Uint8Array) this.#send(reply);
+    else if (reply !== undefined) {
+      try {
+        this.#send(reply.bytes, [reply.fd]);
+      } finally {
+        this.#parts.native.close(reply.fd);
+      }
+    } else if (message.needsReply && this.#session.acknowledges) this.#send(wire.makeU64Reply(message.request, 0));
   }
 }

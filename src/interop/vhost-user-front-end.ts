@@ -1,7 +1,7 @@
 // vhost-user from the front end's side: a virtio-net device of ours whose frames another process moves (DPDK's vhost, any vhost-user-net daemon). Requests are pipelined and no
 // call waits; a ring that was asked to stop has stopped when its GET_VRING_BASE is answered, which `vringState` looks for itself. When the back end dies, split
-// rings go on with the next one from their used index, so a frame in flight may be sent twice; a packed ring does not tell where it stood (no INFLIGHT_SHMFD here): the
-// device needs a reset. Left to the other process, as no message tells it: receive filters, bus mastering, dirty pages, IOMMU translation (refused).
+// rings go on with the next one from their used index, so a frame in flight may be sent twice; a packed ring goes on where the back end
+// noted in the in-flight area (INFLIGHT_SHMFD) that it stood; of one that keeps none it does not tell, and the device needs a reset. Left to the other process, as no message tells it: receive filters, bus mastering, dirty pages, IOMMU translation (refused).
 
 import type { DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
@@ -14,6 +14,7 @@ import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-polic
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import { EventPoll, type Watch } from './event-poll.ts';
+import { KeptArea } from './kept-area.ts';
 import { placed, type SharedRegion, sharedRegions } from './memory-file.ts';
 import { errorName, InteropError, type Native, openNative } from './native.ts';
 import { RequestChannel } from './request-channel.ts';
@@ -76,6 +77,7 @@ export class VhostUserBackend implements VhostBackend {
   readonly #log: Log;
   readonly #rings: Ring[] = [];
   readonly #watches: Watch[] = [];
+  readonly #kept: KeptArea;
   #channel: RequestChannel | undefined;
   #peer: Peer | undefined;
   #connections = 0;
@@ -159,6 +161,7 @@ export class VhostUserBackend implements VhostBackend {
     const carried = parts.peer.features.and(NET_DATA_PLANE_FEATURES).without(NET_POLICY_FEATURES);
     this.features = carried.without(FeatureSet.of(...(options.withoutFeatures ?? [])));
     this.#native = parts.native;
+    this.#kept = new KeptArea(parts.native);
     this.#poll = parts.poll;
     this.#dial = parts.dial;
     this.#log = parts.log;
@@ -212,6 +215,7 @@ export class VhostUserBackend implements VhostBackend {
     for (const watch of this.#watches) watch.remove();
     this.#poll.close();
     this.#abandon('it was closed');
+    this.#kept.drop();
     for (const { kick, called, failed } of this.#rings) for (const fd of [kick, called, failed]) this.#native.close(fd);
   }
 
@@ -258,7 +262,7 @@ export class VhostUserBackend implements VhostBackend {
       if (!ring.told) return;
       ring.told = false;
       if (ring.state !== 'running' && ring.state !== 'stopping') return;
-      if (this.#recover(ring)) {
+      if (this.#recover(index, ring)) {
         ring.state = 'lost';
         lost = true;
       } else this.#break(index, `${reason}, and a packed ring does not tell where it stood`);
@@ -267,10 +271,11 @@ export class VhostUserBackend implements VhostBackend {
   }
 
   /** Where a ring stands whose back end is gone: what it took and did not return is taken again. */
-  #recover(ring: Ring): boolean {
-    if (this.#negotiated.has(VIRTIO_F_RING_PACKED)) return false;
-    const used = this.#usedIndex(ring);
-    if (used < 0) return false;
+  #recover(index: number, ring: Ring): boolean {
+    const { setup } = ring;
+    const packed = this.#negotiated.has(VIRTIO_F_RING_PACKED);
+    const used = !packed ? this.#usedIndex(ring) : setup && this.#memory && this.#kept.position(index, setup, this.#memory);
+    if (used === undefined || used < 0) return false;
     ring.position = { available: used, used };
     return true;
   }
@@ -291,6 +296,7 @@ export class VhostUserBackend implements VhostBackend {
     this.#memory = memory;
     this.#policy = policy;
     this.#negotiated = features.and(SESSION_FEATURES);
+    this.#kept.drop();
     if (this.#channel !== undefined) this.#describe();
   }
 
@@ -325,7 +331,26 @@ export class VhostUserBackend implements VhostBackend {
     if (this.#channel !== undefined) this.#begin(index, ring);
   }
 
+  /** Begins the rings that run and that the back end has not been told of. */
+  #beginAll(): void {
+    this.#rings.forEach((ring, index) => {
+      if (ring.state !== 'running' || ring.told) return;
+      this.#begin(index, ring);
+      this.kick(index);
+    });
+  }
+
+  /** The back end keeps the rings' positions where they outlive it, if it can; false: it will have the memory for that later. */
+  get #areaReady(): boolean {
+    const channel = this.#channel;
+    if (channel === undefined || this.#peer?.protocol.has(wire.PROTOCOL_F_INFLIGHT_SHMFD) !== true) return true;
+    const size = Math.max(...this.#rings.map(({ setup }) => setup?.size ?? 1));
+    const shape = { queues: this.#rings.length, size, packed: this.#negotiated.has(VIRTIO_F_RING_PACKED) };
+    return this.#kept.has(channel, shape, () => this.#beginAll());
+  }
+
   #begin(index: number, ring: Ring): void {
+    if (!this.#areaReady) return;
     const { size, descriptorArea, driverArea, deviceArea } = ring.setup as QueueSetup;
     const { available, used } = ring.position;
     // Of an earlier run.
@@ -412,7 +437,10 @@ export class VhostUserBackend implements VhostBackend {
 
   kick(index: number): void {
     const ring = this.#rings[index];
-    if (ring?.told && ring.state === 'running') this.#native.writeEvent(ring.kick);
+    if (ring?.state !== 'running') return;
+    // What the back end has to say first may be there, and whoever kicks may not let the event loop run.
+    if (!ring.told) this.#channel?.pump();
+    if (ring.told) this.#native.writeEvent(ring.kick);
   }
 
   /** None: what another process waits for is no word of memory, so guest threads kick by exits. */

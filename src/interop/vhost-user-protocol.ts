@@ -22,10 +22,14 @@ export const GET_PROTOCOL_FEATURES = 15;
 export const SET_PROTOCOL_FEATURES = 16;
 export const GET_QUEUE_NUM = 17;
 export const SET_VRING_ENABLE = 18;
+export const SEND_RARP = 19;
 export const NET_SET_MTU = 20;
 export const SET_BACKEND_REQ_FD = 21;
+export const IOTLB_MSG = 22;
 export const GET_CONFIG = 24;
 export const SET_CONFIG = 25;
+export const GET_INFLIGHT_FD = 31;
+export const SET_INFLIGHT_FD = 32;
 export const RESET_DEVICE = 34;
 export const VRING_KICK = 35;
 export const GET_MAX_MEM_SLOTS = 36;
@@ -33,34 +37,53 @@ export const ADD_MEM_REG = 37;
 export const REM_MEM_REG = 38;
 export const SET_STATUS = 39;
 export const GET_STATUS = 40;
+export const SET_DEVICE_STATE_FD = 42;
+export const CHECK_DEVICE_STATE = 43;
 
 /** Back end to front end, on the channel of its own that SET_BACKEND_REQ_FD gives. */
+const BACKEND_IOTLB_MSG = 1;
 export const BACKEND_VRING_CALL = 4;
+export const BACKEND_VRING_ERR = 5;
 
 /** Protocol feature bits. */
 export const PROTOCOL_F_MQ = 0;
 const PROTOCOL_F_LOG_SHMFD = 1;
+const PROTOCOL_F_RARP = 2;
 export const PROTOCOL_F_REPLY_ACK = 3;
 const PROTOCOL_F_MTU = 4;
 export const PROTOCOL_F_BACKEND_REQ = 5;
 export const PROTOCOL_F_CONFIG = 9;
+export const PROTOCOL_F_INFLIGHT_SHMFD = 12;
 const PROTOCOL_F_RESET_DEVICE = 13;
 export const PROTOCOL_F_INBAND_NOTIFICATIONS = 14;
 const PROTOCOL_F_CONFIGURE_MEM_SLOTS = 15;
 const PROTOCOL_F_STATUS = 16;
+const PROTOCOL_F_DEVICE_STATE = 19;
+/** GET_VRING_BASE may leave chains in flight, in the in-flight area: here none ever are. */
+export const PROTOCOL_F_GET_VRING_BASE_INFLIGHT = 20;
 
 /** What is offered, besides what is offered on request: each is carried out whole. */
 export const PROTOCOL_FEATURES: readonly number[] = [
   PROTOCOL_F_MQ,
   PROTOCOL_F_LOG_SHMFD,
+  PROTOCOL_F_RARP,
   PROTOCOL_F_REPLY_ACK,
   PROTOCOL_F_MTU,
   PROTOCOL_F_BACKEND_REQ,
   PROTOCOL_F_CONFIG,
+  PROTOCOL_F_INFLIGHT_SHMFD,
   PROTOCOL_F_RESET_DEVICE,
   PROTOCOL_F_CONFIGURE_MEM_SLOTS,
   PROTOCOL_F_STATUS,
+  PROTOCOL_F_DEVICE_STATE,
+  PROTOCOL_F_GET_VRING_BASE_INFLIGHT,
 ];
+
+/** SET_DEVICE_STATE_FD: directions, the one phase there is, and the reply's bit for "use the descriptor you gave". */
+export const STATE_SAVE = 0;
+export const STATE_LOAD = 1;
+export const STATE_PHASE_STOPPED = 0;
+export const STATE_NO_FD = 0x100;
 
 /** Device feature bit: protocol features may be negotiated. */
 export const VHOST_USER_F_PROTOCOL_FEATURES = 30;
@@ -76,6 +99,9 @@ const FLAG_NEED_REPLY = 8;
 const MOST_BYTES = 512;
 const CONFIG_HEADER_BYTES = 12;
 const MOST_CONFIG_BYTES = 256;
+const IOTLB_BYTES = 32;
+/** A description of an in-flight area: 20 bytes, and what C puts behind them. */
+const INFLIGHT_BYTES: readonly [number, number] = [20, 24];
 export const MOST_REGIONS = 8;
 /** Regions that may be added one by one. */
 export const MOST_SLOTS = 512;
@@ -113,10 +139,14 @@ const SHAPES: Readonly<Record<number, Shape>> = {
   [SET_VRING_ENABLE]: { name: 'SET_VRING_ENABLE', bytes: 8, fds: 0 },
   [SET_LOG_BASE]: { name: 'SET_LOG_BASE', bytes: 16, fds: 1, needs: PROTOCOL_F_LOG_SHMFD },
   [SET_LOG_FD]: { name: 'SET_LOG_FD', bytes: [0, 8], fds: 1 },
+  [SEND_RARP]: { name: 'SEND_RARP', bytes: 8, fds: 0, needs: PROTOCOL_F_RARP },
   [NET_SET_MTU]: { name: 'NET_SET_MTU', bytes: 8, fds: 0, needs: PROTOCOL_F_MTU },
   [SET_BACKEND_REQ_FD]: { name: 'SET_BACKEND_REQ_FD', bytes: [0, 8], fds: 1, needs: PROTOCOL_F_BACKEND_REQ },
+  [IOTLB_MSG]: { name: 'IOTLB_MSG', bytes: IOTLB_BYTES, fds: 0, needs: PROTOCOL_F_BACKEND_REQ },
   [GET_CONFIG]: { name: 'GET_CONFIG', bytes: [CONFIG_HEADER_BYTES, CONFIG_HEADER_BYTES + MOST_CONFIG_BYTES], fds: 0, needs: PROTOCOL_F_CONFIG },
   [SET_CONFIG]: { name: 'SET_CONFIG', bytes: [CONFIG_HEADER_BYTES, CONFIG_HEADER_BYTES + MOST_CONFIG_BYTES], fds: 0, needs: PROTOCOL_F_CONFIG },
+  [GET_INFLIGHT_FD]: { name: 'GET_INFLIGHT_FD', bytes: INFLIGHT_BYTES, fds: 0, needs: PROTOCOL_F_INFLIGHT_SHMFD },
+  [SET_INFLIGHT_FD]: { name: 'SET_INFLIGHT_FD', bytes: INFLIGHT_BYTES, fds: 1, needs: PROTOCOL_F_INFLIGHT_SHMFD },
   [RESET_DEVICE]: { name: 'RESET_DEVICE', bytes: 0, fds: 0, needs: PROTOCOL_F_RESET_DEVICE },
   [VRING_KICK]: { name: 'VRING_KICK', bytes: 8, fds: 0, needs: PROTOCOL_F_INBAND_NOTIFICATIONS },
   [GET_MAX_MEM_SLOTS]: { name: 'GET_MAX_MEM_SLOTS', bytes: 0, fds: 0, needs: PROTOCOL_F_CONFIGURE_MEM_SLOTS },
@@ -124,6 +154,8 @@ const SHAPES: Readonly<Record<number, Shape>> = {
   [REM_MEM_REG]: { name: 'REM_MEM_REG', bytes: 8 + REGION_BYTES, fds: 1, needs: PROTOCOL_F_CONFIGURE_MEM_SLOTS },
   [SET_STATUS]: { name: 'SET_STATUS', bytes: 8, fds: 0, needs: PROTOCOL_F_STATUS },
   [GET_STATUS]: { name: 'GET_STATUS', bytes: 0, fds: 0, needs: PROTOCOL_F_STATUS },
+  [SET_DEVICE_STATE_FD]: { name: 'SET_DEVICE_STATE_FD', bytes: 8, fds: 1, needs: PROTOCOL_F_DEVICE_STATE },
+  [CHECK_DEVICE_STATE]: { name: 'CHECK_DEVICE_STATE', bytes: 0, fds: 0, needs: PROTOCOL_F_DEVICE_STATE },
 };
 
 export function requestName(request: number): string {
@@ -196,6 +228,40 @@ export function makeBackendMessage(request: number, ...payload: number[]): Uint8
   return message;
 }
 
+/** What an IOTLB message says. */
+export const IOTLB_MISS = 1;
+export const IOTLB_UPDATE = 2;
+export const IOTLB_INVALIDATE = 3;
+export const IOTLB_ACCESS_FAIL = 4;
+
+export interface IotlbMessage {
+  readonly iova: number;
+  readonly size: number;
+  readonly userAddress: number;
+  /** DMA_READ | DMA_WRITE, as the protocol numbers them too. */
+  readonly permissions: number;
+  readonly type: number;
+}
+
+/** Numbers beyond what is exact here come as the largest that is: all of an address space may be meant. */
+export function readIotlb(view: DataView): IotlbMessage {
+  const u64 = (at: number): number => Math.min(Number.MAX_SAFE_INTEGER, view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32);
+  return { iova: u64(0), size: u64(8), userAddress: u64(16), permissions: view.getUint8(24), type: view.getUint8(25) };
+}
+
+/** A message about one page, to the front end. */
+export function makeIotlbMessage(page: number, type: number, access: number, needsReply: boolean): Uint8Array {
+  const message = makeBackendMessage(BACKEND_IOTLB_MSG, page >>> 0, Math.floor(page / 2 ** 32), 4096, 0, 0, 0, access | (type << 8), 0);
+  if (needsReply) new DataView(message.buffer).setUint32(4, VERSION | FLAG_NEED_REPLY, true);
+  return message;
+}
+
+/** Whether a message on the back end's channel answers `request` with a number. */
+export function isBackendAnswer(view: DataView, request: number): boolean {
+  const flags = view.getUint32(4, true);
+  return view.getUint32(0, true) === request && (flags & (FLAG_VERSION | FLAG_REPLY)) === (VERSION | FLAG_REPLY) && view.getUint32(8, true) === 8;
+}
+
 export interface ConfigAccess {
   readonly offset: number;
   readonly bytes: number;
@@ -222,6 +288,32 @@ export function readU64(view: DataView, at: number, what: string): number {
   const value = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
   if (!Number.isSafeInteger(value)) throw new ProtocolError(`${what} 0x${view.getBigUint64(at, true).toString(16)} is out of range`);
   return value;
+}
+
+export interface InflightDescription {
+  readonly bytes: number;
+  readonly offset: number;
+  readonly queues: number;
+  readonly size: number;
+}
+
+/** @throws ProtocolError */
+export function readInflight(view: DataView): InflightDescription {
+  return {
+    bytes: readU64(view, 0, 'in-flight size'),
+    offset: readU64(view, 8, 'in-flight offset'),
+    queues: view.getUint16(16, true),
+    size: view.getUint16(18, true),
+  };
+}
+
+/** GET_INFLIGHT_FD's reply, as long as the request was. */
+export function makeInflightReply(request: DataView, area: InflightDescription): Uint8Array {
+  const { message, payload } = makeReply(GET_INFLIGHT_FD, request.byteLength);
+  payload.setUint32(0, area.bytes, true);
+  payload.setUint16(16, area.queues, true);
+  payload.setUint16(18, area.size, true);
+  return message;
 }
 
 export interface VringAddresses {

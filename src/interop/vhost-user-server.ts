@@ -11,14 +11,15 @@ import { setEventWriter } from '#core/interrupts';
 import { Log } from '#core/log';
 import { checkMac, checkMtu } from '#devices/virtio-net/config';
 import type { PortStatistics } from '#net/counters';
-import { FeatureSet, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import * as net from '#virtio/net-features';
 import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
-import { InteropError, openNative } from './native.ts';
+import { InteropError, type Native, openNative } from './native.ts';
 import { attachNetdevToWorker } from './netdev-port.ts';
 import { SegmentCapture } from './segment-capture.ts';
 import { Tap } from './tap.ts';
+import { MOST_TURN_PORTS, TurnFile } from './turn-file.ts';
 import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
 
@@ -29,7 +30,7 @@ export interface VhostUserOptions {
   readonly topology?: 'switch' | 'link';
   /** TAP interfaces as further ports, behind the sockets: the host's network stack on the same switch, or at the other end of a link. Made if they are not there. */
   readonly taps?: readonly string[];
-  /** Queue pairs that a front end may use. Default 1. */
+  /** Queue pairs that a front end may use, and queues of each TAP. Default 1. */
   readonly queuePairs?: number;
   /** Connect to sockets that front ends listen on (QEMU's server=on, DPDK's server=1), again and again, in place of listening. */
   readonly client?: boolean;
@@ -39,6 +40,8 @@ export interface VhostUserOptions {
   readonly mtu?: number;
   /** Offers kicks and calls by messages alone, which user-mode Linux's time-travel modes need; slower by far, and it takes them whenever they are offered. */
   readonly inBand?: boolean;
+  /** Offers ACCESS_PLATFORM: addresses of a device behind the front end's IOMMU. A driver that takes it without one (user-mode Linux, DPDK) gets no memory. */
+  readonly accessPlatform?: boolean;
   /** Offers HASH_REPORT: hashes of received frames in their headers, which get longer for it. */
   readonly hashReport?: boolean;
   /** Device feature bits not to offer. */
@@ -64,6 +67,9 @@ export interface VhostUserSocketStatistics {
   readonly rings: readonly { readonly kicks: number; readonly calls: number; readonly chains: number }[];
 }
 
+/** How long a front end may take to come back to a process that took over from a dead one. */
+const RECONNECT_MS = 5000;
+
 /** Running back ends. Made by `serveVhostUser`. */
 export class VhostUserServer {
   readonly #pool: VhostPool;
@@ -74,6 +80,8 @@ export class VhostUserServer {
   readonly #tapPlaces: { readonly name: string; readonly segment: VhostSegment }[] = [];
   readonly #taps: { readonly tap: Tap; readonly detach: () => void }[] = [];
   readonly #log: Log;
+  readonly #queuePairs: number;
+  #turns: TurnFile | undefined;
   #capture: SegmentCapture | undefined;
   #closed: Promise<void> | undefined;
 
@@ -81,6 +89,7 @@ export class VhostUserServer {
   constructor(options: VhostUserOptions) {
     const { sockets, topology = 'switch', queuePairs = 1 } = options;
     checkOptions(options);
+    this.#queuePairs = queuePairs;
     const native = openNative();
     setEventWriter((descriptor) => void native.writeEvent(descriptor));
     const log = (options.log ?? new Log()).child('vhost-user');
@@ -88,11 +97,16 @@ export class VhostUserServer {
     this.#poll = new EventPoll(native);
     this.#bells = new BellLoop();
     this.#pool = new VhostPool({ entry: new URL('./data-plane-worker.js', import.meta.url), ...(options.poll && { poll: options.poll }) });
-    this.#worker = this.#pool.worker();
+    const turns = openTurns(native, options, log);
+    this.#turns = turns;
+    this.#worker = this.#pool.worker(turns?.journal);
     const { doorbell: relay } = this.#bells.doorbell(() => {
       for (const { socket } of this.#sockets) socket.relayCalls();
     });
-    const offered = offeredFeatures(queuePairs, options.mtu, options.hashReport ?? false).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    const platform = FeatureSet.of(...(options.accessPlatform === true ? [VIRTIO_F_ACCESS_PLATFORM] : []));
+    const offered = offeredFeatures(queuePairs, options.mtu, options.hashReport ?? false)
+      .or(platform)
+      .without(FeatureSet.of(...(options.withoutFeatures ?? [])));
     const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, inBand: options.inBand ?? false, client: options.client ?? false };
     let segment = this.#worker.segment({ kind: topology });
     const segments = [segment];
@@ -106,12 +120,22 @@ export class VhostUserServer {
     sockets.forEach((path, i) => {
       const backend = place(i).port(path, queuePairs);
       const mac = options.macs?.[i] === undefined ? macFor(path) : checkMac(options.macs[i]);
-      this.#sockets.push({ backend, socket: new VhostUserSocket({ ...shared, path, backend, mac, log: log.child(`vhost-user ${path}`) }) });
+      const left = turns?.port(i, backend.firstSlot, 2 * queuePairs);
+      if (left?.left === true) this.#expect(backend);
+      this.#sockets.push({ backend, socket: new VhostUserSocket({ ...shared, turns: left, path, backend, mac, log: log.child(`vhost-user ${path}`) }) });
     });
     options.taps?.forEach((name, i) => {
       this.#tapPlaces.push({ name, segment: place(sockets.length + i) });
     });
     if (options.capture !== undefined) this.#capture = new SegmentCapture(segments, this.#bells, options.capture);
+  }
+
+  /** Frames for a front end that reconnects, as others may have done already, wait for it. */
+  #expect(backend: VhostNet): void {
+    backend.expect(true);
+    setTimeout(() => {
+      backend.expect(false);
+    }, RECONNECT_MS).unref();
   }
 
   /** Frames that were not captured because they came faster than they could be written. */
@@ -123,7 +147,7 @@ export class VhostUserServer {
   async open(): Promise<void> {
     try {
       for (const { name, segment } of this.#tapPlaces) {
-        const tap = new Tap({ name, log: this.#log });
+        const tap = new Tap({ name, queues: this.#queuePairs, log: this.#log });
         this.#taps.push({ tap, detach: attachNetdevToWorker(segment, tap, this.#bells) });
       }
       for (const { socket } of this.#sockets) socket.open();
@@ -177,6 +201,7 @@ export class VhostUserServer {
     this.#poll.close();
     // The worker first: what it has captured by then is in the rings.
     await this.#pool.close();
+    this.#turns?.close();
     this.#capture?.close();
     this.#bells.close();
   }
@@ -193,6 +218,15 @@ function offeredFeatures(queuePairs: number, mtu: number | undefined, hashReport
   // The protocol's feature words end at bit 63. Spreading needs queues; reports make every header longer, and are for who asks.
   const rss = queuePairs > 1 ? [] : [net.VIRTIO_NET_F_RSS, ...(hashReport ? [] : [net.VIRTIO_NET_F_HASH_TUNNEL])];
   return all.without(FeatureSet.of(net.VIRTIO_NET_F_RSS_CONTEXT, ...rss, ...(hashReport ? [] : [net.VIRTIO_NET_F_HASH_REPORT])));
+}
+
+/** Beside the first socket. Without it, what a killed process had committed and not carried out is lost or repeated, and nothing else changes. */
+function openTurns(native: Native, { sockets, topology, queuePairs }: VhostUserOptions, log: Log): TurnFile | undefined {
+  if (sockets.length > MOST_TURN_PORTS) return undefined;
+  const file = TurnFile.open(native, `${sockets[0]}.turns`, JSON.stringify([sockets, topology, queuePairs]));
+  if (typeof file !== 'string') return file;
+  log.trace(`no record of turns: ${file}`);
+  return undefined;
 }
 
 /** The same for a path every time, locally administered. */

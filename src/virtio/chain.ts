@@ -19,11 +19,15 @@ const READ_ACCESS = DMA_READ;
 const WRITE_ACCESS = DMA_WRITE;
 const OK = 0;
 
-/** What became of a descriptor or a chain: taken, no room left in the caller's list, or against the rules (`reason` says which). */
+/**
+ * What became of a descriptor or a chain: taken, no room left in the caller's list, against the rules (`reason` says which), or not to be told before a translation
+ * arrives that was asked for.
+ */
 export const CHAIN_OK = 0;
 export const CHAIN_FULL = 1;
 export const CHAIN_BAD = 2;
-export type ChainResult = typeof CHAIN_OK | typeof CHAIN_FULL | typeof CHAIN_BAD;
+export const CHAIN_WAIT = 3;
+export type ChainResult = typeof CHAIN_OK | typeof CHAIN_FULL | typeof CHAIN_BAD | typeof CHAIN_WAIT;
 
 /** High words from here on are addresses of 2^52 and above. */
 const HIGH_LIMIT = 2 ** 20;
@@ -210,7 +214,7 @@ export class Chain {
     const end = address + length;
     for (let at = address; at < end; ) {
       const window = this.#dma.window(at, 1, access);
-      if (window === null) return this.#unreachable(address, length, access);
+      if (window === null) return this.#dma.miss(at, end - at, access) ? CHAIN_WAIT : this.#unreachable(address, length, access);
       if (into.count === into.capacity) return CHAIN_FULL;
       const run = Math.min(end, window.end) - at;
       into.addGuest(window, at, run);
@@ -238,6 +242,7 @@ export class IndirectTable {
   #address = 0;
   #inPlace = false;
   #base = 0;
+  #missing = 0;
 
   constructor(dma: DmaSpace) {
     this.#dma = dma;
@@ -266,6 +271,13 @@ export class IndirectTable {
     return undefined;
   }
 
+  /** What became of an entry that `load` could not read. */
+  unreadable(chain: Chain): ChainResult {
+    if (this.#dma.miss(this.#missing, DESCRIPTOR_BYTES, DMA_READ)) return CHAIN_WAIT;
+    this.#dma.fault(this.#missing, DESCRIPTOR_BYTES, DMA_READ);
+    return chain.bad('an indirect table that is not readable memory');
+  }
+
   /** False when the entry cannot be read. `index` is below `entries`. */
   load(index: number): boolean {
     if (this.#inPlace) {
@@ -276,7 +288,10 @@ export class IndirectTable {
     const address = this.#address + index * DESCRIPTOR_BYTES;
     for (let i = 0; i < DESCRIPTOR_BYTES; i++) {
       const window = this.#dma.window(address + i, 1, DMA_READ);
-      if (window === null) return this.#dma.fault(address, DESCRIPTOR_BYTES, DMA_READ);
+      if (window === null) {
+        this.#missing = address + i;
+        return false;
+      }
       this.#copy[i] = window.slab.views.u8[address + i + window.bias] as number;
     }
     return true;

@@ -27,14 +27,7 @@ export function stagingBytes(size: number, features: FeatureSet): number {
  * Carries out, on another thread's behalf, the publish that would have moved a ring's used position from `from` to `to` (it may have happened, in part or whole: that does
  * not matter). For after the thread died; the driver is to be notified afterwards. False when the ring is not memory the device may use any more.
  */
-export function replayPublish(
-  setup: QueueSetup,
-  features: FeatureSet,
-  dma: DmaSpace,
-  from: number,
-  to: number,
-  staging: SharedArrayBuffer | undefined,
-): boolean {
+export function replayPublish(setup: QueueSetup, features: FeatureSet, dma: DmaSpace, from: number, to: number, staging: Int32Array | undefined): boolean {
   if (!features.has(VIRTIO_F_RING_PACKED)) return replaySplit(setup, dma, to);
   return staging !== undefined && replayPacked(setup, dma, from, to, staging);
 }
@@ -43,7 +36,7 @@ export function replayPublish(
  * Opens a queue at `position`, or says why it cannot be served. Call inside a turn (`dma.enter()`) on a thread other than the machine's.
  * @param staging shared memory of `stagingBytes`, when another thread may have to finish what this one began.
  */
-export function openQueue(setup: QueueSetup, position: VringPosition, features: FeatureSet, dma: DmaSpace, staging?: SharedArrayBuffer): VirtQueue | string {
+export function openQueue(setup: QueueSetup, position: VringPosition, features: FeatureSet, dma: DmaSpace, staging?: Int32Array): VirtQueue | string {
   const packed = features.has(VIRTIO_F_RING_PACKED);
   const wrong = checkSize(setup.size, packed) ?? checkAreas(setup, packed) ?? checkPosition(position, setup.size, packed);
   if (wrong !== undefined) return wrong;

@@ -55,12 +55,11 @@ export function markUsed(ring: RingArea, size: number, from: number, to: number,
 }
 
 /** Shows the driver the staged entries between two used positions, as the thread that staged them was about to. False when that ring is not memory any more. */
-export function replayPacked(setup: QueueSetup, dma: DmaSpace, from: number, to: number, staging: SharedArrayBuffer): boolean {
+export function replayPacked(setup: QueueSetup, dma: DmaSpace, from: number, to: number, staged: Int32Array): boolean {
   const { size } = setup;
   const ring = new RingArea(dma, setup.descriptorArea, DESCRIPTOR * size, 'both');
   dma.sync();
   if (!ring.resolve()) return false;
-  const staged = new Int32Array(staging);
   const first = from & 0x7fff;
   const mark = (): void => markUsed(ring, size, first, to & 0x7fff, ((from ^ to) & WRAP) === 0);
   // Only the last step of a publish makes the first slot other than available. If that was done, a driver that still runs may have taken all of it and have put

@@ -8,6 +8,7 @@ import {
   CHAIN_BAD,
   CHAIN_FULL,
   CHAIN_OK,
+  CHAIN_WAIT,
   Chain,
   type ChainResult,
   DESC_F_INDIRECT,
@@ -61,6 +62,8 @@ export class PackedQueue implements VirtQueue {
   #scattered = 0;
   /** Paused or broken: one test for the hot path. */
   #stopped = 1;
+  /** The position, as in VringPosition, whose chain waits for a translation that was asked for; -1: none does. */
+  #waitsAt = -1;
   readonly #dma: DmaSpace;
   readonly #ring: RingArea;
   readonly #driver: RingArea;
@@ -84,6 +87,7 @@ export class PackedQueue implements VirtQueue {
   readonly #staged: Int32Array = NO_WORDS;
   #pending = 0;
   #pendingDescriptors = 0;
+  #shown = 0;
   #firstSlot = 0;
   #firstBits = 0;
   /** What this device last wrote to its event suppression word; -1 before that. */
@@ -101,14 +105,14 @@ export class PackedQueue implements VirtQueue {
   #id = 0;
 
   /** The setup has been checked by `openQueue`. */
-  constructor(setup: QueueSetup, position: VringPosition, features: RingFeatures, dma: DmaSpace, scratch: SegmentList, staging?: SharedArrayBuffer) {
+  constructor(setup: QueueSetup, position: VringPosition, features: RingFeatures, dma: DmaSpace, scratch: SegmentList, staging?: Int32Array) {
     const { size } = setup;
     this.size = size;
     this.#eventIdx = features.eventIdx;
     this.#indirect = features.indirect;
     this.#inOrder = features.inOrder;
     this.#dma = dma;
-    this.#staged = staging === undefined ? new Int32Array(2 * size) : new Int32Array(staging);
+    this.#staged = staging ?? new Int32Array(2 * size);
     this.#ring = new RingArea(dma, setup.descriptorArea, DESCRIPTOR * size, 'both');
     this.#driver = new RingArea(dma, setup.driverArea, 4, 'read');
     this.#device = new RingArea(dma, setup.deviceArea, 4, 'write');
@@ -179,6 +183,7 @@ export class PackedQueue implements VirtQueue {
     const generation = this.#dma.generation;
     if (generation === this.#generation && this.#stopped === 0 && this.#ring.current && this.#driver.current && this.#device.current) return true;
     this.#generation = generation;
+    this.#waitsAt = -1;
     this.#stopped = 1;
     if (!this.#dma.busMaster) return false;
     if (!this.#ring.resolve()) return this.#lost('descriptor ring', this.#ring);
@@ -198,6 +203,7 @@ export class PackedQueue implements VirtQueue {
 
   pop(into: SegmentList): number {
     if (this.#stopped !== 0) return this.#broken === undefined ? EMPTY : BROKEN;
+    if (this.#waitsAt >= 0 && this.#waitsAt === this.available) return EMPTY;
     const available = this.#available;
     if (this.#scattered !== 0) this.#seek(available);
     const words = this.#words;
@@ -356,20 +362,35 @@ export class PackedQueue implements VirtQueue {
     if (this.#dma.logging) markUsed(this.#ring, this.size, from, this.#used, bits === this.#usedBits);
     this.#pending = 0;
     this.#inFlight -= this.#pendingDescriptors;
+    const count = this.#pendingDescriptors;
+    this.#shown = (this.#shown + count) | 0;
     this.#pendingDescriptors = 0;
     this.#firstSlot = this.#used;
     this.#firstBits = this.#usedBits;
     // Sequentially consistent after the store above: the full barrier between showing used entries and reading what the driver wants of them.
+    return this.#wanted(count);
+  }
+
+  /** Whether the driver wants to be notified of the last `count` descriptors' worth of used entries. */
+  #wanted(count: number): boolean {
     const event = this.#driver.load32(0);
     const mode = event & EVENT_MODE;
     if (mode === EVENT_DISABLE) return false;
     if (mode !== EVENT_DESC || !this.#eventIdx) return true;
     // Positions relative to the lap the device is now in: the batch covers [start, end), the driver asked for one offset on this lap or the one before.
-    const end = this.#used;
-    const start = bits === this.#usedBits ? from : from - this.size;
-    const sameLap = ((event & WRAP) !== 0) === (this.#usedBits !== 0);
+    const end = this.#firstSlot;
+    const sameLap = ((event & WRAP) !== 0) === (this.#firstBits !== 0);
     const wanted = (event & 0x7fff) - (sameLap ? 0 : this.size);
-    return start <= wanted && wanted < end;
+    return end - count <= wanted && wanted < end;
+  }
+
+  get shown(): number {
+    return this.#shown;
+  }
+
+  stillWanted(since: number): boolean {
+    // A driver with entries of more than one lap to come has seen those of the laps before.
+    return this.#stopped !== 0 || this.#wanted(Math.min((this.#shown - since) >>> 0, this.size));
   }
 
   suppressKicks(): void {
@@ -377,12 +398,13 @@ export class PackedQueue implements VirtQueue {
   }
 
   awaitKick(): boolean {
+    if (this.#waitsAt === this.available) return false;
     this.#storeEvent(this.#eventIdx ? EVENT_DESC | this.available : EVENT_ENABLE);
     return this.ready;
   }
 
   get ready(): boolean {
-    if (this.#stopped !== 0) return false;
+    if (this.#stopped !== 0 || this.#waitsAt === this.available) return false;
     return (this.#ring.load32(DESCRIPTOR * this.#available + WORD3) & LAP_BITS) === this.#availableBits;
   }
 
@@ -427,7 +449,7 @@ export class PackedQueue implements VirtQueue {
     if (reason !== undefined) return chain.bad(reason);
     if (table.entries > Math.max(this.size, INDIRECT_LIMIT)) return chain.bad(`an indirect table of ${table.entries} entries`);
     for (let i = 0; i < table.entries; i++) {
-      if (!table.load(i)) return chain.bad('an indirect table that is not readable memory');
+      if (!table.load(i)) return table.unreadable(chain);
       const { words, at } = table;
       const flags = (words[(at + 3) | 0] as number) >>> 16;
       const result = chain.add(words[at] as number, words[(at + 1) | 0] as number, words[(at + 2) | 0] as number, flags & DESC_F_WRITE);
@@ -476,6 +498,10 @@ export class PackedQueue implements VirtQueue {
     into.truncate(first);
     if (result === CHAIN_BAD) return this.#break(this.#chain.reason);
     if (result === CHAIN_FULL && first > 0) return EMPTY;
+    if (result === CHAIN_WAIT) {
+      this.#waitsAt = this.available;
+      return EMPTY;
+    }
     return this.#break(`a chain of more than the ${into.capacity} segments this device takes`);
   }
 
@@ -486,6 +512,8 @@ export class PackedQueue implements VirtQueue {
   }
 
   #lost(what: string, area: RingArea): false {
+    // Paused, until translations move.
+    if (this.#dma.miss(area.missing, area.address + area.length - area.missing, area.access)) return false;
     this.#break(`${what} at 0x${area.address.toString(16)} is not memory the device may use`);
     return false;
   }

@@ -18,6 +18,8 @@ export class RingArea {
   halves: Uint16Array = NO_HALVES;
   bias = 0;
   scattered = false;
+  /** After a `resolve` in vain: where the first byte lies that cannot be accessed. */
+  missing = 0;
   readonly address: number;
   readonly length: number;
   readonly #dma: DmaSpace;
@@ -58,7 +60,10 @@ export class RingArea {
       const from = Math.max(at, this.address);
       const window = this.#window(from, Math.min(at + PAGE, this.address + this.length) - from);
       // A translation finer than a page does not exist in an IOMMU; refusing it keeps every access inside one window.
-      if (window === null || (window.bias + at) % PAGE !== 0) return false;
+      if (window === null || (window.bias + at) % PAGE !== 0) {
+        this.missing = from;
+        return false;
+      }
       this.#windows.push(window);
       this.#views.push(window.slab.views);
     }
@@ -79,6 +84,11 @@ export class RingArea {
     this.words = window.slab.views.i32;
     this.halves = window.slab.views.u16;
     this.bias = this.address + window.bias;
+  }
+
+  /** What the ring code needs of its bytes: DMA_READ, DMA_WRITE or both. */
+  get access(): number {
+    return (this.#read ? DMA_READ : 0) | (this.#write ? DMA_WRITE : 0);
   }
 
   load16(offset: number): number {

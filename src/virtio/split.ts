@@ -8,6 +8,7 @@ import {
   CHAIN_BAD,
   CHAIN_FULL,
   CHAIN_OK,
+  CHAIN_WAIT,
   Chain,
   type ChainResult,
   DESC_F_INDIRECT,
@@ -63,12 +64,15 @@ export class SplitQueue implements VirtQueue {
   /** Paused or broken: nothing is read or written. */
   #stopped = 1;
   #generation = -1;
+  /** The available index whose chain waits for a translation that was asked for; -1: none does. */
+  #waitsAt = -1;
   /** Next available entry to pop, and the driver's index as last read: the entries between are known to be there. */
   #available = 0;
   #seen = 0;
   /** Next used entry to write, and the used index the driver has been shown. */
   #used = 0;
   #published = 0;
+  #shown = 0;
   /** Whether used.flags asks for silence; undefined until this device has written it. */
   #suppressed: boolean | undefined;
   /** IN_ORDER: read-only chains pushed since the last used entry, to be covered by one entry that names the last of them. */
@@ -149,6 +153,7 @@ export class SplitQueue implements VirtQueue {
     const device = this.#device;
     if (generation === this.#generation && this.#stopped === 0 && table.current && driver.current && device.current) return true;
     this.#generation = generation;
+    this.#waitsAt = -1;
     this.#stopped = 1;
     // Forget what is known to be available: an emptied fast path leads pop to the check of #stopped.
     this.#seen = this.#available;
@@ -299,15 +304,29 @@ export class SplitQueue implements VirtQueue {
     // virtio 1.4 2.7.8.2 (device MUST): used entries before the index. This store releases them.
     device.store16(INDEX, used);
     this.#published = used;
+    this.#shown = (this.#shown + count) | 0;
     // After the store: whoever takes the log in between would copy the page without it and never look again.
     if (this.#dma.logging) this.#markUsed(before, count);
     // The store above and the loads below are both sequentially consistent: the full barrier that keeps a late driver from missing its interrupt.
+    return this.#wanted(count);
+  }
+
+  #wanted(count: number): boolean {
     if (this.#eventIdx) {
       // virtio 1.4 2.7.7.2 (device MUST): notify when the batch wrote the entry numbered used_event.
       const event = this.#driver.load16(RING + 2 * this.size);
-      return ((used - event - 1) & 0xffff) < count;
+      return ((this.#published - event - 1) & 0xffff) < count;
     }
     return (this.#driver.load16(FLAGS) & AVAIL_F_NO_INTERRUPT) === 0;
+  }
+
+  get shown(): number {
+    return this.#shown;
+  }
+
+  stillWanted(since: number): boolean {
+    // A driver with entries of more than one lap to come has seen those of the laps before.
+    return this.#stopped !== 0 || this.#wanted(Math.min((this.#shown - since) >>> 0, this.size));
   }
 
   suppressKicks(): void {
@@ -318,7 +337,7 @@ export class SplitQueue implements VirtQueue {
   }
 
   awaitKick(): boolean {
-    if (this.#stopped !== 0) return false;
+    if (this.#stopped !== 0 || this.#waitsAt === this.#available) return false;
     if (this.#eventIdx) this.#storeUsedHalf(RING + USED_ENTRY_BYTES * this.size, this.#available);
     else if (this.#suppressed !== false) {
       this.#suppressed = false;
@@ -329,12 +348,12 @@ export class SplitQueue implements VirtQueue {
 
   get ready(): boolean {
     if (this.#available !== this.#seen) return true;
-    return this.#stopped === 0 && this.#driver.load16(INDEX) !== this.#available;
+    return this.#stopped === 0 && this.#waitsAt !== this.#available && this.#driver.load16(INDEX) !== this.#available;
   }
 
   /** Reads the driver's index. False when nothing is available, or the queue is paused or broken. */
   #refill(): boolean {
-    if (this.#stopped !== 0) return false;
+    if (this.#stopped !== 0 || this.#waitsAt === this.#available) return false;
     const index = this.#driver.load16(INDEX);
     if (index === this.#available) return false;
     // A driver has at most `size` chains out, each from when it is available until it is shown as used: so an index that jumps, one that goes back, and a
@@ -382,7 +401,7 @@ export class SplitQueue implements VirtQueue {
     const limit = Math.max(this.size, INDIRECT_LIMIT) - before;
     let next = 0;
     for (let descriptors = 1; ; descriptors++) {
-      if (!table.load(next)) return chain.bad('an indirect table that is not readable memory');
+      if (!table.load(next)) return table.unreadable(chain);
       const { words, at } = table;
       const flagsNext = words[(at + 3) | 0] as number;
       if ((flagsNext & INDIRECT) !== 0) return chain.bad('an indirect descriptor inside an indirect table');
@@ -443,6 +462,11 @@ export class SplitQueue implements VirtQueue {
     into.truncate(first);
     if (result === CHAIN_BAD) return this.#break(this.#chain.reason);
     if (result === CHAIN_FULL && first > 0) return EMPTY;
+    if (result === CHAIN_WAIT) {
+      this.#waitsAt = this.#available;
+      this.#seen = this.#available;
+      return EMPTY;
+    }
     return this.#break(`a chain of more than the ${into.capacity} segments this device takes`);
   }
 
@@ -454,6 +478,8 @@ export class SplitQueue implements VirtQueue {
   }
 
   #lost(what: string, area: RingArea): false {
+    // Paused, until translations move.
+    if (this.#dma.miss(area.missing, area.address + area.length - area.missing, area.access)) return false;
     this.#break(`${what} at 0x${area.address.toString(16)} is not memory the device may use`);
     return false;
   }

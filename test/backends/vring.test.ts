@@ -4,10 +4,12 @@ import { describe, expect, it } from 'vitest';
 import { PortBlock, type RingRecord } from '#backends/port-block';
 import { TurnJournal } from '#backends/turn-journal';
 import { Vring } from '#backends/vring';
+import { SimClock } from '#core/clock';
 import { viewsOf } from '#core/guest-memory';
 import type { Call } from '#core/interrupts';
 import { SegmentList } from '#core/segments';
 import { VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED } from '#virtio/features';
+import { NetStatistics } from '#virtio/net-statistics';
 import { initialPosition, openQueue, replayPublish, stagingBytes } from '#virtio/open-queue';
 import type { QueueSetup } from '#virtio/virtqueue';
 import { frameOf, TestGuest } from './guest.ts';
@@ -19,9 +21,9 @@ describe('a commit that its thread did not live to carry out', () => {
   ])('%s: returns every chain once, though the ring was staged twice', (_name, features) => {
     const guest = new TestGuest({ features, size: 8 });
     const setup = guest.setups[1] as QueueSetup;
-    const staging = new SharedArrayBuffer(stagingBytes(setup.size, guest.features));
+    const staging = new Int32Array(new SharedArrayBuffer(stagingBytes(setup.size, guest.features)));
     // What an earlier turn may have left there.
-    new Int32Array(staging).fill(191);
+    staging.fill(191);
     const queue = openQueue(setup, initialPosition(guest.features), guest.features, guest.dma, staging);
     if (typeof queue === 'string') throw new Error(queue);
     const vring = new Vring({
@@ -32,6 +34,8 @@ describe('a commit that its thread did not live to carry out', () => {
       kick: undefined,
       call: guest.calls[1] as Call,
       journal: new TurnJournal(),
+      counters: new NetStatistics(2).queue(1),
+      time: { clock: new SimClock(), next: Infinity },
     });
     for (let i = 0; i < 5; i++) guest.queue(frameOf(64, i));
     guest.drivers[1]?.expose();
@@ -40,7 +44,7 @@ describe('a commit that its thread did not live to carry out', () => {
     expect(tokens.every((token) => token >= 0)).toBe(true);
     for (const part of [tokens.slice(0, 2), tokens.slice(2)]) {
       for (const token of part) queue.push(token, 0);
-      vring.stage(part.length);
+      vring.stage(part.length, part.length);
     }
     // The journal has recorded these two, and the thread dies before it applies them.
     expect(replayPublish(setup, guest.features, guest.dma, vring.usedFrom, vring.nextUsed, staging)).toBe(true);

@@ -1,7 +1,7 @@
 // A small vhost-user front end: what QEMU and DPDK do on the other end of the socket, written from the protocol's description with its own constants, over the synthetic
 // guest's rings. Its memory is a memfd that it maps like the back end does.
 
-import { closeSync } from 'node:fs';
+import { closeSync, unlinkSync } from 'node:fs';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { LocalGuestBus } from '#core/guest-bus';
 import { GuestMemory } from '#core/guest-memory';
@@ -33,10 +33,14 @@ export const REQUEST = {
   GET_QUEUE_NUM: 17,
   SET_VRING_ENABLE: 18,
   SET_LOG_BASE: 6,
+  SEND_RARP: 19,
   NET_SET_MTU: 20,
   SET_BACKEND_REQ_FD: 21,
+  IOTLB_MSG: 22,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
+  GET_INFLIGHT_FD: 31,
+  SET_INFLIGHT_FD: 32,
   RESET_DEVICE: 34,
   VRING_KICK: 35,
   GET_MAX_MEM_SLOTS: 36,
@@ -44,6 +48,8 @@ export const REQUEST = {
   REM_MEM_REG: 38,
   SET_STATUS: 39,
   GET_STATUS: 40,
+  SET_DEVICE_STATE_FD: 42,
+  CHECK_DEVICE_STATE: 43,
 } as const;
 
 export const FEATURE = {
@@ -52,16 +58,34 @@ export const FEATURE = {
   MRG_RXBUF: 15,
   CTRL_VQ: 17,
   CTRL_RX: 18,
+  CTRL_VLAN: 19,
+  CTRL_MAC: 23,
   MQ: 22,
   LOG_ALL: 26,
   INDIRECT: 28,
   EVENT_IDX: 29,
   PROTOCOL: 30,
   VERSION_1: 32,
+  ACCESS_PLATFORM: 33,
   PACKED: 34,
   IN_ORDER: 35,
 } as const;
-export const PROTOCOL = { MQ: 0, LOG_SHMFD: 1, REPLY_ACK: 3, MTU: 4, BACKEND_REQ: 5, CONFIG: 9, RESET: 13, INBAND: 14, SLOTS: 15, STATUS: 16 } as const;
+export const PROTOCOL = {
+  MQ: 0,
+  LOG_SHMFD: 1,
+  RARP: 2,
+  REPLY_ACK: 3,
+  MTU: 4,
+  BACKEND_REQ: 5,
+  CONFIG: 9,
+  INFLIGHT: 12,
+  RESET: 13,
+  INBAND: 14,
+  SLOTS: 15,
+  STATUS: 16,
+  DEVICE_STATE: 19,
+  BASE_INFLIGHT: 20,
+} as const;
 const NEED_REPLY = 8;
 
 /** The bytes of one message. */
@@ -105,7 +129,7 @@ export function concat(...parts: Uint8Array[]): Uint8Array {
 /** The control socket alone. */
 export class FrontSocket {
   readonly native: Native = openNative();
-  readonly fd: number;
+  fd: number;
   #open = true;
 
   constructor(path: string) {
@@ -113,8 +137,26 @@ export class FrontSocket {
     if (this.fd < 0) throw new Error(`cannot connect to ${path}: ${this.fd}`);
   }
 
+  /** Connects to the next back end, once the last one is gone. */
+  reconnect(path: string): void {
+    this.#closeSocket();
+    this.fd = this.native.connect(path);
+    if (this.fd < 0) throw new Error(`cannot connect to ${path}: ${this.fd}`);
+    this.#open = true;
+  }
+
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
     this.native.send(this.fd, bytes, fds);
+  }
+
+  /** Both ends of a connected socket, in place of a pipe. */
+  socketPair(path: string): [number, number] {
+    const listener = this.native.listen(path);
+    const near = this.native.connect(path);
+    const far = this.native.accept(listener);
+    this.native.close(listener);
+    unlinkSync(path);
+    return [near, far];
   }
 
   /** The next bytes of exactly this many, or undefined when the other side hung up. */
@@ -129,6 +171,17 @@ export class FrontSocket {
       else await turn();
     }
     return new DataView(into.buffer);
+  }
+
+  /** A reply with a descriptor. */
+  async replyWithFd(): Promise<{ readonly payload: DataView; readonly fd: number }> {
+    const fds: number[] = [];
+    const bytes = new Uint8Array(new ArrayBuffer(256));
+    for (const deadline = performance.now() + 5000; ; await turn()) {
+      const got = this.native.receive(this.fd, bytes, 0, bytes.length, fds);
+      if (got > 0) return { payload: new DataView(bytes.buffer, 12, got - 12), fd: fds[0] as number };
+      if (got === 0 || performance.now() > deadline) throw new Error('no reply');
+    }
   }
 
   /** A reply's payload, or undefined when the other side hung up instead. */
@@ -161,9 +214,13 @@ export class FrontSocket {
     while ((await this.read(1)) !== undefined);
   }
 
-  close(): void {
+  #closeSocket(): void {
     if (this.#open) this.native.close(this.fd);
     this.#open = false;
+  }
+
+  close(): void {
+    this.#closeSocket();
   }
 }
 
@@ -195,6 +252,8 @@ export interface FrontEndOptions {
   /** More protocol features, and more device features, than every front end here takes. */
   readonly protocol?: readonly number[];
   readonly features?: readonly number[];
+  /** Device addresses are an IOMMU's: the memory lies there in guest-physical space, `base` is where the driver sees it. */
+  readonly physical?: number;
   /** A control queue behind the data rings. */
   readonly control?: boolean;
 }
@@ -232,6 +291,7 @@ export class FrontEnd extends FrontSocket {
       protocol: [],
       features: [],
       control: false,
+      physical: 0,
       ...options,
     };
     this.memoryFd = this.native.memfd('test-guest', MEMORY_BYTES);
@@ -262,7 +322,7 @@ export class FrontEnd extends FrontSocket {
   }
 
   get regionPayload(): Uint8Array {
-    return longs(this.options.base, MEMORY_BYTES, this.options.userBase, 0);
+    return longs(this.options.physical || this.options.base, MEMORY_BYTES, this.options.userBase, 0);
   }
 
   async setMemory(): Promise<void> {
@@ -304,7 +364,7 @@ export class FrontEnd extends FrontSocket {
 
   addressPayload(index: number): Uint8Array {
     const { ring } = this.queues[index] as FrontQueue;
-    const user = (guest: number): number => guest - this.options.base + this.options.userBase;
+    const user = (guest: number): number => (this.options.physical > 0 ? guest : guest - this.options.base + this.options.userBase);
     const { desc, driver, device } = ring.addresses;
     return concat(words(index, 0), longs(user(desc), user(device), user(driver), 0));
   }
@@ -329,6 +389,11 @@ export class FrontEnd extends FrontSocket {
   /** All of it: a driver whose rings run. */
   async start(): Promise<this> {
     await this.negotiate();
+    return this.begin();
+  }
+
+  /** After `negotiate`. */
+  async begin(): Promise<this> {
     await this.setMemory();
     this.makeQueues();
     for (let index = 0; index < this.queues.length; index++) await this.startRing(index);

@@ -15,6 +15,7 @@ const GET_FEATURES = 1;
 const GET_VRING_BASE = 11;
 const GET_PROTOCOL_FEATURES = 15;
 const GET_QUEUE_NUM = 17;
+const GET_INFLIGHT_FD = 31;
 /** VERSION_1 and bit 30. */
 const FEATURES = (1n << 32n) | (1n << 30n);
 
@@ -41,6 +42,19 @@ function reply(request: number, payload: bigint, flags = 5, size = 8): Buffer {
   bytes.writeUInt32LE(size, 8);
   bytes.writeBigUInt64LE(payload, 12);
   return bytes;
+}
+
+/** An in-flight area of two queues of 256. */
+function inflightReply(bytes: number, offset: number): Buffer {
+  const message = Buffer.alloc(36);
+  message.writeUInt32LE(GET_INFLIGHT_FD, 0);
+  message.writeUInt32LE(5, 4);
+  message.writeUInt32LE(24, 8);
+  message.writeUInt32LE(bytes, 12);
+  message.writeUInt32LE(offset, 20);
+  message.writeUInt16LE(2, 28);
+  message.writeUInt16LE(256, 30);
+  return message;
 }
 
 type Answer = (request: number, payload: Buffer, socket: Socket) => Buffer | undefined;
@@ -130,6 +144,46 @@ it.each<[string, Answer, RegExp]>([
   // Every ring is stopped by it as it should be.
   net.pause();
   await eventually('the rings to stop', () => net.paused);
+});
+
+it('one that takes packed rings with it and kept no record of them leaves a device that needs a reset', async () => {
+  const PACKED = 1n << 34n;
+  const { path, sockets } = await backEnd((request, payload, socket) =>
+    request === GET_FEATURES ? reply(request, FEATURES | PACKED) : sound(request, payload, socket),
+  );
+  const log = new Log();
+  const said: string[] = [];
+  log.listen((record) => said.push(record.message));
+  const backend = await VhostUserBackend.connect({ path, memory: ram.memory, log });
+  closing.push(() => backend.close());
+  const machine = new Machine({ memory: ram.memory, log });
+  closing.push(() => machine.close());
+  machine.addVirtioNet({ mac: '52:54:00:00:00:0a', backend });
+  const guest = new Guest(machine.localBus(), { net: { ring: 'packed' } });
+  expect(guest.net.packed).toBe(true);
+  await eventually('the rings to run', () => backend.ready);
+  for (const socket of sockets) socket.destroy();
+  await eventually('the device to say so', () => said.some((message) => message.includes('a packed ring does not tell where it stood')));
+});
+
+it.each<[string, () => Buffer, RegExp]>([
+  ['no descriptor', () => inflightReply(1 << 20, 4096), /without its descriptor/],
+  ['another payload', () => reply(GET_INFLIGHT_FD, 0n), /is due/],
+])('one that answers the request for an in-flight area with %s is hung up on', async (_name, answer, message) => {
+  const { path } = await backEnd((request, payload, socket) => {
+    if (request === GET_PROTOCOL_FEATURES) return reply(request, 9n | (1n << 12n));
+    return request === GET_INFLIGHT_FD ? answer() : sound(request, payload, socket);
+  });
+  const log = new Log();
+  const said: string[] = [];
+  log.listen((record) => said.push(record.message));
+  const backend = await VhostUserBackend.connect({ path, memory: ram.memory, log });
+  closing.push(() => backend.close());
+  const machine = new Machine({ memory: ram.memory, log });
+  closing.push(() => machine.close());
+  machine.addVirtioNet({ mac: '52:54:00:00:00:0a', backend });
+  new Guest(machine.localBus());
+  await eventually('the reason', () => said.some((text) => message.test(text)));
 });
 
 it('one that never says where a ring stopped is given up after a while', async () => {

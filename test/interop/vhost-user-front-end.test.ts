@@ -146,10 +146,10 @@ it('use as many queue pairs as both sides have', async () => {
   expect(server.statistics[0]?.rings.map((ring) => ring.chains > 0)).toEqual([true, true, true, true, false, false, false, false]);
 });
 
-it('goes on with the next back end after one died, and finds the ring where the dead one left it', async () => {
+it.each(['split', 'packed'] as const)('goes on with the next back end after one died, and finds the ring where the dead one left it (%s)', async (ring) => {
   const server = await serve();
   const [a, b] = [await side('a'), await side('b')];
-  const guests = [a.boot({ net: { ring: 'split' } }), b.boot({ net: { ring: 'split' } })] as const;
+  const guests = [a.boot({ net: { ring } }), b.boot({ net: { ring } })] as const;
   await bothWays(...guests, 500);
   await server.close();
   await eventually('both to miss it', () => !a.backend.connected && !b.backend.connected);
@@ -167,22 +167,6 @@ it('goes on with the next back end after one died, and finds the ring where the 
   expect([a.net.restarts, b.net.restarts]).toEqual([1, 1]);
   await bothWays(...guests, 500);
   expect(a.backend.connections).toBe(2);
-});
-
-it('tells the driver to reset a device whose packed rings a back end took with it', async () => {
-  const server = await serve();
-  const a = await side('a');
-  const b = await side('b');
-  const guests = [a.boot({ net: { ring: 'packed' } }), b.boot({ net: { ring: 'packed' } })] as const;
-  await bothWays(...guests, 100);
-  const said: string[] = [];
-  a.log.listen(({ message }) => said.push(message));
-  await server.close();
-  await eventually('the device to say so', () => said.some((message) => message.includes('a packed ring does not tell where it stood')));
-  // Which the driver's next look finds, and a fresh start with the next back end mends.
-  await serve();
-  await eventually('the next back end', () => a.backend.connected && b.backend.connected);
-  await bothWays(a.boot({ net: { ring: 'packed' } }), b.boot({ net: { ring: 'packed' } }), 100);
 });
 
 it('passes nothing while its cable is pulled', async () => {

@@ -104,7 +104,7 @@ test.each([false, true])('unpop gives chains back newest first; position goes ba
 test.each([false, true])('a publish that another thread carries out shows the same as our own, however far we got (packed %s)', (packed) => {
   for (const stoppedAfter of ['before', 'after'] as const) {
     const world = new World({ packed });
-    const staging = packed ? new SharedArrayBuffer(stagingBytes(world.setup.size, world.features)) : undefined;
+    const staging = packed ? new Int32Array(new SharedArrayBuffer(stagingBytes(world.setup.size, world.features))) : undefined;
     world.queue = mustOpen(openQueue(world.setup, world.queue.position, world.features, world.dma, staging));
     world.driver.add(0, [...READ, ...WRITE]);
     world.driver.add(1, WRITE);
@@ -125,7 +125,7 @@ test.each([false, true])('a publish that another thread carries out shows the sa
 test.each([false, true])('a publish that happened is not shown again over what a running driver has put in its place (packed %s)', (packed) => {
   // Each lap of the ring once, so that both values of the wrap counter are met.
   const world = new World({ packed, size: 8 });
-  const staging = packed ? new SharedArrayBuffer(stagingBytes(world.setup.size, world.features)) : undefined;
+  const staging = packed ? new Int32Array(new SharedArrayBuffer(stagingBytes(world.setup.size, world.features))) : undefined;
   world.queue = mustOpen(openQueue(world.setup, world.queue.position, world.features, world.dma, staging));
   for (let lap = 0; lap < 4; lap++) {
     for (let i = 0; i < 8; i++) world.driver.add(100 * lap + i, WRITE);
