@@ -1,10 +1,11 @@
 // The fastest plain drivers a benchmark can have, split and packed: buffers and descriptors are laid out once, each frame carries a sequence number that
 // the receiving side checks. They poll; interrupts are off.
 
+import type { Clock } from '#core/clock';
 import { DmaSpace } from '#core/dma-space';
 import { Bell, Doorbell } from '#core/doorbell';
 import { GuestMemory } from '#core/guest-memory';
-import { Call } from '#core/interrupts';
+import { Call, type PendingVectors } from '#core/interrupts';
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import { initialPosition } from '#virtio/open-queue';
@@ -29,6 +30,8 @@ export interface BenchGuestOptions {
   readonly accepts?: number;
   /** Receive rings (default 1), of `size` buffers each. */
   readonly receivers?: number;
+  /** Wants interrupts for what it receives (split rings). Default: it polls. */
+  readonly interrupts?: boolean;
 }
 
 /** One guest: receive rings and a transmit ring. */
@@ -64,7 +67,8 @@ export class BenchGuest {
         if (doorbell === undefined) this.backend?.kick(index);
         else doorbell.ring();
       };
-      const parts: RingParts = { ram, base, driver: driverArea, device: deviceArea, kick, ...ring };
+      const interrupts = write && options.interrupts === true;
+      const parts: RingParts = { ram, interrupts, base, driver: driverArea, device: deviceArea, kick, ...ring };
       return packed ? new PackedRing(parts) : new SplitRing(parts);
     };
     this.receivers = Array.from({ length: pairs }, (_, pair) =>
@@ -83,20 +87,24 @@ export class BenchGuest {
     });
   }
 
-  attach(backend: VhostBackend): void {
+  /** `vectors`: where interrupts go, 0x40 and the ring's number; default: nowhere. `clock`: the device's, for a backend on this thread. */
+  attach(backend: VhostBackend, { vectors, clock }: { readonly vectors?: PendingVectors; readonly clock?: Clock } = {}): void {
     this.backend = backend;
     backend.onEvent = (event) => {
       throw new Error(`backend: ${JSON.stringify(event)}`);
     };
-    backend.open({ features: this.features, memory: this.dma, policy: this.policy });
+    backend.open({ features: this.features, memory: this.dma, policy: this.policy, clock });
     this.#setups.forEach((setup, index) => {
-      backend.startVring(index, setup, initialPosition(this.features), new Call(this.#relay, null));
+      const call = new Call(this.#relay, vectors ?? null);
+      if (vectors !== undefined) call.routeDirect(0x40 + index);
+      backend.startVring(index, setup, initialPosition(this.features), call);
     });
   }
 }
 
 interface RingParts {
   readonly ram: SharedArrayBuffer;
+  readonly interrupts: boolean;
   readonly base: number;
   readonly driver: number;
   readonly device: number;
@@ -156,7 +164,7 @@ class SplitRing implements RingDriver {
       this.#u32[at + 3] = p.write ? 2 : 0;
       this.#u16[this.#availRing + i] = i;
     }
-    this.#u16[p.driver >>> 1] = 1; // no interrupts: this driver polls
+    this.#u16[p.driver >>> 1] = p.interrupts ? 0 : 1; // 1: no interrupts, this driver polls
   }
 
   #show(): void {

@@ -5,7 +5,16 @@ import { copyBytes } from '#core/copy';
 import type { DmaSpace, Window } from '#core/dma-space';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
-import { ACCEPTS_CSUM, FRAME_DATA_VALID, FRAME_NEEDS_CSUM, type FrameBatch } from '#net/port';
+import {
+  ACCEPTS_CSUM,
+  ACCEPTS_RSC,
+  FRAME_DATA_VALID,
+  FRAME_NEEDS_CSUM,
+  FRAME_RSC_INFO,
+  FRAME_UDP_TUNNEL_CSUM,
+  type FrameBatch,
+  GSO_UDP_TUNNEL,
+} from '#net/port';
 import { QUEUE_BROKEN, type VirtQueue } from '#virtio/virtqueue';
 
 const MINIMUM_FRAME = 14;
@@ -16,6 +25,8 @@ const HEADER_BYTES = 12;
 const LEGACY_HEADER_BYTES = 10;
 const HASH_HEADER_BYTES = 20;
 const ONE_BUFFER = 1 << 16;
+/** outer_th_offset and inner_nh_offset: there whenever a tunnel frame can be. */
+const TUNNEL_WORD = 5;
 /** Room for the chains of a run, and for the segments of one chain. */
 export const CHAINS = 1280;
 
@@ -199,29 +210,44 @@ export class FrameWriter {
 
   /** The virtio_net_hdr of frame `f`, num_buffers 1 (virtio 1.4 5.1.6.4.1, also without MRG_RXBUF). */
   #writeHeader(words: Int32Array, at: number, batch: FrameBatch, f: number): void {
+    const end = this.headerLength >>> 2;
+    if (end > 3) {
+      // virtio 1.4 5.1.6.4.5: the hash and its type, or HASH_REPORT_NONE.
+      const known = batch.hashedBy[f] === this.reported;
+      words[at + 3] = known ? (batch.hash[f] as number) : 0;
+      words[at + 4] = known ? (batch.hashReport[f] as number) : 0;
+      for (let i = 5; i < end; i++) words[at + i] = 0;
+    }
     const asked = ((batch.flags[f] as number) & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID)) | ((batch.gsoType[f] as number) << 8);
     if (asked === 0) {
       words[at] = 0;
       words[at + 1] = 0;
       words[at + 2] = ONE_BUFFER;
     } else this.#writeRequest(words, at, batch, f);
-    const end = this.headerLength >>> 2;
-    if (end === 3) return;
-    // virtio 1.4 5.1.6.4.5: the hash and its type, or HASH_REPORT_NONE.
-    const known = batch.hashedBy[f] === this.reported;
-    words[at + 3] = known ? (batch.hash[f] as number) : 0;
-    words[at + 4] = known ? (batch.hashReport[f] as number) : 0;
-    for (let i = 5; i < end; i++) words[at + i] = 0;
   }
 
   /** virtio 1.4 5.1.6.4.1 (device MUST): without GUEST_CSUM flags are zero. What the driver does not take was converted before. */
   #writeRequest(words: Int32Array, at: number, batch: FrameBatch, f: number): void {
-    const flags = (this.accepts & ACCEPTS_CSUM) === 0 ? 0 : (batch.flags[f] as number) & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID);
     const gsoType = batch.gsoType[f] as number;
-    const needs = (flags & FRAME_NEEDS_CSUM) !== 0;
+    let flags = (this.accepts & ACCEPTS_CSUM) === 0 ? 0 : (batch.flags[f] as number) & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID);
+    let start = (flags & FRAME_NEEDS_CSUM) !== 0 ? (batch.csumStart[f] as number) : 0;
+    let offset = (flags & FRAME_NEEDS_CSUM) !== 0 ? (batch.csumOffset[f] as number) : 0;
+    if ((gsoType & GSO_UDP_TUNNEL) !== 0) {
+      // virtio 1.4 5.1.6.4.1 (device MUST NOT): DATA_VALID with a tunnel.
+      flags = (flags & FRAME_NEEDS_CSUM) | ((batch.flags[f] as number) & FRAME_UDP_TUNNEL_CSUM);
+      words[at + TUNNEL_WORD] = (batch.outerTransport[f] as number) | ((batch.innerNetwork[f] as number) << 16);
+    }
+    if (gsoType !== 0 && (this.accepts & ACCEPTS_RSC) !== 0) {
+      // virtio 1.4 5.1.6.4.1 (device MUST): then the checksum fields count segments and duplicate acknowledgements, of frames that came as they are as well.
+      if (((batch.flags[f] as number) & FRAME_RSC_INFO) === 0) {
+        start = Math.ceil(((batch.length[f] as number) - (batch.headerLength[f] as number)) / (batch.gsoSize[f] as number));
+        offset = 0;
+      }
+      flags |= FRAME_RSC_INFO;
+    }
     words[at] = flags | (gsoType << 8) | (gsoType === 0 ? 0 : (batch.headerLength[f] as number) << 16);
-    words[at + 1] = (gsoType === 0 ? 0 : (batch.gsoSize[f] as number)) | (needs ? (batch.csumStart[f] as number) << 16 : 0);
-    words[at + 2] = (needs ? (batch.csumOffset[f] as number) : 0) | ONE_BUFFER;
+    words[at + 1] = (gsoType === 0 ? 0 : (batch.gsoSize[f] as number)) | (start << 16);
+    words[at + 2] = offset | ONE_BUFFER;
   }
 
   /**

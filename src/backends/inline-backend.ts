@@ -1,6 +1,7 @@
 // The data plane on the caller's thread: a kick serves the segment there and then, within a bound; what is left goes on in a deferred turn, so that no register
 // write is held up by a peer that keeps sending. The same ring loop as the worker's.
 
+import { type Clock, type Timer, WallClock } from '#core/clock';
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import type { PortCounters } from '#net/counters';
@@ -115,6 +116,9 @@ export class InlineBackend implements VhostBackend {
   readonly #block: PortBlock;
   readonly #port: RingPort;
   #starts = 0;
+  #clock: Clock | undefined;
+  /** For notifications that were put off; one for all rings. */
+  #timer: Timer | undefined;
 
   constructor(segment: InlineSegment, name: string, pairs: number) {
     if (!(Number.isInteger(pairs) && pairs >= 1 && pairs <= MAX_QUEUE_PAIRS)) throw new RangeError(`queue pairs ${pairs}: 1 to ${MAX_QUEUE_PAIRS}`);
@@ -122,12 +126,29 @@ export class InlineBackend implements VhostBackend {
     this.maxQueuePairs = pairs;
     this.#segment = segment;
     this.#block = new PortBlock(2 * pairs);
-    this.#port = new RingPort({ name, block: this.#block, onBroken: (index, reason) => this.onEvent?.({ kind: 'broken', index, reason }) });
+    this.#port = new RingPort({
+      name,
+      block: this.#block,
+      onBroken: (index, reason) => this.onEvent?.({ kind: 'broken', index, reason }),
+      onDeadline: (deadline) => {
+        if (deadline === Infinity) this.#timer?.cancel();
+        else this.#timer?.arm(deadline);
+      },
+    });
     segment.server.addRings(this.#port);
   }
 
   open(session: VhostSession): void {
-    this.#port.open(session);
+    const clock = session.clock ?? new WallClock();
+    if (clock !== this.#clock) {
+      this.#timer?.cancel();
+      this.#clock = clock;
+      // From inside a turn (an interrupt sink that moves time on) the turn's own end sends what is due.
+      this.#timer = clock.timer(() => {
+        if (!this.#segment.running) this.#port.expire();
+      });
+    }
+    this.#port.open({ ...session, clock });
   }
 
   startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
@@ -160,9 +181,7 @@ export class InlineBackend implements VhostBackend {
   }
 
   kick(index: number): void {
-    const record = this.#block.records[index];
-    if (record === undefined) return;
-    record.addKick();
+    this.#port.ring(index)?.kicked();
     this.#look();
   }
 

@@ -3,9 +3,10 @@
 
 import type { DmaSpace } from '#core/dma-space';
 import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_NOT_READY, DROP_TOO_LONG, type PortCounters } from '#net/counters';
-import type { FrameBatch } from '#net/port';
+import { FRAME_DATA_VALID, FRAME_NEEDS_CSUM, FRAME_RSC_INFO, type FrameBatch } from '#net/port';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { type NetPolicy, POLICY_PROMISCUOUS } from '#virtio/net-policy';
+import * as count from '#virtio/net-statistics';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { CHAINS, FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
 import { passesFilter } from './receive-filter.ts';
@@ -16,6 +17,8 @@ import type { Vring } from './vring.ts';
 
 const MINIMUM_FRAME = 14;
 const NO_LIMIT = 0x7fffffff;
+/** In place of a frame's pair: this minus the pair that would have got it, had it not been refused. */
+const REFUSED = -16;
 /** Frames up to this length are copied word by word in the loop itself (measured: bench/inline-cost.ts). */
 const SHORT_FRAME = 2047;
 
@@ -37,6 +40,7 @@ export class Receiver {
   #starvedPairs = 0;
   // What was delivered since the last flush, by pair.
   readonly #pushed = new Int32Array(MAX_QUEUE_PAIRS);
+  readonly #delivered = new Int32Array(MAX_QUEUE_PAIRS);
   #touched = false;
   // Of the deliver in progress.
   #frames = 0;
@@ -94,7 +98,7 @@ export class Receiver {
    * they are. So what was delivered is always the first so many frames.
    */
   #spread(batch: FrameBatch, from: number, to: number): number {
-    if (batch.capacity > this.#pairs.length) this.#pairs = new Int8Array(batch.capacity);
+    this.#widen(batch);
     this.steering.choose(batch, from, to, this.#pairs);
     this.#frames = 0;
     this.#bytes = 0;
@@ -112,15 +116,17 @@ export class Receiver {
       const pair = this.#pairs[f] as number;
       if (pair === PAIR_LATER) break;
       const ring = this.#rings[pair] as Vring;
-      const used = this.#one(ring, batch, f);
-      if (used < 0) break;
-      this.#count(pair, used);
+      if (!this.#one(ring, batch, f)) break;
       f++;
       // The driver broke it: what was for it goes elsewhere, or nowhere.
       if (this.#rings[pair] !== ring) this.steering.choose(batch, f, to, this.#pairs);
     }
     if (this.#frames > 0) this.#counters.received(this.#frames, this.#bytes);
     return f - from;
+  }
+
+  #widen(batch: FrameBatch): void {
+    if (batch.capacity > this.#pairs.length) this.#pairs = new Int8Array(batch.capacity);
   }
 
   /** Takes buffers ahead for frames `f` .. `to - 1`, as many as they need if each goes into one. Returns where that ends: at a frame that waits for its ring. */
@@ -141,7 +147,7 @@ export class Receiver {
       if (pair === PAIR_LATER) break;
       if (pair < 0) continue;
       if ((length < MINIMUM_FRAME || length > longest) && this.#refuses(batch, end, length) >= 0) {
-        pairs[end] = PAIR_DROP;
+        pairs[end] = REFUSED - pair;
         continue;
       }
       const before = wanted[pair] as number;
@@ -171,7 +177,7 @@ export class Receiver {
     while (f < to) {
       const length = batch.length[f] as number;
       const pair = pairs[f] as number;
-      if (pair < 0) this.#counters.receiveDropped(this.#whyNot(batch, f, length), 1);
+      if (pair < 0) this.#drop(pair <= REFUSED ? this.#rings[REFUSED - pair] : undefined, this.#whyNot(batch, f, length));
       else {
         if (length <= short) {
           const after = writer.fillShort(batch, f, to, pairs, next, this.#end, short);
@@ -183,6 +189,7 @@ export class Receiver {
         const n = next[pair] as number;
         if (n === this.#end[pair] || !writer.fillOne(batch, f, length, n)) break;
         next[pair] = n + 1;
+        this.#account(this.#rings[pair] as Vring, batch, f, length);
       }
       f++;
     }
@@ -191,15 +198,16 @@ export class Receiver {
 
   #whyNot(batch: FrameBatch, f: number, length: number): number {
     const reason = this.#refuses(batch, f, length);
+    const pair = this.#pairs[f] as number;
     // Too short, filtered, or dropped by a flow rule.
-    if (this.#pairs[f] === PAIR_DROP || reason >= 0) return reason < 0 ? DROP_FILTERED : reason;
+    if (pair === PAIR_DROP || pair <= REFUSED || reason >= 0) return reason < 0 ? DROP_FILTERED : reason;
     // virtio 1.4 5.1.6.5.6.3 (device MUST): its queue is under reset.
     return this.broken ? DROP_BROKEN : DROP_NOT_READY;
   }
 
   /** Pushes what was filled, and gives back what was taken beyond. */
   #settle(): void {
-    const { tokens, written } = this.#writer;
+    const { tokens, written, headerLength } = this.#writer;
     for (let i = 0; i < this.#usedPairs; i++) {
       const pair = this.#used[i] as number;
       const { queue } = this.#rings[pair] as Vring;
@@ -207,17 +215,25 @@ export class Receiver {
       const first = this.#first[pair] as number;
       if (filled > first) queue.pushRun(tokens, first, filled, written);
       queue.unpop((this.#end[pair] as number) - filled);
-      this.#frames += filled - first;
-      this.#count(pair, filled - first);
+      const frames = filled - first;
+      let bytes = -frames * headerLength;
+      for (let n = first; n < filled; n++) bytes += written[n] as number;
+      this.#count(pair, frames, frames, bytes);
     }
-    this.#bytes += this.#writer.bytes;
     this.#writer.bytes = 0;
   }
 
-  #count(pair: number, chains: number): void {
+  /** So many frames went to a pair's ring, in so many chains. */
+  #count(pair: number, chains: number, frames: number, bytes: number): void {
     if (chains === 0) return;
     this.#pushed[pair] = (this.#pushed[pair] as number) + chains;
+    this.#delivered[pair] = (this.#delivered[pair] as number) + frames;
     this.#touched = true;
+    this.#frames += frames;
+    this.#bytes += bytes;
+    const { counters } = this.#rings[pair] as Vring;
+    counters.add(count.COUNT_FRAMES, frames);
+    counters.add(count.COUNT_BYTES, bytes);
   }
 
   // ---- into one ring ----
@@ -230,18 +246,16 @@ export class Receiver {
     const writer = this.#writer;
     this.#frames = 0;
     this.#bytes = 0;
-    let chains = 0;
+    const pair = ring.index >>> 1;
     let ahead = to - from;
     let f = from;
     while (f < to) {
       const run = writer.takeRun(queue, Math.min(ahead, to - f));
       if (run > 0) {
-        f = this.#fill(batch, f, to, run);
+        f = this.#fill(ring, batch, f, to, run);
         const { filled } = writer;
         queue.pushRun(writer.tokens, 0, filled, writer.written);
-        chains += filled;
-        this.#frames += filled;
-        this.#bytes += writer.bytes;
+        this.#count(pair, filled, filled, writer.bytes);
         if (filled === run) {
           ahead = 2 * ahead;
           continue;
@@ -251,15 +265,10 @@ export class Receiver {
       }
       // Frame f or the next chain is not of the plain kind. Take fewer ahead while that goes on: what is taken in vain is given back.
       ahead = 1;
-      const used = this.#one(ring, batch, f);
-      if (used < 0) break;
-      chains += used;
+      if (!this.#one(ring, batch, f)) break;
       f++;
     }
-    if (this.#frames > 0) {
-      this.#count(ring.index >>> 1, chains);
-      this.#counters.received(this.#frames, this.#bytes);
-    }
+    if (this.#frames > 0) this.#counters.received(this.#frames, this.#bytes);
     return f - from;
   }
 
@@ -270,7 +279,7 @@ export class Receiver {
   }
 
   /** Puts frames from `f` on into the `run` plain buffers in hand, until either ends or a frame needs more than one of them. Returns the next frame. */
-  #fill(batch: FrameBatch, f: number, to: number, run: number): number {
+  #fill(ring: Vring, batch: FrameBatch, f: number, to: number, run: number): number {
     const writer = this.#writer;
     const short = this.#short;
     while (f < to && writer.filled < run) {
@@ -283,9 +292,11 @@ export class Receiver {
         }
       }
       const reason = this.#refuses(batch, f, length);
-      if (reason >= 0) this.#counters.receiveDropped(reason, 1);
-      else if (writer.fillOne(batch, f, length, writer.filled)) writer.filled++;
-      else break;
+      if (reason >= 0) this.#drop(ring, reason);
+      else if (writer.fillOne(batch, f, length, writer.filled)) {
+        writer.filled++;
+        this.#account(ring, batch, f, length);
+      } else break;
       f++;
     }
     return f;
@@ -298,28 +309,63 @@ export class Receiver {
     return length > this.#maximumFrame && batch.gsoType[f] === 0 ? DROP_TOO_LONG : -1;
   }
 
-  /** One frame, whatever its shape and its buffers'. Returns the chains it took, 0 when it was dropped, -1 when it is held. */
-  #one(ring: Vring, batch: FrameBatch, f: number): number {
+  /** One frame, whatever its shape and its buffers'. False when it is held: neither delivered nor dropped. */
+  #one(ring: Vring, batch: FrameBatch, f: number): boolean {
     const length = batch.length[f] as number;
     let reason = this.#refuses(batch, f, length);
     if (reason < 0) {
       const result = this.#writer.write(ring.queue, batch, f, length);
       if (result === WRITE_HELD) {
         this.#starve(ring, this.#writer.tooFew);
-        return -1;
+        return false;
       }
       if (result === WRITE_BROKEN) {
         this.#broke(ring);
         reason = DROP_BROKEN;
       } else if (result === WRITE_TOO_LONG) reason = DROP_TOO_LONG;
       else {
-        this.#frames++;
-        this.#bytes += length;
-        return ~result;
+        this.#count(ring.index >>> 1, ~result, 1, length);
+        this.#account(ring, batch, f, length);
+        return true;
       }
     }
+    this.#drop(ring, reason);
+    return true;
+  }
+
+  /** @param ring it was for, if there is one */
+  #drop(ring: Vring | undefined, reason: number): void {
     this.#counters.receiveDropped(reason, 1);
-    return 0;
+    ring?.counters.add(count.COUNT_DROPS, 1);
+  }
+
+  /** What a driver may ask of a frame it got that is not plain. */
+  #account({ counters }: Vring, batch: FrameBatch, f: number, length: number): void {
+    const flags = batch.flags[f] as number;
+    const gso = batch.gsoType[f] !== 0;
+    if (flags === 0 && !gso) return;
+    if ((flags & FRAME_NEEDS_CSUM) !== 0) counters.add(count.COUNT_NEEDS_CSUM, 1);
+    else if ((flags & FRAME_DATA_VALID) !== 0 && this.#writer.accepts !== 0) counters.add(count.COUNT_DATA_VALID, 1);
+    if (!gso) return;
+    counters.add(count.COUNT_GSO_FRAMES, 1);
+    counters.add(count.COUNT_GSO_BYTES, length);
+    if ((flags & FRAME_RSC_INFO) === 0) return;
+    counters.add(count.COUNT_CHANGED_FRAMES, 1);
+    counters.add(count.COUNT_CHANGED_BYTES, length);
+  }
+
+  /** batch[from] .. batch[to - 1] did not fit and were dropped. */
+  overrun(batch: FrameBatch, from: number, to: number): void {
+    const single = this.#rings.length === 1;
+    if (!single) {
+      this.#widen(batch);
+      this.steering.choose(batch, from, to, this.#pairs);
+    }
+    for (let f = from; f < to; f++) {
+      const ring = this.#rings[single ? 0 : (this.#pairs[f] as number)];
+      ring?.counters.add(count.COUNT_DROPS, 1);
+      ring?.counters.add(count.COUNT_SPECIAL_DROPS, 1);
+    }
   }
 
   /**
@@ -340,7 +386,8 @@ export class Receiver {
       const pushed = this.#pushed[pair] as number;
       if (pushed === 0) continue;
       this.#pushed[pair] = 0;
-      this.#rings[pair]?.stage(pushed);
+      this.#rings[pair]?.stage(pushed, this.#delivered[pair] as number);
+      this.#delivered[pair] = 0;
     }
   }
 

@@ -8,7 +8,7 @@ import { copyBytes } from '#core/copy';
 import { type Bell, Doorbell, type DoorbellShare } from '#core/doorbell';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { DROP_TOO_LONG, PortCounters } from '#net/counters';
-import { ACCEPTS_CSUM, ACCEPTS_ECN, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_USO4, ACCEPTS_USO6, type FrameBatch, type NetPort } from '#net/port';
+import { ACCEPTS_EVERYTHING, type FrameBatch, type NetPort } from '#net/port';
 import type { TurnJournal, TurnParticipant } from './turn-journal.ts';
 
 const HEAD = 0;
@@ -19,7 +19,6 @@ const CONTROL_BYTES = 256;
 const RECORD_BYTES = 16;
 const WRAP = -1;
 const DEFAULT_BYTES = 1 << 20;
-const EVERYTHING = ACCEPTS_CSUM | ACCEPTS_TSO4 | ACCEPTS_TSO6 | ACCEPTS_ECN | ACCEPTS_USO4 | ACCEPTS_USO6;
 
 interface DirectionShare {
   readonly buffer: SharedArrayBuffer;
@@ -124,7 +123,7 @@ export function createRingLink(near: Bell, far: Bell, options: RingLinkOptions =
   const bytes = options.bytes ?? DEFAULT_BYTES;
   if (!(Number.isInteger(bytes) && bytes >= 1 << 17 && bytes <= 1 << 28 && (bytes & (bytes - 1)) === 0))
     throw new RangeError(`a frame ring of ${bytes} bytes: a power of two, 128 KiB to 256 MiB`);
-  const accepts = options.accepts ?? EVERYTHING;
+  const accepts = options.accepts ?? ACCEPTS_EVERYTHING;
   const direction = (producer: Bell, consumer: Bell): DirectionShare => ({
     buffer: new SharedArrayBuffer(CONTROL_BYTES + bytes),
     consumer: new Doorbell(consumer).share(),
@@ -200,6 +199,7 @@ export class RingLink implements NetPort {
       words[w + 1] = (batch.flags[f] as number) | ((batch.gsoType[f] as number) << 8) | ((batch.headerLength[f] as number) << 16);
       words[w + 2] = (batch.gsoSize[f] as number) | ((batch.csumStart[f] as number) << 16);
       words[w + 3] = batch.csumOffset[f] as number;
+      words[w + 4] = (batch.outerTransport[f] as number) | ((batch.innerNetwork[f] as number) << 16);
       let target = at + RECORD_BYTES;
       const { segments } = batch;
       const first = batch.firstSegment[f] as number;
@@ -258,6 +258,8 @@ export class RingLink implements NetPort {
       batch.gsoSize[f] = words[w + 2] as number;
       batch.csumStart[f] = (words[w + 2] as number) >>> 16;
       batch.csumOffset[f] = words[w + 3] as number;
+      batch.outerTransport[f] = words[w + 4] as number;
+      batch.innerNetwork[f] = (words[w + 4] as number) >>> 16;
       batch.token[f] = position;
       position = (position + RECORD_BYTES + ((length + 7) & ~7)) | 0;
       this.#ends[this.#collected++] = position;

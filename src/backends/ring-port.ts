@@ -4,16 +4,20 @@
 // One turn: `enter`, then the segment's collect / deliver / flush / complete, then `leave`. Nothing is in flight between turns. Queue numbering as in virtio 1.4
 // 5.1.2: receiveqN = 2(N-1), transmitqN = 2N-1.
 
+import { type Clock, type Nanos, WallClock } from '#core/clock';
 import type { DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
-import type { FrameBatch, NetPort } from '#net/port';
+import { ACCEPTS_RSC, type FrameBatch, type NetPort } from '#net/port';
+import { ReceiveCoalescer } from '#net/receive-coalescing';
 import type { FeatureSet } from '#virtio/features';
 import type { InflightRegion } from '#virtio/inflight';
 import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-policy';
+import { NetStatistics } from '#virtio/net-statistics';
 import { openQueue } from '#virtio/open-queue';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import type { ModerationTime } from './moderation.ts';
 import { OwnFrames } from './own-frames.ts';
 import { type PortBlock, RING_BROKEN, RING_STOPPED } from './port-block.ts';
 import { readSteering } from './receive-steering.ts';
@@ -28,6 +32,9 @@ export interface PortSession {
   readonly features: FeatureSet;
   readonly memory: DmaSpace;
   readonly policy: NetPolicy;
+  /** What notifications are put off by. Default: wall time. */
+  readonly clock?: Clock | undefined;
+  readonly statistics?: NetStatistics | undefined;
 }
 
 /** A ring to serve. */
@@ -61,6 +68,8 @@ export interface RingPortOptions {
   readonly onBroken?: (index: number, reason: string) => void;
   /** A ring waits for a translation. */
   readonly onMiss?: () => void;
+  /** At the end of a turn: notifications are put off until then at the latest. Who serves the port calls `expire` then, or just makes another turn. */
+  readonly onDeadline?: (deadline: Nanos) => void;
 }
 
 export class RingPort implements NetPort {
@@ -72,11 +81,18 @@ export class RingPort implements NetPort {
   readonly #onBroken: (index: number, reason: string) => void;
   readonly #onMiss: (() => void) | undefined;
   readonly #controlPending: () => boolean;
+  readonly #onDeadline: ((deadline: Nanos) => void) | undefined;
   readonly #rings: (Vring | undefined)[];
   readonly #flows = new FlowTable();
   readonly #transmitter: Transmitter;
   readonly #receiver: Receiver;
+  /** Made for the first driver that wants segments coalesced. */
+  #coalescer: ReceiveCoalescer | undefined;
   #session: PortSession | undefined;
+  #time: ModerationTime = { clock: new WallClock(), next: Infinity };
+  #statistics: NetStatistics;
+  /** What onDeadline was told last. */
+  #told: Nanos = Infinity;
   #policyGeneration = -1;
   #dmaGeneration = -1;
   #flags = 0;
@@ -103,6 +119,8 @@ export class RingPort implements NetPort {
     this.#onBroken = options.onBroken ?? (() => {});
     this.#onMiss = options.onMiss;
     this.#controlPending = options.controlPending ?? (() => false);
+    this.#onDeadline = options.onDeadline;
+    this.#statistics = new NetStatistics(options.block.rings);
     this.#rings = new Array<Vring | undefined>(options.block.rings).fill(undefined);
     const broke = (ring: Vring): void => this.#break(ring);
     this.#transmitter = new Transmitter(this.counters, this.#flows, broke);
@@ -116,6 +134,8 @@ export class RingPort implements NetPort {
     this.close();
     this.#session = session;
     if (this.#onMiss !== undefined) session.memory.onMiss = this.#onMiss;
+    this.#time = { clock: session.clock ?? this.#time.clock, next: Infinity };
+    this.#statistics = session.statistics ?? new NetStatistics(this.block.rings);
     this.#stable = session.memory.memory.shared;
     this.#policyGeneration = -1;
     this.#dmaGeneration = -1;
@@ -150,7 +170,10 @@ export class RingPort implements NetPort {
       this.#onBroken(index, queue);
     } else {
       const slot = this.#firstSlot + index;
-      this.#rings[index] = new Vring({ index, slot, queue, record, kick: start.kick, call: start.call, journal: this.#journal, inflight: start.inflight });
+      const counters = this.#statistics.queue(index);
+      const ring = new Vring({ index, slot, queue, record, kick: start.kick, call: start.call, journal: this.#journal, inflight: start.inflight, counters, time: this.#time });
+      this.#rings[index] = ring;
+      this.#moderate(session.policy);
     }
     session.memory.leave();
     record.taken = start.start;
@@ -165,6 +188,8 @@ export class RingPort implements NetPort {
     this.#rings[index] = undefined;
     this.#arrange();
     ring.record.setPosition(ring.queue.available, ring.queue.published);
+    // Before it counts as stopped: then it may be another's, or the driver may have been told that no notification comes any more.
+    ring.moderation.stop();
     if (ring.queue.broken === undefined) ring.record.state = RING_STOPPED;
   }
 
@@ -212,8 +237,44 @@ export class RingPort implements NetPort {
   leave(): void {
     const session = this.#session;
     if (session === undefined) return;
+    if (this.#time.next !== Infinity) this.#sendDue();
     this.#open = false;
     session.memory.leave();
+    if (this.#time.next === this.#told) return;
+    this.#told = this.#time.next;
+    this.#onDeadline?.(this.#told);
+  }
+
+  /** When notifications that were put off are due; Infinity: none are. */
+  get deadline(): Nanos {
+    return this.#time.next;
+  }
+
+  /** A turn for nothing but what is due. Not from inside one. */
+  expire(): void {
+    this.#told = Infinity;
+    this.enter();
+    this.leave();
+  }
+
+  #sendDue(): void {
+    const time = this.#time;
+    const now = time.clock.now();
+    if (now < time.next) return;
+    let next = Infinity;
+    const rings = this.#rings;
+    for (let i = 0; i < rings.length; i++) {
+      const moderation = rings[i]?.moderation;
+      if (moderation === undefined) continue;
+      if (moderation.deadline <= now) moderation.fire();
+      else if (moderation.deadline < next) next = moderation.deadline;
+    }
+    time.next = next;
+  }
+
+  #moderate(policy: NetPolicy): void {
+    const rings = this.#rings;
+    for (let i = 0; i < rings.length; i++) rings[i]?.moderation.set(policy.maxPackets(i), policy.maxUsecs(i));
   }
 
   /** Begins a turn over the device's memory; the host must know the reader, to expel it should this thread die. */
@@ -250,6 +311,7 @@ export class RingPort implements NetPort {
         this.#transmitter.configure(headerLength);
         this.#receiver.configure(flags, accepts, headerLength, maximumFrame, steering);
         this.#arrange();
+        this.#moderate(policy);
       }
     }
     // Windows moved, or the embedder may have replaced RAM that is not shared memory.
@@ -283,6 +345,7 @@ export class RingPort implements NetPort {
     if (this.#rings[index] !== ring) return;
     this.#rings[index] = undefined;
     ring.record.setPosition(ring.queue.available, ring.queue.published);
+    ring.moderation.stop();
     ring.markBroken();
     this.#receiver.broken = true;
     this.#arrange();
@@ -321,15 +384,40 @@ export class RingPort implements NetPort {
   }
 
   deliver(batch: FrameBatch, from: number, to: number): number {
-    if (this.#serving && (this.#flags & POLICY_LINK_UP) !== 0) return this.#receiver.deliver(batch, from, to);
+    if (this.#serving && (this.#flags & POLICY_LINK_UP) !== 0)
+      return (this.#accepts & ACCEPTS_RSC) === 0 ? this.#receiver.deliver(batch, from, to) : this.#deliverCoalesced(batch, from, to);
     if (this.#controlPending()) return 0;
     // Memory is not reachable, the driver is not there yet, or the cable is out: hardware would drop it, and so does this.
     return this.#drop(this.#serving ? DROP_LINK_DOWN : DROP_NOT_READY, to - from);
   }
 
+  /** Frames that do not become one go as they are, in runs. */
+  #deliverCoalesced(batch: FrameBatch, from: number, to: number): number {
+    this.#coalescer ??= new ReceiveCoalescer();
+    const coalescer = this.#coalescer;
+    const receiver = this.#receiver;
+    let run = from;
+    for (let f = from; f < to; ) {
+      const frames = coalescer.gather(batch, f, to, this.#accepts);
+      if (frames < 2) {
+        f++;
+        continue;
+      }
+      run += run < f ? receiver.deliver(batch, run, f) : 0;
+      if (run < f || receiver.deliver(coalescer.output, 0, 1) === 0) return run - from;
+      f += frames;
+      run = f;
+    }
+    return run - from + (run < to ? receiver.deliver(batch, run, to) : 0);
+  }
+
   #drop(reason: number, frames: number): number {
     this.counters.receiveDropped(reason, frames);
     return frames;
+  }
+
+  overrun(batch: FrameBatch, from: number, to: number): void {
+    if (this.#serving) this.#receiver.overrun(batch, from, to);
   }
 
   flush(): void {

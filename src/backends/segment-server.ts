@@ -1,6 +1,7 @@
 // A segment with ring ports on it, served by one thread: opens and closes the turn of every ring port around the segment's rounds. Inline and worker
 // backends both serve through this; they differ in what makes them look again (a call, a doorbell).
 
+import type { Nanos } from '#core/clock';
 import type { NetPort } from '#net/port';
 import type { Segment, ServiceBudget } from '#net/segment';
 import type { RingPort } from './ring-port.ts';
@@ -65,6 +66,13 @@ export class SegmentServer {
     const work = this.segment.rest();
     this.#leave();
     return work;
+  }
+
+  /** When a `turn` is due although nobody asked for one: a hold ends, or notifications that were put off go out. Infinity: never. */
+  get nextDeadline(): Nanos {
+    let deadline = this.segment.nextDeadline ?? Infinity;
+    for (const port of this.#rings) deadline = Math.min(deadline, port.deadline);
+    return deadline;
   }
 
   /** Stops rings the host no longer wants. Between turns. */

@@ -3,7 +3,17 @@
 
 import type { ByteViews } from '#core/guest-memory';
 import { DROP_MALFORMED, DROP_TOO_LONG, type PortCounters } from '#net/counters';
-import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch } from '#net/port';
+import {
+  ACCEPTS_CSUM,
+  ACCEPTS_UDP_TUNNEL_CSUM,
+  FRAME_DATA_VALID,
+  FRAME_NEEDS_CSUM,
+  FRAME_UDP_TUNNEL_CSUM,
+  type FrameBatch,
+  GSO_UDP_TUNNEL,
+  NOT_SENT_MALFORMED,
+} from '#net/port';
+import * as count from '#virtio/net-statistics';
 import { QUEUE_BROKEN } from '#virtio/virtqueue';
 import { gsoAllowed, transmitOffloads } from './net-header.ts';
 import type { PortSession } from './ring-port.ts';
@@ -22,6 +32,8 @@ const CHAINS = 1024;
 const WORK_LIMIT = 8192;
 /** What #frame returns when it is not a drop reason. */
 const IS_FRAME = -1;
+/** Of the header: outer_th_offset and inner_nh_offset. */
+const TUNNEL_WORD = 5;
 
 export class Transmitter {
   /** Running rings of active pairs. */
@@ -55,6 +67,8 @@ export class Transmitter {
   readonly #scratchWords = new Int32Array(this.#scratch.buffer);
   #bytes = 0;
   #work = 0;
+  /** A frame of the batch asked for something. */
+  #asked = false;
 
   constructor(counters: PortCounters, flows: FlowTable, broke: (ring: Vring) => void) {
     this.#counters = counters;
@@ -80,6 +94,7 @@ export class Transmitter {
     this.#first = before;
     this.#bytes = bytes;
     this.#work = 0;
+    this.#asked = false;
     const { rings } = this;
     if (this.#agains > 0) room -= this.#retake(batch, room);
     const count = rings.length;
@@ -212,6 +227,7 @@ export class Transmitter {
     let low: number;
     let middle: number;
     let high: number;
+    let tunnel = 0;
     let start = first;
     if (run >= headerLength && (at & 3) === 0) {
       const words = (segments.views[first] as ByteViews).i32;
@@ -219,6 +235,7 @@ export class Transmitter {
       low = words[word] as number;
       middle = words[word + 1] as number;
       high = words[word + 2] as number;
+      if (headerLength > TUNNEL_WORD * 4) tunnel = words[word + TUNNEL_WORD] as number;
       skip(segments.offset, segments.length, first, headerLength);
       if (run === headerLength) start++;
     } else {
@@ -226,6 +243,7 @@ export class Transmitter {
       low = this.#scratchWords[0] as number;
       middle = this.#scratchWords[1] as number;
       high = this.#scratchWords[2] as number;
+      if (headerLength > TUNNEL_WORD * 4) tunnel = this.#scratchWords[TUNNEL_WORD] as number;
     }
     batch.firstSegment[f] = start;
     batch.segmentCount[f] = first + readable - start;
@@ -235,15 +253,23 @@ export class Transmitter {
       batch.gsoType[f] = 0;
       return IS_FRAME;
     }
-    return this.#request(batch, f, low, middle, high);
+    return this.#request(batch, f, low, middle, high, tunnel);
   }
 
   /** virtio 1.4 5.1.6.2.2 (device MUST): flag bits it does not know are disregarded; checksum fields mean nothing without NEEDS_CSUM. */
-  #request(batch: FrameBatch, f: number, low: number, middle: number, high: number): number {
-    const needsChecksum = (low & FRAME_NEEDS_CSUM) !== 0 && (this.#offloads & ACCEPTS_CSUM) !== 0;
+  #request(batch: FrameBatch, f: number, low: number, middle: number, high: number, tunnel: number): number {
+    let flags = (low & FRAME_NEEDS_CSUM) !== 0 && (this.#offloads & ACCEPTS_CSUM) !== 0 ? FRAME_NEEDS_CSUM : 0;
     const gsoType = (low >>> 8) & 0xff;
     if (gsoType !== 0 && !gsoAllowed(gsoType, this.#offloads)) return DROP_MALFORMED;
-    batch.flags[f] = needsChecksum ? FRAME_NEEDS_CSUM : 0;
+    if ((low & FRAME_UDP_TUNNEL_CSUM) !== 0 && (this.#offloads & ACCEPTS_UDP_TUNNEL_CSUM) !== 0) flags |= FRAME_UDP_TUNNEL_CSUM;
+    if ((gsoType & GSO_UDP_TUNNEL) !== 0) {
+      // virtio 1.4 5.1.6.2.2 (device MUST NOT accept).
+      if ((low & FRAME_DATA_VALID) !== 0) return DROP_MALFORMED;
+      batch.outerTransport[f] = tunnel;
+      batch.innerNetwork[f] = tunnel >>> 16;
+    } else if ((flags & FRAME_UDP_TUNNEL_CSUM) !== 0) return DROP_MALFORMED;
+    this.#asked = true;
+    batch.flags[f] = flags;
     batch.gsoType[f] = gsoType;
     batch.headerLength[f] = low >>> 16;
     batch.gsoSize[f] = middle;
@@ -293,15 +319,62 @@ export class Transmitter {
       const from = n;
       queue.pushRun(tokens, from, to, null);
       n = to;
-      ring.stage(to - from);
+      ring.stage(to - from, to - from);
     }
+    if (end > 0) this.#account(batch, end);
     if (n < this.#count) this.#putBack(n);
     this.#count = 0;
-    if (done === 0) return;
-    let bytes = 0;
+  }
+
+  /** Counts the first `end` chains, for the port and for the queues they came from. */
+  #account(batch: FrameBatch, end: number): void {
+    let f = this.#first;
+    let n = 0;
+    let drop = 0;
+    let all = 0;
     const lengths = batch.length;
-    for (let f = this.#first; f < this.#first + done; f++) bytes += lengths[f] as number;
-    this.#counters.transmitted(done, bytes);
+    for (let run = 0; n < end; run++) {
+      const to = Math.min(this.#runEnd[run] as number, end);
+      const { counters } = this.#runRing[run] as Vring;
+      const before = drop;
+      while (drop < this.#drops && (this.#dropAt[drop] as number) < to) {
+        if (this.#dropReason[drop++] === DROP_MALFORMED) counters.add(count.COUNT_SPECIAL_DROPS, 1);
+      }
+      const malformed = drop - before;
+      if (malformed > 0) counters.add(count.COUNT_DROPS, malformed);
+      const last = f + to - n - malformed;
+      n = to;
+      let bytes = 0;
+      const from = f;
+      for (; f < last; f++) bytes += lengths[f] as number;
+      all += bytes;
+      counters.add(count.COUNT_FRAMES, last - from);
+      counters.add(count.COUNT_BYTES, bytes);
+      if (this.#asked || batch.judged) for (let i = from; i < last; i++) this.#accountOne(batch, i, counters);
+    }
+    if (f > this.#first) this.#counters.transmitted(f - this.#first, all);
+  }
+
+  /** A frame that asked for something, or of which not simply itself was sent. */
+  #accountOne(batch: FrameBatch, f: number, counters: count.QueueCounters): void {
+    const length = batch.length[f] as number;
+    const sentAs = batch.judged ? (batch.sentAs[f] as number) : 0;
+    if (sentAs >= NOT_SENT_MALFORMED) {
+      counters.add(count.COUNT_FRAMES, -1);
+      counters.add(count.COUNT_BYTES, -length);
+      counters.add(count.COUNT_DROPS, 1);
+      if (sentAs === NOT_SENT_MALFORMED) counters.add(count.COUNT_SPECIAL_DROPS, 1);
+      return;
+    }
+    if (((batch.flags[f] as number) & FRAME_NEEDS_CSUM) !== 0) counters.add(count.COUNT_NEEDS_CSUM, 1);
+    if (batch.gsoType[f] === 0) return;
+    counters.add(count.COUNT_GSO_FRAMES, 1);
+    counters.add(count.COUNT_GSO_BYTES, length);
+    if (sentAs === 0) return;
+    counters.add(count.COUNT_CHANGED_FRAMES, 1);
+    counters.add(count.COUNT_CHANGED_BYTES, length);
+    counters.add(count.COUNT_SEGMENTS, sentAs);
+    counters.add(count.COUNT_SEGMENT_BYTES, batch.sentBytes[f] as number);
   }
 
   /** Where the chains of the first `done` frames end, with the malformed ones up to the next frame, which are counted here. */

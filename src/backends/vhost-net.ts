@@ -183,7 +183,8 @@ export class VhostNet implements VhostBackend {
   }
 
   #openMessage(session: VhostSession, memory: DmaSpaceShare): WorkerMessage {
-    return { op: 'open', port: this.port, features: session.features.words, memory, policy: session.policy.buffer };
+    const { features, policy, statistics } = session;
+    return { op: 'open', port: this.port, features: features.words, memory, policy: policy.buffer, statistics: statistics?.buffer };
   }
 
   /** The worker is dead. Carries out what it had committed of these rings, and frees what it held. */

@@ -3,7 +3,9 @@
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import type { InflightRegion } from '#virtio/inflight';
+import { COUNT_INTERRUPTS, COUNT_NOTIFICATIONS, type QueueCounters } from '#virtio/net-statistics';
 import type { VirtQueue } from '#virtio/virtqueue';
+import { Moderation, type ModerationTime } from './moderation.ts';
 import { RING_BROKEN, RING_RUNNING, type RingRecord } from './port-block.ts';
 import type { TurnJournal, TurnParticipant } from './turn-journal.ts';
 
@@ -16,11 +18,15 @@ export class Vring implements TurnParticipant {
   readonly kick: Doorbell | undefined;
   /** Kicks were asked for. */
   armed = false;
+  /** What of this queue the driver may ask for. */
+  readonly counters: QueueCounters;
+  readonly moderation: Moderation;
   readonly #call: Call;
   readonly #journal: TurnJournal | undefined;
   readonly #inflight: InflightRegion | undefined;
   #staged = false;
   #chains = 0;
+  #packets = 0;
 
   constructor(parts: {
     index: number;
@@ -31,6 +37,8 @@ export class Vring implements TurnParticipant {
     call: Call;
     journal: TurnJournal | undefined;
     inflight?: InflightRegion | undefined;
+    counters: QueueCounters;
+    time: ModerationTime;
   }) {
     this.index = parts.index;
     this.slot = parts.slot;
@@ -40,6 +48,8 @@ export class Vring implements TurnParticipant {
     this.#call = parts.call;
     this.#journal = parts.journal;
     this.#inflight = parts.inflight;
+    this.counters = parts.counters;
+    this.moderation = new Moderation(parts.queue, parts.time, () => this.#signal());
     this.queue.suppressKicks();
     this.record.setPosition(this.queue.available, this.queue.used);
     this.record.state = RING_RUNNING;
@@ -57,9 +67,10 @@ export class Vring implements TurnParticipant {
     return this.queue.used;
   }
 
-  /** Chains were pushed: they become visible when the turn commits, or now where there is no journal. */
-  stage(chains: number): void {
+  /** Chains were pushed, so many frames among them: they become visible when the turn commits, or now where there is no journal. */
+  stage(chains: number, packets: number): void {
     this.#chains += chains;
+    this.#packets += packets;
     if (this.#journal === undefined) {
       this.apply();
       return;
@@ -75,21 +86,34 @@ export class Vring implements TurnParticipant {
     this.#staged = false;
     const { queue, record } = this;
     this.#inflight?.publishing(queue.used);
+    const before = queue.shown;
     const wanted = queue.publish();
     this.#inflight?.published(queue.published);
     record.setPosition(queue.available, queue.published);
     record.addChains(this.#chains);
+    const packets = this.#packets;
     this.#chains = 0;
-    if (wanted) {
-      record.addCall();
-      this.#call.signal();
-    }
+    this.#packets = 0;
+    const places = (queue.shown - before) | 0;
+    if (places !== 0) this.moderation.count(packets, places, wanted);
+  }
+
+  #signal(): void {
+    this.record.addCall();
+    this.counters.add(COUNT_INTERRUPTS, 1);
+    this.#call.signal();
+  }
+
+  /** The driver's notification arrived. */
+  kicked(): void {
+    this.record.addKick();
+    this.counters.add(COUNT_NOTIFICATIONS, 1);
   }
 
   /** Takes a kick that was rung. */
   takeKick(): boolean {
     if (this.kick === undefined || this.kick.take() === 0) return false;
-    this.record.addKick();
+    this.kicked();
     return true;
   }
 

@@ -47,7 +47,14 @@ export type WorkerMessage =
       readonly counters: SharedArrayBuffer;
       readonly firstSlot: number;
     }
-  | { readonly op: 'open'; readonly port: number; readonly features: readonly number[]; readonly memory: DmaSpaceShare; readonly policy: SharedArrayBuffer }
+  | {
+      readonly op: 'open';
+      readonly port: number;
+      readonly features: readonly number[];
+      readonly memory: DmaSpaceShare;
+      readonly policy: SharedArrayBuffer;
+      readonly statistics: SharedArrayBuffer | undefined;
+    }
   | {
       readonly op: 'start';
       readonly port: number;

@@ -14,6 +14,7 @@ import { Segment } from '#net/segment';
 import { FeatureSet } from '#virtio/features';
 import { InflightRegion } from '#virtio/inflight';
 import { NetPolicy } from '#virtio/net-policy';
+import { NetStatistics } from '#virtio/net-statistics';
 import { PortBlock } from './port-block.ts';
 import { RingLink } from './ring-link.ts';
 import { RingPort } from './ring-port.ts';
@@ -119,8 +120,8 @@ export class WorkerLoop {
     for (const { server, paused } of this.#servers) {
       if (paused) continue;
       if (server.rest()) work = true;
-      const ends = server.segment.nextDeadline;
-      if (ends !== undefined) deadline = Math.min(deadline, Math.max(0, (ends - this.#clock.now()) / 1e6));
+      const ends = server.nextDeadline;
+      if (ends !== Infinity) deadline = Math.min(deadline, Math.max(0, (ends - this.#clock.now()) / 1e6));
     }
     if (work || this.#run.attention !== this.#attention) return;
     this.#sleeps++;
@@ -194,6 +195,8 @@ export class WorkerLoop {
           features: new FeatureSet(message.features),
           memory: DmaSpace.open(message.memory),
           policy: new NetPolicy(message.policy),
+          clock: this.#clock,
+          statistics: message.statistics && NetStatistics.open(message.statistics),
         });
         return;
       }

@@ -9,7 +9,7 @@ import { VIRTIO_NET_F } from './virtio-constants.ts';
 import type { VirtioNet } from './virtio-net.ts';
 
 /** What a network card's driver is to its user, whatever the card. */
-export interface Nic {
+export interface PairMember {
   readonly mac: Uint8Array;
   /** Link up and the driver content with its device. */
   readonly usable: boolean;
@@ -22,8 +22,8 @@ export interface Nic {
   poll(sink: FrameSink): boolean;
 }
 
-/** A virtio network device as a `Nic`; each flow keeps to one of its transmit queues. */
-export class VirtioNic implements Nic {
+/** A virtio network device as a `PairMember`; each flow keeps to one of its transmit queues. */
+export class VirtioMember implements PairMember {
   readonly net: VirtioNet;
 
   constructor(net: VirtioNet) {
@@ -54,30 +54,30 @@ export class VirtioNic implements Nic {
   }
 }
 
-export class FailoverPair implements Nic {
-  readonly standby: VirtioNic;
+export class FailoverPair implements PairMember {
+  readonly standby: VirtioMember;
   /** Frames that were in a primary's ring when it went: the only ones that can be lost. */
   atRisk = 0;
   /** Times traffic moved. */
   moves = 0;
   readonly #addresses: GuestAddresses;
-  #primary: Nic | undefined;
-  #active: Nic;
+  #primary: PairMember | undefined;
+  #active: PairMember;
   readonly #frame = viewsOf(new SharedArrayBuffer(128));
 
   /** `standby` has to have negotiated VIRTIO_NET_F_STANDBY. `addresses`: announced where traffic goes each time it moves. @throws RangeError */
   constructor(standby: VirtioNet, addresses: GuestAddresses = {}) {
     if (!standby.has(VIRTIO_NET_F.STANDBY)) throw new RangeError('the device did not offer to be a standby (VIRTIO_NET_F_STANDBY)');
-    this.standby = new VirtioNic(standby);
+    this.standby = new VirtioMember(standby);
     this.#active = this.standby;
     this.#addresses = addresses;
   }
 
-  get primary(): Nic | undefined {
+  get primary(): PairMember | undefined {
     return this.#primary;
   }
   /** Where frames leave now. */
-  get active(): Nic {
+  get active(): PairMember {
     return this.#active;
   }
   get mac(): Uint8Array {
@@ -91,7 +91,7 @@ export class FailoverPair implements Nic {
   }
 
   /** A primary appeared. @throws RangeError when its address is another, or there is one already: the pair is told by the address */
-  attach(primary: Nic): void {
+  attach(primary: PairMember): void {
     if (this.#primary) throw new RangeError('there is a primary already: detach it first');
     if (primary.mac.some((byte, i) => byte !== this.mac[i])) throw new RangeError('a primary has the same address as its standby');
     this.#primary = primary;

@@ -5,17 +5,20 @@ import { WallClock } from '#core/clock';
 import type { Call } from '#core/interrupts';
 import type { Log } from '#core/log';
 import { RestoreError, seal, unseal } from '#core/saved';
+import { type CoalescingSnapshot, CoalescingState } from '#devices/virtio-net/coalescing';
 import { checkRss, NetConfig } from '#devices/virtio-net/config';
 import { runCommand } from '#devices/virtio-net/control-commands';
 import { ControlQueue } from '#devices/virtio-net/control-queue';
 import { type ReceiveSnapshot, ReceiveState } from '#devices/virtio-net/receive-state';
-import { savedMac, savedReceive } from '#devices/virtio-net/saved-net';
+import { savedCoalescing, savedMac, savedReceive, savedStatistics } from '#devices/virtio-net/saved-net';
 import { savedSteering } from '#devices/virtio-net/saved-steering';
+import { ControlStatistics } from '#devices/virtio-net/statistics';
 import { type SteeringSnapshot, SteeringState } from '#devices/virtio-net/steering-state';
 import { FeatureSet } from '#virtio/features';
 import type { InflightRegion } from '#virtio/inflight';
 import * as net from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
+import { NetStatistics } from '#virtio/net-statistics';
 import { savedInteger, savedIntegers, savedRecord } from '#virtio/saved-control';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { FrontMemory } from './front-memory.ts';
@@ -41,10 +44,21 @@ export interface FrontDeviceParts {
   /** Of ring `index`. */
   readonly setup: (index: number) => QueueSetup;
   readonly call: (index: number) => Call;
+  /** Ring `index` is one the driver has enabled. */
+  readonly enabled: (index: number) => boolean;
   /** A command changed what the policy says; in force before this returns. */
   readonly changed: () => void;
   /** The driver broke the control queue. */
   readonly broken: (reason: string) => void;
+}
+
+/** What a migration brought of what the control queue sets up; checked. */
+interface Arriving {
+  readonly features: FeatureSet;
+  readonly receive: ReceiveSnapshot;
+  readonly steering: SteeringSnapshot;
+  readonly coalescing: CoalescingSnapshot;
+  readonly statistics: ReturnType<typeof savedStatistics>;
 }
 
 export class FrontDevice {
@@ -52,6 +66,10 @@ export class FrontDevice {
   readonly #config: NetConfig;
   readonly #receive = new ReceiveState();
   readonly #steering: SteeringState;
+  readonly #coalescing: CoalescingState;
+  /** What the data plane counts in. */
+  readonly statistics: NetStatistics;
+  readonly #controlStatistics = new ControlStatistics();
   readonly #clock = new WallClock();
   #control: ControlQueue | undefined;
   #controlInflight: InflightRegion | undefined;
@@ -59,10 +77,12 @@ export class FrontDevice {
   #mac: Uint8Array;
   #mtu: number;
   /** Came with a migration, for when the driver's features are set. */
-  #arriving: { readonly features: FeatureSet; readonly receive: ReceiveSnapshot; readonly steering: SteeringSnapshot } | undefined;
+  #arriving: Arriving | undefined;
 
   constructor(parts: FrontDeviceParts) {
     this.#parts = parts;
+    this.#coalescing = new CoalescingState(2 * parts.queuePairs);
+    this.statistics = new NetStatistics(2 * parts.queuePairs);
     this.#mac = parts.mac;
     this.#mtu = parts.mtu ?? 0;
     this.#config = new NetConfig(parts.offered, { queuePairs: parts.queuePairs, mtu: parts.mtu, link: undefined, rss: RSS });
@@ -87,11 +107,22 @@ export class FrontDevice {
     this.#features = features.has(net.VIRTIO_NET_F_CTRL_VQ) ? features : features.without(CONTROL_FEATURES);
     this.#receive.clear(this.#features);
     this.#steering.clear(this.#features);
+    this.#coalescing.clear();
+    this.statistics.clear();
+    this.#controlStatistics.clear();
     const arriving = this.#arriving;
     if (arriving === undefined || !arriving.features.equals(this.#features)) return;
     this.#arriving = undefined;
-    this.#receive.load(arriving.receive);
-    this.#steering.load(arriving.steering, this.#features);
+    this.#load(arriving);
+  }
+
+  #load({ features, receive, steering, coalescing, statistics }: Arriving): void {
+    this.#receive.load(receive);
+    this.#steering.load(steering, features);
+    this.#coalescing.load(coalescing);
+    this.statistics.load(statistics.queues);
+    this.#controlStatistics.commands = statistics.commands;
+    this.#controlStatistics.succeeded = statistics.succeeded;
   }
 
   /** The device was reset: what a migration brought is not for what comes now. */
@@ -101,7 +132,7 @@ export class FrontDevice {
 
   // ---- migration ----
 
-  /** What the front end knows nothing of: addresses, filters, offloads and pairs that the control queue set up. Rings are at rest. */
+  /** What the front end knows nothing of: addresses, filters, offloads, pairs and whatever else the control queue set up. Rings are at rest. */
   save(): unknown {
     const { words } = this.#features;
     return seal(STATE_PART, STATE_VERSION, {
@@ -110,6 +141,8 @@ export class FrontDevice {
       mtu: this.#mtu,
       receive: this.#receive.save(),
       steering: this.#steering.save(),
+      coalescing: this.#coalescing.save(),
+      statistics: { queues: this.statistics.save(), commands: this.#controlStatistics.commands, succeeded: this.#controlStatistics.succeeded },
     });
   }
 
@@ -119,16 +152,21 @@ export class FrontDevice {
     const features = new FeatureSet(savedIntegers(state.features, 4, 0xffffffff, 'features'));
     if (!features.without(this.#parts.offered).empty) throw new RestoreError('saved state negotiated features that are not offered here');
     const receive = savedReceive(state.receive, { features, pairs: this.#parts.queuePairs });
-    const steering = savedSteering(state.steering, { ...RSS, pairs: this.#parts.queuePairs }, features);
+    const rings = 2 * this.#parts.queuePairs;
+    const arriving = {
+      features,
+      receive,
+      steering: savedSteering(state.steering, { ...RSS, pairs: this.#parts.queuePairs }, features),
+      coalescing: savedCoalescing(state.coalescing, rings),
+      statistics: savedStatistics(state.statistics, rings),
+    };
     const mac = savedMac(state.mac, 'address');
     const mtu = savedInteger(state.mtu, 65535, 'MTU');
     this.#mac = mac;
     this.#config.mac = mac;
     this.#mtu = mtu;
-    if (features.equals(this.#features)) {
-      this.#receive.load(receive);
-      this.#steering.load(steering, features);
-    } else this.#arriving = { features, receive, steering };
+    if (features.equals(this.#features)) this.#load(arriving);
+    else this.#arriving = arriving;
   }
 
   /** virtio 1.4 5.1.2: behind the last pair, and there only with CTRL_VQ; -1: there is none. */
@@ -140,6 +178,7 @@ export class FrontDevice {
   /** @param live receive queues to be served, a bit a pair. @param pairs in use as far as the rings show: what holds unless a control queue says it. */
   publish(policy: NetPolicy, active: boolean, pairs: number, live: readonly [number, number]): void {
     if (this.controlIndex < 0) this.#receive.pairs = pairs;
+    this.#coalescing.publish(policy);
     this.#receive.publish(policy, this.#steering, { features: this.#features, mac: this.#mac, mtu: this.#mtu, linkUp: active, active, live });
   }
 
@@ -166,17 +205,24 @@ export class FrontDevice {
       needsReset: broken,
     };
     this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader, reply) => {
+      const dataQueues = this.controlIndex;
+      this.#controlStatistics.commands++;
       const ok = runCommand(reader, reply, {
         features: this.#features,
         state: this.#receive,
         steering: this.#steering,
+        coalescing: this.#coalescing,
+        statistics: { queues: this.statistics, control: this.#controlStatistics, dataQueues },
+        dataQueueEnabled: (index) => index < dataQueues && this.#parts.enabled(index),
         setMac: (mac) => {
           this.#mac = mac;
           this.#config.mac = mac;
         },
       });
-      if (ok) this.#parts.changed();
-      return ok;
+      if (!ok) return false;
+      this.#controlStatistics.succeeded++;
+      this.#parts.changed();
+      return true;
     });
     this.#control.open(index, position);
     this.#controlInflight = inflight;

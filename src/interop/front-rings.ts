@@ -104,6 +104,7 @@ export class FrontRings {
         queuePairs: backend.maxQueuePairs,
         setup: (index) => this.#setup(this.#ring(index)),
         call: (index) => this.#ring(index).descriptors.call,
+        enabled: (index) => this.#rings[index]?.running === true,
         changed: () => this.#setPolicy(),
         broken: (reason) => this.#broke(this.#controlIndex, reason),
       });
@@ -303,7 +304,7 @@ export class FrontRings {
     const wanted = this.#rings.filter((ring) => this.#wanted(ring));
     if (space !== undefined && wanted.length > 0 && this.#stale) {
       this.#stale = false;
-      this.#parts.backend.open({ features: this.#features, memory: space, policy: this.#policy });
+      this.#parts.backend.open({ features: this.#features, memory: space, policy: this.#policy, statistics: this.device?.statistics });
     }
     this.#setPolicy();
     for (const ring of wanted) if (!ring.running) this.#start(ring);

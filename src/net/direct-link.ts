@@ -12,7 +12,7 @@ export class DirectLink implements Forwarding {
     const first = segment.ports[0];
     const peer = first?.index === source ? segment.ports[1] : first;
     if (peer === undefined) {
-      segment.dropSent(source, DROP_LINK_DOWN, batch.count);
+      segment.dropSent(batch, 0, batch.count, source, DROP_LINK_DOWN);
       return batch.count;
     }
     return segment.offer(batch, needs, 0, batch.count, source, peer.index);

@@ -1,11 +1,13 @@
 // Ethernet, VLAN and IP headers up to TCP, UDP or ICMP, read from a private copy of a frame's first bytes: a guest may change the frame meanwhile, the copy
-// stays. Leaves out: MPLS, tunnels, IPv6 extensions beyond the common ones (they end the walk as an unknown protocol).
+// stays. Leaves out: MPLS, what is inside tunnels (parseIp reads on there when told where), IPv6 extensions beyond the common ones (they end the walk as an unknown protocol).
 
 import type { ByteViews } from '#core/guest-memory';
 import type { FrameBatch } from './port.ts';
 
 /** Bytes of a frame that are looked at: two VLAN tags, an IPv4 header with options or IPv6 with extensions, TCP with options, and room. */
 export const HEADER_LIMIT = 256;
+/** The same twice, with the longest Geneve header between. */
+export const TUNNEL_HEADER_LIMIT = 768;
 
 const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_VLAN = 0x8100;
@@ -41,6 +43,12 @@ export class FrameHeaders {
   payload = 0;
   /** An IP fragment: the transport header is not here, or does not cover all of its payload. */
   fragment = false;
+  /** Where what IP may fragment starts: after the IPv4 header, after the IPv6 header and those extensions that every fragment carries (RFC 8200 4.5). */
+  fragmentable = 0;
+  /** IPv6: the byte that says what header comes there. */
+  nextHeader = 0;
+  /** It has an IPv6 fragment header, if only of a packet that was not fragmented. */
+  fragmentHeader = false;
   /** An IPv6 routing header with segments left: the destination address is not the final one. */
   routed = false;
 }
@@ -69,15 +77,7 @@ function read16(bytes: Uint8Array, at: number): number {
  * Reads the headers in the first `available` bytes. Returns false when a header is cut short or lies about its own length; what was read up to there stands.
  */
 export function parseHeaders(bytes: Uint8Array, available: number, into: FrameHeaders): boolean {
-  into.etherType = 0;
-  into.vlan = -1;
-  into.network = 0;
-  into.version = 0;
-  into.protocol = 0;
-  into.transport = 0;
-  into.payload = 0;
-  into.fragment = false;
-  into.routed = false;
+  clear(into);
   if (available < 14) return false;
   let at = 12;
   let type = read16(bytes, at);
@@ -94,6 +94,28 @@ export function parseHeaders(bytes: Uint8Array, available: number, into: FrameHe
   return true;
 }
 
+/** The same from an IP header on that starts at `network`: what a tunnel carries. */
+export function parseIp(bytes: Uint8Array, available: number, network: number, version: 4 | 6, into: FrameHeaders): boolean {
+  clear(into);
+  into.network = network;
+  return version === 4 ? parseIpv4(bytes, available, into) : parseIpv6(bytes, available, into);
+}
+
+function clear(into: FrameHeaders): void {
+  into.etherType = 0;
+  into.vlan = -1;
+  into.network = 0;
+  into.version = 0;
+  into.protocol = 0;
+  into.transport = 0;
+  into.payload = 0;
+  into.fragment = false;
+  into.fragmentable = 0;
+  into.nextHeader = 0;
+  into.fragmentHeader = false;
+  into.routed = false;
+}
+
 function parseIpv4(bytes: Uint8Array, available: number, into: FrameHeaders): boolean {
   const at = into.network;
   if (available < at + 20) return false;
@@ -103,6 +125,7 @@ function parseIpv4(bytes: Uint8Array, available: number, into: FrameHeaders): bo
   into.version = 4;
   into.protocol = bytes[at + 9] as number;
   into.transport = at + headerLength;
+  into.fragmentable = into.transport;
   into.fragment = (read16(bytes, at + 6) & 0x3fff) !== 0;
   return into.fragment || parseTransport(bytes, available, into);
 }
@@ -113,12 +136,19 @@ function parseIpv6(bytes: Uint8Array, available: number, into: FrameHeaders): bo
   into.version = 6;
   let protocol = bytes[start + 6] as number;
   let at = start + 40;
+  into.nextHeader = start + 6;
+  into.fragmentable = at;
   for (let walked = 0; isExtension(protocol); walked++) {
     if (walked === MAXIMUM_EXTENSIONS || available < at + 8) return false;
     const length = protocol === FRAGMENT ? 8 : protocol === AUTHENTICATION ? ((bytes[at + 1] as number) + 2) * 4 : ((bytes[at + 1] as number) + 1) * 8;
     if (available < at + length) return false;
     if (protocol === ROUTING && (bytes[at + 3] as number) > 0) into.routed = true;
+    if (protocol === FRAGMENT) into.fragmentHeader = true;
     if (protocol === FRAGMENT && (read16(bytes, at + 2) & 0xfff9) !== 0) into.fragment = true;
+    if (protocol === HOP_BY_HOP || protocol === ROUTING) {
+      into.nextHeader = at;
+      into.fragmentable = at + length;
+    }
     protocol = bytes[at] as number;
     at += length;
     if (into.fragment) break;

@@ -84,7 +84,7 @@ export class LearningSwitch implements Forwarding {
     const source = this.#source;
     if (target >= 0) return segment.offer(batch, needs, from, to, source, target);
     if (target <= NOWHERE) {
-      segment.dropSent(source, NOWHERE - target, to - from);
+      segment.dropSent(batch, from, to, source, NOWHERE - target);
       return to - from;
     }
     const { ports } = segment;

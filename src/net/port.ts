@@ -11,11 +11,23 @@ export const GSO_TCPV4 = 1;
 export const GSO_UDP = 3;
 export const GSO_TCPV6 = 4;
 export const GSO_UDP_L4 = 5;
+/** Inside a UDP tunnel, over IPv4 or IPv6 there (bits beside one of the above). */
+export const GSO_UDP_TUNNEL_IPV4 = 0x20;
+export const GSO_UDP_TUNNEL_IPV6 = 0x40;
+export const GSO_UDP_TUNNEL = GSO_UDP_TUNNEL_IPV4 | GSO_UDP_TUNNEL_IPV6;
 export const GSO_ECN = 0x80;
 
 /** Per-frame offload state, with virtio's names and encoding (virtio 1.4 5.1.6): both what a sender asks and what a receiver is told. */
 export const FRAME_NEEDS_CSUM = 1;
 export const FRAME_DATA_VALID = 2;
+/** Made of several TCP segments by who delivers it (receive-coalescing.ts): csumStart and csumOffset count segments and duplicate acknowledgements. */
+export const FRAME_RSC_INFO = 4;
+/** The outer UDP checksum of a tunnel GSO frame is still to be filled in as well. */
+export const FRAME_UDP_TUNNEL_CSUM = 8;
+
+/** `FrameBatch.sentAs`: dropped on the way, and because it asked for nonsense. */
+export const NOT_SENT = 0xffff;
+export const NOT_SENT_MALFORMED = 0xfffe;
 
 export class FrameBatch {
   readonly capacity: number;
@@ -33,6 +45,9 @@ export class FrameBatch {
   readonly gsoSize: Uint16Array;
   readonly csumStart: Uint16Array;
   readonly csumOffset: Uint16Array;
+  /** Of a tunnel GSO frame: where the outer UDP header and the inner IP header start. */
+  readonly outerTransport: Uint16Array;
+  readonly innerNetwork: Uint16Array;
   /** Receive hash, a 32-bit pattern, and its HASH_REPORT_* type (hash-types.ts), of the parameters that `hashedBy` stands for (hash-identity.ts). */
   readonly hash: Int32Array;
   readonly hashReport: Uint8Array;
@@ -42,6 +57,10 @@ export class FrameBatch {
   readonly token: Int32Array;
   /** ACCEPTS_* bits a receiver must have to take the frame as it is; FRAME_MALFORMED when its offload request makes no sense. Set by the segment. */
   readonly needs: Uint16Array;
+  /** While `judged`: as how many frames, of how many bytes, it was sent on; 0: as it is; NOT_SENT*. For the source's counters; set by the segment through `judge`. */
+  readonly sentAs: Uint16Array;
+  readonly sentBytes: Int32Array;
+  judged = false;
 
   constructor(filler: ByteViews, capacity = 256, segmentCapacity = 4096) {
     this.capacity = capacity;
@@ -55,6 +74,10 @@ export class FrameBatch {
     this.gsoSize = new Uint16Array(capacity);
     this.csumStart = new Uint16Array(capacity);
     this.csumOffset = new Uint16Array(capacity);
+    this.outerTransport = new Uint16Array(capacity);
+    this.innerNetwork = new Uint16Array(capacity);
+    this.sentAs = new Uint16Array(capacity);
+    this.sentBytes = new Int32Array(capacity);
     this.hash = new Int32Array(capacity);
     this.hashReport = new Uint8Array(capacity);
     this.hashedBy = new Int32Array(capacity);
@@ -66,6 +89,15 @@ export class FrameBatch {
     this.hashedBy.fill(0, 0, this.count);
     this.count = 0;
     this.segments.truncate(0);
+    this.judged = false;
+  }
+
+  /** What became of a frame, where that is not simply that it was sent. */
+  judge(frame: number, sentAs: number, bytes: number): void {
+    if (!this.judged) this.sentAs.fill(0);
+    this.judged = true;
+    this.sentAs[frame] = sentAs;
+    this.sentBytes[frame] = bytes;
   }
 }
 
@@ -76,6 +108,13 @@ export const ACCEPTS_TSO6 = 4;
 export const ACCEPTS_ECN = 8;
 export const ACCEPTS_USO4 = 16;
 export const ACCEPTS_USO6 = 32;
+export const ACCEPTS_UFO = 64;
+export const ACCEPTS_UDP_TUNNEL = 128;
+export const ACCEPTS_UDP_TUNNEL_CSUM = 256;
+/** Wants TCP segments coalesced and told how many (RSC_EXT); no frame needs it. */
+export const ACCEPTS_RSC = 512;
+/** Whatever may be asked of anybody. */
+export const ACCEPTS_EVERYTHING = 511;
 /** In `FrameBatch.needs` only: no receiver takes it. */
 export const FRAME_MALFORMED = 0x8000;
 
@@ -111,6 +150,8 @@ export interface NetPort {
   readonly paused?: boolean;
   /** Publishes what was delivered: one index update, at most one notification. Called once a turn after the last deliver. */
   flush(): void;
+  /** batch[from] .. batch[to - 1] were refused and dropped, and counted as that: for a port that counts by queue. */
+  overrun?(batch: FrameBatch, from: number, to: number): void;
   /** After a refusal: true when room may have been made since (receive buffers were added, or delivering would now drop); whoever was refused tries again. Cheap: polled. */
   readonly hasRoom: boolean;
   /** Nothing to send: asks to be told (Segment.wake) when there is. Returns true when something slipped in meanwhile. */

@@ -6,7 +6,7 @@ import { type Clock, type Nanos, WallClock } from '#core/clock';
 import { viewsOf } from '#core/guest-memory';
 import { DROP_LINK_DOWN, DROP_MALFORMED, DROP_RING_FULL } from './counters.ts';
 import { framesWithin, inspectOffloads } from './offload-request.ts';
-import { ACCEPTS_CSUM, FRAME_MALFORMED, FrameBatch, type NetPort } from './port.ts';
+import { ACCEPTS_CSUM, FRAME_MALFORMED, FrameBatch, type NetPort, NOT_SENT, NOT_SENT_MALFORMED } from './port.ts';
 import { SoftwareOffload } from './software-offload.ts';
 
 /** What one port may move in one turn. */
@@ -231,7 +231,7 @@ export class Segment {
       if ((needs & ~ACCEPTS_CSUM) !== 0) batch.count = framesWithin(batch, SEGMENTS_PER_TURN);
       done = this.#forwarding.relay(batch, needs, member.index, this);
       batch.count = collected;
-    } else port.counters.transmitDropped(DROP_LINK_DOWN, done);
+    } else this.dropSent(batch, 0, done, member.index, DROP_LINK_DOWN);
     if (this.#monitor !== undefined && done > 0) this.#observe(this.#monitor, batch, done);
     try {
       this.#flush();
@@ -313,9 +313,10 @@ export class Segment {
 
   // ---- for forwarding, inside a turn ----
 
-  /** Frames that go nowhere by the forwarding's decision, counted at their source. @param reason DROP_* */
-  dropSent(source: number, reason: number, frames: number): void {
-    this.#members[source]?.port.counters.transmitDropped(reason, frames);
+  /** batch[from] .. batch[to - 1] go nowhere, counted at their source. @param reason DROP_* */
+  dropSent(batch: FrameBatch, from: number, to: number, source: number, reason: number): void {
+    this.#members[source]?.port.counters.transmitDropped(reason, to - from);
+    for (let f = from; f < to; f++) batch.judge(f, reason === DROP_MALFORMED ? NOT_SENT_MALFORMED : NOT_SENT, 0);
   }
 
   /**
@@ -339,6 +340,7 @@ export class Segment {
     else if (this.#stuck(receiver)) {
       sender.partialTo = -1;
       port.counters.receiveDropped(DROP_RING_FULL, frames - dealt);
+      port.overrun?.(batch, from + dealt, to);
       return frames;
     }
     sender.blockedBy = receiver;
@@ -360,6 +362,7 @@ export class Segment {
     if (dealt === to - from) return;
     sender.partialTo = -1;
     port.counters.receiveDropped(DROP_RING_FULL, to - from - dealt);
+    port.overrun?.(batch, from + dealt, to);
   }
 
   #touch(member: SegmentMember): void {
@@ -378,7 +381,7 @@ export class Segment {
     while (at < to) {
       const need = needs[at] as number;
       if ((need & FRAME_MALFORMED) !== 0) {
-        sender.port.counters.transmitDropped(DROP_MALFORMED, 1);
+        this.dropSent(batch, at, at + 1, sender.index, DROP_MALFORMED);
         at++;
       } else if ((need & refused) !== 0) {
         if (!this.#deliverConverted(batch, at, sender, receiver)) break;
@@ -410,9 +413,10 @@ export class Segment {
     sender.partialTo = -1;
     for (;;) {
       if (offload.total === 0) {
-        sender.port.counters.transmitDropped(DROP_MALFORMED, 1);
+        this.dropSent(batch, frame, frame + 1, sender.index, DROP_MALFORMED);
         return true;
       }
+      if (batch.gsoType[frame] !== 0) batch.judge(frame, offload.total, offload.bytes);
       const offered = offload.output.count;
       const taken = port.deliver(offload.output, 0, offered);
       done += taken;

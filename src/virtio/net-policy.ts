@@ -1,4 +1,5 @@
-// What a virtio-net control plane tells the data plane besides the rings: receive filters, guest offloads, active queue pairs, link state. Shared words that
+// What a virtio-net control plane tells the data plane besides the rings: receive filters, guest offloads, active queue pairs, link state, notification
+// coalescing. Shared words that
 // the device writes and the data plane reads at the start of a turn, when the generation has moved. One writer (the machine's thread).
 
 import { FLOW_TABLE_WORDS, type FlowRule, writeFlowRules } from './flow-rules.ts';
@@ -31,7 +32,10 @@ const MULTICAST_COUNT = 9;
 const UNICAST = 16;
 const MULTICAST = UNICAST + 2 * POLICY_MAC_ENTRIES;
 const VLAN = MULTICAST + 2 * POLICY_MAC_ENTRIES;
-const FLOW = VLAN + 128;
+/** Two words a data ring: max_packets, max_usecs. */
+const COALESCING = VLAN + 128;
+const MOST_RINGS = 128;
+const FLOW = COALESCING + 2 * MOST_RINGS;
 const RSS_TABLE_LENGTH = FLOW + FLOW_TABLE_WORDS;
 const RSS_CONTEXTS = RSS_TABLE_LENGTH + 1;
 const RSS = RSS_CONTEXTS + 1;
@@ -162,6 +166,20 @@ export class NetPolicy {
   /** Tried in this order. */
   setFlowRules(rules: readonly FlowRule[]): void {
     writeFlowRules(this.flowRules, rules);
+  }
+
+  /** Notification coalescing of data ring `index` (virtio 1.4 5.1.6.5.9): both 32 bits wide; either 0 is none. */
+  setCoalescing(index: number, maxPackets: number, maxUsecs: number): void {
+    this.#words[COALESCING + 2 * index] = maxPackets;
+    this.#words[COALESCING + 2 * index + 1] = maxUsecs;
+  }
+
+  maxPackets(index: number): number {
+    return (this.#words[COALESCING + 2 * index] as number) >>> 0;
+  }
+
+  maxUsecs(index: number): number {
+    return (this.#words[COALESCING + 2 * index + 1] as number) >>> 0;
   }
 
   #setAddress(at: number, mac: Uint8Array): void {

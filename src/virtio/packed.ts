@@ -87,6 +87,7 @@ export class PackedQueue implements VirtQueue {
   readonly #staged: Int32Array = NO_WORDS;
   #pending = 0;
   #pendingDescriptors = 0;
+  #shown = 0;
   #firstSlot = 0;
   #firstBits = 0;
   /** What this device last wrote to its event suppression word; -1 before that. */
@@ -361,20 +362,35 @@ export class PackedQueue implements VirtQueue {
     if (this.#dma.logging) markUsed(this.#ring, this.size, from, this.#used, bits === this.#usedBits);
     this.#pending = 0;
     this.#inFlight -= this.#pendingDescriptors;
+    const count = this.#pendingDescriptors;
+    this.#shown = (this.#shown + count) | 0;
     this.#pendingDescriptors = 0;
     this.#firstSlot = this.#used;
     this.#firstBits = this.#usedBits;
     // Sequentially consistent after the store above: the full barrier between showing used entries and reading what the driver wants of them.
+    return this.#wanted(count);
+  }
+
+  /** Whether the driver wants to be notified of the last `count` descriptors' worth of used entries. */
+  #wanted(count: number): boolean {
     const event = this.#driver.load32(0);
     const mode = event & EVENT_MODE;
     if (mode === EVENT_DISABLE) return false;
     if (mode !== EVENT_DESC || !this.#eventIdx) return true;
     // Positions relative to the lap the device is now in: the batch covers [start, end), the driver asked for one offset on this lap or the one before.
-    const end = this.#used;
-    const start = bits === this.#usedBits ? from : from - this.size;
-    const sameLap = ((event & WRAP) !== 0) === (this.#usedBits !== 0);
+    const end = this.#firstSlot;
+    const sameLap = ((event & WRAP) !== 0) === (this.#firstBits !== 0);
     const wanted = (event & 0x7fff) - (sameLap ? 0 : this.size);
-    return start <= wanted && wanted < end;
+    return end - count <= wanted && wanted < end;
+  }
+
+  get shown(): number {
+    return this.#shown;
+  }
+
+  stillWanted(since: number): boolean {
+    // A driver with entries of more than one lap to come has seen those of the laps before.
+    return this.#stopped !== 0 || this.#wanted(Math.min((this.#shown - since) >>> 0, this.size));
   }
 
   suppressKicks(): void {

@@ -72,6 +72,7 @@ export class SplitQueue implements VirtQueue {
   /** Next used entry to write, and the used index the driver has been shown. */
   #used = 0;
   #published = 0;
+  #shown = 0;
   /** Whether used.flags asks for silence; undefined until this device has written it. */
   #suppressed: boolean | undefined;
   /** IN_ORDER: read-only chains pushed since the last used entry, to be covered by one entry that names the last of them. */
@@ -303,15 +304,29 @@ export class SplitQueue implements VirtQueue {
     // virtio 1.4 2.7.8.2 (device MUST): used entries before the index. This store releases them.
     device.store16(INDEX, used);
     this.#published = used;
+    this.#shown = (this.#shown + count) | 0;
     // After the store: whoever takes the log in between would copy the page without it and never look again.
     if (this.#dma.logging) this.#markUsed(before, count);
     // The store above and the loads below are both sequentially consistent: the full barrier that keeps a late driver from missing its interrupt.
+    return this.#wanted(count);
+  }
+
+  #wanted(count: number): boolean {
     if (this.#eventIdx) {
       // virtio 1.4 2.7.7.2 (device MUST): notify when the batch wrote the entry numbered used_event.
       const event = this.#driver.load16(RING + 2 * this.size);
-      return ((used - event - 1) & 0xffff) < count;
+      return ((this.#published - event - 1) & 0xffff) < count;
     }
     return (this.#driver.load16(FLAGS) & AVAIL_F_NO_INTERRUPT) === 0;
+  }
+
+  get shown(): number {
+    return this.#shown;
+  }
+
+  stillWanted(since: number): boolean {
+    // A driver with entries of more than one lap to come has seen those of the laps before.
+    return this.#stopped !== 0 || this.#wanted(Math.min((this.#shown - since) >>> 0, this.size));
   }
 
   suppressKicks(): void {

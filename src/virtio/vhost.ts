@@ -2,11 +2,13 @@
 // vhost protocol says: features, memory, per ring its size, addresses, base, kick and call; start; stop, which gives the base back. Starting and stopping are per ring,
 // so that a queue reset, a live hand-over and a migration are the same two calls. Nothing blocks: a stop is asked for and then observed, from shared memory.
 
+import type { Clock } from '#core/clock';
 import type { DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import type { FeatureSet } from './features.ts';
 import type { NetPolicy } from './net-policy.ts';
+import type { NetStatistics } from './net-statistics.ts';
 import type { QueueSetup, VringPosition } from './virtqueue.ts';
 
 /** stopping: asked to stop, still inside a turn. broken: the driver broke a ring rule. lost: the thread that served it died; its position is recovered. */
@@ -16,6 +18,10 @@ export interface VhostSession {
   readonly features: FeatureSet;
   readonly memory: DmaSpace;
   readonly policy: NetPolicy;
+  /** The device's time, for who serves the rings on the machine's thread; another thread goes by wall time. */
+  readonly clock?: Clock | undefined;
+  /** Where to count what passes each queue; absent: nobody asks. */
+  readonly statistics?: NetStatistics | undefined;
 }
 
 export type VhostEvent =

@@ -77,6 +77,10 @@ export interface VirtQueue {
   seal(): void;
   /** Makes what was pushed visible, all at once, and says whether the driver wants to be notified of it. */
   publish(): boolean;
+  /** Used places shown to the driver so far (split: entries, packed: descriptors), free-running modulo 2^32. */
+  readonly shown: number;
+  /** For a notification that was put off: whether the driver still wants one for what was shown since `shown` was `since`. A driver that has looked meanwhile need not. */
+  stillWanted(since: number): boolean;
   /** Asks the driver not to kick. */
   suppressKicks(): void;
   /** Asks for kicks again, and says whether work slipped in meanwhile (then go on instead of sleeping). */

@@ -1,12 +1,14 @@
 // A virtio-net driver for backend tests: RAM, rings laid out with the plain ring drivers of test/virtio, and just enough of a driver to send and receive.
 // It talks to a VhostBackend as a device would; there is no control plane.
 
+import type { Clock } from '#core/clock';
 import { DmaSpace } from '#core/dma-space';
 import { Bell, Doorbell } from '#core/doorbell';
 import { GuestMemory } from '#core/guest-memory';
 import { Call, PendingVectors } from '#core/interrupts';
 import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP, POLICY_PROMISCUOUS } from '#virtio/net-policy';
+import { NetStatistics } from '#virtio/net-statistics';
 import { initialPosition } from '#virtio/open-queue';
 import type { RssLimits } from '#virtio/rss-policy';
 import type { VhostBackend, VhostEvent } from '#virtio/vhost';
@@ -27,6 +29,9 @@ export interface GuestOptions {
   readonly accepts?: number;
   /** Room for hash and RSS settings. */
   readonly rss?: RssLimits;
+  /** Of the device, for backends on the machine's thread. Default: wall time. */
+  readonly clock?: Clock;
+  readonly headerLength?: number;
 }
 
 export interface Received {
@@ -45,6 +50,8 @@ export class TestGuest {
   readonly bytes: Uint8Array;
   readonly dma: DmaSpace;
   readonly policy: NetPolicy;
+  readonly statistics: NetStatistics;
+  readonly clock: Clock | undefined;
   readonly features: FeatureSet;
   /** Bytes of virtio_net_hdr. */
   readonly header: number;
@@ -68,9 +75,11 @@ export class TestGuest {
     this.pairs = options.pairs ?? 1;
     this.bufferSize = options.bufferSize ?? 2048;
     this.features = FeatureSet.of(VIRTIO_F_VERSION_1, ...(options.features ?? []));
-    this.header = this.features.has(57) ? 20 : HEADER;
+    this.header = options.headerLength ?? (this.features.has(57) ? 20 : HEADER);
     this.#slotBytes = Math.max(this.bufferSize, 2048);
     const rings = 2 * this.pairs;
+    this.statistics = new NetStatistics(rings);
+    this.clock = options.clock;
     const perRing = RING_BYTES + this.size * this.#slotBytes;
     const ram = Math.ceil((rings * perRing + 0x10000) / 4096) * 4096;
     const buffer = new SharedArrayBuffer(ram);
@@ -108,7 +117,7 @@ export class TestGuest {
   attach(backend: VhostBackend, positions?: readonly VringPosition[]): void {
     this.backend = backend;
     backend.onEvent = (event) => this.events.push(event);
-    backend.open({ features: this.features, memory: this.dma, policy: this.policy });
+    backend.open({ features: this.features, memory: this.dma, policy: this.policy, clock: this.clock, statistics: this.statistics });
     this.start(positions);
   }
 

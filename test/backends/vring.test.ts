@@ -4,10 +4,12 @@ import { describe, expect, it } from 'vitest';
 import { PortBlock, type RingRecord } from '#backends/port-block';
 import { TurnJournal } from '#backends/turn-journal';
 import { Vring } from '#backends/vring';
+import { SimClock } from '#core/clock';
 import { viewsOf } from '#core/guest-memory';
 import type { Call } from '#core/interrupts';
 import { SegmentList } from '#core/segments';
 import { VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED } from '#virtio/features';
+import { NetStatistics } from '#virtio/net-statistics';
 import { initialPosition, openQueue, replayPublish, stagingBytes } from '#virtio/open-queue';
 import type { QueueSetup } from '#virtio/virtqueue';
 import { frameOf, TestGuest } from './guest.ts';
@@ -32,6 +34,8 @@ describe('a commit that its thread did not live to carry out', () => {
       kick: undefined,
       call: guest.calls[1] as Call,
       journal: new TurnJournal(),
+      counters: new NetStatistics(2).queue(1),
+      time: { clock: new SimClock(), next: Infinity },
     });
     for (let i = 0; i < 5; i++) guest.queue(frameOf(64, i));
     guest.drivers[1]?.expose();
@@ -40,7 +44,7 @@ describe('a commit that its thread did not live to carry out', () => {
     expect(tokens.every((token) => token >= 0)).toBe(true);
     for (const part of [tokens.slice(0, 2), tokens.slice(2)]) {
       for (const token of part) queue.push(token, 0);
-      vring.stage(part.length);
+      vring.stage(part.length, part.length);
     }
     // The journal has recorded these two, and the thread dies before it applies them.
     expect(replayPublish(setup, guest.features, guest.dma, vring.usedFrom, vring.nextUsed, staging)).toBe(true);

@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
-import { FailoverPair, type Nic, VirtioNic } from '#guest-sim/failover';
+import { FailoverPair, type PairMember, VirtioMember } from '#guest-sim/failover';
 import { DRIVER_FEATURES, featureMask } from '#guest-sim/features';
 import { Guest } from '#guest-sim/guest';
 import { VIRTIO_NET_F } from '#guest-sim/virtio-constants';
@@ -23,7 +23,7 @@ function frames(n: number): ByteViews {
 }
 
 /** A card of another make: a queue that is emptied when told. */
-class OtherNic implements Nic {
+class OtherNic implements PairMember {
   readonly mac = Uint8Array.of(2, 0, 0, 0xaa, 0xbb, 0xcc);
   usable = true;
   readonly held: number[] = [];
@@ -68,7 +68,7 @@ describe.each(['split', 'packed'] as const)('a fail-over pair over %s rings', (r
       pair.poll(sink as never);
     };
     run(0, 20);
-    const primary = new VirtioNic(b.guest.net);
+    const primary = new VirtioMember(b.guest.net);
     pair.attach(primary);
     expect(pair.active).toBe(primary);
     run(20, 40);

@@ -12,6 +12,8 @@ export interface Frame {
   readonly csumStart?: number;
   readonly csumOffset?: number;
   readonly headerLength?: number;
+  readonly outerTransport?: number;
+  readonly innerNetwork?: number;
   /** Lengths of the first pieces; the rest is one. */
   readonly pieces?: readonly number[];
   /** Where in memory it starts, modulo 8. */
@@ -83,6 +85,8 @@ export class MemoryPort implements NetPort {
         csumStart: batch.csumStart[i] as number,
         csumOffset: batch.csumOffset[i] as number,
         headerLength: batch.headerLength[i] as number,
+        outerTransport: batch.outerTransport[i] as number,
+        innerNetwork: batch.innerNetwork[i] as number,
       });
       this.counters.received(1, batch.length[i] as number);
     }
@@ -139,6 +143,8 @@ export function appendFrame(batch: FrameBatch, frame: Frame, token = 0): void {
   batch.headerLength[i] = frame.headerLength ?? 0;
   batch.csumStart[i] = frame.csumStart ?? 0;
   batch.csumOffset[i] = frame.csumOffset ?? 0;
+  batch.outerTransport[i] = frame.outerTransport ?? 0;
+  batch.innerNetwork[i] = frame.innerNetwork ?? 0;
   batch.token[i] = token;
 }
 

@@ -196,7 +196,7 @@ describe('offload requests', () => {
     ['UDP_L4 on a TCP frame', gso(GSO_UDP_L4, 100, tcp4(), { csumOffset: 6 })],
     ['ECN on UDP_L4', gso(GSO_UDP_L4 | GSO_ECN, 100, ethernet(0x0800, ipv4(17, udp(bytesOf(600)))))],
     ['ECN alone', gso(GSO_ECN, 100, tcp4())],
-    ['UFO, which is not offered', gso(GSO_UDP, 100, ethernet(0x0800, ipv4(17, udp(bytesOf(600)))))],
+    ['UFO with segments of less than 8 bytes', gso(GSO_UDP, 7, ethernet(0x0800, ipv4(17, udp(bytesOf(600)))))],
     ['tunnel bits, which are not offered', gso(GSO_TCPV4 | 0x20, 100, tcp4())],
     ['csum_start beside the TCP header', gso(GSO_TCPV4, 100, tcp4(), { csumStart: 36 })],
     ['csum_offset beside the field', gso(GSO_TCPV4, 100, tcp4(), { csumOffset: 14 })],

@@ -147,7 +147,7 @@ describe('offloads on a segment', () => {
     a.outbox.push(frame);
     segment.service();
     // hdr_len is what the headers say, not what the sender said.
-    expect(b.inbox).toEqual([{ ...frame, headerLength: 54 }]);
+    expect(b.inbox).toEqual([{ ...frame, headerLength: 54, outerTransport: 0, innerNetwork: 0 }]);
   });
 
   it('keeps the order between frames as they are, converted and malformed', () => {

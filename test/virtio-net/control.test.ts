@@ -1,6 +1,6 @@
 // The control virtqueue (virtio 1.4 5.1.6.5): what each command does to the policy words a data plane reads, what is refused, and how commands may be laid out.
 import { describe, expect, it } from 'vitest';
-import { ACCEPTS_CSUM, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_USO4 } from '#net/port';
+import { ACCEPTS_CSUM, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_UDP_TUNNEL, ACCEPTS_UDP_TUNNEL_CSUM, ACCEPTS_UFO, ACCEPTS_USO4 } from '#net/port';
 import { FeatureSet } from '#virtio/features';
 import * as p from '#virtio/net-policy';
 import { CONFIG, GENERATION, NEEDS_RESET } from '../virtio-pci/bench.ts';
@@ -179,7 +179,7 @@ describe('guest offloads', () => {
   ];
 
   it('start with what was negotiated, and follow the mask', () => {
-    const bench = new ControlBench();
+    const bench = new ControlBench({ features: without(new ControlBench(), 61) });
     expect(bench.net.policy.accepts & (ACCEPTS_CSUM | ACCEPTS_TSO4 | ACCEPTS_TSO6 | ACCEPTS_USO4)).toBe(
       ACCEPTS_CSUM | ACCEPTS_TSO4 | ACCEPTS_TSO6 | ACCEPTS_USO4,
     );
@@ -192,10 +192,53 @@ describe('guest offloads', () => {
   });
 
   it('bits that were not negotiated, are no offloads, or a short mask fail', () => {
-    const bench = new ControlBench({ features: without(new ControlBench(), 8) });
+    const bench = new ControlBench({ features: without(new ControlBench(), 8, 65, 66) });
     const { accepts } = bench.net.policy;
     for (const bytes of [set(1, 8), set(0), set(46), set(15), [5, 0, 2, 0, 0, 0], [5, 1, ...set(1).slice(2)]]) expect(bench.command(bytes).ack).toBe(ERR);
     expect(bench.net.policy.accepts).toBe(accepts);
+  });
+});
+
+describe('guest offloads of features beyond bit 63', () => {
+  const set = (low: number, high: number): number[] => [5, 0, ...u32(low), ...u32(high)];
+  const net = { features: { GUEST_UDP_TUNNEL_GSO: true, HOST_UDP_TUNNEL_GSO: true } } as const;
+  const tunnels = (...bits: number[]): ControlBench => new ControlBench({ net, features: without(new ControlBench({ net }), ...bits) });
+  const TUNNEL = 1 << 14;
+  const TUNNEL_CSUM = 1 << 15;
+
+  it('have bits 46 and 47 of the mask', () => {
+    const bench = tunnels();
+    expect(bench.net.policy.accepts & (ACCEPTS_UDP_TUNNEL | ACCEPTS_UDP_TUNNEL_CSUM | ACCEPTS_UFO)).toBe(
+      ACCEPTS_UDP_TUNNEL | ACCEPTS_UDP_TUNNEL_CSUM | ACCEPTS_UFO,
+    );
+    expect(bench.command(set(2 | (1 << 10), TUNNEL)).ack).toBe(OK);
+    expect(bench.net.policy.accepts & (ACCEPTS_UDP_TUNNEL | ACCEPTS_UDP_TUNNEL_CSUM | ACCEPTS_UFO)).toBe(ACCEPTS_UDP_TUNNEL | ACCEPTS_UFO);
+    expect(bench.command(set(2, TUNNEL | TUNNEL_CSUM)).ack).toBe(OK);
+    expect(bench.net.policy.accepts & (ACCEPTS_UDP_TUNNEL | ACCEPTS_UDP_TUNNEL_CSUM)).toBe(ACCEPTS_UDP_TUNNEL | ACCEPTS_UDP_TUNNEL_CSUM);
+    for (const bad of [set(2, 1 << 13), set(2, 1 << 16), set(2, 1 << 31)]) expect(bench.command(bad).ack).toBe(ERR);
+  });
+
+  it('and none without those features; the header is as long as what was negotiated needs', () => {
+    const bench = tunnels(66);
+    expect([bench.command(set(2, TUNNEL)).ack, bench.command(set(2, TUNNEL_CSUM)).ack]).toEqual([OK, ERR]);
+    expect(bench.net.policy.headerLength).toBe(24);
+    // One direction is enough: the fields are in every header then (virtio-spec.md trap 6).
+    for (const bits of [
+      [65, 66],
+      [67, 68],
+    ])
+      expect(tunnels(...bits).net.policy.headerLength).toBe(24);
+    expect(tunnels(57, 65, 66, 67, 68).net.policy.headerLength).toBe(12);
+  });
+
+  it.each([
+    ['GUEST tunnels without GUEST_USO6', [55]],
+    ['their checksum without them', [65]],
+    ['HOST tunnels without HOST_USO', [56]],
+    ['HOST_UFO without CSUM', [0, 11, 12, 13, 56, 67, 68]],
+    ['RSC_EXT without any TSO', [7, 8, 9, 11, 12, 13, 65, 66, 67, 68]],
+  ])('the device refuses %s', (_what, bits) => {
+    expect(() => tunnels(...bits)).toThrow('refused');
   });
 });
 

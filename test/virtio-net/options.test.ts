@@ -2,14 +2,16 @@
 import { describe, expect, it } from 'vitest';
 import { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
 import { FeatureSet } from '#virtio/features';
-import { NET_DATA_PLANE_FEATURES, NET_FEATURE_DEPENDENCIES } from '#virtio/net-features';
+import { NET_DATA_PLANE_FEATURES, NET_FEATURE_DEPENDENCIES, netHeaderBytes } from '#virtio/net-features';
 import { CONFIG, RecordingBackend, VirtioBench } from '../virtio-pci/bench.ts';
 
 const make = (options: Partial<VirtioNetOptions> = {}): VirtioNet => new VirtioNet({ mac: '52:54:00:12:34:56', backend: new RecordingBackend(), ...options });
 
 describe('offered features', () => {
   it('by default: all that the backend carries and that needs no option', () => {
-    expect(make().offered.bits()).toEqual([0, 1, 2, 5, 7, 8, 9, 11, 12, 13, 15, 16, 17, 18, 19, 20, 21, 23, 28, 29, 32, 34, 35, 40, 43, 54, 55, 56]);
+    expect(make().offered.bits()).toEqual([
+      0, 1, 2, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 23, 28, 29, 32, 34, 35, 40, 43, 50, 52, 53, 54, 55, 56, 59, 61,
+    ]);
   });
 
   it('with pairs, mtu and link: MQ, MTU and SPEED_DUPLEX as well', () => {
@@ -43,6 +45,19 @@ describe('offered features', () => {
     expect(bare.offered.has(2)).toBe(false);
   });
 
+  it('tunnels only when asked for, each direction by itself and with its checksum', () => {
+    const all = make({ features: { GUEST_UDP_TUNNEL_GSO: true, HOST_UDP_TUNNEL_GSO: true } }).offered;
+    expect([65, 66, 67, 68].map((bit) => all.has(bit))).toEqual([true, true, true, true]);
+    const one = make({ features: { HOST_UDP_TUNNEL_GSO: true, HOST_UDP_TUNNEL_GSO_CSUM: false } }).offered;
+    expect([65, 66, 67, 68].map((bit) => one.has(bit))).toEqual([false, false, true, false]);
+    expect(netHeaderBytes(one)).toBe(24);
+  });
+
+  it('OUT_NET_HEADER only when asked for, with the longest header', () => {
+    const { offered } = make({ features: { OUT_NET_HEADER: true } });
+    expect([make().offered.has(69), offered.has(69), netHeaderBytes(offered)]).toEqual([false, true, 32]);
+  });
+
   it('keeps ECN while one TSO is left', () => {
     expect(make({ features: { HOST_TSO4: false } }).offered.has(13)).toBe(true);
     expect(make({ features: { HOST_TSO4: false, HOST_TSO6: false } }).offered.has(13)).toBe(false);
@@ -68,7 +83,7 @@ describe('offered features', () => {
     ['RSS contexts without number', { rss: { contexts: Number.POSITIVE_INFINITY } }, 'NICBOX_RSS'],
     ['RSS_CONTEXT without contexts', { queuePairs: 2, rss: { contexts: 0 }, features: { RSS_CONTEXT: true } }, 'NICBOX_FEATURE_DEPENDENCY'],
     ['HASH_TUNNEL with nothing to hash for', { features: { HASH_TUNNEL: true } }, 'NICBOX_FEATURE_DEPENDENCY'],
-    ['a name nobody knows', { features: { OUT_NET_HEADER: true } as never }, 'NICBOX_FEATURE_UNKNOWN'],
+    ['a name nobody knows', { features: { IPSEC: true } as never }, 'NICBOX_FEATURE_UNKNOWN'],
     ['a group address', { mac: '01:00:5e:00:00:01' }, 'NICBOX_MAC'],
     ['no address', { mac: 'nonsense' }, 'NICBOX_MAC'],
     ['five bytes', { mac: new Uint8Array(5) }, 'NICBOX_MAC'],

@@ -1,4 +1,5 @@
-// Commands of the control virtqueue (virtio 1.4 5.1.6.5): RX modes, MAC table and address, VLAN filter, announcement, guest offloads; queue pairs and RSS in control-mq.ts. A command is read once, front to back,
+// Commands of the control virtqueue (virtio 1.4 5.1.6.5): RX modes, MAC table and address, VLAN filter, announcement, guest offloads; queue pairs and RSS in control-mq.ts, notification
+// coalescing and statistics in control-notify.ts. A command is read once, front to back,
 // checked as it is read and taken over only when all of it was right. Commands of features that were not negotiated fail, as do classes nobody offers.
 
 import { FeatureSet } from '#virtio/features';
@@ -8,6 +9,7 @@ import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import { MAC_BYTES } from './config.ts';
 import { runHashTunnelCommand, runMqCommand, runRssContextCommand, type SteeringContext } from './control-mq.ts';
+import { type NotifyContext, runCoalescingCommand, runStatisticsCommand } from './control-notify.ts';
 import { GUEST_OFFLOADS } from './features.ts';
 import { type ReceiveState, RX_MODES } from './receive-state.ts';
 
@@ -17,7 +19,9 @@ const CLASS_VLAN = 2;
 const CLASS_ANNOUNCE = 3;
 const CLASS_MQ = 4;
 const CLASS_GUEST_OFFLOADS = 5;
+const CLASS_NOTF_COAL = 6;
 const CLASS_HASH_TUNNEL = 7;
+const CLASS_STATS = 8;
 const CLASS_RSS_CTX = 9;
 
 const MAC_TABLE_SET = 0;
@@ -27,8 +31,10 @@ const VLAN_DEL = 1;
 const ANNOUNCE_ACK = 0;
 const GUEST_OFFLOADS_SET = 0;
 const RX_ALLMULTI = 1;
+/** Of the offloads mask: bits 46 and 47 of it are features 65 and 66. */
+const OFFLOADS_MOVED = 3 << 14;
 
-export interface CommandContext extends SteeringContext {
+export interface CommandContext extends SteeringContext, NotifyContext {
   setMac(mac: Uint8Array): void;
   /** The driver has announced itself, or will. */
   announced?(): void;
@@ -58,6 +64,10 @@ export function runCommand(reader: ChainReader, reply: ChainWriter, context: Com
       return runHashTunnelCommand(reader, command, context);
     case CLASS_RSS_CTX:
       return runRssContextCommand(reader, reply, command, context);
+    case CLASS_NOTF_COAL:
+      return runCoalescingCommand(reader, reply, command, context);
+    case CLASS_STATS:
+      return runStatisticsCommand(reader, reply, command, context);
     default:
       return false;
   }
@@ -117,7 +127,8 @@ function setOffloads(reader: ChainReader, context: CommandContext): boolean {
   const low = reader.u32();
   const high = reader.u32();
   if (high < 0) return false;
-  const offloads = new FeatureSet([low, high]);
+  // The mask has the features' own numbers, but for those beyond its 64 bits, which have some that no network feature has.
+  const offloads = new FeatureSet([low, high & ~OFFLOADS_MOVED, (high & OFFLOADS_MOVED) >>> 13]);
   if (!offloads.without(context.features.and(GUEST_OFFLOADS)).empty) return false;
   context.state.offloads = offloads;
   return true;

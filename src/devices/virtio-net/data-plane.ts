@@ -9,6 +9,7 @@ import { VirtioOptionError } from '#virtio/device';
 import type { FeatureSet } from '#virtio/features';
 import { NET_DATA_PLANE_FEATURES } from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
+import { COUNT_OWN_LOOKS, type NetStatistics } from '#virtio/net-statistics';
 import { initialPosition } from '#virtio/open-queue';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
@@ -35,6 +36,7 @@ export class DataPlane {
   restartLost = true;
   readonly #rings: Ring[];
   readonly #policy: NetPolicy;
+  readonly #statistics: NetStatistics;
   #backend: VhostBackend;
   #next: VhostBackend | undefined;
   #host: VirtioHost | undefined;
@@ -47,10 +49,11 @@ export class DataPlane {
   #breach: { readonly index: number; readonly reason: string } | undefined;
   #settling = false;
 
-  constructor(backend: VhostBackend, policy: NetPolicy, rings: number) {
+  constructor(backend: VhostBackend, policy: NetPolicy, statistics: NetStatistics) {
     this.#backend = backend;
     this.#policy = policy;
-    this.#rings = Array.from({ length: rings }, () => ({ wanted: false, running: false, stopping: false, position: { available: 0, used: 0 } }));
+    this.#statistics = statistics;
+    this.#rings = Array.from({ length: statistics.queues }, () => ({ wanted: false, running: false, stopping: false, position: { available: 0, used: 0 } }));
   }
 
   attach(host: VirtioHost): void {
@@ -107,7 +110,8 @@ export class DataPlane {
 
   #openSession(): void {
     const host = this.#host as VirtioHost;
-    this.#introduced = this.#guard(() => this.#backend.open({ features: host.features, memory: host.memory, policy: this.#policy }));
+    const { features, memory, clock } = host;
+    this.#introduced = this.#guard(() => this.#backend.open({ features, memory, policy: this.#policy, clock, statistics: this.#statistics }));
   }
 
   /** A backend that throws has no place to throw to: this is inside a guest's access. */
@@ -146,7 +150,11 @@ export class DataPlane {
       fresh.push(index);
     }
     if (fresh.length === 0) return;
-    for (const index of fresh) if (this.#rings[index]?.running) this.#backend.kick(index);
+    for (const index of fresh) {
+      if (!this.#rings[index]?.running) continue;
+      this.#statistics.add(index, COUNT_OWN_LOOKS, 1);
+      this.#backend.kick(index);
+    }
   }
 
   kick(index: number): void {

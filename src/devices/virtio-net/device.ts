@@ -19,10 +19,12 @@ import {
   VIRTIO_NET_F_STATUS,
 } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
+import { NetStatistics } from '#virtio/net-statistics';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
+import { CoalescingState } from './coalescing.ts';
 import type { CommandQueue } from './command-queue.ts';
 import { checkMac, checkMtu, checkRss, checkSpeed, type LinkSpeed, MAC_BYTES, NET_CONFIG_BYTES, NetConfig, type RssOptions } from './config.ts';
 import { runCommand } from './control-commands.ts';
@@ -33,6 +35,7 @@ import { FLOW_FILTER_LIMITS, type FlowFilterLimits } from './flow-filter.ts';
 import { AdminQueue, NetAdmin } from './net-admin.ts';
 import { ReceiveState } from './receive-state.ts';
 import { checkNetState, NET_STATE_VERSION, type NetState } from './saved-net.ts';
+import { ControlStatistics } from './statistics.ts';
 import { SteeringState } from './steering-state.ts';
 
 const MOST_QUEUE_PAIRS = 64;
@@ -102,6 +105,9 @@ export class VirtioNet implements VirtioDevice {
   readonly #config: NetConfig;
   readonly #receive = new ReceiveState();
   readonly #steering: SteeringState;
+  readonly #coalescing: CoalescingState;
+  readonly #statistics: NetStatistics;
+  readonly #controlStatistics = new ControlStatistics();
   readonly #data: DataPlane;
   #mac: Uint8Array;
   #linkUp: boolean;
@@ -153,8 +159,10 @@ export class VirtioNet implements VirtioDevice {
     this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link, rss });
     this.#writeConfig();
     this.#steering = new SteeringState({ ...rss, contexts: this.offered.has(VIRTIO_NET_F_RSS_CONTEXT) ? rss.contexts : 0, pairs: queuePairs });
+    this.#coalescing = new CoalescingState(2 * queuePairs);
+    this.#statistics = new NetStatistics(2 * queuePairs);
     this.policy = new NetPolicy(this.#steering.limits);
-    this.#data = new DataPlane(backend, this.policy, 2 * queuePairs);
+    this.#data = new DataPlane(backend, this.policy, this.#statistics);
     this.#data.restartLost = options.onLost !== 'needs-reset';
     this.#publishPolicy();
   }
@@ -295,7 +303,8 @@ export class VirtioNet implements VirtioDevice {
 
   #publishPolicy(): void {
     const host = this.#host;
-    const publish = (): void =>
+    const publish = (): void => {
+      this.#coalescing.publish(this.policy);
       this.#receive.publish(this.policy, this.#steering, {
         features: host?.features ?? this.offered,
         mac: this.#mac,
@@ -305,6 +314,7 @@ export class VirtioNet implements VirtioDevice {
         flowRules: this.#admin?.flowRules() ?? [],
         active: host?.driverOk === true && (this.#data.holds & HELD_BY_DRIVER) === 0,
       });
+    };
     // With no turn under way: no frame meets half a change, and none the former state once this has returned.
     if (host) host.memory.betweenTurns(publish);
     else publish();
@@ -323,6 +333,7 @@ export class VirtioNet implements VirtioDevice {
   }
 
   startQueue(index: number): void {
+    this.#coalescing.restartQueue(index);
     this.#startQueue(index);
     this.#publishPolicy();
     this.#data.launch();
@@ -412,6 +423,9 @@ export class VirtioNet implements VirtioDevice {
     this.#receive.clear();
     this.#admin?.reset();
     this.#steering.clear();
+    this.#coalescing.clear();
+    this.#statistics.clear();
+    this.#controlStatistics.clear();
     this.#mac = this.#permanentMac;
     this.#announcing = false;
     this.#showConfig(false);
@@ -428,10 +442,16 @@ export class VirtioNet implements VirtioDevice {
   }
 
   #command(reader: ChainReader, reply: ChainWriter): boolean {
+    const host = this.#host as VirtioHost;
+    const dataQueues = 2 * this.#pairs(host.features);
+    this.#controlStatistics.commands++;
     const ok = runCommand(reader, reply, {
-      features: (this.#host as VirtioHost).features,
+      features: host.features,
       state: this.#receive,
       steering: this.#steering,
+      coalescing: this.#coalescing,
+      statistics: { queues: this.#statistics, control: this.#controlStatistics, dataQueues },
+      dataQueueEnabled: (index) => index < dataQueues && host.queueEnabled(index),
       setMac: (mac) => {
         this.#mac = mac;
         this.#showConfig(false);
@@ -442,8 +462,10 @@ export class VirtioNet implements VirtioDevice {
       },
     });
     // virtio 1.4 5.1.6.5.2.1 and others (device MUST): in force before the buffer is used.
-    if (ok) this.#publishPolicy();
-    return ok;
+    if (!ok) return false;
+    this.#controlStatistics.succeeded++;
+    this.#publishPolicy();
+    return true;
   }
 
   #administer(readable: Uint8Array): Uint8Array {
@@ -510,6 +532,8 @@ export class VirtioNet implements VirtioDevice {
       // Restored and not started yet: as they were.
       positions: this.#restored.length > 0 ? [...this.#restored] : this.#data.positions(),
       steering: this.#steering.save(),
+      coalescing: this.#coalescing.save(),
+      statistics: { queues: this.#statistics.save(), commands: this.#controlStatistics.commands, succeeded: this.#controlStatistics.succeeded },
       control: control ? { available: control.available, used: control.used } : null,
       admin: this.#admin ? { position: adminPosition ?? null, ...this.#admin.save() } : null,
     });
@@ -543,6 +567,10 @@ export class VirtioNet implements VirtioDevice {
         this.#admin = state.admin.admin;
         this.#adminQueue?.restore(state.admin.position ?? undefined);
       }
+      this.#coalescing.load(state.coalescing);
+      this.#statistics.load(state.statistics.queues);
+      this.#controlStatistics.commands = state.statistics.commands;
+      this.#controlStatistics.succeeded = state.statistics.succeeded;
       this.#restored = state.positions;
     };
   }

@@ -1,5 +1,5 @@
 // What a virtio-net device offers (virtio 1.4 5.1.3): everything whose whole behaviour is here, within what the backend's data plane carries and what the embedder
-// asks for. Not offered: coalescing, statistics, tunnels, RSC, UFO, GUEST_HDRLEN.
+// asks for.
 
 import { VirtioOptionError } from '#virtio/device';
 import {
@@ -38,6 +38,15 @@ const NET_FEATURES = {
   MQ: net.VIRTIO_NET_F_MQ,
   GUEST_ANNOUNCE: net.VIRTIO_NET_F_GUEST_ANNOUNCE,
   CTRL_MAC_ADDR: net.VIRTIO_NET_F_CTRL_MAC_ADDR,
+  GUEST_UFO: net.VIRTIO_NET_F_GUEST_UFO,
+  HOST_UFO: net.VIRTIO_NET_F_HOST_UFO,
+  GUEST_HDRLEN: net.VIRTIO_NET_F_GUEST_HDRLEN,
+  RSC_EXT: net.VIRTIO_NET_F_RSC_EXT,
+  GUEST_UDP_TUNNEL_GSO: net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO,
+  GUEST_UDP_TUNNEL_GSO_CSUM: net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM,
+  HOST_UDP_TUNNEL_GSO: net.VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO,
+  HOST_UDP_TUNNEL_GSO_CSUM: net.VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO_CSUM,
+  OUT_NET_HEADER: net.VIRTIO_NET_F_OUT_NET_HEADER,
   GUEST_USO4: net.VIRTIO_NET_F_GUEST_USO4,
   GUEST_USO6: net.VIRTIO_NET_F_GUEST_USO6,
   HOST_USO: net.VIRTIO_NET_F_HOST_USO,
@@ -46,6 +55,9 @@ const NET_FEATURES = {
   HASH_REPORT: net.VIRTIO_NET_F_HASH_REPORT,
   RSS: net.VIRTIO_NET_F_RSS,
   RSS_CONTEXT: net.VIRTIO_NET_F_RSS_CONTEXT,
+  DEVICE_STATS: net.VIRTIO_NET_F_DEVICE_STATS,
+  VQ_NOTF_COAL: net.VIRTIO_NET_F_VQ_NOTF_COAL,
+  NOTF_COAL: net.VIRTIO_NET_F_NOTF_COAL,
   SPEED_DUPLEX: net.VIRTIO_NET_F_SPEED_DUPLEX,
   INDIRECT_DESC: VIRTIO_F_INDIRECT_DESC,
   EVENT_IDX: VIRTIO_F_EVENT_IDX,
@@ -66,12 +78,15 @@ const OFFER_DEPENDENCIES: readonly net.FeatureDependency[] = [
   { bit: net.VIRTIO_NET_F_GUEST_ANNOUNCE, needs: [net.VIRTIO_NET_F_STATUS] },
 ];
 
-/** Receive offloads that OFFLOADS_SET switches; its mask uses the feature bits' numbers (virtio 1.4 5.1.6.5.6). */
+/** Receive offloads that OFFLOADS_SET switches (virtio 1.4 5.1.6.5.8). */
 export const GUEST_OFFLOADS = FeatureSet.of(
   net.VIRTIO_NET_F_GUEST_CSUM,
   net.VIRTIO_NET_F_GUEST_TSO4,
   net.VIRTIO_NET_F_GUEST_TSO6,
   net.VIRTIO_NET_F_GUEST_ECN,
+  net.VIRTIO_NET_F_GUEST_UFO,
+  net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO,
+  net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM,
   net.VIRTIO_NET_F_GUEST_USO4,
   net.VIRTIO_NET_F_GUEST_USO6,
 );
@@ -95,8 +110,11 @@ function offeredUnasked(bit: number, queuePairs: number): boolean {
     // Only a fail-over pair has a standby; what an administration queue is for is the embedder's to say.
     case net.VIRTIO_NET_F_STANDBY:
     case VIRTIO_F_ADMIN_VQ:
-    // Makes the header of every frame eight bytes longer, which only some drivers get anything for.
+    // These make the header of every frame longer, which only some drivers get anything for.
     case net.VIRTIO_NET_F_HASH_REPORT:
+    case net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO:
+    case net.VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO:
+    case net.VIRTIO_NET_F_OUT_NET_HEADER:
       return false;
     case net.VIRTIO_NET_F_RSS:
       return queuePairs > 1;

@@ -5,7 +5,7 @@
 // frames that match neither mac, table nor broadcast are held back (device SHOULD) until a mode says otherwise. Without MAC or CTRL_MAC_ADDR negotiated the
 // device cannot know the driver's address and lets every unicast frame pass.
 
-import { ACCEPTS_CSUM, ACCEPTS_ECN, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_USO4, ACCEPTS_USO6 } from '#net/port';
+import * as port from '#net/port';
 import { FeatureSet } from '#virtio/features';
 import type { FlowRule } from '#virtio/flow-rules';
 import * as net from '#virtio/net-features';
@@ -16,6 +16,17 @@ import type { SteeringState } from './steering-state.ts';
 
 const ETHERNET_HEADER_AND_TAG = 18;
 export const VLAN_WORDS = 128;
+
+const RECEIVE_OFFLOADS = [
+  [net.VIRTIO_NET_F_GUEST_TSO4, port.ACCEPTS_TSO4],
+  [net.VIRTIO_NET_F_GUEST_TSO6, port.ACCEPTS_TSO6],
+  [net.VIRTIO_NET_F_GUEST_ECN, port.ACCEPTS_ECN],
+  [net.VIRTIO_NET_F_GUEST_UFO, port.ACCEPTS_UFO],
+  [net.VIRTIO_NET_F_GUEST_USO4, port.ACCEPTS_USO4],
+  [net.VIRTIO_NET_F_GUEST_USO6, port.ACCEPTS_USO6],
+  [net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO, port.ACCEPTS_UDP_TUNNEL],
+  [net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM, port.ACCEPTS_UDP_TUNNEL_CSUM],
+] as const;
 
 /** The RX class's modes, in command order. */
 export const RX_MODES = [
@@ -109,7 +120,7 @@ export class ReceiveState {
     if (device.active) flags |= words.POLICY_ACTIVE;
     policy.update((p) => {
       p.flags = flags;
-      p.accepts = this.#accepts();
+      p.accepts = this.#accepts(features.has(net.VIRTIO_NET_F_RSC_EXT));
       p.headerLength = net.netHeaderBytes(features);
       steering.publish(p, this.pairs, device.live);
       p.maximumFrame = features.has(net.VIRTIO_NET_F_MTU) ? device.mtu + ETHERNET_HEADER_AND_TAG : 0;
@@ -121,15 +132,13 @@ export class ReceiveState {
     });
   }
 
-  #accepts(): number {
+  /** @param rsc RSC_EXT was negotiated */
+  #accepts(rsc: boolean): number {
     // Segments without checksum offload would need a finished checksum that no sender of a GSO frame has computed.
     if (!this.offloads.has(net.VIRTIO_NET_F_GUEST_CSUM)) return 0;
-    let accepts = ACCEPTS_CSUM;
-    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_TSO4)) accepts |= ACCEPTS_TSO4;
-    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_TSO6)) accepts |= ACCEPTS_TSO6;
-    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_ECN)) accepts |= ACCEPTS_ECN;
-    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_USO4)) accepts |= ACCEPTS_USO4;
-    if (this.offloads.has(net.VIRTIO_NET_F_GUEST_USO6)) accepts |= ACCEPTS_USO6;
+    let accepts = port.ACCEPTS_CSUM;
+    for (const [feature, bit] of RECEIVE_OFFLOADS) if (this.offloads.has(feature)) accepts |= bit;
+    if (rsc && accepts !== port.ACCEPTS_CSUM) accepts |= port.ACCEPTS_RSC;
     return accepts;
   }
 

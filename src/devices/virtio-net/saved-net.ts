@@ -4,8 +4,10 @@ import { RestoreError, unseal } from '#core/saved';
 import { FeatureSet, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE } from '#virtio/net-features';
 import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
+import { COUNTERS_PER_QUEUE } from '#virtio/net-statistics';
 import { savedBoolean, savedInteger, savedIntegers, savedRecord } from '#virtio/saved-control';
 import type { VringPosition } from '#virtio/virtqueue';
+import type { CoalescingParameters, CoalescingSnapshot } from './coalescing.ts';
 import { MAC_BYTES } from './config.ts';
 import { GUEST_OFFLOADS } from './features.ts';
 import type { NetAdmin, NetAdminState } from './net-admin.ts';
@@ -27,6 +29,8 @@ export interface NetState {
   readonly behind: 'no' | 'moved' | 'changed';
   readonly receive: ReceiveSnapshot;
   readonly steering: SteeringSnapshot;
+  readonly coalescing: CoalescingSnapshot;
+  readonly statistics: StatisticsSnapshot;
   /** Where each data ring stands; null: not live. */
   readonly positions: readonly (VringPosition | null)[];
   readonly control: VringPosition | null;
@@ -37,6 +41,13 @@ export interface NetState {
 /** Checked, and what can be taken over as it is. */
 export interface CheckedNetState extends Omit<NetState, 'admin'> {
   readonly admin: { readonly position: VringPosition | null; readonly admin: NetAdmin } | undefined;
+}
+
+interface StatisticsSnapshot {
+  /** The words of `NetStatistics`. */
+  readonly queues: Float64Array;
+  readonly commands: number;
+  readonly succeeded: number;
 }
 
 export interface NetExpectations {
@@ -78,6 +89,8 @@ export function checkNetState(saved: unknown, expected: NetExpectations): Checke
     behind,
     receive: savedReceive(state.receive, expected),
     steering: savedSteering(state.steering, expected.steering, expected.features),
+    coalescing: savedCoalescing(state.coalescing, expected.rings),
+    statistics: savedStatistics(state.statistics, expected.rings),
     positions,
     control,
     admin: savedAdmin(state.admin, expected),
@@ -127,5 +140,33 @@ export function savedReceive(value: unknown, expected: Pick<NetExpectations, 'fe
     offloads,
     pairs,
     addressKnown: savedBoolean(state.addressKnown, 'address flag'),
+  };
+}
+
+/** @throws RestoreError */
+export function savedCoalescing(value: unknown, rings: number): CoalescingSnapshot {
+  const state = savedRecord(value, 'notification coalescing');
+  if (!Array.isArray(state.queues) || state.queues.length !== rings) throw new RestoreError(`saved state must have coalescing parameters of ${rings} queues`);
+  return {
+    receive: savedParameters(state.receive),
+    transmit: savedParameters(state.transmit),
+    queues: state.queues.map(savedParameters),
+  };
+}
+
+function savedParameters(value: unknown): CoalescingParameters {
+  const { maxPackets, maxUsecs } = savedRecord(value, 'coalescing parameters');
+  return { maxPackets: savedInteger(maxPackets, 0xffffffff, 'max_packets'), maxUsecs: savedInteger(maxUsecs, 0xffffffff, 'max_usecs') };
+}
+
+/** @throws RestoreError */
+export function savedStatistics(value: unknown, rings: number): StatisticsSnapshot {
+  const { queues, commands, succeeded } = savedRecord(value, 'statistics');
+  if (!(queues instanceof Float64Array) || queues.length !== rings * COUNTERS_PER_QUEUE) throw new RestoreError('saved statistics have the wrong size');
+  if (!queues.every((word) => Number.isSafeInteger(word) && word >= 0)) throw new RestoreError('saved statistics are no counts');
+  return {
+    queues: queues.slice(),
+    commands: savedInteger(commands, Number.MAX_SAFE_INTEGER, 'commands'),
+    succeeded: savedInteger(succeeded, Number.MAX_SAFE_INTEGER, 'commands that succeeded'),
   };
 }
