@@ -67,7 +67,7 @@ export class BenchGuest {
         if (doorbell === undefined) this.backend?.kick(index);
         else doorbell.ring();
       };
-      const interrupts = write && options.interrupts === true;
+      const interrupts = ring.write && options.interrupts === true;
       const parts: RingParts = { ram, interrupts, base, driver: driverArea, device: deviceArea, kick, ...ring };
       return packed ? new PackedRing(parts) : new SplitRing(parts);
     };

@@ -46,6 +46,8 @@ export interface MachineOptions {
   readonly log?: Log;
   /** Puts every function behind this IOMMU. Default: device addresses are guest-physical. */
   readonly iommu?: Iommu;
+  /** Whether virtio devices behind the IOMMU insist on ACCESS_PLATFORM unless told otherwise (default true). False: the guest's addresses are what the IOMMU translates anyway. */
+  readonly accessPlatform?: boolean;
   /** Takes every interrupt in place of `vectors` and `lines`. */
   readonly interrupts?: HostInterrupts;
   /** Addresses, where they are not a PC's. */

@@ -67,6 +67,7 @@ export class Machine {
   #residents: Resident[] = [];
   readonly #guests = new Set<ExitServer>();
   readonly #target: ExitTarget;
+  readonly #insists: boolean;
   #seen = 0;
   #closing: Promise<void> | undefined;
   #turn: Promise<unknown> = Promise.resolve();
@@ -79,6 +80,7 @@ export class Machine {
     this.clock = options.clock ?? (this.#ownClock as WallClock);
     this.log = options.log ?? new Log(this.name);
     this.iommu = options.iommu;
+    this.#insists = options.accessPlatform ?? true;
     this.platform = { ...PC_PLATFORM, ...options.platform };
     this.#hostInterrupts = options.interrupts;
     const { ecam, msiAddress } = this.platform;
@@ -230,7 +232,7 @@ export class Machine {
   #makeNet(options: VirtioNetOptions): VirtioNet {
     this.#requireOpen();
     requireFree(options.backend);
-    return new VirtioNet(this.iommu ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
+    return new VirtioNet(this.iommu && this.#insists ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
   }
 
   #lookAfter(net: VirtioNet, pci: VirtioPci): { readonly net: VirtioNet; readonly pci: VirtioPci } {

@@ -66,10 +66,10 @@ export interface RingPortOptions {
   readonly controlPending?: () => boolean;
   /** A driver broke a rule. */
   readonly onBroken?: (index: number, reason: string) => void;
-  /** A ring waits for a translation. */
-  readonly onMiss?: () => void;
   /** At the end of a turn: notifications are put off until then at the latest. Who serves the port calls `expire` then, or just makes another turn. */
   readonly onDeadline?: (deadline: Nanos) => void;
+  /** A ring waits for a translation. */
+  readonly onMiss?: () => void;
 }
 
 export class RingPort implements NetPort {
@@ -133,9 +133,9 @@ export class RingPort implements NetPort {
   open(session: PortSession): void {
     this.close();
     this.#session = session;
-    if (this.#onMiss !== undefined) session.memory.onMiss = this.#onMiss;
     this.#time = { clock: session.clock ?? this.#time.clock, next: Infinity };
     this.#statistics = session.statistics ?? new NetStatistics(this.block.rings);
+    if (this.#onMiss !== undefined) session.memory.onMiss = this.#onMiss;
     this.#stable = session.memory.memory.shared;
     this.#policyGeneration = -1;
     this.#dmaGeneration = -1;
@@ -171,7 +171,18 @@ export class RingPort implements NetPort {
     } else {
       const slot = this.#firstSlot + index;
       const counters = this.#statistics.queue(index);
-      const ring = new Vring({ index, slot, queue, record, kick: start.kick, call: start.call, journal: this.#journal, inflight: start.inflight, counters, time: this.#time });
+      const ring = new Vring({
+        index,
+        slot,
+        queue,
+        record,
+        kick: start.kick,
+        call: start.call,
+        journal: this.#journal,
+        counters,
+        time: this.#time,
+        inflight: start.inflight,
+      });
       this.#rings[index] = ring;
       this.#moderate(session.policy);
     }

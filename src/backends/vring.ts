@@ -36,9 +36,9 @@ export class Vring implements TurnParticipant {
     kick: Doorbell | undefined;
     call: Call;
     journal: TurnJournal | undefined;
-    inflight?: InflightRegion | undefined;
     counters: QueueCounters;
     time: ModerationTime;
+    inflight?: InflightRegion | undefined;
   }) {
     this.index = parts.index;
     this.slot = parts.slot;
@@ -47,9 +47,9 @@ export class Vring implements TurnParticipant {
     this.kick = parts.kick;
     this.#call = parts.call;
     this.#journal = parts.journal;
-    this.#inflight = parts.inflight;
     this.counters = parts.counters;
     this.moderation = new Moderation(parts.queue, parts.time, () => this.#signal());
+    this.#inflight = parts.inflight;
     this.queue.suppressKicks();
     this.record.setPosition(this.queue.available, this.queue.used);
     this.record.state = RING_RUNNING;
@@ -85,8 +85,8 @@ export class Vring implements TurnParticipant {
   apply(): void {
     this.#staged = false;
     const { queue, record } = this;
-    this.#inflight?.publishing(queue.used);
     const before = queue.shown;
+    this.#inflight?.publishing(queue.used);
     const wanted = queue.publish();
     this.#inflight?.published(queue.published);
     record.setPosition(queue.available, queue.published);

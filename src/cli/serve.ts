@@ -9,6 +9,7 @@ import { Log } from '#core/log';
 import { serveVhostUser, type VhostUserSocketStatistics } from '#interop/vhost-user-server';
 import { openCapture } from './output.ts';
 import { umlPciCommand } from './serve-uml-pci.ts';
+import { vfioUserCommand } from './serve-vfio-user.ts';
 
 const INTERVAL_MS = 1000;
 
@@ -82,7 +83,11 @@ export function serveCommand(signal: AbortSignal, done: (code: number) => void):
       if (flags.switch && flags.link) command.error("error: '--switch' and '--link' exclude each other");
       await serve(flags, signal);
     });
-  return new Command('serve').description('Serves other processes until interrupted.').addCommand(vhostUser).addCommand(umlPciCommand(signal, done));
+  return new Command('serve')
+    .description('Serves other processes until interrupted.')
+    .addCommand(vhostUser)
+    .addCommand(umlPciCommand(signal, done))
+    .addCommand(vfioUserCommand(signal));
 }
 
 async function serve(flags: Flags, signal: AbortSignal): Promise<void> {

@@ -5,95 +5,59 @@ import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { announcements, type GuestAddresses } from './net-announce.ts';
 import type { FrameSink } from './net-receive.ts';
 import type { TransmitOffload } from './net-transmit.ts';
+import type { Nic } from './nic.ts';
 import { VIRTIO_NET_F } from './virtio-constants.ts';
 import type { VirtioNet } from './virtio-net.ts';
 
-/** What a network card's driver is to its user, whatever the card. */
-export interface PairMember {
-  readonly mac: Uint8Array;
-  /** Link up and the driver content with its device. */
-  readonly usable: boolean;
-  /** Frames handed over and not yet known to be sent. */
-  readonly outstanding: number;
-  /** Copies a frame out; false when there is no room for it now. Visible to the device at the next `flush`. */
-  send(from: ByteViews, start: number, length: number, offload?: TransmitOffload): boolean;
-  flush(): void;
-  /** Takes frames; true when there may be more right away. */
-  poll(sink: FrameSink): boolean;
+/** Link up, the driver content with its device. */
+function usable(nic: Nic): boolean {
+  return nic.configuration.linkUp && nic.broken === '';
 }
 
-/** A virtio network device as a `PairMember`; each flow keeps to one of its transmit queues. */
-export class VirtioMember implements PairMember {
-  readonly net: VirtioNet;
-
-  constructor(net: VirtioNet) {
-    this.net = net;
+/** Frames handed over and not yet known to be sent. */
+function outstanding(nic: Nic): number {
+  let total = 0;
+  for (const queue of nic.transmit) {
+    queue.reclaim();
+    total += queue.outstanding;
   }
-
-  get mac(): Uint8Array {
-    return this.net.configuration.mac;
-  }
-  get usable(): boolean {
-    return this.net.configuration.linkUp && this.net.broken === '' && !this.net.suspended;
-  }
-  get outstanding(): number {
-    for (const queue of this.net.transmit) queue.reclaim();
-    return this.net.transmitOutstanding;
-  }
-
-  send(from: ByteViews, start: number, length: number, offload?: TransmitOffload): boolean {
-    return this.net.steering.transmitQueue(this.net.transmit, from.u8, start, length).copy(from, start, length, offload);
-  }
-
-  flush(): void {
-    for (const queue of this.net.transmit) queue.flush();
-  }
-
-  poll(sink: FrameSink): boolean {
-    return this.net.poll(sink);
-  }
+  return total;
 }
 
-export class FailoverPair implements PairMember {
-  readonly standby: VirtioMember;
+export class FailoverPair {
+  readonly standby: VirtioNet;
   /** Frames that were in a primary's ring when it went: the only ones that can be lost. */
   atRisk = 0;
   /** Times traffic moved. */
   moves = 0;
   readonly #addresses: GuestAddresses;
-  #primary: PairMember | undefined;
-  #active: PairMember;
+  #primary: Nic | undefined;
+  #active: Nic;
   readonly #frame = viewsOf(new SharedArrayBuffer(128));
 
   /** `standby` has to have negotiated VIRTIO_NET_F_STANDBY. `addresses`: announced where traffic goes each time it moves. @throws RangeError */
   constructor(standby: VirtioNet, addresses: GuestAddresses = {}) {
     if (!standby.has(VIRTIO_NET_F.STANDBY)) throw new RangeError('the device did not offer to be a standby (VIRTIO_NET_F_STANDBY)');
-    this.standby = new VirtioMember(standby);
+    this.standby = standby;
     this.#active = this.standby;
     this.#addresses = addresses;
   }
 
-  get primary(): PairMember | undefined {
+  get primary(): Nic | undefined {
     return this.#primary;
   }
   /** Where frames leave now. */
-  get active(): PairMember {
+  get active(): Nic {
     return this.#active;
   }
   get mac(): Uint8Array {
-    return this.standby.mac;
-  }
-  get usable(): boolean {
-    return this.#active.usable;
-  }
-  get outstanding(): number {
-    return this.standby.outstanding + (this.#primary?.outstanding ?? 0);
+    return this.standby.configuration.mac;
   }
 
   /** A primary appeared. @throws RangeError when its address is another, or there is one already: the pair is told by the address */
-  attach(primary: PairMember): void {
+  attach(primary: Nic): void {
     if (this.#primary) throw new RangeError('there is a primary already: detach it first');
-    if (primary.mac.some((byte, i) => byte !== this.mac[i])) throw new RangeError('a primary has the same address as its standby');
+    if (primary.configuration.mac.some((byte, i) => byte !== this.mac[i])) throw new RangeError('a primary has the same address as its standby');
     this.#primary = primary;
     this.#choose();
   }
@@ -102,18 +66,18 @@ export class FailoverPair implements PairMember {
   detach(sink?: FrameSink): void {
     const primary = this.#primary;
     if (!primary) return;
-    if (sink && primary.usable) primary.poll(sink);
-    this.atRisk += primary.outstanding;
+    if (sink && usable(primary)) primary.poll(sink);
+    this.atRisk += outstanding(primary);
     this.#primary = undefined;
     this.#choose();
   }
 
   /** Traffic goes where the link is up, to the primary first. */
   #choose(): void {
-    const next = this.#primary?.usable ? this.#primary : this.standby;
+    const next = this.#primary && usable(this.#primary) ? this.#primary : this.standby;
     if (next === this.#active) return;
     // What was added there becomes visible before anything leaves elsewhere.
-    if (this.#active.usable) this.#active.flush();
+    if (usable(this.#active)) this.flush();
     this.#active = next;
     this.moves++;
     this.#announce();
@@ -122,18 +86,23 @@ export class FailoverPair implements PairMember {
   #announce(): void {
     for (const frame of announcements(this.mac, this.#addresses)) {
       this.#frame.u8.set(frame, 0);
-      this.#active.send(this.#frame, 0, frame.length);
+      this.#copy(this.#frame, 0, frame.length);
     }
-    this.#active.flush();
+    this.flush();
   }
 
+  /** Copies a frame out, each flow to one queue; false when there is no room for it now. Visible to the device at the next `flush`. */
   send(from: ByteViews, start: number, length: number, offload?: TransmitOffload): boolean {
-    if (!this.#active.usable || this.#active !== (this.#primary ?? this.standby)) this.#choose();
-    return this.#active.send(from, start, length, offload);
+    if (!usable(this.#active) || this.#active !== (this.#primary ?? this.standby)) this.#choose();
+    return this.#copy(from, start, length, offload);
+  }
+
+  #copy(from: ByteViews, start: number, length: number, offload?: TransmitOffload): boolean {
+    return this.standby.steering.transmitQueue(this.#active.transmit, from.u8, start, length).copy(from, start, length, offload);
   }
 
   flush(): void {
-    this.#active.flush();
+    for (const queue of this.#active.transmit) queue.flush();
   }
 
   /** Both are listened to: frames may be on their way to the one that traffic just left. */

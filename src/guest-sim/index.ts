@@ -7,7 +7,7 @@ export { E1000, isE1000 } from './e1000.ts';
 export type { E1000Moderation, E1000Options } from './e1000-options.ts';
 export { E1000Error } from './e1000-registers.ts';
 export type { EchoJob, PingJob } from './echo.ts';
-export { FailoverPair, type PairMember, VirtioMember } from './failover.ts';
+export { FailoverPair } from './failover.ts';
 export { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature, LEGACY_FEATURES, OPTIONAL_FEATURES } from './features.ts';
 export { FF_ACTION, FF_SELECTOR, FlowFilter, type FlowFilterLimits, type FlowMatch, type FlowRule, flowMatch, type Selector } from './flow-filter.ts';
 export { FlowHash, type FlowHashOptions } from './flow-hash.ts';

@@ -5,7 +5,6 @@ import { FlowHash } from './flow-hash.ts';
 import type { ControlQueue } from './net-control.ts';
 import type { NetConfiguration, RssOptions, VirtioNetOptions } from './net-options.ts';
 import { type RssConfig, rssConfig } from './net-rss.ts';
-import type { TransmitQueue } from './net-transmit.ts';
 import { DEFAULT_RSS_KEY, RSS_KEY_LENGTH } from './toeplitz.ts';
 import { VIRTIO_NET_F } from './virtio-constants.ts';
 import { VirtioError } from './virtio-pci.ts';
@@ -75,8 +74,8 @@ export class NetSteering {
   }
 
   /** The transmit queue of a frame's flow, so that its frames stay in order and answers come back to the same pair; the first for what has no flow. */
-  transmitQueue(queues: readonly TransmitQueue[], u8: Uint8Array, at: number, length: number): TransmitQueue {
+  transmitQueue<Q>(queues: readonly Q[], u8: Uint8Array, at: number, length: number): Q {
     const hashed = queues.length > 1 && this.#transmit.compute(u8, at, length);
-    return queues[hashed ? this.#transmit.value % queues.length : 0] as TransmitQueue;
+    return queues[hashed ? this.#transmit.value % queues.length : 0] as Q;
   }
 }

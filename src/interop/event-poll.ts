@@ -57,3 +57,18 @@ export class EventPoll {
     for (let i = 0; i < count; i++) this.#handlers.get(ids[i] as number)?.();
   }
 }
+
+let shared: { readonly poll: EventPoll; users: number } | undefined;
+
+/** This thread's set, for those that wait inside calls (`wait`): each serves all the others meanwhile. Give it back. */
+export function takePoll(native: Native): EventPoll {
+  shared ??= { poll: new EventPoll(native), users: 0 };
+  shared.users++;
+  return shared.poll;
+}
+
+export function givePollBack(): void {
+  if (shared === undefined || --shared.users > 0) return;
+  shared.poll.close();
+  shared = undefined;
+}

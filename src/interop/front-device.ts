@@ -10,7 +10,7 @@ import { checkRss, NetConfig } from '#devices/virtio-net/config';
 import { runCommand } from '#devices/virtio-net/control-commands';
 import { ControlQueue } from '#devices/virtio-net/control-queue';
 import { type ReceiveSnapshot, ReceiveState } from '#devices/virtio-net/receive-state';
-import { savedCoalescing, savedMac, savedReceive, savedStatistics } from '#devices/virtio-net/saved-net';
+import { type StatisticsSnapshot, savedCoalescing, savedMac, savedReceive, savedStatistics } from '#devices/virtio-net/saved-net';
 import { savedSteering } from '#devices/virtio-net/saved-steering';
 import { ControlStatistics } from '#devices/virtio-net/statistics';
 import { type SteeringSnapshot, SteeringState } from '#devices/virtio-net/steering-state';
@@ -52,13 +52,13 @@ export interface FrontDeviceParts {
   readonly broken: (reason: string) => void;
 }
 
-/** What a migration brought of what the control queue sets up; checked. */
+/** What a migration brings, checked. */
 interface Arriving {
   readonly features: FeatureSet;
   readonly receive: ReceiveSnapshot;
   readonly steering: SteeringSnapshot;
   readonly coalescing: CoalescingSnapshot;
-  readonly statistics: ReturnType<typeof savedStatistics>;
+  readonly statistics: StatisticsSnapshot;
 }
 
 export class FrontDevice {
@@ -113,16 +113,7 @@ export class FrontDevice {
     const arriving = this.#arriving;
     if (arriving === undefined || !arriving.features.equals(this.#features)) return;
     this.#arriving = undefined;
-    this.#load(arriving);
-  }
-
-  #load({ features, receive, steering, coalescing, statistics }: Arriving): void {
-    this.#receive.load(receive);
-    this.#steering.load(steering, features);
-    this.#coalescing.load(coalescing);
-    this.statistics.load(statistics.queues);
-    this.#controlStatistics.commands = statistics.commands;
-    this.#controlStatistics.succeeded = statistics.succeeded;
+    this.#takeOver(arriving);
   }
 
   /** The device was reset: what a migration brought is not for what comes now. */
@@ -132,7 +123,7 @@ export class FrontDevice {
 
   // ---- migration ----
 
-  /** What the front end knows nothing of: addresses, filters, offloads, pairs and whatever else the control queue set up. Rings are at rest. */
+  /** What the front end knows nothing of: addresses, filters, offloads and pairs that the control queue set up. Rings are at rest. */
   save(): unknown {
     const { words } = this.#features;
     return seal(STATE_PART, STATE_VERSION, {
@@ -152,21 +143,26 @@ export class FrontDevice {
     const features = new FeatureSet(savedIntegers(state.features, 4, 0xffffffff, 'features'));
     if (!features.without(this.#parts.offered).empty) throw new RestoreError('saved state negotiated features that are not offered here');
     const receive = savedReceive(state.receive, { features, pairs: this.#parts.queuePairs });
-    const rings = 2 * this.#parts.queuePairs;
-    const arriving = {
-      features,
-      receive,
-      steering: savedSteering(state.steering, { ...RSS, pairs: this.#parts.queuePairs }, features),
-      coalescing: savedCoalescing(state.coalescing, rings),
-      statistics: savedStatistics(state.statistics, rings),
-    };
+    const steering = savedSteering(state.steering, { ...RSS, pairs: this.#parts.queuePairs }, features);
+    const coalescing = savedCoalescing(state.coalescing, 2 * this.#parts.queuePairs);
+    const statistics = savedStatistics(state.statistics, 2 * this.#parts.queuePairs);
     const mac = savedMac(state.mac, 'address');
     const mtu = savedInteger(state.mtu, 65535, 'MTU');
+    const arriving = { features, receive, steering, coalescing, statistics };
     this.#mac = mac;
     this.#config.mac = mac;
     this.#mtu = mtu;
-    if (features.equals(this.#features)) this.#load(arriving);
+    if (features.equals(this.#features)) this.#takeOver(arriving);
     else this.#arriving = arriving;
+  }
+
+  #takeOver({ features, receive, steering, coalescing, statistics }: Arriving): void {
+    this.#receive.load(receive);
+    this.#steering.load(steering, features);
+    this.#coalescing.load(coalescing);
+    this.statistics.load(statistics.queues);
+    this.#controlStatistics.commands = statistics.commands;
+    this.#controlStatistics.succeeded = statistics.succeeded;
   }
 
   /** virtio 1.4 5.1.2: behind the last pair, and there only with CTRL_VQ; -1: there is none. */

@@ -26,6 +26,9 @@ const HUNG_UP = 'the client closed it';
 /** Answers to DMA that nobody waits for any more. */
 const MOST_ABANDONED = 64;
 
+/** Why serving is over: the connection ends. */
+type Served = string | undefined;
+
 export interface Commands {
   /** Does what a message asks; the payload of its answer. @throws Refusal */
   carryOut(message: Message): Uint8Array | undefined | Promise<Uint8Array | undefined>;
@@ -125,16 +128,22 @@ export class VfioUserConnection {
     // Whoever waits inside a device's call reads for itself.
     if (this.#busy || this.#closing || this.#asked.size > 0) return;
     this.#busy = true;
-    void this.#serve().then((reason) => {
-      this.#busy = false;
-      if (reason !== undefined) this.close(reason, reason !== HUNG_UP);
-      if (this.#closing) void this.#cleanUp();
-      else if (this.#again) this.#ready();
-    });
+    this.#settle(this.#serve());
   }
 
-  /** Serves what there is; returns why the connection ends, if it does. */
-  async #serve(): Promise<string | undefined> {
+  #settle(served: Served | Promise<Served>): void {
+    if (served instanceof Promise) {
+      void served.then((reason) => this.#settle(reason));
+      return;
+    }
+    this.#busy = false;
+    if (served !== undefined) this.close(served, served !== HUNG_UP);
+    if (this.#closing) void this.#cleanUp();
+    else if (this.#again) this.#ready();
+  }
+
+  /** Serves what there is, at once as far as it can be; why the connection ends, if it does. */
+  #serve(): Served | Promise<Served> {
     try {
       while (this.#again) {
         this.#again = false;
@@ -147,15 +156,25 @@ export class VfioUserConnection {
           if (next === 'end') return HUNG_UP;
           this.#abandon = false;
           const result = this.#take(next);
-          if (result !== undefined) await result;
-          if (this.#closing) return undefined;
-          if (count % MESSAGES_PER_TURN === 0) await new Promise((resolve) => setImmediate(resolve));
+          if (this.#closing && result === undefined) return undefined;
+          if (result !== undefined || count === MESSAGES_PER_TURN) return this.#goOn(result ?? new Promise((resolve) => setImmediate(resolve)));
         }
       }
       return undefined;
     } catch (error) {
       return this.#explain(error);
     }
+  }
+
+  async #goOn(when: Promise<void>): Promise<Served> {
+    try {
+      await when;
+    } catch (error) {
+      return this.#explain(error);
+    }
+    if (this.#closing) return undefined;
+    this.#again = true;
+    return this.#serve();
   }
 
   #explain(error: unknown): string {
@@ -231,7 +250,8 @@ export class VfioUserConnection {
   #answer(message: Message, payload: Uint8Array | undefined): void {
     // What the message did not need.
     this.#dropFds(message.fds);
-    if (message.kind === 'command') this.#send(wire.makeReply(message, payload));
+    // A client that went, or was sent away, inside the call.
+    if (message.kind === 'command' && !this.#closing) this.#send(wire.makeReply(message, payload));
   }
 
   #refuse(message: Message, error: unknown): void {
@@ -239,7 +259,7 @@ export class VfioUserConnection {
     if (!(error instanceof Refusal)) throw error;
     this.#parts.log.guestError(`${wire.commandName(message.command)} refused: ${error.message}`);
     if (++this.#refused > MOST_REFUSED) throw new ProtocolError(`${MOST_REFUSED} commands were refused`);
-    if (message.kind === 'command') this.#send(wire.makeErrorReply(message, error.errno));
+    if (message.kind === 'command' && !this.#closing) this.#send(wire.makeErrorReply(message, error.errno));
   }
 
   // ---- sending ----

@@ -8,7 +8,7 @@ import { Log } from '#core/log';
 import { Machine } from '#nicbox/machine';
 import { PciFunction } from '#pci/function';
 import type { FunctionServices } from '#pci/ports';
-import { EventPoll, type Watch } from './event-poll.ts';
+import { type EventPoll, givePollBack, takePoll, type Watch } from './event-poll.ts';
 import { listenAt, removeSocket } from './listener.ts';
 import { MappingError } from './mapped-memory.ts';
 import { ARENA_BASE, MemoryArena } from './memory-arena.ts';
@@ -55,21 +55,6 @@ export interface VfioUserStatistics {
   readonly state: string;
 }
 
-/** All of this thread's servers wait together, so that one that waits for its client serves the others meanwhile. */
-let shared: { readonly poll: EventPoll; users: number } | undefined;
-
-function takePoll(native: Native): EventPoll {
-  shared ??= { poll: new EventPoll(native), users: 0 };
-  shared.users++;
-  return shared.poll;
-}
-
-function givePollBack(): void {
-  if (shared === undefined || --shared.users > 0) return;
-  shared.poll.close();
-  shared = undefined;
-}
-
 /** A running server. Made by `serveVfioUser`. */
 export class VfioUserServer {
   /** Made for the device: its fabric, clock and saved state. */
@@ -104,6 +89,8 @@ export class VfioUserServer {
       name: options.name ?? this.path,
       memory: arena.memory,
       iommu,
+      // It stands for the client's own address space: guests with a virtual IOMMU ask the device for ACCESS_PLATFORM.
+      accessPlatform: false,
       log: this.#log,
       // Out of the way: the client decodes addresses, and has memory and message interrupts wherever it likes.
       platform: { ecam: { base: 2 * ARENA_BASE, firstBus: 0, lastBus: 0 } },

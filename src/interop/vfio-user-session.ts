@@ -285,13 +285,15 @@ export class VfioUserSession {
     if (flags === DIRTY_START) memory.startLogging();
     else if (flags === DIRTY_STOP) memory.stopLogging();
     else if (flags === DIRTY_GET) {
-      requireBytes(payload, 48);
+      // The fields make 40 bytes, which is what programs send; the specification's own table says 48.
+      const fixed = payload.byteLength === 40 ? 40 : 48;
+      requireBytes(payload, fixed);
       const bitmap = memory.report(readU64(payload, 8), readU64(payload, 16), readU64(payload, 24));
-      const reply = payloadOf(48 + bitmap.length);
+      const reply = payloadOf(fixed + bitmap.length);
       bytesOf(reply).set(bytesOf(payload));
-      bytesOf(reply).set(bitmap, 48);
+      bytesOf(reply).set(bitmap, fixed);
       writeU64(reply, 32, bitmap.length);
-      return fitting(reply, payload.getUint32(0, true), 48);
+      return fitting(reply, payload.getUint32(0, true), fixed);
     } else throw new Refusal(EINVAL, `flags 0x${flags.toString(16)}`);
     return undefined;
   }

@@ -14,8 +14,8 @@ import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-polic
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import { EventPoll, type Watch } from './event-poll.ts';
-import { placed, type SharedRegion, sharedRegions } from './memory-file.ts';
 import { KeptArea } from './kept-area.ts';
+import { placed, type SharedRegion, sharedRegions } from './memory-file.ts';
 import { errorName, InteropError, type Native, openNative } from './native.ts';
 import { RequestChannel } from './request-channel.ts';
 import { VhostUserDial } from './vhost-user-dial.ts';

@@ -342,6 +342,31 @@ describe('hash reports', () => {
   });
 });
 
+it('frames behind legacy headers of ten bytes, which lie on no word, arrive whole', () => {
+  for (const [from, to] of [
+    [10, 10],
+    [10, 12],
+    [12, 10],
+  ] as const) {
+    const { a, b } = linked({}, {});
+    for (const [guest, header] of [
+      [a, from],
+      [b, to],
+    ] as const) {
+      guest.policy.update((p) => {
+        p.headerLength = header;
+      });
+      guest.backend?.policyChanged();
+    }
+    b.post(8);
+    const frames = [60, 61, 64, 200].map((length, i) => frameOf(length, i));
+    for (const frame of frames) a.queue(frame, 0, new Uint8Array(from));
+    a.show();
+    const got = (b.drivers[0] as TestGuest['drivers'][0]).reap().map(({ cookie, length }) => b.bytes.slice(cookie + to, cookie + length));
+    expect(got).toEqual(frames);
+  }
+});
+
 describe('a worker', () => {
   it('spreads and reports as the inline data plane does, and follows a change of configuration', async () => {
     const pool = new VhostPool();

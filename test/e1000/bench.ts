@@ -117,7 +117,7 @@ export const IFCS = 2;
 export const IC = 4;
 export const TSE = 4;
 export const RS = 8;
-export const DEXT = 0x20;
+const DEXT = 0x20;
 export const VLE = 0x40;
 export const IDE = 0x80;
 

@@ -22,11 +22,49 @@ const END = '<!-- end of registers -->\n';
 const COUNTS = new Set<string>([...COUNTED, 'GORCL', 'GORCH', 'GOTCL', 'GOTCH', 'TORL', 'TORH', 'TOTL', 'TOTH']);
 /** Registers that do something: what tests them besides the table test. */
 const TESTS: Readonly<Record<string, string>> = {
-  CTRL: 'resets, PHY and link', STATUS: 'PHY and link', EECD: 'EEPROM', EERD: 'EEPROM', MDIC: 'PHY and link', ICR: 'interrupts', ICS: 'interrupts', IMS: 'interrupts', IMC: 'interrupts', ITR: 'interrupts',
-  RCTL: 'receive', RDTR: 'receive: causes', RADV: 'receive: causes', RSRPD: 'receive: causes', RXCSUM: 'receive', MTA: 'receive: filters', RAL: 'receive: filters', RAH: 'receive: filters', VFTA: 'receive: filters',
-  TCTL: 'transmit', TIDV: 'transmit: reporting', TADV: 'transmit: reporting', TXDCTL: 'transmit: reporting', FCAL: 'receive: flow control', FCAH: 'receive: flow control', FCT: 'receive: flow control',
-  FCTTV: 'receive: flow control', FCRTL: 'receive: flow control', FCRTH: 'receive: flow control', WUC: 'wake-up', WUFC: 'wake-up', WUS: 'wake-up', IPAV: 'wake-up', IP4AT: 'wake-up', IP6AT: 'wake-up', WUPL: 'wake-up',
-  WUPM: 'wake-up', FFLT: 'wake-up', FFMT: 'wake-up', FFVT: 'wake-up', CSBAL: 'shared block', CSBAH: 'shared block', VET: 'transmit, receive',
+  CTRL: 'resets, PHY and link',
+  STATUS: 'PHY and link',
+  EECD: 'EEPROM',
+  EERD: 'EEPROM',
+  MDIC: 'PHY and link',
+  ICR: 'interrupts',
+  ICS: 'interrupts',
+  IMS: 'interrupts',
+  IMC: 'interrupts',
+  ITR: 'interrupts',
+  RCTL: 'receive',
+  RDTR: 'receive: causes',
+  RADV: 'receive: causes',
+  RSRPD: 'receive: causes',
+  RXCSUM: 'receive',
+  MTA: 'receive: filters',
+  RAL: 'receive: filters',
+  RAH: 'receive: filters',
+  VFTA: 'receive: filters',
+  TCTL: 'transmit',
+  TIDV: 'transmit: reporting',
+  TADV: 'transmit: reporting',
+  TXDCTL: 'transmit: reporting',
+  FCAL: 'receive: flow control',
+  FCAH: 'receive: flow control',
+  FCT: 'receive: flow control',
+  FCTTV: 'receive: flow control',
+  FCRTL: 'receive: flow control',
+  FCRTH: 'receive: flow control',
+  WUC: 'wake-up',
+  WUFC: 'wake-up',
+  WUS: 'wake-up',
+  IPAV: 'wake-up',
+  IP4AT: 'wake-up',
+  IP6AT: 'wake-up',
+  WUPL: 'wake-up',
+  WUPM: 'wake-up',
+  FFLT: 'wake-up',
+  FFMT: 'wake-up',
+  FFVT: 'wake-up',
+  CSBAL: 'shared block',
+  CSBAH: 'shared block',
+  VET: 'transmit, receive',
 };
 
 function hex(value: number, digits = 8): string {
@@ -51,7 +89,10 @@ function table(): string {
     const { count = 1, stride = 4 } = spec;
     const place = count === 1 ? hex(spec.offset, 5) : `${hex(spec.offset, 5)} + ${stride}n, n < ${count}`;
     if (spec.aliasOf !== undefined) lines.push(`| ${place} | ${spec.aliasOf} |  | the same register, where an 82542 has it | table |`);
-    else lines.push(`| ${place} | ${name} | ${hex(spec.reset ?? 0)} | ${modes(name, spec)} | ${COUNTS.has(name) ? 'counts' : `table${name in TESTS ? `; ${TESTS[name]}` : ''}`} |`);
+    else
+      lines.push(
+        `| ${place} | ${name} | ${hex(spec.reset ?? 0)} | ${modes(name, spec)} | ${COUNTS.has(name) ? 'counts' : `table${name in TESTS ? `; ${TESTS[name]}` : ''}`} |`,
+      );
   }
   return `${lines.join('\n')}\n`;
 }

@@ -76,9 +76,9 @@ describe('virtual network functions', () => {
 
   it('belong to one PF', async () => {
     const { machine, functions } = build();
-    expect(() => new Sriov({ totalVfs: 2, vfDeviceId: 0x1041, layout: { firstOffset: 8, stride: 8 }, virtualFunction: (i) => functions[i] as PciFunction })).toThrow(
-      /still free/,
-    );
+    expect(
+      () => new Sriov({ totalVfs: 2, vfDeviceId: 0x1041, layout: { firstOffset: 8, stride: 8 }, virtualFunction: (i) => functions[i] as PciFunction }),
+    ).toThrow(/still free/);
     await machine.close();
   });
 });

@@ -42,7 +42,7 @@ export async function guestImage(name: string, modules: string, wanted: readonly
   const file = join(cache, `initramfs-${name}.cpio.gz`);
   const busybox = find(await unpacked('busybox-static'), 'busybox', 'bin');
   const programs = { ethtool: 'ethtool', ...tools };
-  const key = JSON.stringify([INIT, wanted, carried, modules, busybox, programs, 3]);
+  const key = JSON.stringify([INIT, wanted, carried, modules, busybox, programs, 4]);
   if (existsSync(file) && existsSync(`${file}.key`) && readFileSync(`${file}.key`, 'utf8') === key) return readFileSync(file);
   const entries: ArchiveEntry[] = [];
   const folders = new Set<string>();
@@ -53,7 +53,7 @@ export async function guestImage(name: string, modules: string, wanted: readonly
     }
     entries.push(entry);
   };
-  for (const path of ['proc', 'sys', 'dev', 'tmp', 'bin']) {
+  for (const path of ['proc', 'sys', 'dev', 'tmp', 'bin', 'run']) {
     folders.add(path);
     entries.push(directory(path));
   }

@@ -134,10 +134,6 @@ before=$(sum); ping_all 50; after=$(sum); echo $before $after; [ $((after - befo
       name: 'module reload',
       script: `for i in 1 2; do rmmod ${unload} && ! has_net $pci || return 1; for m in $modules; do load $m; done; { has_peer || peer_up; } && up && ping_all 20 || return 1; done; tcp 1024`,
     },
-    {
-      name: 'remove, rescan',
-      script: 'echo 1 > /sys/bus/pci/devices/$pci/remove && [ ! -e /sys/bus/pci/devices/$pci ] && echo 1 > /sys/bus/pci/rescan && up && ping_all 20',
-    },
     { name: 'a million packets', script: MILLION },
   ];
 }

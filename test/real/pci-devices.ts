@@ -44,7 +44,11 @@ const VIRTUAL_FUNCTIONS: readonly PciCheck[] = [
 vf_ping() { await ip netns exec vf ping -c 1 -W 1 -q $1 && ip netns exec vf ping -A -q -c 50 -w 20 $1 | grep -q ' 50 packets received'; }
 vf_up $vf 10.0.0.3 && vf_ping $there && vf_ping $here`,
   },
-  { name: 'VF reset', script: 'echo $vf > /sys/bus/pci/drivers/virtio-pci/unbind && echo 1 > /sys/bus/pci/devices/$vf/reset && echo $vf > /sys/bus/pci/drivers/virtio-pci/bind && await has_net $vf && vf_up $vf 10.0.0.3 && vf_ping $there && ping_all 20' },
+  {
+    name: 'VF reset',
+    script:
+      'echo $vf > /sys/bus/pci/drivers/virtio-pci/unbind && echo 1 > /sys/bus/pci/devices/$vf/reset && echo $vf > /sys/bus/pci/drivers/virtio-pci/bind && await has_net $vf && vf_up $vf 10.0.0.3 && vf_ping $there && ping_all 20',
+  },
   {
     name: 'VFs off and on, 10 times',
     script: `for i in 1 2 3 4 5 6 7 8 9 10; do

@@ -3,15 +3,26 @@
 
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { find, guestImage, scriptArchive, uncompressedKernel } from './guest-image.ts';
+import { find, guestImage, type ImageOptions, scriptArchive, uncompressedKernel } from './guest-image.ts';
 import { Child, cache, installed, mustRun, onPath, progress, run, scratch, Unavailable, unpacked } from './host.ts';
 
 export interface Qemu {
   readonly version: string;
   /** Boots a guest that runs `script`; `args` bring its devices. */
   boot(name: string, script: string, args: readonly string[], cpus?: number): Child;
+  /** The same as a command: what to run, with which environment. */
+  command(
+    script: string,
+    args: readonly string[],
+    cpus?: number,
+  ): { readonly file: string; readonly args: readonly string[]; readonly env: Readonly<Record<string, string>> };
   /** Runs no guest: devices alone, spoken to over the qtest protocol on its standard input and output. */
   qtest(name: string, args: readonly string[]): Child;
+}
+
+/** What the guest has besides the usual: modules it may load in place of those loaded at boot, programs. */
+export interface GuestImage extends ImageOptions {
+  readonly name: string;
 }
 
 interface Program {
@@ -38,10 +49,10 @@ export async function findDebianQemu(): Promise<Qemu> {
 }
 
 /** A QEMU of 11 or later: the host's if it is that new, else from trixie-backports (25 s or more, 200 MB, needs root for debootstrap). */
-export async function findNewQemu(): Promise<Qemu> {
+export async function findNewQemu(image?: GuestImage): Promise<Qemu> {
   const host = onPath('qemu-system-x86_64');
   if (host !== undefined) {
-    const own = await qemu({ file: host, args: [], env: {} });
+    const own = await qemu({ file: host, args: [], env: {} }, image);
     if (major(own.version) >= 11) return own;
   }
   const root = join(cache, 'qemu-newer');
@@ -49,11 +60,14 @@ export async function findNewQemu(): Promise<Qemu> {
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu');
   const own = join(root, 'usr/bin/qemu-system-x86_64');
   const data = ['usr/share/qemu', 'usr/share/seabios', 'usr/lib/ipxe/qemu'].flatMap((folder) => ['-L', join(root, folder)]);
-  return qemu({
-    file: join(root, 'lib64/ld-linux-x86-64.so.2'),
-    args: ['--library-path', libraries, own, ...data],
-    env: { QEMU_MODULE_DIR: join(libraries, 'qemu') },
-  });
+  return qemu(
+    {
+      file: join(root, 'lib64/ld-linux-x86-64.so.2'),
+      args: ['--library-path', libraries, own, ...data],
+      env: { QEMU_MODULE_DIR: join(libraries, 'qemu') },
+    },
+    image,
+  );
 }
 
 async function bootstrap(root: string): Promise<void> {
@@ -84,44 +98,51 @@ function major(version: string): number {
   return Number.parseInt(version, 10);
 }
 
-async function qemu(program: Program): Promise<Qemu> {
+async function qemu(program: Program, guest?: GuestImage): Promise<Qemu> {
   const { output } = await run('env', [...Object.entries(program.env).map(([name, value]) => `${name}=${value}`), program.file, ...program.args, '--version']);
   const version = /version (\d+\.\d+\.\d+)/.exec(output)?.[1];
   if (version === undefined) throw new Unavailable(`${program.file} does not say its version: ${output.slice(0, 200)}`);
-  const { kernel, image } = await linux();
+  const { kernel, image } = await linux(guest);
+  const command: Qemu['command'] = (script, args, cpus = 1) => {
+    const initrd = join(scratch(), 'initrd');
+    writeFileSync(initrd, Buffer.concat([image, scriptArchive(script)]));
+    return {
+      file: program.file,
+      args: [
+        ...program.args,
+        ...['-machine', 'q35', '-accel', 'tcg', '-cpu', 'max', '-m', MEMORY, '-smp', String(cpus), '-nodefaults', '-no-user-config', '-display', 'none'],
+        ...['-serial', 'stdio', '-no-reboot', '-kernel', kernel, '-initrd', initrd],
+        ...['-append', 'console=ttyS0 quiet panic=-1 reboot=t tsc=reliable mitigations=off nokaslr net.ifnames=0'],
+        ...args,
+      ],
+      env: program.env,
+    };
+  };
   return {
     version,
+    command,
     qtest(name, args) {
       const quiet = ['-nodefaults', '-no-user-config', '-display', 'none', '-qtest', 'stdio', '-qtest-log', 'none'];
       return new Child(name, program.file, [...program.args, '-machine', 'pc', '-accel', 'qtest', '-m', '64M', ...quiet, ...args], program.env);
     },
-    boot(name, script, args, cpus = 1) {
-      const initrd = join(scratch(), 'initrd');
-      writeFileSync(initrd, Buffer.concat([image, scriptArchive(script)]));
-      return new Child(
-        name,
-        program.file,
-        [
-          ...program.args,
-          ...['-machine', 'q35', '-accel', 'tcg', '-cpu', 'max', '-m', MEMORY, '-smp', String(cpus), '-nodefaults', '-no-user-config', '-display', 'none'],
-          ...['-serial', 'stdio', '-no-reboot', '-kernel', kernel, '-initrd', initrd],
-          ...['-append', 'console=ttyS0 quiet panic=-1 reboot=t tsc=reliable mitigations=off nokaslr net.ifnames=0'],
-          ...args,
-        ],
-        program.env,
-      );
+    boot(name, script, args, cpus) {
+      const { file, args: all, env } = command(script, args, cpus);
+      return new Child(name, file, all, env);
     },
   };
 }
 
 /** Debian's kernel and a guest around it. */
-async function linux(): Promise<{ kernel: string; image: Buffer }> {
+async function linux(guest?: GuestImage): Promise<{ kernel: string; image: Buffer }> {
   const depends = await mustRun('apt-cache', ['depends', 'linux-image-amd64']);
   const name = /Depends: (linux-image-\S+)/.exec(depends)?.[1];
   if (name === undefined) throw new Unavailable('apt knows no linux-image-amd64');
   const files = await unpacked(name);
   const version = name.slice('linux-image-'.length);
   const kernel = await uncompressedKernel(find(files, `vmlinuz-${version}`));
-  const image = await guestImage(basename(name), join(files, 'lib/modules', version), ['virtio_pci', 'virtio_net', 'e1000']);
+  const modules = join(files, 'lib/modules', version);
+  const image = guest
+    ? await guestImage(`${basename(name)}-${guest.name}`, modules, [], guest)
+    : await guestImage(basename(name), modules, ['virtio_pci', 'virtio_net', 'e1000']);
   return { kernel, image };
 }

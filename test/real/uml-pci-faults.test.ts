@@ -4,8 +4,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { available, Child, endChildren, project, scratch } from './host.ts';
-import { umlPciPath } from './pci-guest.ts';
 import { trafficScript } from './pci-checks.ts';
+import { umlPciPath } from './pci-guest.ts';
 
 const { client: path, missing } = await available(umlPciPath);
 
@@ -14,7 +14,14 @@ afterEach(endChildren);
 const DEVICES = ['--device', 'virtio-net,queues=2', '--device', 'virtio-net'];
 
 async function serve(sockets: readonly string[]): Promise<Child> {
-  const server = new Child('nicbox serve uml-pci', process.execPath, [join(project, 'dist/cli/main.js'), 'serve', 'uml-pci', ...DEVICES, '--socket', ...sockets]);
+  const server = new Child('nicbox serve uml-pci', process.execPath, [
+    join(project, 'dist/cli/main.js'),
+    'serve',
+    'uml-pci',
+    ...DEVICES,
+    '--socket',
+    ...sockets,
+  ]);
   await server.line(/listening on/, 30);
   return server;
 }
@@ -37,14 +44,21 @@ describe.skipIf(missing !== undefined)(`user-mode Linux and our PCI devices in t
     const server = await serve(sockets);
     const descriptors = (): number => readdirSync(`/proc/${server.process.pid}/fd`).length;
     const threads = (): number => readdirSync(`/proc/${server.process.pid}/task`).length;
-    const maps = (): number => readFileSync(`/proc/${server.process.pid}/maps`, 'utf8').split('\n').filter((line) => line.includes('vm_file') || line.includes('memfd:')).length;
+    const maps = (): number =>
+      readFileSync(`/proc/${server.process.pid}/maps`, 'utf8')
+        .split('\n')
+        .filter((line) => line.includes('vm_file') || line.includes('memfd:')).length;
     let before: readonly number[] | undefined;
     for (let i = 0; i < 4; i++) {
       const guest = path.guest(trafficScript([path.slot(0), path.slot(1)]), sockets);
       await guest.line(/^TRAFFIC$/, 60);
       await new Promise((resolve) => setTimeout(resolve, 300));
       await guest.kill();
-      await server.until('the guest to be gone', 10, () => server.lines.filter((line) => line.includes('connection closed')).length >= 2 * (i + 1) || undefined);
+      await server.until(
+        'the guest to be gone',
+        10,
+        () => server.lines.filter((line) => line.includes('connection closed')).length >= 2 * (i + 1) || undefined,
+      );
       const now = [descriptors(), threads(), maps()];
       before ??= now;
       expect(now).toEqual(before);

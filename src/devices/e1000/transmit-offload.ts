@@ -10,7 +10,7 @@ import { FrameHeaders, PROTOCOL_TCP, PROTOCOL_UDP, parseHeaders } from '#net/hea
 import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 } from '#net/port';
 
 /** Fragments of one packet; one of more is dropped whole. */
-export const MOST_FRAGMENTS = 1024;
+const MOST_FRAGMENTS = 1024;
 const SHORTEST_FRAME = 60;
 const FCS = 4;
 const TAG = 4;

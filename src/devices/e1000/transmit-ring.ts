@@ -20,7 +20,7 @@ export const CMD_VLE = 0x40;
 const CMD_IDE = 0x80;
 const CMD_REPORT = CMD_RS | CMD_RPS;
 
-export const DESCRIPTOR_BYTES = 16;
+const DESCRIPTOR_BYTES = 16;
 const STATUS_BYTE = 12;
 const STATUS_DD = 1;
 const MOST_DESCRIPTORS = 0x1_0000;

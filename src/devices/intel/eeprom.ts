@@ -4,7 +4,7 @@
 import { RestoreError } from '#core/saved';
 
 /** Sum of words 0x00 to 0x3f (8254x 5.6.35). */
-export const EEPROM_SUM = 0xbaba;
+const EEPROM_SUM = 0xbaba;
 const CHECKSUM_WORD = 0x3f;
 
 /** Sets the checksum word so that the first 64 words add up. */

@@ -4,7 +4,7 @@
 import type { Clock, Nanos, Timer } from '#core/clock';
 import { RestoreError } from '#core/saved';
 
-export const PHY_CONTROL = 0;
+const PHY_CONTROL = 0;
 const PHY_STATUS = 1;
 const PHY_ID1 = 2;
 const PHY_ID2 = 3;

@@ -43,7 +43,7 @@ export interface CheckedNetState extends Omit<NetState, 'admin'> {
   readonly admin: { readonly position: VringPosition | null; readonly admin: NetAdmin } | undefined;
 }
 
-interface StatisticsSnapshot {
+export interface StatisticsSnapshot {
   /** The words of `NetStatistics`. */
   readonly queues: Float64Array;
   readonly commands: number;
