@@ -32,7 +32,7 @@ const DEFAULT_MTU = 1500;
 const LONGEST_GSO_FRAME = 65_550;
 
 /** Bytes of struct virtio_net_hdr up to the last field that the features bring (virtio 1.4 5.1.6.3.1, driver MUST). */
-export function headerSize(features: bigint): number {
+function headerSize(features: bigint): number {
   const has = (bit: number): boolean => hasFeature(features, bit);
   if (!has(VIRTIO_F.VERSION_1) && !has(VIRTIO_NET_F.MRG_RXBUF)) return NET_HEADER_SIZE_LEGACY;
   if (has(VIRTIO_NET_F.HOST_UDP_TUNNEL_GSO) || has(VIRTIO_NET_F.GUEST_UDP_TUNNEL_GSO)) return NET_HEADER_SIZE_TUNNEL;
