@@ -78,7 +78,7 @@ const OFFER_DEPENDENCIES: readonly net.FeatureDependency[] = [
   { bit: net.VIRTIO_NET_F_GUEST_ANNOUNCE, needs: [net.VIRTIO_NET_F_STATUS] },
 ];
 
-/** Receive offloads that OFFLOADS_SET switches (virtio 1.4 5.1.6.5.8). */
+/** Receive offloads that OFFLOADS_SET switches (virtio 1.4 5.1.9.5.9). */
 export const GUEST_OFFLOADS = FeatureSet.of(
   net.VIRTIO_NET_F_GUEST_CSUM,
   net.VIRTIO_NET_F_GUEST_TSO4,
