@@ -2,6 +2,7 @@
 // planes and the features that share the header with them.
 
 import { afterAll, describe, expect, it } from 'vitest';
+import { FlowHash } from '#guest-sim/flow-hash';
 import { composeFrame, composeTunnel, type FrameSpec } from '#guest-sim/frames';
 import type { VirtioNetOptions } from '#guest-sim/net-options';
 import { NET_HASH_TUNNEL, NET_HASH_TYPE, VIRTIO_F, VIRTIO_NET_F } from '#guest-sim/virtio-constants';
@@ -140,6 +141,16 @@ describe.each(MATRIX)('$wire, $ring rings', ({ wire, ring }) => {
       const other = { hashTypes: 1, table: [0], unclassified: 0, maxTransmitQueues: 4, key: new Uint8Array(40) };
       expect(control.mostRssContexts).toBeGreaterThan(0);
       expect([control.setRssContext(1, other), control.setRssContext(1, { ...other, hashTypes: 2 }), control.deleteRssContext(1)]).toEqual([true, true, true]);
+    });
+  });
+
+  it('says so, once for each frame, when the two do not agree', async () => {
+    const frames = realCapture();
+    await withTwoGuests(wire, { guest: { net: { ring, pairs: 4, promiscuous: true, rss: {}, hashReport: {} } }, device: OFFERED }, async (a, b) => {
+      b.net.steering.flowHash = new FlowHash({ key: new Uint8Array(40).fill(0x5a), hashTypes: 0x1ff });
+      const { b: got } = await runBoth(a, b, { kind: 'replay', frames }, { kind: 'spread', count: frames.count });
+      expect(got.details.errors).toBe(got.details.hashed);
+      expect(got.errors[0]).toMatch(/^frame \d+: kind \d+ hash \d+ queue \d here, kind \d+ hash \d+ queue \d from the device$/);
     });
   });
 
