@@ -11,8 +11,9 @@ import { closeWires, realCapture, runBoth, type Setup, WIRES, withTwoGuests } fr
 
 const F = VIRTIO_NET_F;
 const { HASH_REPORT, HASH_TUNNEL, RSS_CONTEXT, MQ, MRG_RXBUF } = F;
-const { INDIRECT_DESC, EVENT_IDX } = VIRTIO_F;
-const OFFERED: Setup['device'] = { queuePairs: 4, features: { HASH_REPORT: true } };
+const { INDIRECT_DESC, EVENT_IDX, IN_ORDER } = VIRTIO_F;
+const TUNNEL_OFFLOADS = [F.GUEST_UDP_TUNNEL_GSO, F.GUEST_UDP_TUNNEL_GSO_CSUM];
+const OFFERED: Setup['device'] = { queuePairs: 4, features: { HASH_REPORT: true, GUEST_UDP_TUNNEL_GSO: true } };
 const MATRIX = WIRES.flatMap((wire) => (['split', 'packed'] as const).map((ring) => ({ wire, ring })));
 const KINDS = ['vxlan', 'vxlan-gpe', 'geneve', 'gre', 'gre-key', 'gre-udp', 'nvgre', 'ipip'] as const;
 
@@ -130,6 +131,22 @@ describe.each(MATRIX)('$wire, $ring rings', ({ wire, ring }) => {
       const frames = tunnels();
       const details = await spread({ rss: { tunnels: types }, hashReport: {}, require: [HASH_TUNNEL] }, pack(frames));
       expect(details.agreed).toBe(frames.length);
+    },
+  );
+
+  it.each([[], [MRG_RXBUF]].flatMap((m) => [[], [INDIRECT_DESC]].flatMap((i) => [[], [IN_ORDER]].map((o) => [...m, ...i, ...o]))))(
+    'both agree on RSS, reports, inner headers and tunnel offloads at once, without %j',
+    async (...without) => {
+      const frames = [...shapes(), ...tunnels()];
+      const asks = {
+        rss: { tunnels: 0x1ff, table: [0, 3, 2, 1, 1, 2, 3, 0] },
+        hashReport: {},
+        with: TUNNEL_OFFLOADS,
+        require: [HASH_TUNNEL, ...TUNNEL_OFFLOADS],
+      };
+      const details = await spread({ ...asks, without, receiveBuffer: 128 }, pack(frames));
+      expect(details.agreed).toBe(frames.length);
+      expect([0, 1, 2, 3].every((i) => (details[`queue${i}`] as number) > 0)).toBe(true);
     },
   );
 
