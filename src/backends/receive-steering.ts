@@ -1,4 +1,4 @@
-// Which receive queue a frame goes to: by RSS (virtio 1.4 5.1.6.5.6.3) or by automatic steering (5.1.6.5.5), as the last CTRL_MQ command said; and the hashes that reports need in either
+// Which receive queue a frame goes to: by RSS (virtio 1.4 5.1.9.5.7.3) or by automatic steering (5.1.9.5.6), as the last CTRL_MQ command said; and the hashes that reports need in either
 // mode; before either, by the flow filter's rules. Rings that do not run just now are told from those the driver has not got, or is resetting: for the former a frame waits, for the latter it is dropped.
 
 import { FrameHasher } from '#net/frame-hash';
@@ -147,7 +147,7 @@ export class ReceiveSteering {
       pairs[f] = hashReport[f] === HASH_REPORT_NONE ? unclassified : (places[table[(hash[f] as number) & mask] as number] as number);
   }
 
-  /** virtio 1.4 5.1.6.5.5.2 (device SHOULD): a frame bound for a queue under reset goes to another one. */
+  /** virtio 1.4 5.1.9.5.6.2 (device SHOULD): a frame bound for a queue under reset goes to another one. */
   #byFlow(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
     const { length } = batch;
     const places = this.#places;

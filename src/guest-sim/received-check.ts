@@ -1,4 +1,4 @@
-// Whether a received frame is what its header says (virtio 1.4 5.1.6.4): offsets that meet the headers in the bytes, seeded checksums where one is to be
+// Whether a received frame is what its header says (virtio 1.4 5.1.9.4): offsets that meet the headers in the bytes, seeded checksums where one is to be
 // filled in, right ones where the device vouches, and, for large frames, pieces that would hold. For workloads that check everything.
 
 import { CHECKSUM_PARTIAL, CHECKSUM_VALID, type ReceivedFrame } from './net-receive.ts';
@@ -38,7 +38,7 @@ export class ReceivedCheck {
     });
   }
 
-  /** An encapsulated packet that is not to be cut: nothing says where it begins, but the IP header before the checksum's start does (5.1.6.4: any place may be meant). */
+  /** An encapsulated packet that is not to be cut: nothing says where it begins, but the IP header before the checksum's start does (5.1.9.4: any place may be meant). */
   #innerPacket(u8: Uint8Array, at: number, frame: ReceivedFrame): string {
     const { csumStart, csumOffset, length } = frame;
     const protocol = csumOffset === 16 ? PROTOCOL_TCP : PROTOCOL_UDP;

@@ -445,7 +445,7 @@ export class FrontRings {
   }
 }
 
-/** The header is that of 12 bytes (virtio 1.4 5.1.6: always with VERSION_1; a legacy one had it with mergeable buffers). */
+/** The header is that of 12 bytes (virtio 1.4 5.1.9: always with VERSION_1; a legacy one had it with mergeable buffers). */
 function modernHeader(features: FeatureSet): boolean {
   return features.has(VIRTIO_F_VERSION_1) || features.has(VIRTIO_NET_F_MRG_RXBUF);
 }

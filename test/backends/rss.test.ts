@@ -117,7 +117,7 @@ describe('RSS', () => {
     expect(a.reap()).toBe(200);
   });
 
-  it('drops frames for a queue the driver is resetting, keeps those for one that is only at rest (virtio 1.4 5.1.6.5.6.3)', () => {
+  it('drops frames for a queue the driver is resetting, keeps those for one that is only at rest (virtio 1.4 5.1.9.5.7.3)', () => {
     const { a, b, backendB } = linked({ size: 64 }, { pairs: 2, size: 64 });
     configure(b, { table: Uint16Array.of(0, 1) });
     for (const pair of [0, 1]) b.post(32, pair);
@@ -141,7 +141,7 @@ describe('RSS', () => {
     expect(b.receive(0).map(({ frame }) => frame)).toEqual([zero[3]]);
   });
 
-  it('automatic steering sends elsewhere what was for a queue under reset, and drops when all of them are (5.1.6.5.5.2)', () => {
+  it('automatic steering sends elsewhere what was for a queue under reset, and drops when all of them are (5.1.9.5.6.2)', () => {
     const { a, b, backendB } = linked({ size: 64 }, { pairs: 2, size: 64 });
     for (const pair of [0, 1]) b.post(32, pair);
     const live = (bits: number): void => {

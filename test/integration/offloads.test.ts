@@ -173,7 +173,7 @@ describe.each(MATRIX)('$wire, $ring rings', ({ wire, ring }) => {
     });
   });
 
-  it('keeps and reads back moderation as 5.1.6.5.9 tells, over queue resets too', async () => {
+  it('keeps and reads back moderation as 5.1.9.5.10 tells, over queue resets too', async () => {
     await withTwoGuests(wire, { guest: { net: { ring, pairs: 2 } }, device: { queuePairs: 2 } }, async (a) => {
       const control = a.net.control as NonNullable<typeof a.net.control>;
       const read = (): number[] => [0, 1, 2, 3].map((q) => control.queueCoalescing(q)?.maxPackets ?? -1);
