@@ -17,6 +17,11 @@ export interface UmlGuestOptions {
 
 /** The virtio device id its PCI-over-virtio driver was configured with (CONFIG_UML_PCI_OVER_VIRTIO_DEVICE_ID). */
 const PCI_OVER_VIRTIO = 1234;
+/**
+ * Loops in a tick of 10 ms. The kernel looks 40000 times for the answer to a read, a microsecond by this count apart, and then goes on without: the answer that comes late is written where another
+ * message is by then. Measured while the machine is busy, as it does itself, the count can be so low that this is after a few milliseconds; so high, it is after a tenth of a second of its own.
+ */
+const LOOPS = 100_000_000;
 const HALTED = /reboot: (System halted|Power down)/;
 
 /** The guest cannot be started. `code` is stable. */
@@ -32,6 +37,7 @@ export function umlCommand({ kernel, initrd, memory, append, sockets }: UmlGuest
     ...(initrd === undefined ? [] : [`initrd=${initrd}`, 'rdinit=/init']),
     'con=null',
     'con0=null,fd:1',
+    `lpj=${LOOPS}`,
     ...append,
     ...sockets.map((socket, i) => `virtio_uml.device=${socket}:${PCI_OVER_VIRTIO}:${i}`),
   ];

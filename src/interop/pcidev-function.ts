@@ -302,7 +302,7 @@ export class PcidevFunction implements VhostBackend {
       return undefined;
     }
     const wanted = op === MMIO_MEMSET ? 1 : size;
-    if (reader.remaining < wanted) return `${wanted} bytes to write, and ${reader.remaining} are there`;
+    if (reader.remaining < wanted) return `operation ${op} at 0x${low.toString(16)}: ${wanted} bytes to write, and ${reader.remaining} are there`;
     const filler = op === MMIO_MEMSET ? reader.u8() * 0x01010101 : 0;
     for (let done = 0; done < size; ) {
       const piece = pieceOf(low + done, size - done);

@@ -49,6 +49,10 @@ export class VfioUserMemory implements RemoteMemory {
     return this.#byPlace.size;
   }
 
+  get everything(): boolean {
+    return this.#byPlace.size === 0 && this.#regions.length > 0;
+  }
+
   /** Regions that are reached by message. */
   get unmapped(): number {
     return this.#regions.length - this.#byPlace.size;

@@ -63,7 +63,7 @@ export async function umlPciPath(): Promise<UmlPciPath> {
     },
     guest(script, sockets, append = []) {
       const devices = sockets.map((socket, i) => `virtio_uml.device=${socket}:${PCI_OVER_VIRTIO}:${i}`);
-      const args = ['mem=256M', `initrd=${initrd(script)}`, 'rdinit=/init', 'con=null', 'con0=null,fd:1', 'quiet', ...append, ...devices];
+      const args = ['mem=256M', `initrd=${initrd(script)}`, 'rdinit=/init', 'con=null', 'con0=null,fd:1', 'lpj=100000000', 'quiet', ...append, ...devices];
       return new Child('user-mode Linux', kernel, args, { TMPDIR: '/dev/shm' });
     },
   };
