@@ -32,7 +32,7 @@ async function serve(sockets: readonly string[]): Promise<Child> {
 /** The guest's kernel is kept out of this RAM, so that its devmem may write there. */
 const RESERVED = { append: ['mem=192M'], address: 224 * 2 ** 20 };
 
-/** Adds 2 to 40 in guest memory by the toy's DMA, with and without Bus Master Enable. */
+/** Adds 2 to 40 in guest memory by the toy's DMA, with and without Bus Master Enable. While it asks for memory by message its registers are read as they are then: not done yet. */
 const toyScript = (pci: string): string => `
 pci=${pci}
 [ "$(cat /sys/bus/pci/devices/$pci/vendor)" = 0x1234 ] && echo TOY-FOUND
@@ -41,11 +41,12 @@ bar=$(head -n 1 /sys/bus/pci/devices/$pci/resource | cut -d ' ' -f 1)
 ram=${RESERVED.address}
 devmem $ram 32 40
 devmem $bar 32 $ram
-devmem $((bar + 4)) 32 2
+add() { devmem $((bar + 4)) 32 2; tries=0; until [ $(devmem $((bar + 8)) 32) != 0x00000000 ] || [ $tries -gt 200 ]; do tries=$((tries + 1)); sleep 0.05; done; }
+add
 echo TOY-WITHOUT-MASTER $(devmem $((bar + 8)) 32) $(devmem $ram 32)
 devmem $((bar + 8)) 32 3
 setpci -s $pci COMMAND=6:6
-devmem $((bar + 4)) 32 2
+add
 echo TOY-WITH-MASTER $(devmem $((bar + 8)) 32) $(devmem $ram 32)
 `;
 
