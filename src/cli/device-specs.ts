@@ -38,6 +38,8 @@ interface DeviceKind {
 
 /** The guest has one function in each slot. */
 const SLOT_LAYOUT = { firstOffset: 8, stride: 8 };
+/** Of a data plane on a worker. */
+const MOST_QUEUES = 64;
 const VIRTIO_NET_DEVICE_ID = 0x1041;
 
 const KINDS: Readonly<Record<string, DeviceKind>> = {
@@ -98,6 +100,8 @@ export function parseDevice(text: string): DeviceSpec {
       throw new InvalidArgumentError(`${name} has no option '${word}'; there are: ${Object.keys(kind.options).join(', ')}.`);
     options[option] = value.join('=');
   }
+  const queues = number(options.queues, 1);
+  if (!Number.isInteger(queues) || queues < 1 || queues > MOST_QUEUES) throw new InvalidArgumentError(`queues is a whole number from 1 to ${MOST_QUEUES}.`);
   return { kind: name, options };
 }
 

@@ -56,6 +56,8 @@ const NO_WINDOW: Window = {
  * guest may do anything meanwhile (also to this device). Windows never cover it: virtqueues cannot lie there.
  */
 export interface RemoteMemory {
+  /** There is no other: no virtqueue can be anywhere. */
+  readonly everything: boolean;
   /** How many bytes from `address` on, `length` at most, are there for this access; 0: none. */
   run(address: number, length: number, access: DmaAccess): number;
   /** False: the other side did not answer, or refused. */

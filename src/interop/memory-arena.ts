@@ -79,6 +79,8 @@ export class MemoryArena {
    * @throws MappingError when the descriptor is no memory file, is too short, or there is no room.
    */
   map(fd: number, offset: number, size: number): ArenaPlace {
+    // Before anybody looks at its size: it must not shrink afterwards.
+    this.#native.sealShrink(fd);
     const file = fstatSync(fd);
     if (!file.isFile()) throw new MappingError('memory descriptor is not a memory file');
     // Beyond the end of the file every access would be a bus error, which ends this process.
@@ -90,7 +92,6 @@ export class MemoryArena {
     const length = Math.ceil((offset + size) / page) * page - fileFrom;
     const from = this.#room(length, page);
     const place: ArenaPlace = { address: ARENA_BASE + from + (offset - fileFrom), size, from, length };
-    this.#native.sealShrink(fd);
     this.#insert(place);
     let done = 0;
     const error = this.#each(place, (address, bytes) => {

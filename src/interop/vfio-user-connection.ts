@@ -6,18 +6,19 @@ import type { Log } from '#core/log';
 import type { EventPoll, Watch } from './event-poll.ts';
 import { EAGAIN, errorName, type Native } from './native.ts';
 import * as wire from './vfio-user-protocol.ts';
-import { type Client, type Header, type Message, ProtocolError, payloadOf, Refusal, writeU64 } from './vfio-user-protocol.ts';
+import { type Client, type Message, ProtocolError, payloadOf, Refusal, writeU64 } from './vfio-user-protocol.ts';
+import { MessageReader } from './vfio-user-reader.ts';
 import type { Ending } from './vhost-user-connection.ts';
 
 /** Messages handled before everybody else gets a turn. */
 const MESSAGES_PER_TURN = 64;
-/** How long the client may take to answer a DMA message, in milliseconds: as long as QEMU gives us. */
+/** How long a client may keep a device waiting for its memory, in milliseconds, in however many messages: as long as QEMU gives us. */
 const DMA_TIMEOUT = 5000;
 /** DMA inside a register access inside DMA ...: a device that goes on like that is refused its memory. */
 const MOST_NESTED = 8;
-/** Posted writes that wait for a device to have its memory, and bytes of each: what is more does not wait. */
+/** Posted writes that wait for a device to have its memory, and their bytes. */
 const MOST_POSTED = 4096;
-const MOST_POSTED_BYTES = 4096;
+const MOST_POSTED_BYTES = 2 ** 20;
 /** Bytes of answers that a client does not read. */
 const MOST_OUTPUT = 8 * 2 ** 20;
 /** Refused commands on one connection: who does not listen is sent away. */
@@ -54,14 +55,10 @@ export class VfioUserConnection {
   readonly #watch: Watch | undefined;
   #resolve: (ending: Ending) => void = () => {};
   #client: Client | undefined;
-  // The message being received.
-  readonly #header = new DataView(new ArrayBuffer(wire.HEADER_BYTES));
-  #parsed: Header | undefined;
-  #bytes: Uint8Array;
-  #have = 0;
-  #fds: number[] = [];
+  readonly #reader: MessageReader;
   // What is to be done before more is received.
   #waiting: Message[] = [];
+  #waitingBytes = 0;
   #output: Uint8Array[] = [];
   #outputBytes = 0;
   #busy = false;
@@ -82,7 +79,7 @@ export class VfioUserConnection {
     this.#fd = fd;
     this.#parts = parts;
     this.#commands = commands;
-    this.#bytes = new Uint8Array(this.#header.buffer);
+    this.#reader = new MessageReader(parts.native, fd);
     this.closed = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -111,7 +108,7 @@ export class VfioUserConnection {
   async #cleanUp(): Promise<void> {
     if (this.#cleaning) return;
     this.#cleaning = true;
-    this.#dropFds(this.#fds);
+    this.#reader.drop();
     for (const { fds } of this.#waiting.splice(0)) this.#dropFds(fds);
     await this.#commands.close();
     this.#parts.native.close(this.#fd);
@@ -152,7 +149,7 @@ export class VfioUserConnection {
           this.#flush();
           // Who does not read is not served; being able to write again is an event, too.
           if (this.#output.length > 0 || this.#closing) break;
-          const next = this.#waiting.shift() ?? this.#receive();
+          const next = this.#nextWaiting() ?? this.#receive();
           if (next === 'nothing') break;
           if (next === 'end') return HUNG_UP;
           this.#abandon = false;
@@ -183,32 +180,20 @@ export class VfioUserConnection {
     return `internal error, please report it: ${(error as Error).stack ?? String(error)}`;
   }
 
-  /** One step of a message at a time: a peer may send it in any number of pieces. @throws ProtocolError */
-  #receive(): Message | 'nothing' | 'end' {
-    for (;;) {
-      const wanted = this.#bytes.length - this.#have;
-      if (wanted > 0) {
-        const received = this.#parts.native.receive(this.#fd, this.#bytes, this.#have, wanted, this.#fds);
-        if (received === -EAGAIN) return 'nothing';
-        if (received === 0 && this.#have === 0 && this.#parsed === undefined) return 'end';
-        if (received <= 0) throw new ProtocolError(received === 0 ? 'the connection ended inside a message' : `receiving failed: ${errorName(received)}`);
-        this.#have += received;
-        if (this.#fds.length > wire.MOST_FDS) throw new ProtocolError(`more than ${wire.MOST_FDS} descriptors in a message`);
-        if (this.#have < this.#bytes.length) continue;
-      }
-      if (this.#parsed === undefined) {
-        this.#parsed = wire.readHeader(this.#header, this.#client !== undefined);
-        this.#bytes = new Uint8Array(new ArrayBuffer(this.#parsed.bytes));
-        this.#have = 0;
-        if (this.#parsed.bytes > 0) continue;
-      }
-      const message: Message = { ...this.#parsed, payload: new DataView(this.#bytes.buffer), fds: this.#fds };
-      this.#parsed = undefined;
-      this.#bytes = new Uint8Array(this.#header.buffer);
-      this.#have = 0;
-      this.#fds = [];
-      return message;
-    }
+  #receive(): ReturnType<MessageReader['next']> {
+    return this.#reader.next(this.agreed);
+  }
+
+  /** Puts a message off. */
+  #putOff(message: Message): void {
+    this.#waiting.push(message);
+    this.#waitingBytes += message.bytes;
+  }
+
+  #nextWaiting(): Message | undefined {
+    const message = this.#waiting.shift();
+    this.#waitingBytes -= message?.bytes ?? 0;
+    return message;
   }
 
   // ---- carrying out ----
@@ -288,9 +273,10 @@ export class VfioUserConnection {
   /** Bytes of the client's memory. Keeps the caller until they are there; false: they cannot be had. */
   readMemory(address: number, into: Uint8Array, offset: number, length: number): boolean {
     const most = Math.min(wire.MOST_DATA, this.#client?.mostData ?? 0);
+    const deadline = performance.now() + DMA_TIMEOUT;
     for (let done = 0; done < length; done += most) {
       const count = Math.min(most, length - done);
-      const reply = this.#ask(wire.DMA_READ, address + done, count, undefined);
+      const reply = this.#ask(wire.DMA_READ, address + done, count, undefined, deadline);
       if (reply === undefined) return false;
       if (reply.payload.byteLength !== 16 + count) {
         this.close(`DMA_READ: an answer of ${reply.payload.byteLength} bytes to a question for ${count}`, true);
@@ -303,14 +289,15 @@ export class VfioUserConnection {
 
   writeMemory(address: number, from: Uint8Array, offset: number, length: number): boolean {
     const most = Math.min(wire.MOST_DATA, this.#client?.mostData ?? 0);
+    const deadline = performance.now() + DMA_TIMEOUT;
     for (let done = 0; done < length; done += most) {
       const count = Math.min(most, length - done);
-      if (this.#ask(wire.DMA_WRITE, address + done, count, from.subarray(offset + done, offset + done + count)) === undefined) return false;
+      if (this.#ask(wire.DMA_WRITE, address + done, count, from.subarray(offset + done, offset + done + count), deadline) === undefined) return false;
     }
     return true;
   }
 
-  #ask(command: number, address: number, count: number, data: Uint8Array | undefined): Message | undefined {
+  #ask(command: number, address: number, count: number, data: Uint8Array | undefined, deadline: number): Message | undefined {
     if (this.#client === undefined || this.#closing || this.#abandon) return undefined;
     if (this.#asked.size >= MOST_NESTED) {
       this.#parts.log.guestError(`${wire.commandName(command)}: refused, ${MOST_NESTED} are under way, one inside the other`);
@@ -326,7 +313,7 @@ export class VfioUserConnection {
     try {
       this.#send(wire.makeCommand(id, command, new Uint8Array(payload.buffer)));
       this.dmaMessages++;
-      reply = this.#await(id, command);
+      reply = this.#await(id, command, deadline);
     } catch (error) {
       this.close(this.#explain(error), true);
     }
@@ -360,9 +347,8 @@ export class VfioUserConnection {
   }
 
   /** Serves messages until the answer is there. @throws ProtocolError */
-  #await(id: number, command: number): Message | undefined {
-    const deadline = performance.now() + DMA_TIMEOUT;
-    for (let count = 1; ; count++) {
+  #await(id: number, command: number, deadline: number): Message | undefined {
+    for (let late = 0, count = 1; ; count++) {
       const reply = this.#asked.get(id);
       if (reply !== undefined) return reply;
       if (this.#abandon || this.#closing) return undefined;
@@ -372,9 +358,13 @@ export class VfioUserConnection {
         this.close(HUNG_UP);
         return undefined;
       }
-      if (message !== 'nothing') this.#takeNested(message);
       const left = deadline - performance.now();
-      if (left <= 0 && this.#asked.get(id) === undefined) throw new ProtocolError(`${wire.commandName(command)} is not answered for ${DMA_TIMEOUT} ms`);
+      // Others may have kept the thread: what came meanwhile still counts. But nobody talks on and on in place of answering.
+      if (left <= 0 && (message === 'nothing' || ++late > MOST_POSTED)) {
+        if (message !== 'nothing') this.#dropFds(message.fds);
+        throw new ProtocolError(`${wire.commandName(command)} is not answered for ${DMA_TIMEOUT} ms`);
+      }
+      if (message !== 'nothing') this.#takeNested(message);
       // Everybody else's events are served meanwhile, also when this client goes on and on.
       if (message === 'nothing') this.#parts.poll.wait(Math.ceil(left));
       else if (count % MESSAGES_PER_TURN === 0) this.#parts.poll.wait(0);
@@ -393,19 +383,18 @@ export class VfioUserConnection {
       this.#takeReply(message);
       return;
     }
-    // Nobody waits for a posted write, so the device need not be entered again for it.
-    if (message.kind === 'posted' && this.#waiting.length < MOST_POSTED && message.payload.byteLength <= MOST_POSTED_BYTES) {
-      this.#waiting.push(message);
-      return;
-    }
-    this.#waiting.push(message);
-    // A change of the whole device: the calls it is in end first, without their memory.
+    // A change of the whole device, whether its answer is waited for or not: the calls it is in end first, without their memory.
     if (!NESTABLE.has(message.command)) {
+      this.#putOff(message);
       this.#abandon = true;
       return;
     }
+    // Nobody waits for a posted write, so the device need not be entered again for it; but what is put off has to be kept.
+    const room = this.#waiting.length < MOST_POSTED && this.#waitingBytes + message.bytes <= MOST_POSTED_BYTES && message.fds.length === 0;
+    this.#putOff(message);
+    if (message.kind === 'posted' && room) return;
     // In order: a read pushes the writes before it.
-    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
+    for (let next = this.#nextWaiting(); next !== undefined; next = this.#nextWaiting()) {
       this.#take(next);
       // A nested wait may have come to an end of all.
       if (this.#abandon || this.#closing) return;

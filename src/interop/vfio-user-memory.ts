@@ -10,8 +10,8 @@ import { EEXIST, EINVAL, ENOENT, ENOSPC, MOST_BITMAP, MOST_MAPS, Refusal } from 
 
 const PAGE = 4096;
 const LARGEST_REPORT_PAGE = 2 ** 30;
-/** All of the memory that is reached by message: what a log of it takes, and what looking through that takes, is bounded by it. (What is mapped is bounded by the arena.) */
-const MOST_BY_MESSAGE = 2 ** 40;
+/** Pages of all regions that can be logged, 2 TiB: a region without a descriptor costs its client nothing, but a log of it is ours. */
+const MOST_LOGGED = 2 ** 29;
 
 interface DmaRegion {
   readonly iova: number;
@@ -38,7 +38,6 @@ export class VfioUserMemory implements RemoteMemory {
   #regions: DmaRegion[] = [];
   readonly #byPlace = new Map<ArenaPlace, DmaRegion>();
   #logging = false;
-  #byMessage = 0;
 
   constructor(arena: MemoryArena, domain: IommuDomain, messages: DmaMessages) {
     this.#arena = arena;
@@ -48,6 +47,10 @@ export class VfioUserMemory implements RemoteMemory {
 
   get mapped(): number {
     return this.#byPlace.size;
+  }
+
+  get everything(): boolean {
+    return this.#byPlace.size === 0 && this.#regions.length > 0;
   }
 
   /** Regions that are reached by message. */
@@ -67,14 +70,12 @@ export class VfioUserMemory implements RemoteMemory {
     const next = this.#regions[at];
     if (next !== undefined && next.iova < iova + size) throw new Refusal(EEXIST, `${where}: overlaps the one at 0x${next.iova.toString(16)}`);
     if (this.#regions.length === MOST_MAPS) throw new Refusal(ENOSPC, `${where}: there are ${MOST_MAPS} already`);
+    if (this.#logging) this.#requireLoggable(size);
     let place: ArenaPlace | undefined;
     if (fd !== undefined) {
       if (offset % PAGE !== 0 || !Number.isSafeInteger(offset + size)) throw new Refusal(EINVAL, `${where}: file offset ${offset}`);
       place = this.#place(where, fd, offset, size);
       this.#domain.map(iova, place.address, size, flags);
-    } else {
-      if (this.#byMessage + size > MOST_BY_MESSAGE) throw new Refusal(ENOSPC, `${where}: more than ${MOST_BY_MESSAGE} bytes without a descriptor`);
-      this.#byMessage += size;
     }
     const region: DmaRegion = { iova, size, permissions: flags, place, dirty: this.#logging ? makeBitmap(size) : undefined };
     if (place !== undefined) this.#byPlace.set(place, region);
@@ -98,6 +99,7 @@ export class VfioUserMemory implements RemoteMemory {
       throw new Refusal(ENOENT, `no DMA region of ${size} bytes at 0x${iova.toString(16)} was mapped`);
     let bitmap: Uint8Array | undefined;
     if (unit !== undefined) {
+      this.reportBytes(iova, size, unit);
       if (region.place !== undefined) this.#domain.unmap(iova, size);
       bitmap = this.report(iova, size, unit);
     }
@@ -112,10 +114,7 @@ export class VfioUserMemory implements RemoteMemory {
   #remove(at: number): void {
     const { iova, size, place } = this.#regions[at] as DmaRegion;
     this.#regions.splice(at, 1);
-    if (place === undefined) {
-      this.#byMessage -= size;
-      return;
-    }
+    if (place === undefined) return;
     this.#domain.unmap(iova, size);
     // Its log, too, before somebody else gets the place.
     this.#collect();
@@ -163,11 +162,17 @@ export class VfioUserMemory implements RemoteMemory {
     return this.#logging;
   }
 
-  /** Starts with no page dirty. */
+  /** Starts with no page dirty. @throws Refusal */
   startLogging(): void {
+    this.#requireLoggable(0);
     this.#logging = true;
     for (const region of this.#regions) region.dirty = makeBitmap(region.size);
     this.#arena.memory.dirty.start();
+  }
+
+  #requireLoggable(more: number): void {
+    const bytes = this.#regions.reduce((sum, { size }) => sum + size, more);
+    if (bytes / PAGE > MOST_LOGGED) throw new Refusal(ENOSPC, `dirty pages of ${bytes} bytes of memory: at most ${MOST_LOGGED * PAGE} are logged`);
   }
 
   stopLogging(): void {
@@ -186,14 +191,20 @@ export class VfioUserMemory implements RemoteMemory {
     }
   }
 
-  /** Takes the dirty pages of a range, as a bitmap with a bit for each `unit` bytes. @throws Refusal */
-  report(iova: number, length: number, unit: number): Uint8Array {
+  /** Bytes that a report has, a bit for each `unit` bytes. @throws Refusal when there is none of such a range */
+  reportBytes(iova: number, length: number, unit: number): number {
     if (!this.#logging) throw new Refusal(EINVAL, 'dirty pages are not logged');
     if (length === 0 || iova % PAGE !== 0 || length % PAGE !== 0 || iova + length > ADDRESS_LIMIT)
       throw new Refusal(EINVAL, `dirty pages of ${length} bytes at 0x${iova.toString(16)}`);
     if (unit < 512 || unit > LARGEST_REPORT_PAGE || !Number.isInteger(Math.log2(unit))) throw new Refusal(EINVAL, `dirty pages of ${unit} bytes`);
     const bytes = Math.ceil(length / unit / 64) * 8;
     if (bytes > MOST_BITMAP) throw new Refusal(EINVAL, `a dirty bitmap of ${bytes} bytes, at most ${MOST_BITMAP} are given`);
+    return bytes;
+  }
+
+  /** Takes the dirty pages of a range, as a bitmap: they are forgotten here. @throws Refusal as `reportBytes` */
+  report(iova: number, length: number, unit: number): Uint8Array {
+    const bytes = this.reportBytes(iova, length, unit);
     this.#collect();
     const bitmap = new Uint8Array(bytes);
     for (let at = this.#firstEndingAfter(iova); at < this.#regions.length; at++) {

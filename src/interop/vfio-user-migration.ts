@@ -56,7 +56,8 @@ export class VfioUserMigration {
   #state = RUNNING;
   #paused = false;
   #output: Uint8Array = new Uint8Array(0);
-  #input: Uint8Array[] = [];
+  // Grown as it fills: a client may bring it in any number of pieces.
+  #input = new Uint8Array(0);
   #received = 0;
   #early: Uint8Array | undefined;
 
@@ -143,7 +144,7 @@ export class VfioUserMigration {
 
   #drop(): void {
     this.#output = new Uint8Array(0);
-    this.#input = [];
+    this.#input = new Uint8Array(0);
     this.#received = 0;
     this.#early = undefined;
   }
@@ -151,7 +152,10 @@ export class VfioUserMigration {
   async #resume(): Promise<void> {
     const { machine, interrupts } = this.#parts;
     try {
-      const state = decodeState(readStream(Buffer.concat(this.#input), this.#parts.identity)) as { machine?: unknown; interrupts?: unknown } | null;
+      const state = decodeState(readStream(Buffer.from(this.#input.buffer, 0, this.#received), this.#parts.identity)) as {
+        machine?: unknown;
+        interrupts?: unknown;
+      } | null;
       await machine.restore(state?.machine, { stay: 'paused' });
       interrupts.restore(state?.interrupts);
       interrupts.resume();
@@ -188,8 +192,14 @@ export class VfioUserMigration {
   write(bytes: Uint8Array): void {
     if (this.#state !== RESUMING) throw new Refusal(EINVAL, `migration data in state ${this.stateName}`);
     if (this.#received + bytes.length > MOST_STREAM) throw new Refusal(EINVAL, `more than ${MOST_STREAM} bytes of migration data`);
-    this.#received += bytes.length;
-    this.#input.push(bytes);
+    const needed = this.#received + bytes.length;
+    if (needed > this.#input.length) {
+      const larger = new Uint8Array(Math.max(needed, Math.min(2 * this.#input.length, MOST_STREAM)));
+      larger.set(this.#input.subarray(0, this.#received));
+      this.#input = larger;
+    }
+    this.#input.set(bytes, this.#received);
+    this.#received = needed;
   }
 }
 

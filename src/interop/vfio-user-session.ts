@@ -159,6 +159,9 @@ export class VfioUserSession {
     if (flags === UNMAP_ALL && iova === 0 && size === 0) memory.unmapAll();
     else if (flags === UNMAP_DIRTY) {
       requireBytes(payload, 40);
+      // There is no second time to ask for the pages.
+      const bytes = memory.reportBytes(iova, size, readU64(payload, 24));
+      if (argsz < 40 + bytes) throw new Refusal(EINVAL, `room for ${argsz} bytes in place of ${40 + bytes}`);
       const bitmap = memory.unmap(iova, size, readU64(payload, 24)) as Uint8Array;
       const reply = payloadOf(40 + bitmap.length);
       bytesOf(reply).set(bytesOf(payload));
@@ -288,14 +291,21 @@ export class VfioUserSession {
       // The fields make 40 bytes, which is what programs send; the specification's own table says 48.
       const fixed = payload.byteLength === 40 ? 40 : 48;
       requireBytes(payload, fixed);
-      const bitmap = memory.report(readU64(payload, 8), readU64(payload, 16), readU64(payload, 24));
-      const reply = payloadOf(fixed + bitmap.length);
-      bytesOf(reply).set(bytesOf(payload));
-      bytesOf(reply).set(bitmap, fixed);
-      writeU64(reply, 32, bitmap.length);
+      const reply = this.#report(payload, fixed);
+      writeU64(reply, 32, reply.byteLength - fixed);
       return fitting(reply, payload.getUint32(0, true), fixed);
     } else throw new Refusal(EINVAL, `flags 0x${flags.toString(16)}`);
     return undefined;
+  }
+
+  /** What was asked (`fixed` bytes, with range and page size at 8), and behind it the dirty pages; these stay dirty when the client has no room for them. */
+  #report(payload: DataView, fixed: number): DataView {
+    const { memory } = this.#parts;
+    const range = [readU64(payload, 8), readU64(payload, 16), readU64(payload, 24)] as const;
+    const reply = payloadOf(fixed + memory.reportBytes(...range));
+    bytesOf(reply).set(bytesOf(payload));
+    if (payload.getUint32(0, true) >= reply.byteLength) bytesOf(reply).set(memory.report(...range), fixed);
+    return reply;
   }
 
   // ---- features ----
@@ -313,26 +323,15 @@ export class VfioUserSession {
     if ((flags & FEATURE_PROBE) !== 0) return bytesOf(payload).slice(0, 8);
     if (method === FEATURE_SET) return this.#setFeature(index, payload);
     if (method !== FEATURE_GET) throw new Refusal(EINVAL, `device feature ${index}: neither got nor set`);
-    const data = this.#getFeature(index, payload);
-    const reply = payloadOf(8 + data.length);
-    reply.setUint32(4, flags, true);
-    bytesOf(reply).set(data, 8);
-    return fitting(reply, argsz, 8);
-  }
-
-  #getFeature(index: number, payload: DataView): Uint8Array {
     if (index === FEATURE_LOGGING_REPORT) {
       requireBytes(payload, 32);
-      const bitmap = this.#parts.memory.report(readU64(payload, 8), readU64(payload, 16), readU64(payload, 24));
-      const data = new Uint8Array(24 + bitmap.length);
-      data.set(bytesOf(payload).subarray(8, 32));
-      data.set(bitmap, 24);
-      return data;
+      return fitting(this.#report(payload, 32), argsz, 8);
     }
-    const data = payloadOf(8);
-    data.setUint32(0, index === FEATURE_MIGRATION ? MIGRATION_STOP_COPY | MIGRATION_PRE_COPY : this.#parts.migration.state, true);
-    if (index === FEATURE_DEVICE_STATE) data.setInt32(4, -1, true);
-    return bytesOf(data);
+    const reply = payloadOf(16);
+    reply.setUint32(4, flags, true);
+    reply.setUint32(8, index === FEATURE_MIGRATION ? MIGRATION_STOP_COPY | MIGRATION_PRE_COPY : this.#parts.migration.state, true);
+    if (index === FEATURE_DEVICE_STATE) reply.setInt32(12, -1, true);
+    return fitting(reply, argsz, 8);
   }
 
   #setFeature(index: number, payload: DataView): Answer | Promise<Answer> {
@@ -378,7 +377,7 @@ export class VfioUserSession {
     const size = payload.getUint32(4, true);
     if (size > MOST_DATA) throw new Refusal(EINVAL, `${size} bytes of migration data at once`);
     requireBytes(payload, 8 + size);
-    this.#parts.migration.write(bytesOf(payload).slice(8));
+    this.#parts.migration.write(bytesOf(payload).subarray(8));
     return undefined;
   }
 }

@@ -284,6 +284,8 @@ export class VirtioControl {
     if ((this.#status & VIRTIO_STATUS_DRIVER) === 0) return 'DRIVER is not set';
     if (this.#beyond || !features.without(this.offered).empty) return 'bits that are not offered';
     if (!features.has(VIRTIO_F_VERSION_1)) return 'VERSION_1 is not acknowledged';
+    // A driver that is refused here gives up. Refused its rings later, it may wait for its first command's answer for ever, as Linux does.
+    if (this.#transport.memory.remote?.everything) return 'all memory is reached by message, where no virtqueue can be (a QEMU guest: share=on for its RAM)';
     return this.device.refuses(features);
   }
 

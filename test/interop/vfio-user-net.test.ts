@@ -9,7 +9,7 @@ import { DATA_PLANE_WORKER, serveVfioUser, type VfioUserServer } from 'nicbox/in
 import { VhostPool } from 'nicbox/vhost-net';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { Guest, type GuestOptions } from '#guest-sim/guest';
-import { CONFIG, STATE, VfioClient } from './vfio-client.ts';
+import { CONFIG, MEMORY_BYTES, STATE, VfioClient } from './vfio-client.ts';
 import { GUEST_RAM, VfioGuestBus } from './vfio-guest.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'nbn-'));
@@ -124,6 +124,8 @@ describe.each(['inline', 'worker'] as const)('virtio-net over vfio-user, %s', { 
     const port = makeSwitch(plane);
     const server = await serve(port('a'), '52:54:00:00:00:0a', plane, log);
     const client = await connect(server);
+    client.makeMemory(0);
+    await client.mapDma(0, MEMORY_BYTES, { fd: client.memoryFd });
     await client.mapRemote();
     await client.store(CONFIG, 4, 2, 6);
     const common = (offset: number, size: number, value: number): Promise<unknown> => client.store(0, offset, size, value);
@@ -145,5 +147,29 @@ describe.each(['inline', 'worker'] as const)('virtio-net over vfio-user, %s', { 
     while (((await client.load(0, 0x14, 1)) & 0x40) === 0) if (performance.now() > deadline) throw new Error('waited 10 s for DEVICE_NEEDS_RESET');
     expect(records.map(({ message }) => message).join('\n')).toMatch(/needs reset: .*queue 1/);
     expect(client.dmaReads).toBe(0);
+  });
+
+  it('refuses its features where no memory has a descriptor: a driver that has none of it yet gives up', async () => {
+    const records: LogRecord[] = [];
+    const log = new Log();
+    log.listen((record) => void records.push(record), ['guest-error']);
+    const client = await connect(await serve(makeSwitch(plane)('a'), '52:54:00:00:00:0a', plane, log));
+    await client.mapRemote();
+    await client.store(CONFIG, 4, 2, 6);
+    const accepts = async (): Promise<number> => {
+      await client.store(0, 0x14, 1, 0);
+      while ((await client.load(0, 0x14, 1)) !== 0);
+      await client.store(0, 0x14, 1, 1);
+      await client.store(0, 0x14, 1, 3);
+      await client.store(0, 0x08, 4, 1);
+      await client.store(0, 0x0c, 4, 1);
+      await client.store(0, 0x14, 1, 11);
+      return client.load(0, 0x14, 1);
+    };
+    expect(await accepts()).toBe(3);
+    expect(records.map(({ message }) => message).join('\n')).toMatch(/features refused: all memory is reached by message/);
+    client.makeMemory(0);
+    await client.mapDma(0, MEMORY_BYTES, { fd: client.memoryFd });
+    expect(await accepts()).toBe(11);
   });
 });

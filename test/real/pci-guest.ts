@@ -31,8 +31,8 @@ export interface GuestReport {
 
 /** User-mode Linux, whose kernel can also be started by itself. */
 export interface UmlPciPath extends PciPath {
-  /** Starts a guest by hand on sockets that somebody serves. */
-  guest(script: string, sockets: readonly string[]): Child;
+  /** Starts a guest by hand on sockets that somebody serves. @param append words of its command line */
+  guest(script: string, sockets: readonly string[], append?: readonly string[]): Child;
 }
 
 /** Tools every guest of these tests has. */
@@ -61,42 +61,52 @@ export async function umlPciPath(): Promise<UmlPciPath> {
         ...args,
       ]);
     },
-    guest(script, sockets) {
+    guest(script, sockets, append = []) {
       const devices = sockets.map((socket, i) => `virtio_uml.device=${socket}:${PCI_OVER_VIRTIO}:${i}`);
-      const args = ['mem=256M', `initrd=${initrd(script)}`, 'rdinit=/init', 'con=null', 'con0=null,fd:1', 'lpj=100000000', 'quiet', ...devices];
+      const args = ['mem=256M', `initrd=${initrd(script)}`, 'rdinit=/init', 'con=null', 'con0=null,fd:1', 'lpj=100000000', 'quiet', ...append, ...devices];
       return new Child('user-mode Linux', kernel, args, { TMPDIR: '/dev/shm' });
     },
   };
 }
 
+/** QEMU, which can also be started by itself. */
+export interface VfioUserPath extends UmlPciPath {
+  readonly version: string;
+}
+
 /** `nicbox serve vfio-user`, each function on a socket, and a QEMU that has them on its root bus. @throws Unavailable */
-export async function vfioUserPath(
-  options: { readonly postedWrites?: boolean; readonly sharedMemory?: boolean } = {},
-): Promise<PciPath & { readonly version: string }> {
+export async function vfioUserPath(options: { readonly postedWrites?: boolean; readonly sharedMemory?: boolean } = {}): Promise<VfioUserPath> {
   const { postedWrites = true, sharedMemory = true } = options;
   const qemu = await findNewQemu({ name: 'pci', carried: CARRIED, tools: TOOLS });
+  const command = (script: string, sockets: readonly string[], append: readonly string[] = []): ReturnType<typeof qemu.command> => {
+    const functions = sockets.flatMap((path, i) => [
+      '-device',
+      JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path }, addr: String(8 + i), ...(!postedWrites && { 'x-no-posted-writes': true }) }),
+    ]);
+    const memory = sharedMemory ? ['-object', 'memory-backend-memfd,id=m0,share=on,size=256M', '-numa', 'node,memdev=m0'] : [];
+    const made = qemu.command(script, [...memory, ...functions], 1);
+    return { ...made, args: made.args.map((word) => (word.startsWith('console=') ? [word, ...append].join(' ') : word)) };
+  };
   return {
     version: qemu.version,
     name: `QEMU ${qemu.version} (vfio-user)`,
     slot: (number) => `0000:00:${(8 + number).toString(16).padStart(2, '0')}.0`,
-    boot(script, { devices, append = [], args = [] }) {
+    boot(script, { devices, append, args = [] }) {
       const folder = scratch();
       const sockets = devices.map((_, i) => join(folder, `s${i}`));
-      const functions = sockets.flatMap((path, i) => [
-        '-device',
-        JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path }, addr: String(8 + i), ...(!postedWrites && { 'x-no-posted-writes': true }) }),
-      ]);
-      const memory = sharedMemory ? ['-object', 'memory-backend-memfd,id=m0,share=on,size=256M', '-numa', 'node,memdev=m0'] : [];
-      const command = qemu.command(script, [...memory, ...functions], 1);
-      const line = command.args.map((word) => (word.startsWith('console=') ? [word, ...append].join(' ') : word));
+      const guest = command(script, sockets, append);
       const server = sockets.flatMap((socket, i) => ['--socket', socket, '--device', devices[i] as string]);
       // One process to wait for: the server, then the guest, then the server's end.
       const both = `"$@" & server=$!
 until ${sockets.map((socket) => `[ -S ${socket} ]`).join(' && ')} || ! kill -0 $server; do sleep 0.1; done
-${[command.file, ...line].map((word) => `'${word}'`).join(' ')}
+${[guest.file, ...guest.args].map((word) => `'${word}'`).join(' ')}
 kill $server; wait $server; echo SERVER-ENDED $?`;
       const nicbox = [process.execPath, join(project, 'dist/cli/main.js'), 'serve', 'vfio-user', ...server, ...args];
-      return new Child(`nicbox serve vfio-user and QEMU`, 'sh', ['-c', both, 'sh', ...nicbox], command.env);
+      return new Child(`nicbox serve vfio-user and QEMU`, 'sh', ['-c', both, 'sh', ...nicbox], guest.env);
+    },
+    guest(script, sockets, append) {
+      const guest = command(script, sockets, append);
+      return new Child('QEMU', guest.file, guest.args, guest.env);
     },
   };
 }
