@@ -132,7 +132,8 @@ describe('Linux’s register test, as ethtool -t offline does it', () => {
       }
     };
     const all = 0xffff_ffff;
-    for (const offset of [R.FCAL, R.FCAH, R.FCT, R.VET]) pattern(offset, all, all);
+    pattern(R.FCAL, all, all);
+    for (const offset of [R.FCAH, R.FCT, R.VET]) pattern(offset, 0xffff, all);
     pattern(R.RDTR, 0xffff, all);
     pattern(R.RDBAH, all, all);
     pattern(R.RDLEN, 0xfff80, 0xfffff);
@@ -179,7 +180,6 @@ describe('interrupts', () => {
     const nic = new Station();
     for (let i = 0; i < 10; i++) {
       const bit = 1 << i;
-      if (i === 5 || i === 8) continue; // reserved
       nic.write(R.IMC, bit);
       nic.write(R.ICS, bit);
       expect(nic.line).toBe(false);
