@@ -258,8 +258,11 @@ export class WorkerLoop {
       wake: () => server.wake(port),
       commit: () => this.#journal.commit(),
     });
+    const kick = Doorbell.open(message.kick);
+    // One that was rung before there was a port to be woken would stay so, and swallow every later one.
+    kick.take();
     server.addRings(port);
-    this.#serve(message.port, { port, server: group, doorbells: [Doorbell.open(message.kick)] });
+    this.#serve(message.port, { port, server: group, doorbells: [kick] });
   }
 
   #serve(id: number, served: Served): void {

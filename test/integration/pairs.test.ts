@@ -258,7 +258,7 @@ describe.each(MATRIX)('$wire, $ring rings', ({ wire, ring }) => {
     expect(counted).toBe(BigInt(received(b)));
   });
 
-  it('merges TCP segments for a guest with RSC_EXT, each merged frame on its queue with its hash, and for no other', async () => {
+  it('CVE-2026-63321: merges TCP segments from behind a header of another length for a guest with RSC_EXT, on their queue with their hash; for no other', async () => {
     const wants = [F.RSC_EXT];
     for (const coalescing of [true, false]) {
       const { a, b } = world(wire, plain, spread(coalescing ? { with: wants, require: wants } : {}));

@@ -2,6 +2,7 @@
 // are being worked on lie from the head on; nothing is in flight between turns.
 
 import { DMA_READ, DMA_WRITE, type DmaSpace } from '#core/dma-space';
+import type { FrameBatch } from '#net/port';
 import { type EngineState, EVENT_SENT_DELAYED } from './engine-state.ts';
 import { AT, ICR_TXD_LOW, ICR_TXDW, ICR_TXQE } from './registers.ts';
 
@@ -19,6 +20,17 @@ export const CMD_DEXT = 0x20;
 export const CMD_VLE = 0x40;
 const CMD_IDE = 0x80;
 const CMD_REPORT = CMD_RS | CMD_RPS;
+
+/** 8254x 3.3: the longest packet that is not segmented. */
+export const LONGEST_PACKET = 16288;
+export const SHORTEST_FRAME = 60;
+
+/** How much `collectPlain` may append, and how many bytes it did. */
+export interface PlainLimit {
+  frames: number;
+  bytes: number;
+  taken: number;
+}
 
 const DESCRIPTOR_BYTES = 16;
 const STATUS_BYTE = 12;
@@ -45,6 +57,9 @@ export class TransmitRing {
   readonly #dma: DmaSpace;
   readonly #hasLow: boolean;
   #base = 0;
+  /** The whole ring, where it lies in one piece of memory: its words, and the first of them. */
+  #whole: Uint32Array | null = null;
+  #first = 0;
   /** Command byte of each fetched descriptor, by its distance from the head. */
   readonly #commands = new Uint8Array(MOST_DESCRIPTORS);
 
@@ -66,7 +81,51 @@ export class TransmitRing {
     // Indices outside the ring would never meet: nothing is served (CVE-2016-1981).
     if (this.head >= this.size || tail >= this.size) return this.size === 0 || this.head === tail;
     this.available = (tail - this.head + this.size) % this.size;
+    const window = this.#dma.window(this.#base, this.size * DESCRIPTOR_BYTES, DMA_READ);
+    this.#whole = window === null ? null : window.slab.views.u32;
+    if (window !== null) this.#first = (this.#base + window.bias) >>> 2;
     return true;
+  }
+
+  /**
+   * Appends frames that go out as they lie in one piece of memory, each by one legacy descriptor that asks for nothing else: the usual case. From the descriptor `from` after the head
+   * on, up to the first that is otherwise. Returns how many.
+   * @param tags VLE is no plain request
+   */
+  collectPlain(batch: FrameBatch, from: number, limit: PlainLimit, tags: boolean): number {
+    const words = this.#whole;
+    if (words === null) return 0;
+    const mask = ((CMD_DEXT | CMD_EOP | CMD_IFCS | CMD_IC | (tags ? CMD_VLE : 0)) << 24) >>> 0;
+    const plain = ((CMD_EOP | CMD_IFCS) << 24) >>> 0;
+    const { segments } = batch;
+    const frames = Math.min(limit.frames, this.available - from, segments.capacity - segments.count);
+    let index = this.head + from < this.size ? this.head + from : this.head + from - this.size;
+    let count = 0;
+    let bytes = 0;
+    for (; count < frames && bytes < limit.bytes; count++) {
+      const at = this.#first + index * 4;
+      const word2 = words[at + 2] as number;
+      const length = word2 & 0xffff;
+      if ((word2 & mask) >>> 0 !== plain || length < SHORTEST_FRAME || length > LONGEST_PACKET) break;
+      const address = (words[at + 1] as number) * 2 ** 32 + (words[at] as number);
+      const window = this.#dma.window(address, length, DMA_READ);
+      if (window === null) break;
+      this.#commands[from + count] = word2 >>> 24;
+      const frame = batch.count++;
+      batch.firstSegment[frame] = segments.count;
+      segments.addGuestAt(window, window.slab.views, address + window.bias, address, length);
+      batch.segmentCount[frame] = 1;
+      batch.length[frame] = length;
+      batch.flags[frame] = 0;
+      batch.gsoType[frame] = 0;
+      batch.hashReport[frame] = 0;
+      batch.needs[frame] = 0;
+      batch.token[frame] = index;
+      bytes += length;
+      if (++index === this.size) index = 0;
+    }
+    limit.taken = bytes;
+    return count;
   }
 
   /** The registers still describe the ring that was looked at: no reset or set-up came in between. */

@@ -9,16 +9,14 @@ import type { FrameBatch } from '#net/port';
 import { type EngineState, FLAG_PAUSED, MOST_CONTEXTS } from './engine-state.ts';
 import { AT, CTRL_VME, TCTL_EN, TCTL_PSP } from './registers.ts';
 import { type StagedPacket, TransmitOffload } from './transmit-offload.ts';
-import { CMD_DEXT, CMD_EOP, CMD_IC, CMD_IFCS, CMD_TSE, CMD_VLE, TransmitRing } from './transmit-ring.ts';
+import { CMD_DEXT, CMD_EOP, CMD_IC, CMD_IFCS, CMD_TSE, CMD_VLE, LONGEST_PACKET, type PlainLimit, SHORTEST_FRAME, TransmitRing } from './transmit-ring.ts';
 
 const { CTRL, TCTL, TDT, VET } = AT;
 
-/** 8254x 3.3: the longest packet that is not segmented; the most that a context's PAYLEN and headers can say. */
-const LONGEST_PACKET = 16288;
+/** 8254x 3.3: the most that a context's PAYLEN and headers can say. */
 const LONGEST_SEGMENTED = 0xfffff + 255;
 /** Descriptors looked at in one turn; what is left goes on in the next. */
 const SCAN = 4096;
-const SHORTEST_FRAME = 60;
 const FCS = 4;
 const POPTS_IXSM = 1;
 const POPTS_TXSM = 2;
@@ -48,6 +46,7 @@ export class Transmit {
   readonly #piecesSent = new Int32Array(256);
   /** Last piece of a packet that was cut here. */
   readonly #endsCut = new Uint8Array(256);
+  readonly #limit: PlainLimit = { frames: 0, bytes: 0, taken: 0 };
   #collected = 0;
   #scanned = 0;
   #control = 0;
@@ -105,6 +104,19 @@ export class Transmit {
     let { pieces } = this.#state;
     const limit = Math.min(frames, batch.capacity - base, 256 - base);
     while (this.#collected < limit && (this.#collected === 0 || size < bytes) && position < ring.available && position < SCAN) {
+      this.#limit.frames = limit - this.#collected;
+      this.#limit.bytes = Math.max(1, bytes - size);
+      const run = ring.collectPlain(batch, position, this.#limit, this.#tagging);
+      if (run > 0) {
+        for (let i = 0; i < run; i++) {
+          this.#descriptors[this.#collected] = ++position;
+          this.#piecesSent[this.#collected] = 0;
+          this.#endsCut[this.#collected++] = 0;
+        }
+        size += this.#limit.taken;
+        pieces = 0;
+        continue;
+      }
       const result = this.#packet(position);
       if (result === PACKET_MORE) break;
       if (result === PACKET_NOTHING) {
