@@ -36,6 +36,13 @@ const pin: PciCheck = {
   script: '[ $(ls /sys/bus/pci/devices/$pci/msi_irqs 2> /dev/null | wc -l) -eq 0 ] && [ $(cat /sys/bus/pci/devices/$pci/irq) -gt 0 ]',
 };
 
+/** User-mode Linux's bus does not find a function again that was removed. */
+const rescan: PciCheck = {
+  name: 'removed and found again',
+  script:
+    'for i in 1 2; do echo 1 > /sys/bus/pci/devices/$pci/remove && [ ! -e /sys/bus/pci/devices/$pci ] && echo 1 > /sys/bus/pci/rescan && up && ping_all 10 || return 1; done',
+};
+
 /** Of a PF in slot 0 with VFs in slots 1 and 2: what the kernel's SR-IOV core does with it, and the VFs' driver. $vf is the first one. */
 const VIRTUAL_FUNCTIONS: readonly PciCheck[] = [
   {
@@ -144,7 +151,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     modules: VIRTIO.modules,
     append: ['pci=nomsi'],
     pins: true,
-    checks: [pin, ...commonChecks(VIRTIO)],
+    checks: [pin, ...commonChecks(VIRTIO), rescan],
   },
   {
     name: 'virtio-net with 2 virtual functions',
