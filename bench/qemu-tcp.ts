@@ -10,7 +10,7 @@ import { answeringScript, askingScript } from '../test/real/traffic.ts';
 import { printTable } from './measure.ts';
 
 /** Each guest keeps two such files in its memory. */
-const KIBIBYTES = 16384;
+const KIBIBYTES = 4096;
 const MACS = ['02:00:00:00:00:01', '02:00:00:00:00:02'] as const;
 
 const device = (mac: string): string[] => ['-device', `virtio-net-pci,netdev=n0,mac=${mac},romfile=`];

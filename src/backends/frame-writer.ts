@@ -208,11 +208,11 @@ export class FrameWriter {
     return true;
   }
 
-  /** The virtio_net_hdr of frame `f`, num_buffers 1 (virtio 1.4 5.1.6.4.1, also without MRG_RXBUF). */
+  /** The virtio_net_hdr of frame `f`, num_buffers 1 (virtio 1.4 5.1.9.4.1, also without MRG_RXBUF). */
   #writeHeader(words: Int32Array, at: number, batch: FrameBatch, f: number): void {
     const end = this.headerLength >>> 2;
     if (end > 3) {
-      // virtio 1.4 5.1.6.4.5: the hash and its type, or HASH_REPORT_NONE.
+      // virtio 1.4 5.1.9.4.5: the hash and its type, or HASH_REPORT_NONE.
       const known = batch.hashedBy[f] === this.reported;
       words[at + 3] = known ? (batch.hash[f] as number) : 0;
       words[at + 4] = known ? (batch.hashReport[f] as number) : 0;
@@ -226,19 +226,19 @@ export class FrameWriter {
     } else this.#writeRequest(words, at, batch, f);
   }
 
-  /** virtio 1.4 5.1.6.4.1 (device MUST): without GUEST_CSUM flags are zero. What the driver does not take was converted before. */
+  /** virtio 1.4 5.1.9.4.1 (device MUST): without GUEST_CSUM flags are zero. What the driver does not take was converted before. */
   #writeRequest(words: Int32Array, at: number, batch: FrameBatch, f: number): void {
     const gsoType = batch.gsoType[f] as number;
     let flags = (this.accepts & ACCEPTS_CSUM) === 0 ? 0 : (batch.flags[f] as number) & (FRAME_NEEDS_CSUM | FRAME_DATA_VALID);
     let start = (flags & FRAME_NEEDS_CSUM) !== 0 ? (batch.csumStart[f] as number) : 0;
     let offset = (flags & FRAME_NEEDS_CSUM) !== 0 ? (batch.csumOffset[f] as number) : 0;
     if ((gsoType & GSO_UDP_TUNNEL) !== 0) {
-      // virtio 1.4 5.1.6.4.1 (device MUST NOT): DATA_VALID with a tunnel.
+      // virtio 1.4 5.1.9.4.1 (device MUST NOT): DATA_VALID with a tunnel.
       flags = (flags & FRAME_NEEDS_CSUM) | ((batch.flags[f] as number) & FRAME_UDP_TUNNEL_CSUM);
       words[at + TUNNEL_WORD] = (batch.outerTransport[f] as number) | ((batch.innerNetwork[f] as number) << 16);
     }
     if (gsoType !== 0 && (this.accepts & ACCEPTS_RSC) !== 0) {
-      // virtio 1.4 5.1.6.4.1 (device MUST): then the checksum fields count segments and duplicate acknowledgements, of frames that came as they are as well.
+      // virtio 1.4 5.1.9.4.1 (device MUST): then the checksum fields count segments and duplicate acknowledgements, of frames that came as they are as well.
       if (((batch.flags[f] as number) & FRAME_RSC_INFO) === 0) {
         start = Math.ceil(((batch.length[f] as number) - (batch.headerLength[f] as number)) / (batch.gsoSize[f] as number));
         offset = 0;
@@ -251,7 +251,7 @@ export class FrameWriter {
   }
 
   /**
-   * Any shape of frame and chain; with MRG_RXBUF over several chains, each filled to capacity but the last (virtio 1.4 5.1.6.4.1). Returns the complement of the
+   * Any shape of frame and chain; with MRG_RXBUF over several chains, each filled to capacity but the last (virtio 1.4 5.1.9.4.1). Returns the complement of the
    * number of chains used (below 0), WRITE_HELD (too few buffers: none is used), WRITE_BROKEN, or WRITE_TOO_LONG.
    */
   write(queue: VirtQueue, batch: FrameBatch, f: number, length: number): number {
@@ -389,7 +389,7 @@ export class FrameWriter {
       this.tokens[chains] = token;
       this.written[chains++] = written;
     }
-    // virtio 1.4 5.1.6.4.1 (device MUST): the number of buffers used for the frame, in the header of the first.
+    // virtio 1.4 5.1.9.4.1 (device MUST): the number of buffers used for the frame, in the header of the first.
     lowViews.u8[lowAt] = chains;
     highViews.u8[highAt] = chains >>> 8;
     // Written after their pages were marked: a page must be marked after the last write to it.

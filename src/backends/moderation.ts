@@ -1,4 +1,4 @@
-// Notification coalescing of one ring (virtio 1.4 5.1.6.5.9): an interrupt the driver wants is put off until `max_packets` packets were counted since the last one, or
+// Notification coalescing of one ring (virtio 1.4 5.1.9.5.10): an interrupt the driver wants is put off until `max_packets` packets were counted since the last one, or
 // `max_usecs` have passed since the first of them. Either 0: at once. Whether the driver still wants it is looked at again when it is due: suppression wins.
 //
 // Nothing is kept that a thread's death could lose: who recovers its rings repeats the call of each.
@@ -35,7 +35,7 @@ export class Moderation {
     this.#call = call;
   }
 
-  /** virtio 1.4 5.1.6.5.9.4: new parameters are judged at once by what has been counted. Between publishes. */
+  /** virtio 1.4 5.1.9.5.10.4: new parameters are judged at once by what has been counted. Between publishes. */
   set(maxPackets: number, maxUsecs: number): void {
     // A driver that waits for more packets than its ring holds would wait for the time instead, with a full ring.
     this.#limit = maxPackets === 0 || maxUsecs === 0 ? 0 : Math.min(maxPackets, this.#queue.size);

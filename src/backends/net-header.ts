@@ -1,4 +1,4 @@
-// struct virtio_net_hdr (virtio 1.4 5.1.6) however a driver laid it out: what a transmit request in it may ask under the features
+// struct virtio_net_hdr (virtio 1.4 5.1.9) however a driver laid it out: what a transmit request in it may ask under the features
 // negotiated. Left out: IPsec, which no backend here offers, so its bits are unknown bits and disregarded.
 
 import {
@@ -49,7 +49,7 @@ export function transmitOffloads(features: FeatureSet): number {
 export function gsoAllowed(gsoType: number, offloads: number): boolean {
   if ((gsoType & GSO_ECN) !== 0 && (offloads & ACCEPTS_ECN) === 0) return false;
   const tunnel = gsoType & GSO_UDP_TUNNEL;
-  // virtio 1.4 5.1.6.2.2 (device MUST NOT accept): both, or a tunnel of nothing that is to be cut.
+  // virtio 1.4 5.1.9.2.2 (device MUST NOT accept): both, or a tunnel of nothing that is to be cut.
   if (tunnel !== 0 && ((offloads & ACCEPTS_UDP_TUNNEL) === 0 || tunnel === GSO_UDP_TUNNEL)) return false;
   switch (gsoType & ~(GSO_ECN | GSO_UDP_TUNNEL)) {
     case GSO_NONE:

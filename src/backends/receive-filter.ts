@@ -1,4 +1,4 @@
-// Which frames a virtio-net device lets through to its driver (virtio 1.4 5.1.6.5.1 to 5.1.6.5.3), from the first fourteen to eighteen bytes.
+// Which frames a virtio-net device lets through to its driver (virtio 1.4 5.1.9.5.1 to 5.1.9.5.3), from the first fourteen to eighteen bytes.
 
 import type { FrameBatch } from '#net/port';
 import {

@@ -201,7 +201,7 @@ export class Receiver {
     const pair = this.#pairs[f] as number;
     // Too short, filtered, or dropped by a flow rule.
     if (pair === PAIR_DROP || pair <= REFUSED || reason >= 0) return reason < 0 ? DROP_FILTERED : reason;
-    // virtio 1.4 5.1.6.5.6.3 (device MUST): its queue is under reset.
+    // virtio 1.4 5.1.9.5.7.3 (device MUST): its queue is under reset.
     return this.broken ? DROP_BROKEN : DROP_NOT_READY;
   }
 
@@ -369,7 +369,7 @@ export class Receiver {
   }
 
   /**
-   * The ring does not run. A driver that broke one gets nothing more, nor does a queue that it has not got or is resetting (virtio 1.4 5.1.6.5.5.2, device MUST); one that is being moved is
+   * The ring does not run. A driver that broke one gets nothing more, nor does a queue that it has not got or is resetting (virtio 1.4 5.1.9.5.6.2, device MUST); one that is being moved is
    * waited for.
    */
   #deliverNowhere(frames: number): number {

@@ -1,4 +1,4 @@
-// Automatic receive steering (virtio 1.4 5.1.6.5.5): frames of a flow go to the receive queue of the pair the driver last transmitted that flow on. A small
+// Automatic receive steering (virtio 1.4 5.1.9.5.6): frames of a flow go to the receive queue of the pair the driver last transmitted that flow on. A small
 // table by a hash that is the same in both directions; a collision sends a flow to another queue, which costs locality and nothing else.
 
 import type { ByteViews } from '#core/guest-memory';

@@ -256,14 +256,14 @@ export class Transmitter {
     return this.#request(batch, f, low, middle, high, tunnel);
   }
 
-  /** virtio 1.4 5.1.6.2.2 (device MUST): flag bits it does not know are disregarded; checksum fields mean nothing without NEEDS_CSUM. */
+  /** virtio 1.4 5.1.9.2.2 (device MUST): flag bits it does not know are disregarded; checksum fields mean nothing without NEEDS_CSUM. */
   #request(batch: FrameBatch, f: number, low: number, middle: number, high: number, tunnel: number): number {
     let flags = (low & FRAME_NEEDS_CSUM) !== 0 && (this.#offloads & ACCEPTS_CSUM) !== 0 ? FRAME_NEEDS_CSUM : 0;
     const gsoType = (low >>> 8) & 0xff;
     if (gsoType !== 0 && !gsoAllowed(gsoType, this.#offloads)) return DROP_MALFORMED;
     if ((low & FRAME_UDP_TUNNEL_CSUM) !== 0 && (this.#offloads & ACCEPTS_UDP_TUNNEL_CSUM) !== 0) flags |= FRAME_UDP_TUNNEL_CSUM;
     if ((gsoType & GSO_UDP_TUNNEL) !== 0) {
-      // virtio 1.4 5.1.6.2.2 (device MUST NOT accept).
+      // virtio 1.4 5.1.9.2.2 (device MUST NOT accept).
       if ((low & FRAME_DATA_VALID) !== 0) return DROP_MALFORMED;
       batch.outerTransport[f] = tunnel;
       batch.innerNetwork[f] = tunnel >>> 16;

@@ -1,8 +1,13 @@
 // Devices as a command line names them: "virtio-net,queues=2,mac=52:54:00:00:00:01". Each kind is a row of a table.
 
 import { InvalidArgumentError } from 'commander';
-import type { VhostBackend, VirtioNetOptions } from '#nicbox/index';
+import type { BellLoop } from '#core/bell-loop';
+
+import { WorkerPlace } from '#interop/netdev-port';
+import type { PortHost } from '#net/port';
+import type { E1000Options, VhostBackend, VirtioNetOptions } from '#nicbox/index';
 import type { Machine } from '#nicbox/machine';
+import type { VhostSegment } from '#nicbox/vhost-net';
 import { Aer } from '#pci/aer';
 import type { PciFunction } from '#pci/function';
 import { SerialNumber } from '#pci/serial-number';
@@ -20,6 +25,8 @@ export interface DeviceSite {
   readonly deviceNumber: number;
   /** A data plane on the link it is to be joined to. */
   readonly backend: (name: string, queuePairs: number) => VhostBackend;
+  /** A port on that link, for a device whose data plane is on this thread. */
+  readonly host: (name: string) => PortHost;
 }
 
 interface DeviceKind {
@@ -60,6 +67,13 @@ const KINDS: Readonly<Record<string, DeviceKind>> = {
       });
     },
   },
+  e1000: {
+    options: { mac: 'a MAC address', model: '82540EM, 82544GC or 82545EM' },
+    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), model }) {
+      const name = `e1000-${deviceNumber}`;
+      machine.addE1000({ name, mac, segment: host(name), ...(model !== undefined && { model: model as E1000Options['model'] & string }) }, { deviceNumber });
+    },
+  },
 };
 
 /** For help texts. */
@@ -85,6 +99,18 @@ export function parseDevice(text: string): DeviceSpec {
     options[option] = value.join('=');
   }
   return { kind: name, options };
+}
+
+/** Where devices of this thread's machines find the link that a worker serves. @param ends gets what is to be undone @param as the port's name, if not what the device calls it */
+export function placesOn(segment: VhostSegment, loop: BellLoop, ends: (() => void | Promise<void>)[], as?: string): Pick<DeviceSite, 'backend' | 'host'> {
+  return {
+    backend: (name, queuePairs) => segment.port(as ?? name, queuePairs),
+    host(name) {
+      const place = new WorkerPlace(segment, as ?? name, loop);
+      ends.unshift(() => place.close());
+      return place.host;
+    },
+  };
 }
 
 /** How many slots it takes: its own, and one for each virtual function. */

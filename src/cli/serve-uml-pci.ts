@@ -13,7 +13,7 @@ import { SegmentCapture } from '#interop/segment-capture';
 import { serveUmlPci, type UmlPciServer, umlPciMachine } from '#interop/uml-pci-server';
 import { Machine } from '#nicbox/machine';
 import { VhostPool } from '#nicbox/vhost-net';
-import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice, slotsOf } from './device-specs.ts';
+import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice, placesOn, slotsOf } from './device-specs.ts';
 import { openCapture } from './output.ts';
 import { UmlGuest, umlCommand } from './uml-guest.ts';
 
@@ -98,19 +98,20 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], wanted: numbe
     const worker = pool.worker();
     const kind = flags.link ? 'link' : 'switch';
     const segments = Array.from({ length: flags.link ? devices.length / 2 : 1 }, () => worker.segment({ kind }));
+    const bells = new BellLoop();
+    ends.push(() => bells.close());
     let deviceNumber = 0;
     devices.forEach((spec, i) => {
       const segment = segments[flags.link ? i >>> 1 : 0] as (typeof segments)[number];
-      addDevice({ machine, deviceNumber, backend: (name, pairs) => segment.port(name, pairs) }, spec);
+      addDevice({ machine, deviceNumber, ...placesOn(segment, bells, ends) }, spec);
       deviceNumber += slotsOf(spec);
     });
     if (flags.pcap !== undefined) {
       const file = openCapture(flags.pcap);
-      const bells = new BellLoop();
       const capture = new SegmentCapture(segments, bells, (chunk) => void writeSync(file, chunk));
-      ends.push(() => {
+      // Behind the worker: what it has captured by then is in the rings.
+      ends.splice(ends.length - 1, 0, () => {
         capture.close();
-        bells.close();
         closeSync(file);
         if (capture.missed > 0) console.error(`nicbox: ${capture.missed} frames came too fast to be captured`);
       });

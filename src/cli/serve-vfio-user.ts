@@ -14,7 +14,7 @@ import { DATA_PLANE_WORKER, serveVfioUser, type VfioUserServer } from '#interop/
 import type { Machine } from '#nicbox/machine';
 import { VhostPool } from '#nicbox/vhost-net';
 import type { PciFunction } from '#pci/function';
-import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice, slotsOf } from './device-specs.ts';
+import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice, placesOn, slotsOf } from './device-specs.ts';
 import { openCapture } from './output.ts';
 
 const INTERVAL_MS = 1000;
@@ -91,8 +91,10 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], signal: Abort
     for (const [i, spec] of devices.entries()) {
       const mac = `52:54:00:00:00:${(i + 1).toString(16).padStart(2, '0')}`;
       const add = (machine: Machine): PciFunction => {
-        const backend = (_: string, pairs: number): ReturnType<(typeof segments)[number]['port']> => segmentOf(i).port(flags.socket[i] as string, pairs);
-        addDevice({ machine, deviceNumber: 1, backend }, { ...spec, options: { mac, ...spec.options } });
+        addDevice(
+          { machine, deviceNumber: 1, ...placesOn(segmentOf(i), bells, ends, flags.socket[i] as string) },
+          { ...spec, options: { mac, ...spec.options } },
+        );
         return machine.fabric.functions()[0] as PciFunction;
       };
       const server = await serveVfioUser(add, { socket: flags.socket[i] as string, log, directInterrupts: true });

@@ -2,8 +2,10 @@
 // again when it is to reboot: so it counts as ended when it says it has halted, and is then ended with all of its session.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, constants, readdirSync, readFileSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { killSession } from './process-session.ts';
 
 export interface UmlGuestOptions {
   readonly kernel: string;
@@ -17,6 +19,11 @@ export interface UmlGuestOptions {
 
 /** The virtio device id its PCI-over-virtio driver was configured with (CONFIG_UML_PCI_OVER_VIRTIO_DEVICE_ID). */
 const PCI_OVER_VIRTIO = 1234;
+/**
+ * Loops in a tick of 10 ms. The kernel looks 40000 times for the answer to a read, a microsecond by this count apart, and then goes on without: the answer that comes late is written where another
+ * message is by then. Measured while the machine is busy, as it does itself, the count can be so low that this is after a few milliseconds; so high, it is after a tenth of a second of its own.
+ */
+const LOOPS = 100_000_000;
 const HALTED = /reboot: (System halted|Power down)/;
 
 /** The guest cannot be started. `code` is stable. */
@@ -32,6 +39,7 @@ export function umlCommand({ kernel, initrd, memory, append, sockets }: UmlGuest
     ...(initrd === undefined ? [] : [`initrd=${initrd}`, 'rdinit=/init']),
     'con=null',
     'con0=null,fd:1',
+    `lpj=${LOOPS}`,
     ...append,
     ...sockets.map((socket, i) => `virtio_uml.device=${socket}:${PCI_OVER_VIRTIO}:${i}`),
   ];
@@ -55,6 +63,7 @@ export class UmlGuest {
     // Its memory is a file there.
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, TMPDIR: memoryFolder() } });
     this.#child = child;
+    const letGo = child.pid === undefined ? undefined : leash(child.pid);
     let partial = '';
     const take = (piece: Buffer): void => {
       const lines = `${partial}${piece.toString('latin1')}`.split(/\r*\n/);
@@ -74,6 +83,7 @@ export class UmlGuest {
         resolve(127);
       });
       child.once('close', (code) => {
+        letGo?.();
         if (partial !== '') line(partial);
         resolve(this.#halted ? 0 : (code ?? 1));
       });
@@ -82,16 +92,17 @@ export class UmlGuest {
 
   /** Ends it and everything of its session. */
   kill(): void {
-    const { pid } = this.#child;
-    if (pid === undefined) return;
-    for (const member of sessionOf(pid)) {
-      try {
-        process.kill(member, 'SIGKILL');
-      } catch {
-        // It has ended meanwhile.
-      }
-    }
+    if (this.#child.pid !== undefined) killSession(this.#child.pid);
   }
+}
+
+/** A process that ends a guest when this one is gone, however it goes. Returns what lets go of it. */
+function leash(pid: number): () => void {
+  const program = fileURLToPath(new URL('./guest-leash.js', import.meta.url));
+  const child = spawn(process.execPath, [program, String(pid)], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+  child.on('error', () => {});
+  child.unref();
+  return () => void child.kill('SIGKILL');
 }
 
 function memoryFolder(): string {
@@ -101,22 +112,4 @@ function memoryFolder(): string {
   } catch {
     return tmpdir();
   }
-}
-
-/** The processes of a session, and its leader, which may not be one yet. */
-function sessionOf(leader: number): number[] {
-  const found: number[] = [];
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      // After the name in parentheses: state, parent, process group, session.
-      const fields = readFileSync(`/proc/${name}/stat`, 'latin1')
-        .replace(/^.*\) /s, '')
-        .split(' ');
-      if (Number(name) === leader || Number(fields[3]) === leader) found.push(Number(name));
-    } catch {
-      // Gone between the listing and the look.
-    }
-  }
-  return found;
 }

@@ -45,7 +45,7 @@ const NEEDS: readonly (readonly [number, readonly number[]])[] = [
   [NET.HASH_TUNNEL, [NET.RSS, NET.HASH_REPORT]],
   [NET.RSS_CONTEXT, [NET.CTRL_VQ]],
   [NET.RSS_CONTEXT, [NET.RSS]],
-  // The table names HOST_TSO, the receive clause GUEST_TSO (5.1.6.4): a driver that has both offends against neither.
+  // The table names HOST_TSO, the receive clause GUEST_TSO (5.1.9.4): a driver that has both offends against neither.
   [NET.RSC_EXT, [NET.GUEST_TSO4, NET.GUEST_TSO6]],
   [NET.RSC_EXT, [NET.HOST_TSO4, NET.HOST_TSO6]],
   [NET.GUEST_UDP_TUNNEL_GSO, [NET.GUEST_TSO4]],
@@ -92,7 +92,7 @@ export const DRIVER_FEATURES: readonly number[] = [
   VIRTIO_F.SUSPEND,
 ];
 
-/** What the legacy interface can say, and ANY_LAYOUT; whoever lacks that gets frames and commands cut as 5.1.6.7 asks. */
+/** What the legacy interface can say, and ANY_LAYOUT; whoever lacks that gets frames and commands cut as 5.1.9.8 asks. */
 export const LEGACY_FEATURES: readonly number[] = [...DRIVER_FEATURES.filter((bit) => bit < 32), VIRTIO_F.ANY_LAYOUT];
 
 /** The largest self-consistent subset of `offered` within `wanted`. */

@@ -1,4 +1,4 @@
-// Flow filters (virtio 1.4 5.1.6.6): groups of rules that send matching frames to a receive queue or drop them, made as resource objects through the
+// Flow filters (virtio 1.4 5.1.9.6): groups of rules that send matching frames to a receive queue or drop them, made as resource objects through the
 // administration queue. Identifiers are the driver's; limits, masks and orders the specification puts on a driver are kept here.
 
 import { ADMIN_STATUS, type AdminAnswer, type AdminQueue } from './admin-queue.ts';
@@ -188,7 +188,7 @@ export class FlowFilter {
     if (rule.priority >= limits.lastRulePriority) throw new RangeError(`rule priority ${rule.priority} is not below ${limits.lastRulePriority}`);
     const action = rule.action === 'drop' ? FF_ACTION.DROP : FF_ACTION.DIRECT_RX_VQ;
     if (!this.actions.has(action)) throw new RangeError(`the device has no action ${action}`);
-    // Identifiers stay below both limits, which 5.1.6.6.4 (device SHOULD fail) asks for.
+    // Identifiers stay below both limits, which 5.1.9.6.4 (device SHOULD fail) asks for.
     const id = freeId(this.#rules, Math.min(limits.rules, limits.rulesPerGroup));
     if (id < 0 || inGroup >= limits.rulesPerGroup) return -1;
     const value = new Uint8Array(16 + keys.length);
@@ -218,7 +218,7 @@ export class FlowFilter {
     return true;
   }
 
-  /** False while rules depend on it: virtio 1.4 5.1.6.6.5 (driver SHOULD NOT). */
+  /** False while rules depend on it: virtio 1.4 5.1.9.6.5 (driver SHOULD NOT). */
   removeGroup(id: number): boolean {
     if (this.#groups.get(id) !== 0 || !this.#done(this.#admin.destroyObject(OBJECT.GROUP, id))) return false;
     return this.#groups.delete(id);

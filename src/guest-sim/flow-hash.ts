@@ -1,4 +1,4 @@
-// Which hash a received frame has (virtio 1.4 5.1.6.4.3, 5.1.6.4.4), computed from its bytes: the guest's own opinion beside the one the device reports.
+// Which hash a received frame has (virtio 1.4 5.1.9.4.3, 5.1.9.4.4), computed from its bytes: the guest's own opinion beside the one the device reports.
 // IPv4 and IPv6 with extension headers under up to two VLAN tags, and the inner headers of one level of the nine encapsulations.
 
 import { get16 } from './packets.ts';
@@ -55,7 +55,7 @@ export class FlowHash {
     if (!this.#ethernet(u8, at, at + length)) return false;
     if (this.#tunnels !== 0) {
       const inner = this.#encapsulation(u8);
-      // 5.1.6.4.4 (device MUST): the outer header unless an enabled encapsulation is met, then only the inner one.
+      // 5.1.9.4.4 (device MUST): the outer header unless an enabled encapsulation is met, then only the inner one.
       if (inner >= 0 && !this.#walkPayload(u8, inner)) return false;
     }
     return this.#hash(u8);

@@ -1,4 +1,4 @@
-// The frames with which a guest tells switches and neighbours where its address now is (virtio 1.4 5.1.6.5.4.1, driver SHOULD): an ARP announcement for each
+// The frames with which a guest tells switches and neighbours where its address now is (virtio 1.4 5.1.9.5.4.1, driver SHOULD): an ARP announcement for each
 // IPv4 address it has (RFC 5227 2.3), an unsolicited neighbour advertisement for each IPv6 address (RFC 4861 7.2.6), and without either a reverse ARP request.
 
 import { fold, set16, sumBytes } from './packets.ts';

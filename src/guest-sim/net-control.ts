@@ -1,4 +1,4 @@
-// The control virtqueue's driver side (virtio 1.4 5.1.6.5): one command at a time, its answer waited for. Each method sends only what was negotiated
+// The control virtqueue's driver side (virtio 1.4 5.1.9.5): one command at a time, its answer waited for. Each method sends only what was negotiated
 // and says whether the device accepted it.
 
 import type { GuestArena } from './arena.ts';
@@ -65,7 +65,7 @@ export class ControlQueue {
   readonly #tokens = new Int32Array(1);
   readonly #written = new Int32Array(1);
 
-  /** `framed`: commands are cut into descriptors as the legacy interface wants it without ANY_LAYOUT (virtio 1.4 5.1.6.7). */
+  /** `framed`: commands are cut into descriptors as the legacy interface wants it without ANY_LAYOUT (virtio 1.4 5.1.9.8). */
   constructor(arena: GuestArena, ring: DriverRing, features: bigint, framed = false) {
     this.#framed = framed;
     this.#arena = arena;
@@ -80,7 +80,7 @@ export class ControlQueue {
   }
 
   /**
-   * The same for a command with a result of up to `most` bytes, which lies behind the ack (virtio 1.4 5.1.6.5): what the device wrote of it, or undefined when it
+   * The same for a command with a result of up to `most` bytes, which lies behind the ack (virtio 1.4 5.1.9.5): what the device wrote of it, or undefined when it
    * said ERR. @throws VirtioError
    */
   query(kind: number, command: number, data: Uint8Array, most: number): Uint8Array | undefined {
@@ -108,7 +108,7 @@ export class ControlQueue {
     return u8[ack] === NET_CTRL.OK ? u8.slice(ack + 1, ack + written) : undefined;
   }
 
-  /** 5.1.6.1.1 (driver SHOULD, legacy): the used length of the control queue does not count. */
+  /** 5.1.9.1 (driver SHOULD, legacy): the used length of the control queue does not count. */
   get #hasLegacyLengths(): boolean {
     return !this.#has(VIRTIO_F.VERSION_1);
   }
@@ -174,7 +174,7 @@ export class ControlQueue {
   }
 
   setMacAddress(mac: Uint8Array): boolean {
-    // virtio 1.4 5.1.6.5.2.2 (driver MUST NOT): no command of this class without CTRL_RX, although this one has a bit of its own as well.
+    // virtio 1.4 5.1.9.5.2.2 (driver MUST NOT): no command of this class without CTRL_RX, although this one has a bit of its own as well.
     return this.#has(VIRTIO_NET_F.CTRL_RX) && this.#has(VIRTIO_NET_F.CTRL_MAC_ADDR) && this.command(NET_CTRL.MAC, NET_CTRL.MAC_ADDR_SET, mac.subarray(0, 6));
   }
 
@@ -187,7 +187,7 @@ export class ControlQueue {
     return this.#has(VIRTIO_NET_F.GUEST_ANNOUNCE) && this.command(NET_CTRL.ANNOUNCE, NET_CTRL.ANNOUNCE_ACK, NOTHING);
   }
 
-  /** Refused while RSS contexts exist: virtio 1.4 5.1.6.5.7 (driver MUST NOT). */
+  /** Refused while RSS contexts exist: virtio 1.4 5.1.9.5.8 (driver MUST NOT). */
   setQueuePairs(pairs: number): boolean {
     if (!this.#has(VIRTIO_NET_F.MQ) || this.#contexts.size > 0) return false;
     return this.command(NET_CTRL.MQ, NET_CTRL.MQ_VQ_PAIRS_SET, Uint8Array.of(pairs & 0xff, pairs >>> 8));
@@ -251,7 +251,7 @@ export class ControlQueue {
     return this.#has(VIRTIO_NET_F.VQ_NOTF_COAL) && this.command(NET_CTRL.NOTF_COAL, NET_CTRL.NOTF_COAL_VQ_SET, data);
   }
 
-  /** What is in force for one queue; undefined when the device said ERR (virtio 1.4 5.1.6.5.9 (driver MUST): nothing it wrote then counts). */
+  /** What is in force for one queue; undefined when the device said ERR (virtio 1.4 5.1.9.5.10 (driver MUST): nothing it wrote then counts). */
   queueCoalescing(queue: number): Coalescing | undefined {
     if (!this.#has(VIRTIO_NET_F.VQ_NOTF_COAL)) return undefined;
     const result = this.query(NET_CTRL.NOTF_COAL, NET_CTRL.NOTF_COAL_VQ_GET, Uint8Array.of(queue & 0xff, queue >>> 8, 0, 0), 8);
@@ -270,7 +270,7 @@ export class ControlQueue {
     return this.#supported;
   }
 
-  /** Counters of queues in one command; undefined when the device refused it. Types it did not say it has are left out (virtio 1.4 5.1.6.5.10.3, driver MUST). */
+  /** Counters of queues in one command; undefined when the device refused it. Types it did not say it has are left out (virtio 1.4 5.1.9.5.11.13, driver MUST). */
   statistics(requests: readonly StatisticsRequest[]): QueueStatistics[] | undefined {
     const supported = this.statisticsTypes;
     const asked = requests.map(({ queue, types }) => ({ queue, types: types & supported })).filter(({ types }) => types !== 0n);

@@ -1,4 +1,4 @@
-// Sizing the queues of a network device: how large rings and buffers are under the features that were negotiated (virtio 1.4 5.1.6.3.1), and how many fit.
+// Sizing the queues of a network device: how large rings and buffers are under the features that were negotiated (virtio 1.4 5.1.9.3.1), and how many fit.
 
 import type { GuestArena } from './arena.ts';
 import { hasFeature } from './features.ts';
@@ -24,15 +24,15 @@ import { type QueueKick, VirtioError, type VirtioTransport } from './virtio-pci.
 
 const TRANSMIT_BUFFER = 2048;
 const PIECE = 4096;
-/** virtio 1.4 5.1.6.3.1 (driver SHOULD): what a buffer has to hold behind its header without MRG_RXBUF, with and without receive segmentation offloads. */
+/** virtio 1.4 5.1.9.3.1 (driver SHOULD): what a buffer has to hold behind its header without MRG_RXBUF, with and without receive segmentation offloads. */
 const BIG_BUFFER = 65_589;
 const PLAIN_BUFFER = 1514;
 const BIG_BUFFERS = 64;
 const DEFAULT_MTU = 1500;
 const LONGEST_GSO_FRAME = 65_550;
 
-/** Bytes of struct virtio_net_hdr up to the last field that the features bring (virtio 1.4 5.1.6.3.1, driver MUST). */
-export function headerSize(features: bigint): number {
+/** Bytes of struct virtio_net_hdr up to the last field that the features bring (virtio 1.4 5.1.9.3.1, driver MUST). */
+function headerSize(features: bigint): number {
   const has = (bit: number): boolean => hasFeature(features, bit);
   if (!has(VIRTIO_F.VERSION_1) && !has(VIRTIO_NET_F.MRG_RXBUF)) return NET_HEADER_SIZE_LEGACY;
   if (has(VIRTIO_NET_F.HOST_UDP_TUNNEL_GSO) || has(VIRTIO_NET_F.GUEST_UDP_TUNNEL_GSO)) return NET_HEADER_SIZE_TUNNEL;
@@ -60,7 +60,7 @@ export class QueueMaker {
     return hasFeature(this.#features, feature);
   }
 
-  /** Legacy without ANY_LAYOUT: the header has a descriptor of its own, and commands are cut as 5.1.6.7 asks. */
+  /** Legacy without ANY_LAYOUT: the header has a descriptor of its own, and commands are cut as 5.1.9.8 asks. */
   get separateHeaders(): boolean {
     return !this.#has(VIRTIO_F.VERSION_1) && !this.#has(VIRTIO_F.ANY_LAYOUT);
   }

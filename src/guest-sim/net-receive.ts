@@ -1,4 +1,4 @@
-// A virtio-net receive queue (virtio 1.4 5.1.6.3, 5.1.6.4): stocked with mergeable or big buffers once, which then go round without any allocation.
+// A virtio-net receive queue (virtio 1.4 5.1.9.3, 5.1.9.4): stocked with mergeable or big buffers once, which then go round without any allocation.
 // What arrives is described by one reused `ReceivedFrame`; a length or header that cannot be true breaks the queue or drops the frame.
 
 import type { ByteViews } from '#core/guest-memory';
@@ -195,7 +195,7 @@ export class ReceiveQueue {
             this.#break(`num_buffers ${count} with a ring of ${this.ring.size}`);
             break;
           }
-          // The rest of a merged frame may lie beyond this harvest, but the device used all of it at once (virtio 1.4 2.8.16, 5.1.6.4).
+          // The rest of a merged frame may lie beyond this harvest, but the device used all of it at once (virtio 1.4 2.8.16, 5.1.9.4).
           if (i + count > n) n += this.ring.harvest(this.#tokens, this.#lengths, i + count - n, n);
           if (i + count > n) {
             this.#break(`a frame of ${count} buffers came with only ${n - i} of them used`);
@@ -258,7 +258,7 @@ export class ReceiveQueue {
     const options = this.#options;
     frame.coalescedSegments = 0;
     frame.duplicateAcks = 0;
-    // virtio 1.4 5.1.6.4.2 (driver MUST): unknown flags ignored; csum fields only with NEEDS_CSUM and without RSC_INFO.
+    // virtio 1.4 5.1.9.4.2 (driver MUST): unknown flags ignored; csum fields only with NEEDS_CSUM and without RSC_INFO.
     if ((flags & (NET_HDR_F_NEEDS_CSUM | NET_HDR_F_RSC_INFO)) === NET_HDR_F_NEEDS_CSUM) {
       frame.csumStart = word1 >>> 16;
       frame.csumOffset = word2 & 0xffff;
@@ -293,7 +293,7 @@ export class ReceiveQueue {
     frame.hashValue = known && report !== NET_HASH_REPORT_NONE ? (this.#arena.u32[at + 3] as number) : 0;
   }
 
-  /** virtio 1.4 5.1.6.4.2 (driver MUST NOT accept): both tunnel bits, one without NEEDS_CSUM or with DATA_VALID, one over nothing to cut. */
+  /** virtio 1.4 5.1.9.4.2 (driver MUST NOT accept): both tunnel bits, one without NEEDS_CSUM or with DATA_VALID, one over nothing to cut. */
   #describeTunnel(at: number, flags: number, gso: number, length: number): boolean {
     const { frame } = this;
     const bits = gso & BOTH_TUNNELS;

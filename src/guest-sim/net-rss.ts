@@ -1,4 +1,4 @@
-// Receive-side scaling as the driver configures it (virtio 1.4 5.1.6.5.6): the RSS and hash configuration records, contexts beside the default one, and
+// Receive-side scaling as the driver configures it (virtio 1.4 5.1.9.5.7): the RSS and hash configuration records, contexts beside the default one, and
 // what a guest gets who asked for nothing in particular.
 
 import type { NetConfiguration, RssOptions } from './net-options.ts';
@@ -23,7 +23,7 @@ export function rssConfig(options: RssOptions, configuration: NetConfiguration, 
   const entries = 2 ** (31 - Math.clz32(Math.max(1, Math.min(DEFAULT_TABLE, most))));
   const table = options.table ?? Array.from({ length: entries }, (_, i) => i % pairs);
   const key = options.key ?? DEFAULT_RSS_KEY.subarray(0, configuration.rssMaxKeySize);
-  // virtio 1.4 5.1.6.5.6.1 (driver MUST): a power of two of entries, fewer than the device's limit, of enabled queues only.
+  // virtio 1.4 5.1.9.5.7.2 (driver MUST): a power of two of entries, fewer than the device's limit, of enabled queues only.
   if (table.length === 0 || (table.length & (table.length - 1)) !== 0 || table.length > most)
     throw new RangeError(`an RSS table of ${table.length} entries is not a power of two up to the ${most} the device takes`);
   const unclassified = options.unclassified ?? 0;

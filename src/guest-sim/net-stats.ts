@@ -1,4 +1,4 @@
-// Device statistics (virtio 1.4 5.1.6.5.10): the request for several queues at once, and the replies as named counters. Replies are walked by the sizes the
+// Device statistics (virtio 1.4 5.1.9.5.11): the request for several queues at once, and the replies as named counters. Replies are walked by the sizes the
 // device gives, so a device with more counters than are known here is understood too.
 
 /** Type numbers: the bit in a request's bitmap and the type of a reply. */
@@ -58,7 +58,7 @@ export function encodeStatisticsRequest(requests: readonly StatisticsRequest[]):
   return data;
 }
 
-/** Bytes that hold every reply to `requests` (virtio 1.4 5.1.6.5.10.3, driver MUST). */
+/** Bytes that hold every reply to `requests` (virtio 1.4 5.1.9.5.11.13, driver MUST). */
 export function replyRoom(requests: readonly StatisticsRequest[]): number {
   let bytes = 0;
   for (const { types } of requests)

@@ -1,4 +1,4 @@
-// How frames are spread over queues: the device told on the way in (automatic steering, RSS, hashes to report: virtio 1.4 5.1.6.5.5 to 5.1.6.5.7), the
+// How frames are spread over queues: the device told on the way in (automatic steering, RSS, hashes to report: virtio 1.4 5.1.9.5.6 to 5.1.9.5.8), the
 // driver's own choice of a transmit queue on the way out. Made anew at each bring-up, since a reset makes the device forget all of it.
 
 import { FlowHash } from './flow-hash.ts';

@@ -1,4 +1,4 @@
-// A virtio-net transmit queue (virtio 1.4 5.1.6.2): a pool of buffers, each with room for the header before the frame, so that a plain frame is one
+// A virtio-net transmit queue (virtio 1.4 5.1.9.2): a pool of buffers, each with room for the header before the frame, so that a plain frame is one
 // descriptor. Longer frames take several buffers. Completed buffers are taken back in batches when the pool runs low, never one interrupt each.
 
 import { copyBytes } from '#core/copy';
@@ -42,7 +42,7 @@ export interface TransmitQueueOptions {
   readonly maxSegments: number;
   /** The header in a descriptor of its own, as old devices wanted it; otherwise it shares the first one. */
   readonly separateHeader: boolean;
-  /** Bytes of the header before each frame: as on the receive side (virtio 1.4 5.1.6.2.1, driver MUST). Default 12. */
+  /** Bytes of the header before each frame: as on the receive side (virtio 1.4 5.1.9.2.1, driver MUST). Default 12. */
   readonly headerSize?: number;
 }
 
@@ -198,7 +198,7 @@ export class TransmitQueue {
     }
     const u32 = this.#arena.u32;
     const at = offset >>> 2;
-    // virtio 1.4 5.1.6.2.1 (driver MUST): num_buffers, the upper half of the last word, is zero.
+    // virtio 1.4 5.1.9.2.1 (driver MUST): num_buffers, the upper half of the last word, is zero.
     if (offload === undefined) {
       u32[at] = 0;
       u32[at + 1] = 0;

@@ -1,4 +1,4 @@
-// Asking a device to finish frames: checksum, segmentation and the same inside UDP tunnels (virtio 1.4 5.1.6.2). Fills the header's fields exactly, as
+// Asking a device to finish frames: checksum, segmentation and the same inside UDP tunnels (virtio 1.4 5.1.9.2). Fills the header's fields exactly, as
 // GUEST_HDRLEN wants them, seeds the checksum fields, and refuses what was not negotiated.
 
 import type { FrameLayout } from './frames.ts';
@@ -73,7 +73,7 @@ export function requestOffload(
   )
     return false;
   if (ecn && !has(F.HOST_ECN)) return false;
-  // virtio 1.4 5.1.6.2.1 (driver MUST NOT): a tunnel bit over UFO, or without its feature; an outer checksum to fill in without its own.
+  // virtio 1.4 5.1.9.2.1 (driver MUST NOT): a tunnel bit over UFO, or without its feature; an outer checksum to fill in without its own.
   if (tunnel && (!has(F.HOST_UDP_TUNNEL_GSO) || gsoType === NET_GSO_UDP || layout.outerTransport === 0)) return false;
   if (request.outerChecksum && !(tunnel && has(F.HOST_UDP_TUNNEL_GSO_CSUM))) return false;
   const field = tcp ? 16 : 6;

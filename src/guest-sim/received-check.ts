@@ -1,4 +1,4 @@
-// Whether a received frame is what its header says (virtio 1.4 5.1.6.4): offsets that meet the headers in the bytes, seeded checksums where one is to be
+// Whether a received frame is what its header says (virtio 1.4 5.1.9.4): offsets that meet the headers in the bytes, seeded checksums where one is to be
 // filled in, right ones where the device vouches, and, for large frames, pieces that would hold. For workloads that check everything.
 
 import { CHECKSUM_PARTIAL, CHECKSUM_VALID, type ReceivedFrame } from './net-receive.ts';
@@ -20,6 +20,7 @@ export class ReceivedCheck {
     if (!h.parse(u8, at, length)) return frame.checksum === CHECKSUM_PARTIAL ? 'a checksum to fill in of no IP packet' : '';
     if (frame.tunnel !== 0) return this.#tunnel(u8, at, frame);
     if (frame.checksum === CHECKSUM_PARTIAL && frame.csumStart !== 0) {
+      if (frame.gsoType === NET_GSO_NONE && frame.csumStart > h.transport + 8) return this.#innerPacket(u8, at, frame);
       if (frame.csumStart !== h.transport || frame.csumOffset !== h.checksumOffset) return `a checksum to fill in at ${frame.csumStart} + ${frame.csumOffset}`;
       if (!seeded(u8, at, h.network, h.transport, h.checksumOffset, h.protocol, h.end)) return 'a checksum to fill in without the pseudo header in it';
     } else if (frame.checksum === CHECKSUM_VALID && !checksumsHold(u8, at, h)) return 'a wrong checksum the device vouched for';
@@ -35,6 +36,21 @@ export class ReceivedCheck {
       outerNetwork: 0,
       outerTransport: 0,
     });
+  }
+
+  /** An encapsulated packet that is not to be cut: nothing says where it begins, but the IP header before the checksum's start does (5.1.9.4: any place may be meant). */
+  #innerPacket(u8: Uint8Array, at: number, frame: ReceivedFrame): string {
+    const { csumStart, csumOffset, length } = frame;
+    const protocol = csumOffset === 16 ? PROTOCOL_TCP : PROTOCOL_UDP;
+    for (const [version, size] of [
+      [4, 20],
+      [6, 40],
+    ] as const) {
+      const ip = csumStart - size;
+      if (ip < 14 || (u8[at + ip] as number) >>> 4 !== version || u8[at + ip + (version === 4 ? 9 : 6)] !== protocol) continue;
+      return seeded(u8, at, ip, csumStart, csumOffset, protocol, length) ? '' : 'an inner checksum to fill in without the pseudo header in it';
+    }
+    return `a checksum to fill in at ${csumStart} + ${csumOffset}, behind no IP header`;
   }
 
   #tunnel(u8: Uint8Array, at: number, frame: ReceivedFrame): string {

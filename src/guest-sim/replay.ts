@@ -186,7 +186,7 @@ export class Replay implements Workload {
     const v4 = h.etherType === ETHERTYPE_IPV4;
     if (!net.has(v4 ? VIRTIO_NET_F.HOST_TSO4 : VIRTIO_NET_F.HOST_TSO6)) return -1;
     const flags = this.#views.u8[start + h.transport + 13] as number;
-    // virtio 1.4 5.1.6.2.1 (driver SHOULD NOT, MUST): CWR frames only with HOST_ECN, and then they say so.
+    // virtio 1.4 5.1.9.2.1 (driver SHOULD NOT, MUST): CWR frames only with HOST_ECN, and then they say so.
     if ((flags & TCP_CWR) !== 0) return net.has(VIRTIO_NET_F.HOST_ECN) ? (v4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6) | NET_GSO_ECN : -1;
     return v4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6;
   }

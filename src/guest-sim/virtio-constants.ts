@@ -154,13 +154,13 @@ export const NET_GSO_UDP_TUNNEL_IPV4 = 0x20;
 export const NET_GSO_UDP_TUNNEL_IPV6 = 0x40;
 export const NET_GSO_ECN = 0x80;
 
-/** Hash types (5.1.6.4.3.1): a report value is the bit number plus 1, 0 is no hash. */
+/** Hash types (5.1.9.4.3.1): a report value is the bit number plus 1, 0 is no hash. */
 export const NET_HASH_TYPE = { IPv4: 1, TCPv4: 2, UDPv4: 4, IPv6: 8, TCPv6: 16, UDPv6: 32, IP_EX: 64, TCP_EX: 128, UDP_EX: 256 } as const;
 export const NET_HASH_REPORT_NONE = 0;
 /** Every type the specification defines: unknown bits a device supports are ignored. */
 export const NET_HASH_TYPES_ALL = 0x1ff;
 
-/** Encapsulations whose inner header can be hashed (5.1.6.4.4.2). */
+/** Encapsulations whose inner header can be hashed (5.1.9.4.4.2). */
 export const NET_HASH_TUNNEL = {
   GRE_2784: 1,
   GRE_2890: 2,

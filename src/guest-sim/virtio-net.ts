@@ -136,7 +136,7 @@ export class VirtioNet {
     if ((rss?.tunnels ?? hashReport?.tunnels ?? 0) !== 0) wanted.add(VIRTIO_NET_F.HASH_TUNNEL);
     if (ring === 'split') wanted.delete(VIRTIO_F.RING_PACKED);
     for (const bit of without) wanted.delete(bit);
-    // 5.1.6.7 wants the header in a descriptor of its own without ANY_LAYOUT, and merged buffers have it with the frame.
+    // 5.1.9.8 wants the header in a descriptor of its own without ANY_LAYOUT, and merged buffers have it with the frame.
     if (legacy && !(hasFeature(offered, VIRTIO_F.ANY_LAYOUT) && wanted.has(VIRTIO_F.ANY_LAYOUT))) wanted.delete(VIRTIO_NET_F.MRG_RXBUF);
     this.features = chooseFeatures(offered, featureMask(wanted));
     for (let bit = 0; bit < this.#has.length; bit++) this.#has[bit] = hasFeature(this.features, bit) ? 1 : 0;
@@ -415,7 +415,7 @@ export class VirtioNet {
     receive.kick = queues.enable(2 * index, receive.ring);
     receive.stock();
     receive.kick.ring(receive.ring.notificationData);
-    // 5.1.6.5.9 (device MUST): the queue's own moderation went with it.
+    // 5.1.9.5.10 (device MUST): the queue's own moderation went with it.
     this.moderation?.forget(index);
     if (this.#rearm(index)) this.#schedule(index);
   }

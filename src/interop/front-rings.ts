@@ -158,6 +158,8 @@ export class FrontRings {
   setSize(index: number, size: number): void {
     const ring = this.#ring(index);
     if (size < 1 || size > MOST_ENTRIES) throw new ProtocolError(`ring ${index}: size ${size} is not 1 to ${MOST_ENTRIES}`);
+    // Where it lies was checked for the size that it has.
+    if (ring.running && size !== ring.size) throw new ProtocolError(`ring ${index}: another size while it runs`);
     ring.size = size;
   }
 
@@ -443,7 +445,7 @@ export class FrontRings {
   }
 }
 
-/** The header is that of 12 bytes (virtio 1.4 5.1.6: always with VERSION_1; a legacy one had it with mergeable buffers). */
+/** The header is that of 12 bytes (virtio 1.4 5.1.9: always with VERSION_1; a legacy one had it with mergeable buffers). */
 function modernHeader(features: FeatureSet): boolean {
   return features.has(VIRTIO_F_VERSION_1) || features.has(VIRTIO_NET_F_MRG_RXBUF);
 }

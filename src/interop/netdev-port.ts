@@ -1,5 +1,5 @@
 // What QEMU's stream and dgram netdevs have in common as ports of a segment: their frames come from the event loop, so somebody has to be told.
-// On a segment of the same thread that is one wake; on a worker's segment the port stands at this thread's end of a frame ring.
+// On a segment of the same thread that is one wake; on a worker's segment the port stands at this thread's end of a frame ring, as any port of this thread may.
 
 import { InlineSegment } from '#backends/inline-backend';
 import type { VhostSegment } from '#backends/vhost-worker';
@@ -28,20 +28,30 @@ export function attachNetdev(segment: InlineSegment, port: NetdevPort): () => vo
   };
 }
 
+/** A place of this thread for one port on a worker's segment, at this end of a frame ring. `loop` is what this thread sleeps in. */
+export class WorkerPlace {
+  readonly host = new InlineSegment(new Segment(new DirectLink(), { idleRounds: IDLE_ROUNDS }));
+  readonly close: () => void;
+
+  /** @param accepts ACCEPTS_* bits of what the port takes unconverted; default everything */
+  constructor(segment: VhostSegment, name: string, loop: BellLoop, accepts?: number) {
+    const ring = segment.link(name, loop.bell, accepts === undefined ? {} : { accepts });
+    this.host.addPort(ring);
+    this.close = loop.add(() => {
+      let rung = false;
+      for (const doorbell of ring.doorbells) if (doorbell.take() !== 0) rung = true;
+      if (rung) this.host.wake(ring);
+      return rung;
+    });
+  }
+}
+
 /** Attaches a netdev of this thread to a worker's segment. `loop` is what this thread sleeps in. Returns a function that takes it off. */
 export function attachNetdevToWorker(segment: VhostSegment, port: NetdevPort, loop: BellLoop): () => void {
-  const ring = segment.link(port.name, loop.bell, { accepts: port.accepts });
-  const pump = new InlineSegment(new Segment(new DirectLink(), { idleRounds: IDLE_ROUNDS }));
-  pump.addPort(ring);
-  const detach = attachNetdev(pump, port);
-  const remove = loop.add(() => {
-    let rung = false;
-    for (const doorbell of ring.doorbells) if (doorbell.take() !== 0) rung = true;
-    if (rung) pump.wake(ring);
-    return rung;
-  });
+  const place = new WorkerPlace(segment, port.name, loop, port.accepts);
+  const detach = attachNetdev(place.host, port);
   return () => {
-    remove();
+    place.close();
     detach();
   };
 }

@@ -19,6 +19,8 @@ export class TranslationRequests {
   readonly #pending = new Map<number, number>();
   /** Pages refused, and how often since they were last told. */
   readonly #refusals = new Map<number, number>();
+  /** Pages to be asked for with no more access than is needed now. */
+  readonly #alone = new Set<number>();
   #channel: BackendChannel | undefined;
   #scheduled = false;
   #closed = false;
@@ -50,6 +52,7 @@ export class TranslationRequests {
 
   /** The front end has told a translation. */
   answered({ iova, size, permissions }: DmaMapping): void {
+    for (const page of this.#alone) if (page >= iova && page < iova + size) this.#alone.delete(page);
     for (const page of this.#refusals.keys()) if (page >= iova && page < iova + size) this.#refusals.delete(page);
     for (const [page, asked] of this.#pending) {
       if (page < iova || page >= iova + size) continue;
@@ -75,18 +78,25 @@ export class TranslationRequests {
         const known = iotlb.permissions(page);
         if ((asked & access) === access || (known & access) === access || this.#pending.size >= MOST_PENDING) continue;
         // With what others need of that page: an answer to this alone would take it from them, and they would take it back.
-        const wanted = asked | known | access;
+        const wanted = this.#alone.has(page) ? access : asked | known | access;
         this.#pending.set(page, wanted);
         channel.send(makeIotlbMessage(page, IOTLB_MISS, wanted, true), (failed) => {
-          if (failed && channel === this.#channel) this.#refused(page, wanted);
+          if (failed && channel === this.#channel) this.#refused(page, wanted, access);
         });
       }
     }
     if (count > records.length) this.#lookAgain();
   }
 
-  #refused(page: number, access: number): void {
+  #refused(page: number, access: number, needed: number): void {
     this.#pending.delete(page);
+    if (access !== needed) {
+      // The page may be another buffer's by now, with less to be done to it.
+      if (this.#alone.size >= MOST_PENDING) this.#alone.clear();
+      this.#alone.add(page);
+      this.#lookAgain();
+      return;
+    }
     // Whoever missed it may have had it since, have used it and be done: only one that misses it again waits for something that there is not.
     if (this.#refusals.size >= MOST_PENDING) this.#refusals.clear();
     const times = (this.#refusals.get(page) ?? 0) + 1;

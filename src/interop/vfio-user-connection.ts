@@ -15,8 +15,9 @@ const MESSAGES_PER_TURN = 64;
 const DMA_TIMEOUT = 5000;
 /** DMA inside a register access inside DMA ...: a device that goes on like that is refused its memory. */
 const MOST_NESTED = 8;
-/** Posted writes that wait for a device to have its memory. */
+/** Posted writes that wait for a device to have its memory, and bytes of each: what is more does not wait. */
 const MOST_POSTED = 4096;
+const MOST_POSTED_BYTES = 4096;
 /** Bytes of answers that a client does not read. */
 const MOST_OUTPUT = 8 * 2 ** 20;
 /** Refused commands on one connection: who does not listen is sent away. */
@@ -361,7 +362,7 @@ export class VfioUserConnection {
   /** Serves messages until the answer is there. @throws ProtocolError */
   #await(id: number, command: number): Message | undefined {
     const deadline = performance.now() + DMA_TIMEOUT;
-    for (;;) {
+    for (let count = 1; ; count++) {
       const reply = this.#asked.get(id);
       if (reply !== undefined) return reply;
       if (this.#abandon || this.#closing) return undefined;
@@ -371,14 +372,12 @@ export class VfioUserConnection {
         this.close(HUNG_UP);
         return undefined;
       }
-      if (message !== 'nothing') {
-        this.#takeNested(message);
-        continue;
-      }
+      if (message !== 'nothing') this.#takeNested(message);
       const left = deadline - performance.now();
-      if (left <= 0) throw new ProtocolError(`${wire.commandName(command)} is not answered for ${DMA_TIMEOUT} ms`);
-      // Everybody else's events are served meanwhile.
-      this.#parts.poll.wait(Math.ceil(left));
+      if (left <= 0 && this.#asked.get(id) === undefined) throw new ProtocolError(`${wire.commandName(command)} is not answered for ${DMA_TIMEOUT} ms`);
+      // Everybody else's events are served meanwhile, also when this client goes on and on.
+      if (message === 'nothing') this.#parts.poll.wait(Math.ceil(left));
+      else if (count % MESSAGES_PER_TURN === 0) this.#parts.poll.wait(0);
     }
   }
 
@@ -395,7 +394,7 @@ export class VfioUserConnection {
       return;
     }
     // Nobody waits for a posted write, so the device need not be entered again for it.
-    if (message.kind === 'posted' && this.#waiting.length < MOST_POSTED) {
+    if (message.kind === 'posted' && this.#waiting.length < MOST_POSTED && message.payload.byteLength <= MOST_POSTED_BYTES) {
       this.#waiting.push(message);
       return;
     }

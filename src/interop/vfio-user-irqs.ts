@@ -13,9 +13,9 @@ import type { EventPoll, Watch } from './event-poll.ts';
 import type { Native } from './native.ts';
 import { EINVAL, Refusal } from './vfio-user-protocol.ts';
 
-export const INTX = 0;
-export const MSI = 1;
-export const MSIX = 2;
+const INTX = 0;
+const MSI = 1;
+const MSIX = 2;
 export const ERR = 3;
 export const REQ = 4;
 export const IRQ_KINDS = 5;

@@ -10,6 +10,8 @@ import { EEXIST, EINVAL, ENOENT, ENOSPC, MOST_BITMAP, MOST_MAPS, Refusal } from 
 
 const PAGE = 4096;
 const LARGEST_REPORT_PAGE = 2 ** 30;
+/** All of the memory that is reached by message: what a log of it takes, and what looking through that takes, is bounded by it. (What is mapped is bounded by the arena.) */
+const MOST_BY_MESSAGE = 2 ** 40;
 
 interface DmaRegion {
   readonly iova: number;
@@ -36,6 +38,7 @@ export class VfioUserMemory implements RemoteMemory {
   #regions: DmaRegion[] = [];
   readonly #byPlace = new Map<ArenaPlace, DmaRegion>();
   #logging = false;
+  #byMessage = 0;
 
   constructor(arena: MemoryArena, domain: IommuDomain, messages: DmaMessages) {
     this.#arena = arena;
@@ -69,6 +72,9 @@ export class VfioUserMemory implements RemoteMemory {
       if (offset % PAGE !== 0 || !Number.isSafeInteger(offset + size)) throw new Refusal(EINVAL, `${where}: file offset ${offset}`);
       place = this.#place(where, fd, offset, size);
       this.#domain.map(iova, place.address, size, flags);
+    } else {
+      if (this.#byMessage + size > MOST_BY_MESSAGE) throw new Refusal(ENOSPC, `${where}: more than ${MOST_BY_MESSAGE} bytes without a descriptor`);
+      this.#byMessage += size;
     }
     const region: DmaRegion = { iova, size, permissions: flags, place, dirty: this.#logging ? makeBitmap(size) : undefined };
     if (place !== undefined) this.#byPlace.set(place, region);
@@ -106,7 +112,10 @@ export class VfioUserMemory implements RemoteMemory {
   #remove(at: number): void {
     const { iova, size, place } = this.#regions[at] as DmaRegion;
     this.#regions.splice(at, 1);
-    if (place === undefined) return;
+    if (place === undefined) {
+      this.#byMessage -= size;
+      return;
+    }
     this.#domain.unmap(iova, size);
     // Its log, too, before somebody else gets the place.
     this.#collect();

@@ -137,7 +137,7 @@ export class FrameHasher {
     batch.hash[f] = addressesOnly ? hash : hash ^ this.#input(where, headers.ports, 4, 2 * addressLength);
   }
 
-  /** virtio 1.4 5.1.6.4.3: the first type, from particular to general, that is on and that the packet has the headers for. */
+  /** virtio 1.4 5.1.9.4.3: the first type, from particular to general, that is on and that the packet has the headers for. */
   #report(): number {
     const { addressLength, ports, tcp, extended } = this.#headers;
     const on = this.#types;

@@ -1,4 +1,4 @@
-// Where in a frame the fields of its receive hash lie (virtio 1.4 5.1.6.4.3 to 5.1.6.4.5): VLAN tags, IPv4, IPv6 with extension headers, one level of tunnel. Reads in place, each byte once
+// Where in a frame the fields of its receive hash lie (virtio 1.4 5.1.9.4.3 to 5.1.9.4.5): VLAN tags, IPv4, IPv6 with extension headers, one level of tunnel. Reads in place, each byte once
 // at most and none outside the range it is given, so that a frame whose sender changes it meanwhile can be hashed wrong and nothing worse.
 //
 // Our reading where the specification is silent: a fragment is hashed by its addresses, all of them alike; so is a packet whose TCP or UDP header is not all there. A packet

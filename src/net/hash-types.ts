@@ -1,4 +1,4 @@
-// What a receive hash is computed over and how it is reported (virtio 1.4 5.1.6.4.3, 5.1.6.4.4, 5.1.6.4.5). Bits as the specification numbers them.
+// What a receive hash is computed over and how it is reported (virtio 1.4 5.1.9.4.3, 5.1.9.4.4, 5.1.9.4.5). Bits as the specification numbers them.
 
 /** VIRTIO_NET_HASH_TYPE_*. The report of type `1 << n` is `n + 1`. */
 export const HASH_TYPE_IPv4 = 1 << 0;

@@ -1,4 +1,4 @@
-// What a frame's virtio_net_hdr asks of whoever passes it on, checked (virtio 1.4 5.1.6.2). The header is the sender's word and the receiver would act on it, so a request
+// What a frame's virtio_net_hdr asks of whoever passes it on, checked (virtio 1.4 5.1.9.2). The header is the sender's word and the receiver would act on it, so a request
 // that makes no sense stops here: the frame is dropped as malformed, also when the receiver accepts such requests. A tunnel is taken at the sender's word for where its
 // inner header starts; what is there has to be what the request says.
 
@@ -68,9 +68,9 @@ function offloadNeeds(batch: FrameBatch, frame: number): number {
   const copied = gatherHeader(batch, frame, scratch, 0, headerLimit(type));
   const needs = gsoNeeds(batch, frame, scratch, copied, headers, outer);
   if (needs !== FRAME_MALFORMED) {
-    // virtio 1.4 5.1.6.4.1 (device SHOULD): hdr_len covers the headers. The sender's may not.
+    // virtio 1.4 5.1.9.4.1 (device SHOULD): hdr_len covers the headers. The sender's may not.
     batch.headerLength[frame] = headers.payload;
-    // virtio 1.4 5.1.6.4.1 (device MUST): and the ECN bit is set where the packet has it, also when the sender had no such bit to set.
+    // virtio 1.4 5.1.9.4.1 (device MUST): and the ECN bit is set where the packet has it, also when the sender had no such bit to set.
     if ((needs & ACCEPTS_ECN) !== 0) batch.gsoType[frame] = type | GSO_ECN;
   }
   return needs;
@@ -104,7 +104,7 @@ export function gsoNeeds(batch: FrameBatch, frame: number, bytes: Uint8Array, av
   const size = batch.gsoSize[frame] as number;
   const flags = batch.flags[frame] as number;
   const tunnel = type & GSO_UDP_TUNNEL;
-  // virtio 1.4 5.1.6.2.1 (driver MUST): a GSO frame has NEEDS_CSUM set and the segment size in gso_size.
+  // virtio 1.4 5.1.9.2.1 (driver MUST): a GSO frame has NEEDS_CSUM set and the segment size in gso_size.
   if ((flags & FRAME_NEEDS_CSUM) === 0 || size === 0) return FRAME_MALFORMED;
   if (tunnel === 0) {
     if ((flags & FRAME_UDP_TUNNEL_CSUM) !== 0 || !parseHeaders(bytes, available, into)) return FRAME_MALFORMED;
@@ -125,7 +125,7 @@ export function gsoNeeds(batch: FrameBatch, frame: number, bytes: Uint8Array, av
   return (family === 4 ? ACCEPTS_TSO4 : ACCEPTS_TSO6) | (congestion ? ACCEPTS_ECN : 0) | ACCEPTS_CSUM | tunnelNeeds;
 }
 
-/** virtio 1.4 5.1.6.2.1: outer UDP where outer_th_offset says, inner IP where inner_nh_offset says, of the version the type says. */
+/** virtio 1.4 5.1.9.2.1: outer UDP where outer_th_offset says, inner IP where inner_nh_offset says, of the version the type says. */
 function parseTunnel(batch: FrameBatch, frame: number, bytes: Uint8Array, available: number, into: FrameHeaders, around: FrameHeaders): boolean {
   const type = batch.gsoType[frame] as number;
   if ((type & GSO_UDP_TUNNEL) === GSO_UDP_TUNNEL) return false;

@@ -7,7 +7,7 @@ import type { ByteViews } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
 import type { PortCounters } from './counters.ts';
 
-/** gsoType (virtio 1.4 5.1.6, gso_type). */
+/** gsoType (virtio 1.4 5.1.9, gso_type). */
 export const GSO_NONE = 0;
 export const GSO_TCPV4 = 1;
 export const GSO_UDP = 3;
@@ -19,7 +19,7 @@ export const GSO_UDP_TUNNEL_IPV6 = 0x40;
 export const GSO_UDP_TUNNEL = GSO_UDP_TUNNEL_IPV4 | GSO_UDP_TUNNEL_IPV6;
 export const GSO_ECN = 0x80;
 
-/** Per-frame offload state, with virtio's names and encoding (virtio 1.4 5.1.6): both what a sender asks and what a receiver is told. */
+/** Per-frame offload state, with virtio's names and encoding (virtio 1.4 5.1.9): both what a sender asks and what a receiver is told. */
 export const FRAME_NEEDS_CSUM = 1;
 export const FRAME_DATA_VALID = 2;
 /** Made of several TCP segments by who delivers it (receive-coalescing.ts): csumStart and csumOffset count segments and duplicate acknowledgements. */

@@ -1,4 +1,4 @@
-// Receive segment coalescing (VIRTIO_NET_F_RSC_EXT, virtio 1.4 5.1.6.4): TCP segments that follow each other in a batch become one GSO frame, if cutting it again would give
+// Receive segment coalescing (VIRTIO_NET_F_RSC_EXT, virtio 1.4 5.1.9.4): TCP segments that follow each other in a batch become one GSO frame, if cutting it again would give
 // the same segments back: one flow, one acknowledgement, window, set of options, TTL and DSCP/ECN, sequence numbers that join, all of one size but the last, which PSH, FIN or
 // being short makes the last. Pure acknowledgements of the same number behind them are counted in place of delivered. Headers are made here, payload stays where it lies.
 //

@@ -57,7 +57,7 @@ export class SoftwareOffload {
     else this.#segment(batch, frame, accepts, skip);
   }
 
-  /** virtio 1.4 5.1.6.2: the ones' complement sum from csum_start to the end goes to csum_start + csum_offset; the field's contents (the pseudo header's sum) count. */
+  /** virtio 1.4 5.1.9.2: the ones' complement sum from csum_start to the end goes to csum_start + csum_offset; the field's contents (the pseudo header's sum) count. */
   #fillChecksum(batch: FrameBatch, frame: number): void {
     const length = batch.length[frame] as number;
     const start = batch.csumStart[frame] as number;

@@ -45,7 +45,7 @@ export const VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO = 67;
 export const VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO_CSUM = 68;
 export const VIRTIO_NET_F_OUT_NET_HEADER = 69;
 
-/** Bytes of struct virtio_net_hdr (virtio 1.4 5.1.6): fields stay where they are, so a later one brings those before it. */
+/** Bytes of struct virtio_net_hdr (virtio 1.4 5.1.9): fields stay where they are, so a later one brings those before it. */
 export function netHeaderBytes(features: FeatureSet): number {
   if (features.has(VIRTIO_NET_F_OUT_NET_HEADER)) return 32;
   if (features.has(VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO) || features.has(VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO)) return 24;

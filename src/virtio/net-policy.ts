@@ -168,7 +168,7 @@ export class NetPolicy {
     writeFlowRules(this.flowRules, rules);
   }
 
-  /** Notification coalescing of data ring `index` (virtio 1.4 5.1.6.5.9): both 32 bits wide; either 0 is none. */
+  /** Notification coalescing of data ring `index` (virtio 1.4 5.1.9.5.10): both 32 bits wide; either 0 is none. */
   setCoalescing(index: number, maxPackets: number, maxUsecs: number): void {
     this.#words[COALESCING + 2 * index] = maxPackets;
     this.#words[COALESCING + 2 * index + 1] = maxUsecs;

@@ -3,14 +3,14 @@
 
 import { HASH_KEY_BYTES, type HashParameters } from '#net/hash-types';
 
-/** What a driver says of hashing (virtio 1.4 5.1.6.5.5.3, struct virtio_net_hash_config), checked. */
+/** What a driver says of hashing (virtio 1.4 5.1.9.5.6.4, struct virtio_net_hash_config), checked. */
 export interface HashConfiguration {
   /** HASH_TYPE_* bits. */
   readonly types: number;
   readonly key: Uint8Array;
 }
 
-/** And of spreading (virtio 1.4 5.1.6.5.6, struct virtio_net_rss_config), checked. */
+/** And of spreading (virtio 1.4 5.1.9.5.7, struct virtio_net_rss_config), checked. */
 export interface RssConfiguration extends HashConfiguration {
   /** Pair of each value of (hash and length - 1); a power of two long. */
   readonly table: Uint16Array;

@@ -1,4 +1,4 @@
-// Notification coalescing (virtio 1.4 5.1.6.5.9) in the data plane: when the driver is interrupted, by the device's clock inline and by wall time on a worker.
+// Notification coalescing (virtio 1.4 5.1.9.5.10) in the data plane: when the driver is interrupted, by the device's clock inline and by wall time on a worker.
 import { afterEach, describe, expect, it } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { VhostPool } from '#backends/vhost-pool';

@@ -41,7 +41,7 @@ function udp(source: number, destination: number, ports: [number, number], seed:
 }
 
 describe('several queue pairs', () => {
-  it('receives a flow on the pair it was last transmitted on (virtio 1.4 5.1.6.5.5)', () => {
+  it('receives a flow on the pair it was last transmitted on (virtio 1.4 5.1.9.5.6)', () => {
     const { a, b } = linked({ pairs: 4, size: 32 });
     for (let pair = 0; pair < 4; pair++) {
       a.post(32, pair);
@@ -241,7 +241,7 @@ describe('offloads', () => {
     expect(Buffer.compare(got?.frame as Uint8Array, frame)).toBe(0);
     const merged = got?.header as Uint8Array;
     const view = new DataView(merged.buffer, merged.byteOffset);
-    // virtio 1.4 5.1.6.4.1 (device SHOULD): hdr_len covers the headers, whatever the sender's said.
+    // virtio 1.4 5.1.9.4.1 (device SHOULD): hdr_len covers the headers, whatever the sender's said.
     expect(view.getUint16(2, true)).toBeGreaterThanOrEqual(54);
     expect(view.getUint16(4, true)).toBe(1000);
     const cut = linked({ features: FEATURES }, { features: [] });

@@ -2,6 +2,10 @@
 import { Worker } from 'node:worker_threads';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { InlineSegment } from '#backends/inline-backend';
+import { DirectLink } from '#net/direct-link';
+import { Segment } from '#net/segment';
+import { MemoryPort } from '../net/memory-port.ts';
 import {
   EOP,
   frame,
@@ -324,6 +328,34 @@ describe('receive', () => {
 });
 
 describe('a slow peer, and a guest that keeps the thread busy', () => {
+  it('more contexts than are kept in one turn, one after the other', () => {
+    const { nic, peer } = wired();
+    nic.start();
+    const [ring, entries] = [0x60_0000, 1024];
+    nic.write(R.TDBAL, ring);
+    nic.write(R.TDLEN, entries * 16);
+    for (let i = 0; i < 700; i++) nic.view.setUint32(ring + 16 * i + 8, 0x2000_0000, true);
+    const bytes = frame();
+    nic.bytes.set(bytes, 0x70_0000);
+    nic.view.setUint32(ring + 16 * 700, 0x70_0000, true);
+    nic.view.setUint32(ring + 16 * 700 + 8, bytes.length | ((EOP | IFCS | RS) << 24), true);
+    nic.write(R.TDT, 701);
+    expect([nic.read(R.TDH), peer.inbox.length]).toEqual([701, 1]);
+  });
+
+  it('a PAUSE frame that is due in loopback waits for the wire, and keeps nobody busy', () => {
+    let deferred = 0;
+    const segment = new InlineSegment(new Segment(new DirectLink()), { defer: () => void deferred++ });
+    const peer = new MemoryPort('peer');
+    segment.addPort(peer);
+    const nic = new Station({ segment });
+    nic.start({ ctrl: 0x1000_0000, rctl: ON | RCTL_LBM });
+    nic.write(R.TCTL, TCTL_ON | 0x40_0000);
+    expect([deferred, peer.inbox.length]).toEqual([0, 0]);
+    nic.write(R.RCTL, ON);
+    expect([deferred, peer.inbox.length]).toEqual([0, 1]);
+  });
+
   it('one write serves a bounded part of what it could; the rest is deferred', () => {
     const nic = new Station();
     nic.start({ rctl: ON | RCTL_LBM });

@@ -239,7 +239,7 @@ describe('the legacy interface', () => {
     expect([[...sizes].sort((a, b) => a - b), [...problems]]).toEqual([[60, 61, 777, 1514], ['']]);
   });
 
-  it('cuts commands as 5.1.6.7 asks without ANY_LAYOUT, and sends them whole with it', () => {
+  it('cuts commands as 5.1.9.8 asks without ANY_LAYOUT, and sends them whole with it', () => {
     const mac = (n: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, n);
     const run = (less: readonly number[]): number[][] => {
       const { device, guest } = bringUp(less);

@@ -151,7 +151,7 @@ describe('asking a device to finish a frame', () => {
       !missing.includes(feature);
   const tcp4: FrameSpec = { version: 4, protocol: 'tcp', payload: 4000, flags: 0x90 };
 
-  it('fills the header exactly: the Geneve example of 5.1.6.2', () => {
+  it('fills the header exactly: the Geneve example of 5.1.9.2', () => {
     const { bytes, layout } = composeTunnel('geneve', { version: 4 }, { ...tcp4, flags: 0x10 });
     const offload = new TransmitOffload();
     expect(requestOffload(bytes, layout, { gsoSize: 1400 }, everything, offload)).toBe(true);
@@ -279,7 +279,7 @@ describe.each(['split', 'packed'] as const)('large and tunnelled frames over %s 
     ['an outer checksum without a tunnel', { flags: 9, gso: 1, start: 34 }, false],
     ['no size', { size: 0 }, false],
     ['unknown flags', { flags: 0x71 }, true],
-  ])('are taken or dropped by the rules of 5.1.6.4.2: %s', (_name, change, taken) => {
+  ])('are taken or dropped by the rules of 5.1.9.4.2: %s', (_name, change, taken) => {
     const { device, guest } = bringUp();
     const h = { ...good, ...change };
     const w = (n: number): number[] => [n & 0xff, n >> 8];

@@ -82,7 +82,7 @@ export function versionPayload(capabilities: unknown = CAPABILITIES, major = 0, 
 }
 
 /** The server refused. */
-export class Refused extends Error {
+class Refused extends Error {
   readonly errno: number;
 
   constructor(command: number, errno: number) {

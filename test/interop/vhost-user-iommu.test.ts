@@ -239,8 +239,8 @@ describe.each([false, true])('packed %s', (packed) => {
       for (const { type } of translator.take()) if (type === MISS) translator.answer(1);
     const refused = translator.failures.map(({ iova, permissions }) => ({ iova, permissions, type: MISS }));
     expect(pages(translator.failures)).toEqual(pages(translator.misses));
-    // Asked twice: the first refusal may be of a page that nobody needs any more.
-    expect(translator.misses.length).toBeLessThanOrEqual(3 * refused.length);
+    // Asked again, a few times: with everybody's access and with one's own, and as the first refusal may be of a page that nobody needs any more.
+    expect(translator.misses.length).toBeLessThanOrEqual(5 * refused.length);
     expect(translator.failures.map(({ type }) => type)).toEqual(refused.map(() => ACCESS_FAIL));
     expect(said.length).toBe(refused.length);
     expect(server.statistics[0]?.session?.running).toEqual([false, false]);

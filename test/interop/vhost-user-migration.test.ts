@@ -142,7 +142,13 @@ describe('the device state', () => {
     await target.sendFrames([frame(1, 2, 3)], 1);
     expect(await other.receiveFrames(1)).toEqual([frame(1, 2, 3)]);
     await stopAll(target);
-    expect(JSON.parse(new TextDecoder().decode(await save(target)))).toEqual(JSON.parse(new TextDecoder().decode(state)));
+    // All but what has been counted since.
+    const settled = (bytes: Uint8Array): unknown => {
+      const { part, version, state: whole } = JSON.parse(new TextDecoder().decode(bytes));
+      const { statistics: _, ...rest } = whole;
+      return { part, version, rest };
+    };
+    expect(settled(await save(target))).toEqual(settled(state));
   });
 
   it('is refused while rings run, and when none was asked for', async () => {

@@ -123,7 +123,7 @@ function tunnelFrame(t: Tunnel, payload: readonly number[], size: number, extra:
   const innerNetwork = outer.transport + 8 + t.between;
   const csumStart = innerNetwork + (t.inner === 4 ? 20 : 40);
   if (t.outerChecksum === 'precomputed') {
-    // What the segments have, all of one size: length and checksum (the note in virtio 1.4 5.1.6.2.1).
+    // What the segments have, all of one size: length and checksum (the note in virtio 1.4 5.1.9.2.1).
     const segment = tunnelled(t, payload.slice(0, size), 0, 5000, ACK, 'full', 'full');
     bytes.set(segment.slice(outer.transport + 4, outer.transport + 8), outer.transport + 4);
   }

@@ -52,6 +52,7 @@ drivers() { basename $(readlink /sys/bus/pci/devices/$1/driver); }
 unbind() { driver=$(drivers $pci) && echo $pci > /sys/bus/pci/drivers/$driver/unbind; }
 bind() { echo $pci > /sys/bus/pci/drivers/$driver/bind && up; }
 check() {
+  there=10.0.0.2
   begin=$(cut -d ' ' -f 1 /proc/uptime)
   if "$2" > /tmp/said 2>&1; then echo "CHECK ok $begin $(cut -d ' ' -f 1 /proc/uptime) $1"
   else echo "CHECK failed $begin $(cut -d ' ' -f 1 /proc/uptime) $1: $(tail -n 6 /tmp/said | tr '\\n' '|')"; dmesg | tail -n 15; fi
@@ -99,8 +100,18 @@ while :; do nc $there 5001 < /dev/zero || sleep 0.1; done
 `;
 }
 
-/** What any network function has to stand. @param driver as PCI and as ethtool name it */
-export function commonChecks(driver: { readonly pci: string; readonly net: string; readonly modules: readonly string[] }): PciCheck[] {
+export interface DriverFacts {
+  /** As PCI names it, and as ethtool does. */
+  readonly pci: string;
+  readonly net: string;
+  /** Unloaded in the reverse order. */
+  readonly modules: readonly string[];
+  /** How the function can be reset, as sysfs names it: by the function itself, or by way of D3. */
+  readonly reset: 'flr' | 'pm';
+}
+
+/** What any network function has to stand. */
+export function commonChecks(driver: DriverFacts): PciCheck[] {
   const offloads = 'rx tx sg tso gso gro';
   const toggle = (state: string): string =>
     offloads
@@ -126,9 +137,9 @@ before=$(sum); ping_all 50; after=$(sum); echo $before $after; [ $((after - befo
     { name: 'link down and up', script: 'for i in 1 2 3; do ip link set $dev down; ! answers || return 1; ip link set $dev up; ping_all 5 || return 1; done' },
     { name: 'unbind, bind', script: 'for i in 1 2 3; do unbind && ! has_net $pci && bind && ping_all 5 || return 1; done; tcp 1024' },
     {
-      name: 'FLR through sysfs',
-      script:
-        'cat /sys/bus/pci/devices/$pci/reset_method\ngrep -qw flr /sys/bus/pci/devices/$pci/reset_method && unbind && echo flr > /sys/bus/pci/devices/$pci/reset_method && echo 1 > /sys/bus/pci/devices/$pci/reset && bind && ping_all 20 && tcp 1024',
+      name: 'reset through sysfs (FLR or D3)',
+      script: `cat /sys/bus/pci/devices/$pci/reset_method
+grep -qw ${driver.reset} /sys/bus/pci/devices/$pci/reset_method && unbind && echo ${driver.reset} > /sys/bus/pci/devices/$pci/reset_method && echo 1 > /sys/bus/pci/devices/$pci/reset && bind && ping_all 20 && tcp 1024`,
     },
     {
       name: 'module reload',

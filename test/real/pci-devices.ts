@@ -1,6 +1,6 @@
 // Network functions of ours that a real Linux drives, as data: how the command line names the device, which drivers it needs, what is checked of it. A new device is a row here.
 
-import { commonChecks, type PciCheck } from './pci-checks.ts';
+import { commonChecks, type DriverFacts, type PciCheck } from './pci-checks.ts';
 
 export interface PciDevice {
   readonly name: string;
@@ -13,10 +13,13 @@ export interface PciDevice {
   readonly peerSlot?: number;
   /** Words of the guest's command line. */
   readonly append?: readonly string[];
+  /** It interrupts by INTx, which drivers cannot have in user-mode Linux: up to 6.1 its bus hands out numbers that nothing is behind, and request_irq says ENOSYS. */
+  readonly pins?: boolean;
   readonly checks: readonly PciCheck[];
 }
 
-const VIRTIO = { pci: 'virtio-pci', net: 'virtio_net', modules: ['virtio_pci', 'virtio_net'] };
+const VIRTIO: DriverFacts = { pci: 'virtio-pci', net: 'virtio_net', modules: ['virtio_pci', 'virtio_net'], reset: 'flr' };
+const E1000: DriverFacts = { pci: 'e1000', net: 'e1000', modules: ['e1000'], reset: 'pm' };
 
 /** @param pairs queue pairs: `ethtool -L` to one and back, with traffic behind each. */
 const channels = (pairs: number): PciCheck => ({
@@ -28,7 +31,10 @@ const vectors = (count: number): PciCheck => ({
   name: 'MSI-X',
   script: `ls /sys/bus/pci/devices/$pci/msi_irqs; [ $(ls /sys/bus/pci/devices/$pci/msi_irqs | wc -l) -eq ${count} ]`,
 });
-const pin: PciCheck = { name: 'INTx', script: '[ ! -e /sys/bus/pci/devices/$pci/msi_irqs ] && [ $(cat /sys/bus/pci/devices/$pci/irq) -gt 0 ]' };
+const pin: PciCheck = {
+  name: 'INTx',
+  script: '[ $(ls /sys/bus/pci/devices/$pci/msi_irqs 2> /dev/null | wc -l) -eq 0 ] && [ $(cat /sys/bus/pci/devices/$pci/irq) -gt 0 ]',
+};
 
 /** Of a PF in slot 0 with VFs in slots 1 and 2: what the kernel's SR-IOV core does with it, and the VFs' driver. $vf is the first one. */
 const VIRTUAL_FUNCTIONS: readonly PciCheck[] = [
@@ -64,6 +70,53 @@ vf_up $vf 10.0.0.3 && vf_ping $there && ping_all 20`,
   },
 ];
 
+/** What Intel's drivers can be asked for beyond what any can. */
+const INTEL_CHECKS: readonly PciCheck[] = [
+  {
+    name: 'TSO and checksums by the device',
+    script: `stat() { ethtool -S $dev | sed -n "s/^ *$1: *//p"; }
+ethtool -k $dev | grep -q '^tcp-segmentation-offload: on' || { ethtool -k $dev; return 1; }
+tso=$(stat tx_tcp_seg_good); csum=$(stat rx_csum_offload_good); bad=$(stat rx_csum_offload_errors)
+tcp 4096; ethtool -S $dev | grep -E 'seg|csum'
+[ $(stat tx_tcp_seg_good) -gt $tso ] && [ $(stat tx_tcp_seg_failed) -eq 0 ] && [ $(stat rx_csum_offload_good) -gt $csum ] && [ $(stat rx_csum_offload_errors) -eq $bad ]`,
+  },
+  {
+    name: 'VLAN, tags by the device and by software',
+    script: `load 8021q
+ip link add link $dev name v5 type vlan id 5 && ip addr add 10.5.0.1/24 dev v5 && ip link set v5 up
+peer ip link add link $peer_dev name v5 type vlan id 5 && peer ip addr add 10.5.0.2/24 dev v5 && peer ip link set v5 up || return 1
+there=10.5.0.2
+for s in on off on; do ethtool -K $dev txvlan $s rxvlan $s; ping_all 20 && tcp 1024 || return 1; done
+ip link del v5; peer ip link del v5; there=10.0.0.2; ping_all 3`,
+  },
+  {
+    name: 'frames of 9000 bytes',
+    script: `ip link set $dev mtu 9000 && peer ip link set $peer_dev mtu 9000 || return 1
+await answers; ping -A -q -c 50 -s 8900 -w 20 $there | grep -q ' 50 packets received' && tcp 4096 || return 1
+ip link set $dev mtu 1500 && peer ip link set $peer_dev mtu 1500 && ping_all 3`,
+  },
+  {
+    name: 'ethtool -d',
+    script: "ethtool -d $dev > /tmp/d; head -n 40 /tmp/d; grep -q '^0x00000: CTRL' /tmp/d && grep -q 'Link up: *yes' /tmp/d || grep -qi 'link config' /tmp/d",
+  },
+  {
+    name: 'ethtool -e',
+    script: `has=$(ethtool -e $dev raw on length 6 | od -An -tx1 | tr -d ' '); want=$(tr -d : < /sys/class/net/$dev/address); echo $has $want; [ $has = $want ]
+sum=$(ethtool -e $dev raw on length 128 | od -An -v -tu2 -w2 | awk '{ s += $1 } END { print s % 65536 }'); echo $sum; [ $sum -eq $((0xbaba)) ]`,
+  },
+  {
+    name: 'ethtool -G',
+    script: `for n in 80 4096 256; do ethtool -G $dev rx $n tx $n && ping_all 50 && tcp 1024 && [ $(ethtool -g $dev | grep -c "^[RT]X:[^0-9]*$n$") -ge 2 ] || return 1; done`,
+  },
+  { name: 'ethtool -C', script: 'for n in 0 1 10 100 1000 3; do ethtool -C $dev rx-usecs $n && ping_all 50 && tcp 1024 || return 1; done' },
+  { name: 'ethtool -r', script: 'for i in 1 2 3; do ethtool -r $dev && ping_all 10 || return 1; done; ethtool $dev | grep -q "Speed: 1000Mb/s"' },
+  {
+    name: 'ethtool -t offline, all five parts',
+    script: `ethtool -t $dev offline > /tmp/t; cat /tmp/t
+grep -q PASS /tmp/t && [ $(grep -c '(o[nf]*line)[^0-9]*0$' /tmp/t) -eq 5 ] && await answers && ping_all 20 && tcp 1024`,
+  },
+];
+
 export const PCI_DEVICES: readonly PciDevice[] = [
   {
     name: 'virtio-net, split rings, 4 queue pairs',
@@ -85,6 +138,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     peer: 'virtio-net',
     modules: VIRTIO.modules,
     append: ['pci=nomsi'],
+    pins: true,
     checks: [pin, ...commonChecks(VIRTIO)],
   },
   {
@@ -94,5 +148,13 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     peerSlot: 3,
     modules: VIRTIO.modules,
     checks: VIRTUAL_FUNCTIONS,
+  },
+  {
+    name: 'e1000 (82540EM)',
+    device: 'e1000',
+    peer: 'virtio-net',
+    modules: [...VIRTIO.modules, ...E1000.modules],
+    pins: true,
+    checks: [pin, ...commonChecks(E1000), ...INTEL_CHECKS],
   },
 ];

@@ -36,8 +36,8 @@ export interface UmlPciPath extends PciPath {
 }
 
 /** Tools every guest of these tests has. */
-export const TOOLS = { ip: 'iproute2', lspci: 'pciutils', setpci: 'pciutils' };
-const CARRIED = ['virtio_pci', 'virtio_net', 'e1000', 'e1000e', 'igb', 'igbvf', 'pci-pf-stub', 'pktgen'].map((name) => name.replaceAll('-', '_'));
+const TOOLS = { ip: 'iproute2', lspci: 'pciutils', setpci: 'pciutils' };
+const CARRIED = ['virtio_pci', 'virtio_net', 'e1000', 'e1000e', 'igb', 'igbvf', 'pci-pf-stub', 'pktgen', '8021q'].map((name) => name.replaceAll('-', '_'));
 
 /** @throws Unavailable */
 export async function umlPciPath(): Promise<UmlPciPath> {
@@ -63,7 +63,7 @@ export async function umlPciPath(): Promise<UmlPciPath> {
     },
     guest(script, sockets) {
       const devices = sockets.map((socket, i) => `virtio_uml.device=${socket}:${PCI_OVER_VIRTIO}:${i}`);
-      const args = ['mem=256M', `initrd=${initrd(script)}`, 'rdinit=/init', 'con=null', 'con0=null,fd:1', 'quiet', ...devices];
+      const args = ['mem=256M', `initrd=${initrd(script)}`, 'rdinit=/init', 'con=null', 'con0=null,fd:1', 'lpj=100000000', 'quiet', ...devices];
       return new Child('user-mode Linux', kernel, args, { TMPDIR: '/dev/shm' });
     },
   };

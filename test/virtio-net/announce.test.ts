@@ -1,4 +1,4 @@
-// GUEST_ANNOUNCE (virtio 1.4 5.1.6.5.4) and STANDBY (5.1.4.1): what the embedder asks for, what the driver sees of it.
+// GUEST_ANNOUNCE (virtio 1.4 5.1.9.5.4) and STANDBY (5.1.4.1): what the embedder asks for, what the driver sees of it.
 import { describe, expect, it } from 'vitest';
 import { FeatureSet } from '#virtio/features';
 import { CONFIG, CONFIG_VECTOR, GENERATION, ISR, RecordingBackend, VirtioBench } from '../virtio-pci/bench.ts';

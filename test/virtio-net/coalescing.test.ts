@@ -1,4 +1,4 @@
-// Notification coalescing by the control queue (virtio 1.4 5.1.6.5.9): what each command sets, what is refused, and what survives.
+// Notification coalescing by the control queue (virtio 1.4 5.1.9.5.10): what each command sets, what is refused, and what survives.
 import { describe, expect, it } from 'vitest';
 import { FeatureSet } from '#virtio/features';
 import { QUEUE_ENABLE, QUEUE_RESET, QUEUE_SELECT } from '../virtio-pci/bench.ts';

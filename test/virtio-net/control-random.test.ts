@@ -1,4 +1,4 @@
-// Control commands made up of anything, in any slicing: a refused command has changed nothing, an answered one wrote its ack, and the queue goes on (virtio 1.4 5.1.6.5, 2.7.4.1).
+// Control commands made up of anything, in any slicing: a refused command has changed nothing, an answered one wrote its ack, and the queue goes on (virtio 1.4 5.1.9.5, 2.7.4.1).
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FeatureSet } from '#virtio/features';

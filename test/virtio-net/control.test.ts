@@ -1,4 +1,4 @@
-// The control virtqueue (virtio 1.4 5.1.6.5): what each command does to the policy words a data plane reads, what is refused, and how commands may be laid out.
+// The control virtqueue (virtio 1.4 5.1.9.5): what each command does to the policy words a data plane reads, what is refused, and how commands may be laid out.
 import { describe, expect, it } from 'vitest';
 import { ACCEPTS_CSUM, ACCEPTS_TSO4, ACCEPTS_TSO6, ACCEPTS_UDP_TUNNEL, ACCEPTS_UDP_TUNNEL_CSUM, ACCEPTS_UFO, ACCEPTS_USO4 } from '#net/port';
 import { FeatureSet } from '#virtio/features';

@@ -1,4 +1,4 @@
-// Commands that configure hashing and spreading (virtio 1.4 5.1.6.5.5, 5.1.6.5.6, 5.1.6.5.7, 5.1.6.4.4): what each does to the policy words, which wins, what is refused; and what
+// Commands that configure hashing and spreading (virtio 1.4 5.1.9.5.6, 5.1.9.5.7, 5.1.9.5.8, 5.1.9.4.4): what each does to the policy words, which wins, what is refused; and what
 // configuration space says of it.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -175,7 +175,7 @@ describe('the last CTRL_MQ command wins', () => {
     expect(plain.command(hash(1)).ack).toBe(ERR);
   });
 
-  it('a reset forgets it all (5.1.6.4.4, 5.1.6.5.7 device MUST)', () => {
+  it('a reset forgets it all (5.1.9.4.4, 5.1.9.5.8 device MUST)', () => {
     const bench = new ControlBench({ net });
     const before = seen(bench);
     bench.command([4, 1, ...rss({ types: 3, table: [1, 0], maxTx: 2 })]);
@@ -241,7 +241,7 @@ describe('RSS contexts', () => {
     expect(table4(policy)).toEqual([]);
   });
 
-  it('while there is one VQ_PAIRS_SET fails (5.1.6.5.7, driver MUST NOT)', () => {
+  it('while there is one VQ_PAIRS_SET fails (5.1.9.5.8, driver MUST NOT)', () => {
     const bench = new ControlBench({ net });
     bench.command(context(1, 1, { types: 0, table: [0] }));
     expect(bench.command([4, 0, ...u16(2)]).ack).toBe(ERR);

@@ -1,4 +1,4 @@
-// Device statistics (virtio 1.4 5.1.6.5.10) by the control queue: which types there are, the shape of replies, what is refused.
+// Device statistics (virtio 1.4 5.1.9.5.11) by the control queue: which types there are, the shape of replies, what is refused.
 import { describe, expect, it } from 'vitest';
 import { RestoreError } from '#core/saved';
 import { FeatureSet } from '#virtio/features';

@@ -1,4 +1,4 @@
-// virtio 1.4 5.1.6.5 (device MUST): a command's effect is in force before its buffer is used - also for a data plane on another thread, in the middle of a turn.
+// virtio 1.4 5.1.9.5 (device MUST): a command's effect is in force before its buffer is used - also for a data plane on another thread, in the middle of a turn.
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { RecordingBackend } from '../virtio-pci/bench.ts';

@@ -312,7 +312,8 @@ export class Engine implements TurnPort {
     const { flags } = this.#state;
     if ((flags & FLAG_STILL) !== 0 || !this.#look()) return false;
     if ((flags & FLAG_LINK) === 0 && (flags & FLAG_LOOPBACK) === 0) return false;
-    if ((flags & FLAG_SEND) !== 0) return true;
+    // In loopback nothing leaves: what is due to the peer waits for the wire.
+    if ((flags & FLAG_SEND) !== 0 && (flags & FLAG_LOOPBACK) === 0) return true;
     const { block } = this;
     if (!block.on) return this.#mayGoOn(flags);
     // Ask for the kick first, then look once more: what was added before the driver could see that it should kick is seen here.

@@ -120,6 +120,8 @@ export class Transmit {
       const result = this.#packet(position);
       if (result === PACKET_MORE) break;
       if (result === PACKET_NOTHING) {
+        // No room for another context: what is in hand goes first.
+        if (this.#next === position) break;
         position = this.#next;
         continue;
       }

@@ -1,4 +1,4 @@
-// Notification coalescing as the control queue sets it (virtio 1.4 5.1.6.5.9): for all queues of a direction, or for one; and its way into the policy words.
+// Notification coalescing as the control queue sets it (virtio 1.4 5.1.9.5.10): for all queues of a direction, or for one; and its way into the policy words.
 
 import type { NetPolicy } from '#virtio/net-policy';
 
@@ -28,7 +28,7 @@ export class CoalescingState {
     this.#queues = new Array<CoalescingParameters>(dataQueues).fill(NONE);
   }
 
-  /** virtio 1.4 5.1.6.5.9.6 (device MUST): 0 after reset. */
+  /** virtio 1.4 5.1.9.5.10.6 (device MUST): 0 after reset. */
   clear(): void {
     this.#receive = NONE;
     this.#transmit = NONE;
@@ -48,7 +48,7 @@ export class CoalescingState {
     this.#fresh = true;
   }
 
-  /** virtio 1.4 5.1.6.5.9.6 (device MUST): a queue that is enabled again goes by what was said for its direction. */
+  /** virtio 1.4 5.1.9.5.10.6 (device MUST): a queue that is enabled again goes by what was said for its direction. */
   restartQueue(index: number): void {
     this.setQueue(index, index % 2 === 0 ? this.#receive : this.#transmit);
   }

@@ -117,7 +117,7 @@ export class NetConfig {
     this.#setStatus(VIRTIO_NET_S_LINK_UP, up);
   }
 
-  /** The driver is asked to announce itself (virtio 1.4 5.1.6.5.4). */
+  /** The driver is asked to announce itself (virtio 1.4 5.1.9.5.4). */
   set announce(asked: boolean) {
     this.#setStatus(VIRTIO_NET_S_ANNOUNCE, asked);
   }

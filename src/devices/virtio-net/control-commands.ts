@@ -1,4 +1,4 @@
-// Commands of the control virtqueue (virtio 1.4 5.1.6.5): RX modes, MAC table and address, VLAN filter, announcement, guest offloads; queue pairs and RSS in control-mq.ts, notification
+// Commands of the control virtqueue (virtio 1.4 5.1.9.5): RX modes, MAC table and address, VLAN filter, announcement, guest offloads; queue pairs and RSS in control-mq.ts, notification
 // coalescing and statistics in control-notify.ts. A command is read once, front to back,
 // checked as it is read and taken over only when all of it was right. Commands of features that were not negotiated fail, as do classes nobody offers.
 
@@ -117,7 +117,7 @@ function setVlan(reader: ChainReader, on: boolean, state: ReceiveState): boolean
   return true;
 }
 
-/** virtio 1.4 5.1.6.5.4.2 (device MUST): the request is gone before the buffer is used. */
+/** virtio 1.4 5.1.9.5.4.2 (device MUST): the request is gone before the buffer is used. */
 function acknowledgeAnnounce(context: CommandContext): boolean {
   context.announced?.();
   return true;

@@ -1,5 +1,5 @@
-// Commands that say which queues frames go to and how they are hashed: VIRTIO_NET_CTRL_MQ (virtio 1.4 5.1.6.5.5, 5.1.6.5.6), VIRTIO_NET_CTRL_HASH_TUNNEL (5.1.6.4.4) and
-// VIRTNET_RSS_CTX_CTRL (5.1.6.5.7). Everything a command names is held against what configuration space says before any of it is taken over.
+// Commands that say which queues frames go to and how they are hashed: VIRTIO_NET_CTRL_MQ (virtio 1.4 5.1.9.5.6, 5.1.9.5.7), VIRTIO_NET_CTRL_HASH_TUNNEL (5.1.9.4.4) and
+// VIRTNET_RSS_CTX_CTRL (5.1.9.5.8). Everything a command names is held against what configuration space says before any of it is taken over.
 
 import { ALL_HASH_TUNNELS, ALL_HASH_TYPES } from '#net/hash-types';
 import { isPowerOfTwo } from '#virtio/device-status';
@@ -53,7 +53,7 @@ export function runMqCommand(reader: ChainReader, command: number, { features, s
 
 function setPairs(reader: ChainReader, state: ReceiveState, steering: SteeringState): boolean {
   const pairs = reader.u16();
-  // virtio 1.4 5.1.6.5.5.2 (driver MUST): 1 to max_virtqueue_pairs; 5.1.6.5.7 (driver MUST NOT): not while there is an RSS context.
+  // virtio 1.4 5.1.9.5.6.1 (driver MUST): 1 to max_virtqueue_pairs; 5.1.9.5.8 (driver MUST NOT): not while there is an RSS context.
   if (pairs < 1 || pairs > steering.limits.pairs || steering.contexts.size > 0) return false;
   state.pairs = pairs;
   steering.rss = undefined;
@@ -100,7 +100,7 @@ function readKey(reader: ChainReader, types: number, limits: SteeringLimits): Ha
 export function runHashTunnelCommand(reader: ChainReader, command: number, { features, steering }: SteeringContext): boolean {
   if (command !== HASH_TUNNEL_SET || !features.has(net.VIRTIO_NET_F_HASH_TUNNEL)) return false;
   const tunnels = reader.u32();
-  // virtio 1.4 5.1.6.4.4 (device SHOULD): what supported_tunnel_types does not have is answered ERR.
+  // virtio 1.4 5.1.9.4.4 (device SHOULD): what supported_tunnel_types does not have is answered ERR.
   if (tunnels < 0 || (tunnels & ~ALL_HASH_TUNNELS) !== 0) return false;
   steering.tunnels = tunnels;
   return true;

@@ -1,4 +1,4 @@
-// Commands about notifications and statistics: VIRTIO_NET_CTRL_NOTF_COAL (virtio 1.4 5.1.6.5.9) and VIRTIO_NET_CTRL_STATS (5.1.6.5.10). What a command answers stands behind its ack, as
+// Commands about notifications and statistics: VIRTIO_NET_CTRL_NOTF_COAL (virtio 1.4 5.1.9.5.10) and VIRTIO_NET_CTRL_STATS (5.1.9.5.11). What a command answers stands behind its ack, as
 // for every command here, though the structure of VQ_GET could be read otherwise (virtio-spec.md trap 9).
 
 import type { FeatureSet } from '#virtio/features';
@@ -59,7 +59,7 @@ export function runCoalescingCommand(reader: ChainReader, reply: ChainWriter, co
   }
 }
 
-/** virtio 1.4 5.1.6.5.9.6 (device MUST): only an enabled transmit or receive queue; -1 for another. The reserved field is passed over. */
+/** virtio 1.4 5.1.9.5.10.6 (device MUST): only an enabled transmit or receive queue; -1 for another. The reserved field is passed over. */
 function readQueue(reader: ChainReader, { features, dataQueueEnabled }: NotifyContext): number {
   const index = reader.u16();
   reader.skip(2);

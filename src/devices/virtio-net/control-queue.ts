@@ -1,4 +1,4 @@
-// The control virtqueue (virtio 1.4 5.1.6.5): a command queue whose answer is an ack, and what some commands say behind it.
+// The control virtqueue (virtio 1.4 5.1.9.5): a command queue whose answer is an ack, and what some commands say behind it.
 
 import type { VirtioHost } from '#virtio/device';
 import type { VirtQueue } from '#virtio/virtqueue';
@@ -35,7 +35,7 @@ export class ControlQueue extends CommandQueue {
       return 0;
     }
     this.#ack.begin(queue.readableSegments, queue.writableBytes);
-    // virtio 1.4 5.1.6.5: the ack is the first byte, whatever a command answers comes behind it.
+    // virtio 1.4 5.1.9.5: the ack is the first byte, whatever a command answers comes behind it.
     this.#reply.begin(queue.readableSegments, queue.writableBytes);
     this.#reply.skipOne();
     const ok = this.#run(this.#reader, this.#reply);

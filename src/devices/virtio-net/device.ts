@@ -249,7 +249,7 @@ export class VirtioNet implements VirtioDevice {
   }
 
   /**
-   * Asks the driver to announce itself to the network (virtio 1.4 5.1.6.5.4), as after it has moved to another place; also between `restore` and `resume`. Returns false when
+   * Asks the driver to announce itself to the network (virtio 1.4 5.1.9.5.4), as after it has moved to another place; also between `restore` and `resume`. Returns false when
    * there is no driver to ask: none is up, or it did not negotiate GUEST_ANNOUNCE and STATUS. `announcing` tells when it has acknowledged.
    */
   announce(): boolean {
@@ -357,7 +357,7 @@ export class VirtioNet implements VirtioDevice {
     if (commands) commands.close();
     else {
       this.#data.stop(index);
-      // virtio 1.4 5.1.6.5.5.2, 5.1.6.5.6.3 (device MUST): frames for a receive queue under reset are not kept for it.
+      // virtio 1.4 5.1.9.5.6.2, 5.1.9.5.7.3 (device MUST): frames for a receive queue under reset are not kept for it.
       this.#publishPolicy();
     }
   }
@@ -461,7 +461,7 @@ export class VirtioNet implements VirtioDevice {
         this.#showConfig(false);
       },
     });
-    // virtio 1.4 5.1.6.5.2.1 and others (device MUST): in force before the buffer is used.
+    // virtio 1.4 5.1.9.5.2.1 and others (device MUST): in force before the buffer is used.
     if (!ok) return false;
     this.#controlStatistics.succeeded++;
     this.#publishPolicy();

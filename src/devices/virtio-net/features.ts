@@ -17,7 +17,7 @@ import {
 import * as net from '#virtio/net-features';
 
 /** Feature bits an embedder may turn on and off, by the specification's names without their prefix. */
-const NET_FEATURES = {
+export const NET_FEATURES = {
   CSUM: net.VIRTIO_NET_F_CSUM,
   GUEST_CSUM: net.VIRTIO_NET_F_GUEST_CSUM,
   CTRL_GUEST_OFFLOADS: net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
@@ -78,7 +78,7 @@ const OFFER_DEPENDENCIES: readonly net.FeatureDependency[] = [
   { bit: net.VIRTIO_NET_F_GUEST_ANNOUNCE, needs: [net.VIRTIO_NET_F_STATUS] },
 ];
 
-/** Receive offloads that OFFLOADS_SET switches (virtio 1.4 5.1.6.5.8). */
+/** Receive offloads that OFFLOADS_SET switches (virtio 1.4 5.1.9.5.9). */
 export const GUEST_OFFLOADS = FeatureSet.of(
   net.VIRTIO_NET_F_GUEST_CSUM,
   net.VIRTIO_NET_F_GUEST_TSO4,

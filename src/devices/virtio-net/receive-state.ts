@@ -1,4 +1,4 @@
-// What the control queue has set up for reception (virtio 1.4 5.1.6.5.1 to 5.1.6.5.4, 5.1.6.5.6): modes, address and VLAN tables, guest offloads, active queue pairs; and its
+// What the control queue has set up for reception (virtio 1.4 5.1.9.5.1 to 5.1.9.5.6, 5.1.9.5.9): modes, address and VLAN tables, guest offloads, active queue pairs; and its
 // translation into the words the data plane reads.
 //
 // Our reading of the defaults: without CTRL_RX a driver has no way to ask for frames, so it gets them all. With it, the address table is empty after reset and
@@ -63,14 +63,14 @@ export class ReceiveState {
   /** The driver said which address it uses. */
   addressKnown = false;
 
-  /** virtio 1.4 5.1.6.5.2.1, 5.1.6.5.5 (device MUST): after reset tables are empty and receiveq1 is the only active one. */
+  /** virtio 1.4 5.1.9.5.2.1, 5.1.9.5.6.2 (device MUST): after reset tables are empty and receiveq1 is the only active one. */
   clear(features = new FeatureSet()): void {
     this.modes = 0;
     this.overflow = 0;
     this.unicast = [];
     this.multicast = [];
     this.vlans.fill(0);
-    // virtio 1.4 5.1.6.5.6.1: negotiated guest offloads start enabled.
+    // virtio 1.4 5.1.9.5.9.1: negotiated guest offloads start enabled.
     this.offloads = features.and(GUEST_OFFLOADS);
     this.pairs = 1;
     this.addressKnown = features.has(net.VIRTIO_NET_F_MAC);

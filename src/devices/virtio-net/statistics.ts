@@ -1,4 +1,4 @@
-// Device statistics (virtio 1.4 5.1.6.5.10): which there are for which queue, and what each reply holds, from the words the data plane counts in.
+// Device statistics (virtio 1.4 5.1.9.5.11): which there are for which queue, and what each reply holds, from the words the data plane counts in.
 
 import type { FeatureSet } from '#virtio/features';
 import * as net from '#virtio/net-features';
@@ -127,7 +127,7 @@ interface Wanted {
 }
 
 /**
- * GET: all of the request is checked before anything is answered. What does not fit the reply is left out (virtio 1.4 5.1.6.5.10.10, device MUST: only up to the valid
+ * GET: all of the request is checked before anything is answered. What does not fit the reply is left out (virtio 1.4 5.1.9.5.11.12, device MUST: only up to the valid
  * bytes). The work is bounded by the command's own bytes and by the reply's.
  */
 export function getStatistics(reader: ChainReader, reply: ChainWriter, features: FeatureSet, source: StatisticsSource): boolean {
@@ -153,7 +153,7 @@ export function getStatistics(reader: ChainReader, reply: ChainWriter, features:
     for (const type of types) if (wanted.length < most) wanted.push({ queue, type });
   }
   for (const { queue, type } of wanted) {
-    // virtio 1.4 5.1.6.5.10.3: the command under way counts, and succeeds.
+    // virtio 1.4 5.1.9.5.11.3: the command under way counts, and succeeds.
     const fields = type?.fields((counter) =>
       counter === count.COUNT_NOTIFICATIONS ? source.queues.notifications(queue) : source.queues.get(queue, counter),
     ) ?? [source.control.commands, source.control.succeeded + 1];

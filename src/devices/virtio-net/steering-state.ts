@@ -1,4 +1,4 @@
-// What the control queue has set up of hashing and spreading (virtio 1.4 5.1.6.5.5 to 5.1.6.5.7): hash parameters, the default RSS configuration, RSS contexts, tunnel types; and its
+// What the control queue has set up of hashing and spreading (virtio 1.4 5.1.9.5.6 to 5.1.9.5.8): hash parameters, the default RSS configuration, RSS contexts, tunnel types; and its
 // translation into the words the data plane reads.
 //
 // Our reading of "the last command wins": RSS_CONFIG spreads by its table, VQ_PAIRS_SET and HASH_CONFIG go (back) to automatic steering over the pairs set last. Hash parameters, which
@@ -46,7 +46,7 @@ export class SteeringState {
     this.limits = limits;
   }
 
-  /** virtio 1.4 5.1.6.4.4, 5.1.6.5.7 (device MUST): after a reset nothing is hashed or spread, and there are no contexts. */
+  /** virtio 1.4 5.1.9.4.4, 5.1.9.5.8 (device MUST): after a reset nothing is hashed or spread, and there are no contexts. */
   clear(features = new FeatureSet()): void {
     this.hash = undefined;
     this.rss = undefined;
