@@ -123,7 +123,7 @@ export class VfioUserServer {
     const identity = `${this.fn.name} ${vendorId.toString(16)}:${deviceId.toString(16)}`;
     const { machine, fn } = this;
     this.#migration = new VfioUserMigration({ machine, identity, interrupts: this.#irqs });
-    this.#session = new VfioUserSession({ machine, fn, irqs: this.#irqs, memory: this.#memory, migration: this.#migration });
+    this.#session = new VfioUserSession({ machine, fn, irqs: this.#irqs, memory: this.#memory, migration: this.#migration, log: this.#log });
   }
 
   #attach(device: ServedDevice): PciFunction {

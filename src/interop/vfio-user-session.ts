@@ -1,6 +1,7 @@
 // What a vfio-user client asks of a device, command by command: information, regions, interrupts, memory, dirty pages, features. All of it happens at once, on the machine's
 // thread, but changes of the migration state. Reading messages is vfio-user-connection.ts's.
 
+import type { Log } from '#core/log';
 import { type AccessSize, type Region, readRegion, writeRegion } from '#core/region';
 import type { Machine } from '#nicbox/machine';
 import type { PciFunction } from '#pci/function';
@@ -69,6 +70,7 @@ export interface SessionParts {
   readonly irqs: VfioUserIrqs;
   readonly memory: VfioUserMemory;
   readonly migration: VfioUserMigration;
+  readonly log: Log;
 }
 
 /** The payload of an answer. */
@@ -77,6 +79,7 @@ type Answer = Uint8Array | undefined;
 export class VfioUserSession {
   readonly #parts: SessionParts;
   readonly #regions: readonly (Region | undefined)[];
+  #saidSlow = false;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
@@ -139,6 +142,7 @@ export class VfioUserSession {
     machine.reset();
     irqs.reset();
     migration.reset();
+    this.#saidSlow = false;
   }
 
   // ---- memory ----
@@ -275,8 +279,19 @@ export class VfioUserSession {
       done += piece;
     }
     // A write to configuration space may have reset the function, and its table.
-    if (index === CONFIG) this.#parts.irqs.sync();
+    if (index === CONFIG) {
+      this.#parts.irqs.sync();
+      this.#saySlow();
+    }
     this.#parts.machine.service();
+  }
+
+  /** As the device gets to use memory: whoever forgot to share it looks for the reason here. */
+  #saySlow(): void {
+    const { fn, memory, log } = this.#parts;
+    if (this.#saidSlow || !memory.everything || fn.services?.dma.busMaster !== true) return;
+    this.#saidSlow = true;
+    log.trace('all memory of the client is reached by message: no rings or frames can be in it (a QEMU guest: share=on for its RAM)');
   }
 
   // ---- dirty pages, the old way ----

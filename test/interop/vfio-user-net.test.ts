@@ -152,7 +152,7 @@ describe.each(['inline', 'worker'] as const)('virtio-net over vfio-user, %s', { 
   it('refuses its features where no memory has a descriptor: a driver that has none of it yet gives up', async () => {
     const records: LogRecord[] = [];
     const log = new Log();
-    log.listen((record) => void records.push(record), ['guest-error']);
+    log.listen((record) => void records.push(record), ['guest-error', 'trace']);
     const client = await connect(await serve(makeSwitch(plane)('a'), '52:54:00:00:00:0a', plane, log));
     await client.mapRemote();
     await client.store(CONFIG, 4, 2, 6);
@@ -167,6 +167,7 @@ describe.each(['inline', 'worker'] as const)('virtio-net over vfio-user, %s', { 
       return client.load(0, 0x14, 1);
     };
     expect(await accepts()).toBe(3);
+    expect(records.filter(({ kind, message }) => kind === 'trace' && message.includes('share=on'))).toHaveLength(1);
     expect(records.map(({ message }) => message).join('\n')).toMatch(/features refused: all memory is reached by message/);
     client.makeMemory(0);
     await client.mapDma(0, MEMORY_BYTES, { fd: client.memoryFd });
