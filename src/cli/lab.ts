@@ -1,7 +1,7 @@
 // `nicbox lab`: experiments. Each is a subcommand of `lab run`; what it does is in src/lab.
 
-import Table from 'cli-table3';
 import { SingleBar } from 'cli-progress';
+import Table from 'cli-table3';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { gains, type Measurement, MODES, type Mode, nameOf, published, ratio } from '#lab/rizzo';
 import { DEFAULT_COSTS, type ModelCosts } from '#lab/rizzo-model';

@@ -1,7 +1,7 @@
 // Echo, which sends every frame back to where it came from, and ping, which measures the round trip to it one request at a time.
 
-import { copyBytes } from '#core/copy';
 import type { Nanos } from '#core/clock';
+import { copyBytes } from '#core/copy';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
 import { Histogram } from './histogram.ts';

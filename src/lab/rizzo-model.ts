@@ -3,8 +3,8 @@
 
 import { type Nanos, SimClock } from '#core/clock';
 import { Guest } from '#guest-sim/guest';
-import type { NetPort, PortHost } from '#net/port';
 import { DirectLink } from '#net/direct-link';
+import type { NetPort, PortHost } from '#net/port';
 import { Segment, type ServiceBudget } from '#net/segment';
 import { ValeSwitch } from '#net/vale-switch';
 import { Machine } from '#nicbox/machine';
@@ -169,7 +169,11 @@ class ModelGuest implements Actor {
     const busy = this.guest.step();
     const { exit, interrupt, guestFrame, poll } = this.#costs;
     const spent =
-      (bus.counts.exits - exits) * exit + (nic.interrupts - interrupts) * interrupt + (this.#frames - frames) * guestFrame + this.#host.owed + (busy ? 0 : poll);
+      (bus.counts.exits - exits) * exit +
+      (nic.interrupts - interrupts) * interrupt +
+      (this.#frames - frames) * guestFrame +
+      this.#host.owed +
+      (busy ? 0 : poll);
     this.#host.owed = 0;
     this.time += Math.max(spent, 1);
     this.#idle = busy ? 0 : this.#idle + 1;

@@ -3,7 +3,7 @@
 import { init } from 'echarts';
 import { COMBINATIONS, gains, type Measurement, nameOf, published, ratio } from './rizzo.ts';
 
-const escape = (text: string): string => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+const escaped = (text: string): string => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 const COLOURS = ['#0b6e99', '#e07b39', '#5b8c5a', '#8a5a9e', '#b03a48', '#7a7a7a'];
 
 /** One mode's frames per second by combination, a bar for each load. */
@@ -51,11 +51,13 @@ export function rizzoPage(all: readonly Measurement[], notes: readonly string[])
         m.p99 === 0 ? '' : (m.p99 / 1000).toFixed(1),
         published(m),
       ]
-        .map((cell, i) => `<td${i > 1 && i < 9 ? ' class="n"' : ''}>${escape(cell)}</td>`)
+        .map((cell, i) => `<td${i > 1 && i < 9 ? ' class="n"' : ''}>${escaped(cell)}</td>`)
         .join('');
     const gainRows = gains(rows)
       .filter((g) => streams.includes(g.load))
-      .map((g) => `<tr><td>${g.technique}</td><td>${escape(g.load)}</td><td class="n">${g.alone.toFixed(2)} x</td><td class="n">${g.onTop.toFixed(2)} x</td></tr>`)
+      .map(
+        (g) => `<tr><td>${g.technique}</td><td>${escaped(g.load)}</td><td class="n">${g.alone.toFixed(2)} x</td><td class="n">${g.onTop.toFixed(2)} x</td></tr>`,
+      )
       .join('');
     return `<h2>${mode === 'wall' ? 'Wall clock: real threads, exits and wakes' : 'Model: simulated time, declared costs'}</h2>
 <h3>Throughput</h3>${plot(rows, streams, true)}
@@ -71,7 +73,7 @@ ${rows.map((m) => `<tr>${cells(m)}</tr>`).join('\n')}</table>`;
 <style>body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;width:100%;font-size:13px}
 td,th{border-bottom:1px solid #ddd;padding:3px 8px;text-align:left}.n{text-align:right;font-variant-numeric:tabular-nums}svg{max-width:100%;height:auto}</style>
 <h1>Four techniques for a faster e1000, in all sixteen combinations</h1>
-${notes.map((note) => `<p>${escape(note)}</p>`).join('\n')}
+${notes.map((note) => `<p>${escaped(note)}</p>`).join('\n')}
 ${sections.join('\n')}
 </html>
 `;

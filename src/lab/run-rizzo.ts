@@ -1,7 +1,7 @@
 // Runs the experiment: all sixteen combinations, in the modes asked for.
 
 import { COMBINATIONS, loadsFor, type Measurement, type Mode, type RizzoListener } from './rizzo.ts';
-import { measureModel, type ModelCosts } from './rizzo-model.ts';
+import { type ModelCosts, measureModel } from './rizzo-model.ts';
 import { measureWall } from './rizzo-wall.ts';
 
 export interface RizzoOptions {
