@@ -43,7 +43,11 @@ const QUIET_LIMIT = 10_000;
 interface Resident {
   readonly fn: PciFunction;
   readonly part: MachinePart | undefined;
-  readonly virtio: { readonly net: VirtioNet; readonly pci: VirtioPci; readonly leave: () => void } | undefined;
+  readonly net?: VirtioNet;
+  /** Delivers what its data plane relayed to this thread. */
+  readonly service?: () => unknown;
+  /** The device is gone, or the machine closed. */
+  readonly leave?: () => void;
 }
 
 export class Machine {
@@ -172,7 +176,7 @@ export class Machine {
     const ticket = this.loop.bell.ticket;
     if (ticket !== this.#seen) {
       this.#seen = ticket;
-      for (const { virtio } of this.#residents) virtio?.pci.service();
+      for (const { service } of this.#residents) service?.();
     }
     return result;
   }
@@ -185,13 +189,13 @@ export class Machine {
     const bus = place.under ?? this.fabric.root;
     this.fabric.attach(bus, device, place.deviceNumber ?? this.#freeDevice(place.under));
     const [fn] = (Array.isArray(device) ? device : [device]) as [PciFunction];
-    if (place.part) this.#residents.push({ fn, part: place.part, virtio: undefined });
+    if (place.part) this.#residents.push({ fn, part: place.part });
   }
 
   /** Takes a device and all below it away: a surprise removal. */
   detach(fn: PciFunction): void {
     this.fabric.detach(fn);
-    for (const resident of this.#residents) if (resident.fn.attachment === undefined) resident.virtio?.leave();
+    for (const resident of this.#residents) if (resident.fn.attachment === undefined) resident.leave?.();
     this.#residents = this.#residents.filter((resident) => resident.fn.attachment !== undefined);
   }
 
@@ -254,14 +258,14 @@ export class Machine {
       deaf();
       giveBack(net);
     };
-    this.#residents.push({ fn: pci.fn, part, virtio: { net, pci, leave } });
+    this.#residents.push({ fn: pci.fn, part, net, service: () => pci.service(), leave });
     return { net, pci };
   }
 
-  /** Makes an Intel 8254x, a port of its own on `options.segment`, and attaches it. @throws E1000OptionError and what `attach` throws. */
+  /** Makes an Intel 8254x, a port of its own on `options.segment` (of this thread, or a worker's), and attaches it. @throws E1000OptionError and what `attach` throws. */
   addE1000(options: E1000Options, place: Omit<DevicePlace, 'part'> = {}): E1000 {
     this.#requireOpen();
-    const device = new E1000(options);
+    const device = new E1000({ ...options, bell: this.loop.bell });
     this.attach(device.fn, place);
     const part: MachinePart = {
       name: `${device.model} ${options.mac} at ${placeOf(device.fn)}`,
@@ -271,7 +275,12 @@ export class Machine {
       paused: true,
       resume: () => device.resume(),
     };
-    this.#residents.push({ fn: device.fn, part, virtio: undefined });
+    const deaf = this.loop.add(() => device.service());
+    const leave = (): void => {
+      deaf();
+      device.release();
+    };
+    this.#residents.push({ fn: device.fn, part, service: () => device.service(), leave });
     return device;
   }
 
@@ -415,7 +424,7 @@ export class Machine {
   /** Platform reset: every function to its power-on state and no interrupt pending; RAM as it is. One function: `fabric.resetFunction`; below a port: `fabric.resetBelow`. */
   reset(): void {
     this.fabric.reset();
-    for (const { virtio } of this.#residents) virtio?.pci.service();
+    for (const { service } of this.#residents) service?.();
     this.vectors.load([]);
   }
 
@@ -436,11 +445,11 @@ export class Machine {
     for (const guest of this.#guests) guest.close();
     this.#guests.clear();
     this.fabric.reset();
-    const stopped = await until(() => this.#residents.every(({ virtio }) => virtio?.net.stopped ?? true));
+    const stopped = await until(() => this.#residents.every(({ net }) => net?.stopped ?? true));
     this.#ownClock?.close();
     this.loop.close();
     await this.loop.done;
-    for (const { virtio } of this.#residents) if (virtio) giveBack(virtio.net);
+    for (const { leave } of this.#residents) leave?.();
     if (!stopped) throw new MachineError('NICBOX_NOT_QUIET', `${this.name}: a data plane has not stopped within ${QUIET_LIMIT} ms of closing`);
   }
 }

@@ -13,7 +13,7 @@ import type { FlowTable } from './steering.ts';
 import type { Vring } from './vring.ts';
 
 /** In place of a pair. */
-export const PAIR_NONE = -1;
+const PAIR_NONE = -1;
 export const PAIR_LATER = -2;
 /** A flow rule says so. */
 export const PAIR_DROP = -3;
@@ -31,13 +31,12 @@ interface Spread {
 /** What the policy words say of steering, read as one. */
 export interface SteeringSettings {
   readonly spread: Spread;
-  readonly contexts: readonly Spread[];
   readonly live: readonly [number, number];
 }
 
 export function readSteering(rss: RssPolicy): SteeringSettings {
-  const read = (id: number): Spread => ({ parameters: rss.parameters(id), table: rss.table(id), unclassified: rss.unclassified(id) });
-  return { spread: read(0), contexts: Array.from({ length: rss.limits.contexts }, (_, i) => read(i + 1)), live: rss.live };
+  // Nothing that drivers can set up sends frames to an RSS context yet: those stay words.
+  return { spread: { parameters: rss.parameters(0), table: rss.table(0), unclassified: rss.unclassified(0) }, live: rss.live };
 }
 
 export class ReceiveSteering {
@@ -45,8 +44,6 @@ export class ReceiveSteering {
   readonly #rules = new FlowMatcher();
   #filters = false;
   readonly #hasher = new FrameHasher();
-  readonly #contextHashers: (FrameHasher | undefined)[] = [];
-  #contexts: readonly Spread[] = [];
   #table: Uint16Array = new Uint16Array(0);
   #unclassified = 0;
   #live: readonly [number, number] = [-1, -1];
@@ -66,13 +63,11 @@ export class ReceiveSteering {
     this.#rules.open(policy);
   }
 
-  configure({ spread, contexts, live }: SteeringSettings): void {
+  configure({ spread, live }: SteeringSettings): void {
     this.#hasher.configure(spread.parameters);
     this.#table = spread.table;
     this.#unclassified = spread.unclassified;
     this.#live = live;
-    this.#contexts = contexts;
-    for (let i = 0; i < Math.max(contexts.length, this.#contextHashers.length); i++) this.#contextHashers[i]?.configure(contexts[i]?.parameters);
     this.#filters = this.#rules.active;
     this.#place();
   }
@@ -163,28 +158,8 @@ export class ReceiveSteering {
     }
   }
 
-  /**
-   * Where RSS context `id` sends frame `f` (virtio 1.4 5.1.9.5.8): a pair, PAIR_NONE or PAIR_LATER; undefined: there is no such context. For whatever directs frames to contexts; call it
-   * before `hash`, which puts the frame's own hash back into the batch for the report.
-   */
-  contextPair(id: number, batch: FrameBatch, f: number): number | undefined {
-    const context = this.#contexts[id - 1];
-    if (context === undefined || context.table.length === 0) return undefined;
-    let hasher = this.#contextHashers[id - 1];
-    if (hasher === undefined) {
-      hasher = new FrameHasher();
-      hasher.configure(context.parameters);
-      this.#contextHashers[id - 1] = hasher;
-    }
-    hasher.hash(batch, f, f + 1);
-    const pair =
-      batch.hashReport[f] === HASH_REPORT_NONE ? context.unclassified : (context.table[(batch.hash[f] as number) & (context.table.length - 1)] as number);
-    return this.#places[pair];
-  }
-
   /** Lets go of what it shares with others. */
   close(): void {
     this.#hasher.configure(undefined);
-    for (const hasher of this.#contextHashers) hasher?.configure(undefined);
   }
 }

@@ -332,7 +332,10 @@ export class RingPort implements NetPort {
     }
   }
 
-  /** Which rings are in use: those that run, of the pairs the driver has made active; for frames that are spread by a table, all that it may name. */
+  /**
+   * Which rings are in use: those that run, of the pairs the driver has made active; for frames that are spread by a table, all that it may name. All transmit rings then, too: Linux 6.1 goes on
+   * telling the max_tx_vq it started with after it has taken more queues into use, and its frames would wait for ever.
+   */
   #arrange(): void {
     this.#running = 0;
     for (const ring of this.#rings) if (ring !== undefined) this.#running++;
@@ -340,9 +343,9 @@ export class RingPort implements NetPort {
     const transmit: Vring[] = [];
     const receive: (Vring | undefined)[] = [];
     const { steering } = this.#receiver;
-    const receivers = steering.spreads ? this.block.rings >>> 1 : pairs;
-    for (let pair = 0; pair < receivers; pair++) receive.push(this.#rings[2 * pair]);
-    for (let pair = 0; pair < pairs; pair++) {
+    const served = steering.spreads ? this.block.rings >>> 1 : pairs;
+    for (let pair = 0; pair < served; pair++) {
+      receive.push(this.#rings[2 * pair]);
       const ring = this.#rings[2 * pair + 1];
       if (ring !== undefined) transmit.push(ring);
     }

@@ -1,15 +1,15 @@
-// A segment with ring ports on it, served by one thread: opens and closes the turn of every ring port around the segment's rounds. Inline and worker
+// A segment with ring ports on it, virtio's or a device's own, served by one thread: opens and closes the turn of every one of them around the segment's rounds. Inline and worker
 // backends both serve through this; they differ in what makes them look again (a call, a doorbell).
 
 import type { Nanos } from '#core/clock';
-import type { NetPort } from '#net/port';
+import type { NetPort, TurnPort } from '#net/port';
 import type { Segment, ServiceBudget } from '#net/segment';
-import type { RingPort } from './ring-port.ts';
+import { RingPort } from './ring-port.ts';
 
 export class SegmentServer {
   readonly segment: Segment;
   readonly #budget: ServiceBudget | undefined;
-  readonly #rings: RingPort[] = [];
+  readonly #rings: TurnPort[] = [];
   readonly #members = new Map<NetPort, number>();
 
   constructor(segment: Segment, budget?: ServiceBudget) {
@@ -18,7 +18,7 @@ export class SegmentServer {
   }
 
   /** Adds a device's rings to the segment. */
-  addRings(port: RingPort): void {
+  addRings(port: TurnPort): void {
     this.#rings.push(port);
     this.add(port);
   }
@@ -34,10 +34,10 @@ export class SegmentServer {
     if (member === undefined) return;
     this.segment.removePort(member);
     this.#members.delete(port);
-    const at = this.#rings.indexOf(port as RingPort);
+    const at = this.#rings.indexOf(port as TurnPort);
     if (at < 0) return;
     this.#rings.splice(at, 1);
-    (port as RingPort).close();
+    (port as TurnPort).close();
   }
 
   /** `port` may have something to send, or room. */
@@ -78,16 +78,19 @@ export class SegmentServer {
   /** Stops rings the host no longer wants. Between turns. */
   stopUnwanted(): void {
     const rings = this.#rings;
-    for (let i = 0; i < rings.length; i++) (rings[i] as RingPort).stopUnwanted();
+    for (let i = 0; i < rings.length; i++) {
+      const port = rings[i];
+      if (port instanceof RingPort) port.stopUnwanted();
+    }
   }
 
   #enter(): void {
     const rings = this.#rings;
-    for (let i = 0; i < rings.length; i++) (rings[i] as RingPort).enter();
+    for (let i = 0; i < rings.length; i++) (rings[i] as TurnPort).enter();
   }
 
   #leave(): void {
     const rings = this.#rings;
-    for (let i = 0; i < rings.length; i++) (rings[i] as RingPort).leave();
+    for (let i = 0; i < rings.length; i++) (rings[i] as TurnPort).leave();
   }
 }

@@ -8,7 +8,7 @@ export interface VhostPoolOptions {
   /** Threads, and so workers that can run at a time. Default 1. */
   readonly threads?: number;
   readonly poll?: PollOptions;
-  /** The module the threads run, for data planes that need more set up in their thread. Its default export is that of backends/worker. */
+  /** The module the threads run, for data planes that need more set up in their thread. Its default export is that of data-plane-worker. */
   readonly entry?: URL;
 }
 
@@ -26,7 +26,7 @@ export class VhostPool {
     this.#poll = options.poll ?? DEFAULT_POLL;
     if (!(Number.isInteger(this.#threads) && this.#threads >= 1)) throw new RangeError(`threads ${this.#threads}: at least 1`);
     this.#pool = new Piscina({
-      filename: (options.entry ?? new URL('./worker.js', import.meta.url)).href,
+      filename: (options.entry ?? new URL('../data-plane-worker.js', import.meta.url)).href,
       minThreads: this.#threads,
       maxThreads: this.#threads,
       concurrentTasksPerWorker: 1,

@@ -2,10 +2,11 @@
 // is rejected, what the thread had committed is carried out, the devices are told that their rings are lost, and a new run begins on another thread.
 
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
-import { Bell } from '#core/doorbell';
+import { Bell, Doorbell } from '#core/doorbell';
 import { PortCounters } from '#net/counters';
 import { DirectLink } from '#net/direct-link';
 import { LearningSwitch } from '#net/learning-switch';
+import type { RemotePort, RemotePortHost, RemotePortSpec } from '#net/port';
 import type { ServiceBudget } from '#net/segment';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { createRingLink, RingLink, type RingLinkOptions, type RingLinkShare, recoverRingLink } from './ring-link.ts';
@@ -29,6 +30,12 @@ interface LinkSpec {
   readonly counters: PortCounters;
   readonly firstSlot: number;
   readonly role: LinkRole;
+}
+
+interface DeviceSpec {
+  readonly segment: number;
+  readonly spec: RemotePortSpec;
+  readonly doorbell: Doorbell;
 }
 
 export interface AttachedLink {
@@ -63,6 +70,7 @@ export class VhostWorker {
   readonly #segments: SegmentSpec[] = [];
   readonly #ports = new Map<number, VhostNet>();
   readonly #links = new Map<number, LinkSpec>();
+  readonly #devices = new Map<number, DeviceSpec>();
   #nextPort = 0;
   #nextSlot = 0;
   #channel: MessagePort | undefined;
@@ -119,12 +127,27 @@ export class VhostWorker {
     return { ring: new RingLink(name, ours), counters: link.counters };
   }
 
+  addDevice(segment: number, spec: RemotePortSpec): RemotePort {
+    this.#checkRoom(segment);
+    const port = this.#nextPort++;
+    const device: DeviceSpec = { segment, spec, doorbell: new Doorbell(this.bell) };
+    this.#devices.set(port, device);
+    this.post(deviceMessage(port, device));
+    return {
+      doorbell: device.doorbell,
+      close: () => {
+        if (this.#devices.delete(port)) this.post({ op: 'remove', port });
+      },
+    };
+  }
+
   /** Here, because the thread would have no one to throw to: it serves other segments as well. */
   #checkRoom(segment: number): void {
     const most = MAXIMUM_PORTS[this.#segments[segment]?.kind ?? 'link'];
     let ports = 0;
     for (const backend of this.#ports.values()) if (backend.segment === segment) ports++;
     for (const link of this.#links.values()) if (link.segment === segment && link.role === 'port') ports++;
+    for (const device of this.#devices.values()) if (device.segment === segment) ports++;
     if (ports >= most) throw new RangeError(`this segment joins at most ${most} ports: detach one first`);
   }
 
@@ -179,6 +202,7 @@ export class VhostWorker {
     });
     for (const backend of this.#ports.values()) for (const message of backend.announce()) port1.postMessage(message);
     for (const [port, link] of this.#links) port1.postMessage(linkMessage(port, link));
+    for (const [port, device] of this.#devices) port1.postMessage(deviceMessage(port, device));
     const job: WorkerJob = { run: this.#run.buffer, journal: this.#journal.buffer, bell: this.bell.share(), port: port2, poll: this.#poll };
     this.#ended = this.#task(job, [port2]).then(
       () => this.#finish(port1, 'stopped'),
@@ -190,6 +214,7 @@ export class VhostWorker {
     let frames = 0;
     for (const backend of this.#ports.values()) frames += backend.counters.snapshot().transmitFrames;
     for (const link of this.#links.values()) frames += link.counters.snapshot().transmitFrames;
+    for (const { spec } of this.#devices.values()) frames += spec.counters.snapshot().transmitFrames;
     return frames;
   }
 
@@ -204,17 +229,19 @@ export class VhostWorker {
         if (slot === firstSlot) recoverRingLink(share, 'out', available);
         else if (slot === firstSlot + 1) recoverRingLink(share, 'in', available);
       }
+    for (const { spec } of this.#devices.values()) spec.recover();
     if (this.#run.stop) return;
     this.#vainRuns = this.#moved() === this.#movedBefore ? this.#vainRuns + 1 : 0;
     const again = this.#vainRuns < VAIN_RUNS;
     if (again) this.#begin();
     for (const backend of this.#ports.values()) backend.lost(reason);
+    for (const { spec } of this.#devices.values()) spec.lost(reason, again);
     this.onLost?.(reason, again);
   }
 }
 
 /** A segment on a worker. */
-export class VhostSegment {
+export class VhostSegment implements RemotePortHost {
   readonly #worker: VhostWorker;
   readonly #segment: number;
 
@@ -227,6 +254,11 @@ export class VhostSegment {
   port(name: string, pairs = 1): VhostNet {
     if (!(Number.isInteger(pairs) && pairs >= 1 && pairs <= MAX_QUEUE_PAIRS)) throw new RangeError(`queue pairs ${pairs}: 1 to ${MAX_QUEUE_PAIRS}`);
     return this.#worker.addPort(this.#segment, name, pairs);
+  }
+
+  /** A port that is a device of its own kind (an e1000), which the worker makes by the opener its entry module has for it. @throws RangeError when the segment is full */
+  openPort(spec: RemotePortSpec): RemotePort {
+    return this.#worker.addDevice(this.#segment, spec);
   }
 
   /**
@@ -253,6 +285,12 @@ export class VhostSegment {
 
 function segmentMessage(segment: number, spec: SegmentSpec): WorkerMessage {
   return { op: 'segment', segment, kind: spec.kind, budget: spec.budget, paused: spec.paused };
+}
+
+function deviceMessage(port: number, device: DeviceSpec): WorkerMessage {
+  const { segment, spec, doorbell } = device;
+  const { name, kind, share, counters } = spec;
+  return { op: 'device', segment, port, name, kind, share, counters: counters.buffer, kick: doorbell.share() };
 }
 
 function linkMessage(port: number, link: LinkSpec): WorkerMessage {

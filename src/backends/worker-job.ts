@@ -77,6 +77,17 @@ export type WorkerMessage =
       readonly firstSlot: number;
       readonly role: LinkRole;
     }
+  /** A device's own port, made by the opener of its kind. */
+  | {
+      readonly op: 'device';
+      readonly segment: number;
+      readonly port: number;
+      readonly name: string;
+      readonly kind: string;
+      readonly share: unknown;
+      readonly counters: SharedArrayBuffer;
+      readonly kick: DoorbellShare;
+    }
   /** A frame to send in a driver's place. */
   | { readonly op: 'send'; readonly port: number; readonly frame: Uint8Array }
   | { readonly op: 'remove'; readonly port: number };

@@ -9,7 +9,7 @@ import { Call } from '#core/interrupts';
 import { PortCounters } from '#net/counters';
 import { DirectLink } from '#net/direct-link';
 import { LearningSwitch } from '#net/learning-switch';
-import type { NetPort } from '#net/port';
+import type { NetPort, PortOpeners } from '#net/port';
 import { Segment } from '#net/segment';
 import { FeatureSet } from '#virtio/features';
 import { InflightRegion } from '#virtio/inflight';
@@ -45,6 +45,7 @@ interface Group {
 
 export class WorkerLoop {
   readonly #job: WorkerJob;
+  readonly #openers: PortOpeners;
   readonly #run: RunBlock;
   readonly #bell: Bell;
   readonly #journal: TurnJournal;
@@ -60,8 +61,10 @@ export class WorkerLoop {
   #empty = 0;
   #budget: number;
 
-  constructor(job: WorkerJob) {
+  /** @param openers for devices that are ports of their own, by kind: the thread's entry module knows them */
+  constructor(job: WorkerJob, openers: PortOpeners = {}) {
     this.#job = job;
+    this.#openers = openers;
     this.#run = new RunBlock(job.run);
     this.#bell = new Bell(job.bell);
     this.#journal = new TurnJournal(job.journal);
@@ -97,7 +100,7 @@ export class WorkerLoop {
       idle = 0;
     }
     this.#publishCounters();
-    for (const { port } of this.#served) if (port instanceof RingPort) port.close();
+    for (const { port, server } of this.#served) server.server.remove(port);
     return { turns: this.#turns };
   }
 
@@ -189,6 +192,9 @@ export class WorkerLoop {
         this.#serve(message.port, { port: link, server: group, doorbells: [...link.doorbells] });
         return;
       }
+      case 'device':
+        this.#openDevice(message);
+        return;
       case 'open': {
         const port = this.#ring(message.port);
         port?.open({
@@ -238,6 +244,25 @@ export class WorkerLoop {
     });
     group.server.addRings(port);
     this.#serve(id, { port, server: group, doorbells: [] });
+  }
+
+  #openDevice(message: Extract<WorkerMessage, { op: 'device' }>): void {
+    const group = this.#groups.get(message.segment);
+    const open = this.#openers[message.kind];
+    if (group === undefined) return;
+    if (open === undefined) throw new TypeError(`this thread's entry module has no opener for ports of kind ${message.kind}`);
+    const { server } = group;
+    const port = open(message.share, {
+      name: message.name,
+      counters: new PortCounters(message.counters),
+      wake: () => server.wake(port),
+      commit: () => this.#journal.commit(),
+    });
+    const kick = Doorbell.open(message.kick);
+    // One that was rung before there was a port to be woken would stay so, and swallow every later one.
+    kick.take();
+    server.addRings(port);
+    this.#serve(message.port, { port, server: group, doorbells: [kick] });
   }
 
   #serve(id: number, served: Served): void {

@@ -1,7 +1,8 @@
-// The tour's numbers as a table for people.
+// The tour's numbers as tables for people.
 
 import Table from 'cli-table3';
 import type { PassResult } from '#lab/replay';
+import type { SpreadResult } from '#lab/spread';
 
 const perFrame = (value: number): string => (value === 0 ? '0' : value < 0.0005 ? '<0.001' : value.toFixed(3));
 const rate = (value: number): string => (value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : `${(value / 1e3).toFixed(1)} k`);
@@ -28,20 +29,45 @@ function cells(p: PassResult): string[] {
 }
 
 /** A row for each pass; on a terminal that is too narrow for that, a column. */
-export function passTable(passes: readonly PassResult[], width: number): string {
-  const rows = passes.map(cells);
+function fitted(columns: readonly string[], rows: readonly string[][], width: number): string {
   const style = { head: [], border: [] };
-  const wide = new Table({ head: COLUMNS, colAligns: ['left', 'left', ...new Array<'right'>(10).fill('right'), 'left'], style });
+  const wide = new Table({ head: [...columns], colAligns: columns.map((_, i) => (i < 2 || i === columns.length - 1 ? 'left' : 'right')), style });
   wide.push(...rows);
   const tall = new Table({
     chars: { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' },
-    colAligns: ['left', ...passes.map((): 'right' => 'right')],
+    colAligns: ['left', ...rows.map((): 'right' => 'right')],
     style,
   });
-  tall.push(...COLUMNS.map((name, i) => [name, ...rows.map((row) => row[i] as string)]));
+  tall.push(...columns.map((name, i) => [name, ...rows.map((row) => row[i] as string)]));
   const text = wide.toString();
-  const fits = text.indexOf('\n') <= width;
-  return `${fits ? text : tall.toString()}\n${NOTE}`;
+  return text.indexOf('\n') <= width ? text : tall.toString();
+}
+
+export function passTable(passes: readonly PassResult[], width: number): string {
+  return `${fitted(COLUMNS, passes.map(cells), width)}\n${NOTE}`;
+}
+
+/** Frames per queue and per hash type; of the types, those that some frame had. */
+export function spreadTable(results: readonly SpreadResult[], width: number): string {
+  const queues = Array.from({ length: Math.max(...results.map((r) => r.queues.length)) }, (_, i) => i);
+  const types = [...new Set(results.flatMap((r) => Object.keys(r.hashTypes).filter((type) => r.hashTypes[type] !== 0)))];
+  const columns = [
+    'data plane',
+    'ring',
+    'frames',
+    ...queues.map((i) => `queue ${i + 1}`),
+    ...types.map((type) => (type === 'none' ? 'no hash' : type)),
+    'hashes',
+  ];
+  const rows = results.map((r) => [
+    r.plane,
+    r.ring,
+    String(r.frames),
+    ...queues.map((i) => String(r.queues[i] ?? 0)),
+    ...types.map((type) => String(r.hashTypes[type] ?? 0)),
+    r.errors.length === 0 ? 'all agree' : 'DISAGREE',
+  ]);
+  return fitted(columns, rows, width);
 }
 
 const NOTE = `exits, kicks, interrupts and wakes are of both guests together, for each

@@ -44,6 +44,7 @@ interface Flags {
   readonly client?: boolean;
   readonly inBand?: boolean;
   readonly iommu?: boolean;
+  readonly hashReport?: boolean;
   readonly mtu?: number;
   readonly verbose?: boolean;
   readonly json?: boolean;
@@ -74,6 +75,7 @@ export function serveCommand(signal: AbortSignal, done: (code: number) => void):
     .option('--client', 'connect to the sockets, again whenever a connection ends, in place of listening')
     .option('--in-band', "offer kicks and calls by messages (user-mode Linux's time-travel modes need them; slow)")
     .option('--iommu', "let guests put their devices behind an IOMMU (QEMU's iommu_platform=on); not for drivers that have none: they would get no memory")
+    .option('--hash-report', 'offer hashes of received frames in their headers, which get 8 bytes longer for it')
     .option('--mtu <bytes>', 'offer this MTU, 68 to 65535', mtu)
     .option('--verbose', 'print every message of the protocol')
     .option('--json', 'print counters as a line of JSON for each socket, every second and at the end')
@@ -106,6 +108,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     client: flags.client ?? false,
     inBand: flags.inBand ?? false,
     accessPlatform: flags.iommu ?? false,
+    hashReport: flags.hashReport ?? false,
     ...(file !== undefined && { capture: (chunk: Uint8Array) => void writeSync(file, chunk) }),
     ...(flags.mtu !== undefined && { mtu: flags.mtu }),
     log,

@@ -8,7 +8,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { runTour, type TourListener, type TourResult } from '#lab/tour';
 import { loadLab } from './lspci.ts';
 import { print } from './output.ts';
-import { passTable } from './pass-table.ts';
+import { passTable, spreadTable } from './pass-table.ts';
 
 const CAPTURE = fileURLToPath(new URL('../../captures/real.pcapng', import.meta.url));
 
@@ -91,13 +91,23 @@ function listener(json: boolean): TourListener {
         `  ${result.frames} frames in ${(result.seconds * 1000).toFixed(0)} ms, ${result.errors.length === 0 ? 'every byte as sent' : `WRONG: ${result.errors.join('; ')}`}`,
       );
     },
+    spreadStarts(plane, ring, frames) {
+      console.error(`spreading over queues by RSS: ${titles[plane]}, ${ring} rings`);
+      bar?.start(frames, 0);
+    },
+    spreadEnds({ frames, queues, errors }) {
+      bar?.stop();
+      console.error(
+        `  ${frames} frames on ${queues.length} queues, ${errors.length === 0 ? 'every hash and queue as the guest has it' : `WRONG: ${errors.join('; ')}`}`,
+      );
+    },
   };
 }
 
 export function tourCommand(signal: AbortSignal, done: (exitCode: number) => void): Command {
   return new Command('tour')
     .description(
-      'Two guests, a real capture replayed from one to the other through virtio-net over PCI Express, every byte compared on arrival, and what it cost.',
+      'Two guests, a real capture replayed from one to the other through virtio-net over PCI Express, every byte compared on arrival, and what it cost; then spread over four queues, every hash computed on both sides.',
     )
     .option('--capture <file>', 'pcap or pcapng file to replay', CAPTURE)
     .option('--lab <file>', 'lab file: the first guest sends to the second (default: two guests on a direct link)')
@@ -110,7 +120,7 @@ export function tourCommand(signal: AbortSignal, done: (exitCode: number) => voi
     .addHelpText(
       'after',
       `
-Writes tour.pcapng (what the second guest received in the last pass) and tour.json. Exit code 0: every byte arrived as sent; 1: not; 2: bad input; 130: stopped by Ctrl-C.
+Writes tour.pcapng (what the second guest received in the last pass) and tour.json. Exit code 0: every byte arrived as sent, every hash agrees; 1: not; 2: bad input; 130: stopped by Ctrl-C.
 
 Examples:
   nicbox tour
@@ -146,6 +156,8 @@ async function report(result: TourResult, received: Uint8Array, flags: Flags): P
   const { capture } = result;
   print(`\n${flags.capture}: ${capture.frames} frames, ${capture.bytes} bytes, longest ${capture.longest}; sent ${flags.repeat} times in each pass`);
   print(passTable(result.passes, process.stdout.columns ?? Number.POSITIVE_INFINITY));
-  for (const pass of result.passes) for (const error of pass.errors) print(`${pass.plane}, ${pass.ring}: ${error}`);
+  print(`\nSpread over ${result.spread[0]?.queues.length} receive queues by RSS, hashes reported: frames of each queue\nand of each hash type`);
+  print(spreadTable(result.spread, process.stdout.columns ?? Number.POSITIVE_INFINITY));
+  for (const pass of [...result.passes, ...result.spread]) for (const error of pass.errors) print(`${pass.plane}, ${pass.ring}: ${error}`);
   print(`\nWhat the second guest received: ${pcapng}\nThe same numbers for programs: ${record}`);
 }

@@ -2,8 +2,10 @@
 // again when it is to reboot: so it counts as ended when it says it has halted, and is then ended with all of its session.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, constants, readdirSync, readFileSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { killSession } from './process-session.ts';
 
 export interface UmlGuestOptions {
   readonly kernel: string;
@@ -61,6 +63,7 @@ export class UmlGuest {
     // Its memory is a file there.
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, TMPDIR: memoryFolder() } });
     this.#child = child;
+    const letGo = child.pid === undefined ? undefined : leash(child.pid);
     let partial = '';
     const take = (piece: Buffer): void => {
       const lines = `${partial}${piece.toString('latin1')}`.split(/\r*\n/);
@@ -80,6 +83,7 @@ export class UmlGuest {
         resolve(127);
       });
       child.once('close', (code) => {
+        letGo?.();
         if (partial !== '') line(partial);
         resolve(this.#halted ? 0 : (code ?? 1));
       });
@@ -88,16 +92,17 @@ export class UmlGuest {
 
   /** Ends it and everything of its session. */
   kill(): void {
-    const { pid } = this.#child;
-    if (pid === undefined) return;
-    for (const member of sessionOf(pid)) {
-      try {
-        process.kill(member, 'SIGKILL');
-      } catch {
-        // It has ended meanwhile.
-      }
-    }
+    if (this.#child.pid !== undefined) killSession(this.#child.pid);
   }
+}
+
+/** A process that ends a guest when this one is gone, however it goes. Returns what lets go of it. */
+function leash(pid: number): () => void {
+  const program = fileURLToPath(new URL('./guest-leash.js', import.meta.url));
+  const child = spawn(process.execPath, [program, String(pid)], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+  child.on('error', () => {});
+  child.unref();
+  return () => void child.kill('SIGKILL');
 }
 
 function memoryFolder(): string {
@@ -107,22 +112,4 @@ function memoryFolder(): string {
   } catch {
     return tmpdir();
   }
-}
-
-/** The processes of a session, and its leader, which may not be one yet. */
-function sessionOf(leader: number): number[] {
-  const found: number[] = [];
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      // After the name in parentheses: state, parent, process group, session.
-      const fields = readFileSync(`/proc/${name}/stat`, 'latin1')
-        .replace(/^.*\) /s, '')
-        .split(' ');
-      if (Number(name) === leader || Number(fields[3]) === leader) found.push(Number(name));
-    } catch {
-      // Gone between the listing and the look.
-    }
-  }
-  return found;
 }

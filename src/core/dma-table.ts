@@ -69,6 +69,8 @@ export class DmaTable {
   #slot = -1;
   #ticket = -1;
   #faultsTaken = 0;
+  /** Inside `change`. */
+  #changing = false;
 
   constructor(buffer = makeBuffer(MAXIMUM_ENTRIES)) {
     this.buffer = buffer;
@@ -128,13 +130,19 @@ export class DmaTable {
     });
   }
 
-  /** Runs `write` while no other thread is inside a turn. */
+  /** Runs `write` while no other thread is inside a turn. A change made by it is part of it. */
   change(write: () => void): void {
+    if (this.#changing) {
+      write();
+      return;
+    }
+    this.#changing = true;
     Atomics.add(this.#words, GENERATION, 1);
     try {
       this.#awaitReaders();
       write();
     } finally {
+      this.#changing = false;
       // Odd for good would keep every worker from ever beginning a turn.
       Atomics.add(this.#words, GENERATION, 1);
     }

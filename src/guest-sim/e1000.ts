@@ -60,7 +60,8 @@ export class E1000 implements Nic {
   #idle = 0;
   #polls = 0;
   #looked = 0;
-  #reclaimed = 0;
+  /** Frames done when the watchdog looked last and some were under way; -1: none were. */
+  #reclaimed = -1;
 
   /** Opens the device and brings it up. @throws RangeError for options, E1000Error when the device does not do what the manual says */
   constructor(parts: {
@@ -119,6 +120,7 @@ export class E1000 implements Nic {
       this.statistics.clear();
       this.checkLink();
       this.#looked = this.#bus.now();
+      this.#reclaimed = -1;
       this.#listen();
     } catch (error) {
       this.shutDown();
@@ -297,7 +299,7 @@ export class E1000 implements Nic {
     queue.reclaim();
     const done = queue.frames - queue.outstanding;
     if (queue.outstanding > 0 && done === this.#reclaimed) this.#giveUp(`the transmitter hangs with ${queue.outstanding} descriptors`);
-    this.#reclaimed = done;
+    this.#reclaimed = queue.outstanding > 0 ? done : -1;
   }
 
   /** The multicast hash table (13.5.1) with RCTL.MO 0: bits 47:36 of the address. */

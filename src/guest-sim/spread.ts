@@ -3,6 +3,7 @@
 
 import { LinearFrame } from './linear.ts';
 import type { ReceivedFrame } from './net-receive.ts';
+import { NET_HASH_TYPE } from './virtio-constants.ts';
 import type { VirtioNet } from './virtio-net.ts';
 import { Tally, type Workload, type WorkloadResult } from './workload.ts';
 
@@ -12,12 +13,16 @@ export interface SpreadJob {
   readonly count?: number;
 }
 
+/** By report value: no hash, then the hash types in the order of their bits. */
+const KINDS = ['none', ...Object.keys(NET_HASH_TYPE)];
+
 export class Spread implements Workload {
   readonly #count: number;
   readonly #net: VirtioNet;
   readonly #tally = new Tally();
   readonly #linear = new LinearFrame();
   readonly #queues: number[];
+  readonly #kinds = KINDS.map(() => 0);
   #hashed = 0;
   #agreed = 0;
   readonly nextDue = Infinity;
@@ -60,6 +65,7 @@ export class Spread implements Workload {
       return;
     }
     if (hash.compute(this.#linear.views.u8, this.#linear.offset, frame.length)) this.#hashed++;
+    this.#kinds[hash.report] = (this.#kinds[hash.report] as number) + 1;
     const told = !this.#net.reportsHashes || (hash.report === frame.hashReport && hash.value === frame.hashValue);
     const queue = steering.receiveQueue(hash.value, hash.report);
     if (told && (queue < 0 || queue === frame.queue)) this.#agreed++;
@@ -74,6 +80,7 @@ export class Spread implements Workload {
 
   result(): WorkloadResult {
     const queues = Object.fromEntries(this.#queues.map((n, i) => [`queue${i}`, n]));
-    return this.#tally.result('spread', this.done, { hashed: this.#hashed, agreed: this.#agreed, ...queues });
+    const kinds = Object.fromEntries(this.#kinds.map((n, i) => [`hash ${KINDS[i]}`, n]));
+    return this.#tally.result('spread', this.done, { hashed: this.#hashed, agreed: this.#agreed, ...queues, ...kinds });
   }
 }

@@ -7,4 +7,4 @@ const native = openNative();
 // A full event descriptor (EAGAIN) is one the other side has yet to look at.
 setEventWriter((descriptor) => void native.writeEvent(descriptor));
 
-export { default } from '#backends/worker';
+export { default } from '#nicbox/data-plane-worker';

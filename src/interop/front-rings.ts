@@ -158,6 +158,8 @@ export class FrontRings {
   setSize(index: number, size: number): void {
     const ring = this.#ring(index);
     if (size < 1 || size > MOST_ENTRIES) throw new ProtocolError(`ring ${index}: size ${size} is not 1 to ${MOST_ENTRIES}`);
+    // Where it lies was checked for the size that it has.
+    if (ring.running && size !== ring.size) throw new ProtocolError(`ring ${index}: another size while it runs`);
     ring.size = size;
   }
 

@@ -40,7 +40,8 @@ const RECORD_STATE = 2;
 const RECORD_SAME = 3;
 const RECORD_END = 4;
 const RECORD_HEADER = 8;
-const MOST_STREAM = 64 * 2 ** 20;
+/** Many times what the largest device takes; text of this length cannot become more objects than there is memory for. */
+const MOST_STREAM = 8 * 2 ** 20;
 
 export interface MigrationParts {
   readonly machine: Machine;

@@ -26,6 +26,8 @@ const device = z.strictObject({
   under: z.enum(['root-port', 'switch']).default('root-port'),
   queuePairs: z.int().min(1).max(64).default(1),
   mtu: z.int().min(68).max(65535).optional(),
+  /** Feature bits to insist on or leave out, by the specification's names: docs/virtio-net.md. */
+  features: z.record(z.string(), z.boolean()).default({}),
 });
 
 const guest = z.strictObject({ name, memory: memory.default(2 ** 26), devices: z.array(device).min(1).max(16) });

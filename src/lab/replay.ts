@@ -79,7 +79,7 @@ export async function runPass(options: PassOptions): Promise<PassResult> {
 }
 
 /** Longest time without a single frame arriving, in milliseconds, after which the pass counts as stuck. */
-const STALL = 10_000;
+export const STALL = 10_000;
 
 /** Waits for sender and receiver. A receiver that gets nothing more is stopped, and says what it misses. */
 async function bothDone(

@@ -71,6 +71,7 @@ export function buildMachine(guest: GuestDescription, guestIndex: number, option
         mac,
         backend: options.backend(description, guest, index),
         queuePairs: description.queuePairs,
+        features: description.features,
         ...(description.mtu !== undefined && { mtu: description.mtu }),
       },
       {

@@ -1,5 +1,5 @@
 // The tour: what nicbox is, shown. Prints the PCIe trees of a lab's guests, replays a capture from the first to the second over each data plane and ring format,
-// compares every byte, and reports what it cost.
+// compares every byte, and reports what it cost; then spreads the capture over several queues and checks every hash.
 
 import type { FrameStore, PackedFrames } from '#guest-sim/index';
 import { type Capture, openCapture } from '#net/capture';
@@ -9,6 +9,7 @@ import { inspectLab } from './inspect.ts';
 import type { DataPlane } from './lab.ts';
 import { type LabDescription, LabError } from './lab-file.ts';
 import { type PassResult, runPass } from './replay.ts';
+import { runSpread, type SpreadResult } from './spread.ts';
 
 export interface TourOptions {
   readonly lab: LabDescription;
@@ -28,14 +29,20 @@ export interface TourListener {
   passStarts(plane: DataPlane, ring: 'split' | 'packed', frames: number): void;
   progress(done: number, total: number): void;
   passEnds(result: PassResult): void;
+  spreadStarts(plane: DataPlane, ring: 'split' | 'packed', frames: number): void;
+  spreadEnds(result: SpreadResult): void;
 }
 
 export interface TourResult {
   readonly capture: { readonly format: Capture['format']; readonly frames: number; readonly bytes: number; readonly longest: number };
   readonly passes: readonly PassResult[];
-  /** Everything arrived as it was sent, in every pass. */
+  readonly spread: readonly SpreadResult[];
+  /** Everything arrived as it was sent, in every pass, and every hash and queue was the guest's own. */
   readonly verified: boolean;
 }
+
+/** Rounds of the capture that are spread: each frame's hash is computed a second time, by the guest, and one round would do. */
+const SPREAD_ROUNDS = 100;
 
 /** The longest frame a guest can send: 64 KiB of payload with its headers. */
 const LONGEST_FRAME = 65_550;
@@ -140,11 +147,23 @@ export async function runTour(options: TourOptions): Promise<{ readonly result: 
       on.passEnds(result);
     }
   }
+  const spread: SpreadResult[] = [];
+  const rounds = Math.min(options.repeat, SPREAD_ROUNDS);
+  for (const plane of options.planes) {
+    for (const ring of options.rings) {
+      signal.throwIfAborted();
+      on.spreadStarts(plane, ring, frames.count * rounds);
+      const result = await runSpread({ lab, plane, ring, frames, repeat: rounds, signal, onProgress: on.progress });
+      spread.push(result);
+      on.spreadEnds(result);
+    }
+  }
   return {
     result: {
       capture: { format: capture.format, frames: frames.count, bytes: frames.total, longest: frames.longest },
       passes,
-      verified: passes.every((pass) => pass.errors.length === 0),
+      spread,
+      verified: [...passes, ...spread].every(({ errors }) => errors.length === 0),
     },
     received: writePcapng(store, (lab.guests[1] as { name: string }).name),
   };

@@ -1,6 +1,8 @@
 // Frames in batches, and the ports they pass between: virtio rings, switch ports, capture files, TAP devices. A frame is not an object: it is an
 // index into a batch's parallel arrays, its bytes a run of segments that point at where they already lie (guest memory, a file's buffer).
 
+import type { Nanos } from '#core/clock';
+import type { Doorbell } from '#core/doorbell';
 import type { ByteViews } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
 import type { PortCounters } from './counters.ts';
@@ -167,3 +169,52 @@ export interface PortHost {
   /** The port has frames to send, or room. Serves the segment if nobody does at the moment. */
   wake(port: NetPort): void;
 }
+
+/** A port whose memory is announced to be in use: who serves its segment opens and closes each of its turns. */
+export interface TurnPort extends NetPort {
+  /** From here to `leave` guest memory may be touched. */
+  enter(): void;
+  leave(): void;
+  /** When a turn is due although nobody asked for one. Infinity: never. */
+  readonly deadline: Nanos;
+  /** Off the segment for good, between turns. */
+  close(): void;
+}
+
+/** A device's port as another thread is to serve it: what that thread makes it from, and what happens here when the thread dies. */
+export interface RemotePortSpec {
+  readonly name: string;
+  /** Which of the thread's openers (its entry module) makes it. */
+  readonly kind: string;
+  /** Structured-cloneable; shared memory goes by reference. */
+  readonly share: unknown;
+  readonly counters: PortCounters;
+  /** The thread is dead: nobody serves the port now. Frees what it held and repairs what it left half done; before another one begins. */
+  readonly recover: () => void;
+  /** After `recover`. Unless `again`, nobody will serve it any more. */
+  readonly lost: (reason: string, again: boolean) => void;
+}
+
+export interface RemotePort {
+  /** Rung when the port has frames to send, or room. */
+  readonly doorbell: Doorbell;
+  close(): void;
+}
+
+/** A segment that another thread serves, as the owner of a port on it needs it. */
+export interface RemotePortHost {
+  openPort(spec: RemotePortSpec): RemotePort;
+}
+
+/** What an opener is given, on the thread that serves the port. */
+export interface PortSite {
+  readonly name: string;
+  readonly counters: PortCounters;
+  /** The port has something to send of its own accord. */
+  readonly wake: () => void;
+  /** Makes the turn happen, in `complete`: what other ports took shows to their drivers. */
+  readonly commit: () => void;
+}
+
+/** Makes ports out of shares, by kind. */
+export type PortOpeners = Readonly<Record<string, (share: unknown, site: PortSite) => TurnPort>>;

@@ -15,6 +15,8 @@ export interface PowerManagementOptions {
   readonly noSoftReset?: boolean;
   /** States from which PME can be signalled; default none. */
   readonly pmeFrom?: readonly ('d0' | 'd1' | 'd2' | 'd3hot' | 'd3cold')[];
+  /** Software moved the function to another state. */
+  readonly onMove?: (state: PowerState) => void;
 }
 
 const CAPABILITIES = 2;
@@ -95,6 +97,7 @@ export class PowerManagement implements Capability {
     this.#pmeContext = area.get16(CONTROL) & PME_CONTEXT;
     if (((old ^ this.#pmeContext) & PME_CONTEXT) !== 0) this.#signal();
     if (from === to) return EFFECT_NONE;
+    this.#options.onMove?.(to as PowerState);
     if (from === 3 && to === 0 && !this.#options.noSoftReset) return MOVED | EFFECT_SOFT_RESET;
     return MOVED;
   }

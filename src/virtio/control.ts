@@ -21,6 +21,9 @@ const NO_FEATURES = new FeatureSet();
 /** Driver states in which the device must do nothing more. */
 const DEAD = VIRTIO_STATUS_DEVICE_NEEDS_RESET | VIRTIO_STATUS_FAILED;
 
+/** How long a legacy driver's reset may keep the machine's thread, in milliseconds: many turns of a busy worker. */
+const LEGACY_PATIENCE = 100;
+
 /** What the transport does for the control plane. */
 export interface ControlTransport extends Pick<VirtioHost, 'memory' | 'clock' | 'log' | 'call'> {
   /** Feature bits of the transport itself, added to what the device offers. */
@@ -161,6 +164,7 @@ export class VirtioControl {
     this.poll();
     if (value === 0) {
       this.beginReset();
+      this.#await(() => !this.#resetting);
       return;
     }
     const first = this.#interface === 'none';
@@ -193,6 +197,11 @@ export class VirtioControl {
     this.device.negotiated();
   }
 
+  /** A legacy driver does not look whether it is over, it just goes on. In vain when who serves the rings is gone, or when this is inside its turn. */
+  #await(over: () => boolean): void {
+    for (const deadline = performance.now() + LEGACY_PATIENCE; !over() && performance.now() < deadline; ) this.poll();
+  }
+
   /** (device MUST): a driver may use the device before DRIVER_OK. */
   #legacyUse(): void {
     if (this.#legacyLive || (this.#status & DEAD) !== 0) return;
@@ -205,7 +214,9 @@ export class VirtioControl {
     const queue = this.queue(index);
     if (queue === undefined || !this.legacy || this.#resetting || queue.resetting) return;
     if (areas === undefined) {
-      if (queue.enabled) this.#resetQueue(index, queue);
+      if (!queue.enabled) return;
+      this.#resetQueue(index, queue);
+      this.#await(() => !queue.resetting);
       return;
     }
     if (queue.enabled) {

@@ -15,7 +15,10 @@ const WRAP = 0x8000;
 const WORD3 = 12;
 const DESCRIPTOR = DESCRIPTOR_BYTES;
 
-/** Writes staged used entries from slot `from` on, the first one's last word after all else: the driver reads entries in ring order, so it sees all or none. */
+/**
+ * Writes staged used entries from slot `from` on, the first one's last word after all else: the driver reads entries in ring order, so it sees all or none. Others may write what
+ * is staged (an in-flight area's): what no chain can have had ends it.
+ */
 export function writeStaged(ring: RingArea, size: number, from: number, bits: number, staged: Int32Array, count: number): void {
   const firstWord = usedWord(staged[0] as number, staged[1] as number, bits);
   const { scattered } = ring;
@@ -33,7 +36,9 @@ export function writeStaged(ring: RingArea, size: number, from: number, bits: nu
     const at = (base + (slot << 2)) | 0;
     words[(at + 2) | 0] = written;
     if (i > 0) words[(at + 3) | 0] = usedWord(entry, written, bits);
-    slot += (entry >>> 16) + 1;
+    const step = (entry >>> 16) + 1;
+    if (step > size) break;
+    slot += step;
     if (slot >= size) {
       slot -= size;
       bits ^= LAP_BITS;
@@ -74,7 +79,9 @@ export function replayPacked(setup: QueueSetup, dma: DmaSpace, from: number, to:
   let wrap = from & WRAP;
   let count = 0;
   while ((slot | wrap) !== to && count < size) {
-    slot += ((staged[2 * count] as number) >>> 16) + 1;
+    const step = ((staged[2 * count] as number) >>> 16) + 1;
+    if (step > size) return false;
+    slot += step;
     count++;
     if (slot >= size) {
       slot -= size;

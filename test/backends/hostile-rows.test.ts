@@ -6,10 +6,12 @@ import { InlineSegment } from '#backends/inline-backend';
 import type { viewsOf } from '#core/guest-memory';
 import { PortCounters } from '#net/counters';
 import { DirectLink } from '#net/direct-link';
+import { LearningSwitch } from '#net/learning-switch';
 import type { FrameBatch, NetPort } from '#net/port';
 import { Segment } from '#net/segment';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED } from '#virtio/features';
-import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
+import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_RSS } from '#virtio/net-features';
+import { MemoryPort } from '../net/memory-port.ts';
 import { frameOf, HEADER, sequenceOf, TestGuest } from './guest.ts';
 
 const MRG = VIRTIO_NET_F_MRG_RXBUF;
@@ -183,6 +185,25 @@ describe.each(FORMATS)('%s', (_name, features) => {
     a.send(frameOf(100, 4));
     expect(a.reap()).toBe(1);
     expect(a.events).toEqual([]);
+  });
+
+  it.each([
+    ['a link', () => new DirectLink()],
+    ['a switch', () => new LearningSwitch()],
+  ])('CVE-2026-63320: frames of 0 to 13 bytes that a back end brings over %s reach no filter, no hash and no driver', (_what, relay) => {
+    const inline = new InlineSegment(new Segment(relay()), { defer: () => {} });
+    const b = new TestGuest({ name: 'b', features: [...features, MRG, VIRTIO_NET_F_RSS], pairs: 2 });
+    b.attach(inline.port('b', 2));
+    const spread = { types: 0x1ff, key: new Uint8Array(40).fill(7), table: Uint16Array.of(1, 0), unclassified: 0, maxTxVq: 2 };
+    b.policy.update(({ rss }) => rss.set(0, spread, spread));
+    for (const queue of [0, 1]) b.post(32, queue);
+    const backEnd = new MemoryPort('back end');
+    for (let length = 0; length < 14; length++) backEnd.outbox.push({ bytes: new Uint8Array(length).fill(0xff) });
+    backEnd.outbox.push({ bytes: frameOf(64, 5) });
+    inline.addPort(backEnd);
+    inline.wake(backEnd);
+    expect([...b.receive(0), ...b.receive(1)].map((r) => [r.frame.length, sequenceOf(r.frame)])).toEqual([[64, 5]]);
+    expect([backEnd.outbox, b.events]).toEqual([[], []]);
   });
 
   it('rust-vmm d951283: a ring that was stopped is not looked at, whatever is in it', () => {

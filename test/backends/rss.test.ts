@@ -100,6 +100,19 @@ describe('RSS', () => {
     expect([0, 1, 2, 3].map((pair) => b.receive(pair).length)).toEqual([0, 1, 2, 0]);
   });
 
+  it('takes what the driver sends on a queue past max_tx_vq: Linux names fewer than it uses', () => {
+    const { a, b } = linked({ pairs: 2 }, {});
+    a.policy.update((p) => {
+      p.activePairs = 1;
+    });
+    configure(a, { table: Uint16Array.of(0, 1), maxTxVq: 1 });
+    b.post();
+    a.queue(frameOf(60, 1), 1);
+    a.show(1);
+    expect(a.reap(1)).toBe(1);
+    expect(b.receive().length).toBe(1);
+  });
+
   it('one full queue holds its sender back, and nothing is delivered twice or out of order', () => {
     const pairs = 4;
     const { a, b } = linked({ size: 256 }, { size: 16, pairs });

@@ -46,6 +46,7 @@ describe('nicbox tour', () => {
     expect(code).toBe(0);
     expect(stdout).toContain('Virtio network device');
     expect(stdout.match(/all equal/g)).toHaveLength(4);
+    expect(stdout.match(/all agree/g)).toHaveLength(4);
 
     const result = JSON.parse(readFileSync(join(scratch, 'out/tour.json'), 'utf8'));
     expect(result.verified).toBe(true);
@@ -59,6 +60,20 @@ describe('nicbox tour', () => {
       expect(pass.frames).toBe(2 * result.capture.frames);
       expect(pass.bytes).toBe(2 * result.capture.bytes);
       expect(pass.roundTrip.count).toBe(50);
+    }
+    expect(result.spread.map((s: { plane: string; ring: string }) => `${s.plane} ${s.ring}`)).toEqual([
+      'inline split',
+      'inline packed',
+      'vhost-net split',
+      'vhost-net packed',
+    ]);
+    const sum = (numbers: Record<string, number>): number => Object.values(numbers).reduce((n, m) => n + m, 0);
+    for (const { frames, agreed, queues, hashTypes, errors } of result.spread) {
+      expect([frames, agreed, sum(queues), sum(hashTypes)]).toEqual(new Array(4).fill(2 * result.capture.frames));
+      expect(errors).toEqual([]);
+      expect(queues).toHaveLength(4);
+      expect(queues.every((n: number) => n > 0)).toBe(true);
+      expect([hashTypes.TCPv4 > 0, hashTypes.UDPv6 > 0, hashTypes.none > 0]).toEqual([true, true, true]);
     }
     // The worker's kicks are doorbells: next to no exits once the guests are up.
     expect(result.passes[2].exitsPerFrame).toBeLessThan(result.passes[0].exitsPerFrame);

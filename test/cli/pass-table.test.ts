@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { passTable } from '#cli/pass-table';
+import { passTable, spreadTable } from '#cli/pass-table';
 import type { PassResult } from '#lab/replay';
 
 const pass = (plane: PassResult['plane'], ring: PassResult['ring'], errors: string[] = []): PassResult => ({
@@ -25,4 +25,15 @@ it.each([60, 80, 100, 200, Number.POSITIVE_INFINITY])('all numbers fit a termina
   for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(Math.max(width, 72));
   // A row for each pass where there is room.
   expect(text.split('\n').filter((line) => line.includes('1234567'))).toHaveLength(width >= 200 ? 4 : 1);
+});
+
+it.each([60, 80, 160, Number.POSITIVE_INFINITY])('so do those of what was spread, in %d columns', (width) => {
+  const hashTypes = { none: 4000, IPv4: 10_000, TCPv4: 105_000, UDPv4: 7000, IPv6: 12_000, TCPv6: 28_000, UDPv6: 1000, IP_EX: 8000, TCP_EX: 0, UDP_EX: 0 };
+  const result = { plane: 'inline', ring: 'split', frames: 175_000, agreed: 175_000, queues: [86_000, 52_000, 28_000, 9000], hashTypes, errors: [] } as const;
+  const text = spreadTable([result, { ...result, ring: 'packed' }, { ...result, agreed: 174_999, errors: ['frame 7: kind 2'] }], width);
+  for (const value of ['queue 4', '52000', 'no hash', '4000', 'IP_EX', 'all agree', 'DISAGREE']) expect(text).toContain(value);
+  // What no frame had has no column.
+  expect(text).not.toContain('TCP_EX');
+  for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(Math.max(width, 72));
+  expect(text.split('\n').filter((line) => line.includes('52000'))).toHaveLength(width >= 160 ? 3 : 1);
 });

@@ -1,7 +1,9 @@
 // The guest's e1000 driver and the e1000, which were written apart from the datasheet, together: frames of all kinds between two guests, each technique alone and all together.
 
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
+import { VhostPool } from '#backends/vhost-pool';
+import type { VhostWorker } from '#backends/vhost-worker';
 import type { E1000Options as DeviceOptions } from '#devices/e1000/device';
 import type { E1000Options } from '#guest-sim/e1000-options';
 import type { E1000Frame } from '#guest-sim/e1000-receive';
@@ -13,21 +15,33 @@ import { Machine } from '#nicbox/machine';
 import { realCapture } from './two-guests.ts';
 
 const open: Machine[] = [];
+let pool: VhostPool | undefined;
 
 afterEach(async () => {
   for (const machine of open.splice(0)) await machine.close();
 });
+
+afterAll(() => pool?.close());
+
+function worker(): VhostWorker {
+  pool ??= new VhostPool();
+  thread ??= pool.worker();
+  return thread;
+}
+let thread: VhostWorker | undefined;
 
 interface Setup {
   readonly driver?: E1000Options;
   readonly device?: Partial<DeviceOptions>;
   /** Give the second guest a virtio-net. */
   readonly peer?: 'e1000' | 'virtio-net';
+  /** Who serves the rings. */
+  readonly wire?: 'inline' | 'worker';
 }
 
 /** Two guests whose devices share a cable, both up. */
-async function pair({ driver = {}, device = {}, peer = 'e1000' }: Setup = {}): Promise<[Guest, Guest]> {
-  const wire = new InlineSegment(new Segment(new DirectLink()));
+async function pair({ driver = {}, device = {}, peer = 'e1000', wire: kind = 'inline' }: Setup = {}): Promise<[Guest, Guest]> {
+  const wire = kind === 'inline' ? new InlineSegment(new Segment(new DirectLink())) : worker().segment();
   const guests = [0, 1].map((i) => {
     const machine = new Machine({ name: `m${i}`, memory: 64 * 2 ** 20 });
     open.push(machine);
@@ -77,7 +91,9 @@ const TECHNIQUES: readonly (readonly [string, Setup])[] = [
   ['an 82544GC, whose EEPROM is read a bit at a time', { device: { model: '82544GC' } }],
 ];
 
-describe.each(TECHNIQUES)('the e1000 driver on the e1000, with %s', (_name, setup) => {
+const ON_BOTH = (['inline', 'worker'] as const).flatMap((wire) => TECHNIQUES.map(([name, setup]) => [`${name}, ${wire}`, { ...setup, wire }] as const));
+
+describe.each(ON_BOTH)('the e1000 driver on the e1000, with %s', (_name, setup) => {
   it('brings it up: address from the EEPROM, link from the PHY', async () => {
     const [a] = await pair(setup);
     expect([...a.e1000.configuration.mac]).toEqual([0x52, 0x54, 0, 0, 0, 1]);

@@ -2,6 +2,7 @@
 // planes and the features that share the header with them.
 
 import { afterAll, describe, expect, it } from 'vitest';
+import { FlowHash } from '#guest-sim/flow-hash';
 import { composeFrame, composeTunnel, type FrameSpec } from '#guest-sim/frames';
 import type { VirtioNetOptions } from '#guest-sim/net-options';
 import { NET_HASH_TUNNEL, NET_HASH_TYPE, VIRTIO_F, VIRTIO_NET_F } from '#guest-sim/virtio-constants';
@@ -10,8 +11,9 @@ import { closeWires, realCapture, runBoth, type Setup, WIRES, withTwoGuests } fr
 
 const F = VIRTIO_NET_F;
 const { HASH_REPORT, HASH_TUNNEL, RSS_CONTEXT, MQ, MRG_RXBUF } = F;
-const { INDIRECT_DESC, EVENT_IDX } = VIRTIO_F;
-const OFFERED: Setup['device'] = { queuePairs: 4, features: { HASH_REPORT: true } };
+const { INDIRECT_DESC, EVENT_IDX, IN_ORDER } = VIRTIO_F;
+const TUNNEL_OFFLOADS = [F.GUEST_UDP_TUNNEL_GSO, F.GUEST_UDP_TUNNEL_GSO_CSUM];
+const OFFERED: Setup['device'] = { queuePairs: 4, features: { HASH_REPORT: true, GUEST_UDP_TUNNEL_GSO: true } };
 const MATRIX = WIRES.flatMap((wire) => (['split', 'packed'] as const).map((ring) => ({ wire, ring })));
 const KINDS = ['vxlan', 'vxlan-gpe', 'geneve', 'gre', 'gre-key', 'gre-udp', 'nvgre', 'ipip'] as const;
 
@@ -132,6 +134,22 @@ describe.each(MATRIX)('$wire, $ring rings', ({ wire, ring }) => {
     },
   );
 
+  it.each([[], [MRG_RXBUF]].flatMap((m) => [[], [INDIRECT_DESC]].flatMap((i) => [[], [IN_ORDER]].map((o) => [...m, ...i, ...o]))))(
+    'both agree on RSS, reports, inner headers and tunnel offloads at once, without %j',
+    async (...without) => {
+      const frames = [...shapes(), ...tunnels()];
+      const asks = {
+        rss: { tunnels: 0x1ff, table: [0, 3, 2, 1, 1, 2, 3, 0] },
+        hashReport: {},
+        with: TUNNEL_OFFLOADS,
+        require: [HASH_TUNNEL, ...TUNNEL_OFFLOADS],
+      };
+      const details = await spread({ ...asks, without, receiveBuffer: 128 }, pack(frames));
+      expect(details.agreed).toBe(frames.length);
+      expect([0, 1, 2, 3].every((i) => (details[`queue${i}`] as number) > 0)).toBe(true);
+    },
+  );
+
   it('follows a change of the table under way, and RSS contexts leave the default alone', async () => {
     const frames = pack(shapes());
     await spread({ rss: {}, hashReport: {}, with: [RSS_CONTEXT], require: [HASH_REPORT] }, frames, async (_a, b) => {
@@ -140,6 +158,16 @@ describe.each(MATRIX)('$wire, $ring rings', ({ wire, ring }) => {
       const other = { hashTypes: 1, table: [0], unclassified: 0, maxTransmitQueues: 4, key: new Uint8Array(40) };
       expect(control.mostRssContexts).toBeGreaterThan(0);
       expect([control.setRssContext(1, other), control.setRssContext(1, { ...other, hashTypes: 2 }), control.deleteRssContext(1)]).toEqual([true, true, true]);
+    });
+  });
+
+  it('says so, once for each frame, when the two do not agree', async () => {
+    const frames = realCapture();
+    await withTwoGuests(wire, { guest: { net: { ring, pairs: 4, promiscuous: true, rss: {}, hashReport: {} } }, device: OFFERED }, async (a, b) => {
+      b.net.steering.flowHash = new FlowHash({ key: new Uint8Array(40).fill(0x5a), hashTypes: 0x1ff });
+      const { b: got } = await runBoth(a, b, { kind: 'replay', frames }, { kind: 'spread', count: frames.count });
+      expect(got.details.errors).toBe(got.details.hashed);
+      expect(got.errors[0]).toMatch(/^frame \d+: kind \d+ hash \d+ queue \d here, kind \d+ hash \d+ queue \d from the device$/);
     });
   });
 

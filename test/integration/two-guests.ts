@@ -5,7 +5,7 @@ import { InlineSegment } from '#backends/inline-backend';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostWorker } from '#backends/vhost-worker';
 import type { GuestMemory } from '#core/guest-memory';
-import type { VirtioNetOptions as DeviceOptions } from '#devices/virtio-net/device';
+import type { VirtioNetOptions as DeviceOptions, VirtioNet } from '#devices/virtio-net/device';
 import { Guest, type GuestOptions, type GuestReport } from '#guest-sim/guest';
 import type { Job, PackedFrames } from '#guest-sim/workload';
 import { openCapture } from '#net/capture';
@@ -28,6 +28,7 @@ export interface Setup {
 
 export interface Side {
   readonly machine: Machine;
+  readonly net: VirtioNet;
   readonly setup: Setup;
 }
 
@@ -59,11 +60,11 @@ export function makeMachine(segment: Wire, name: string, setup: Setup): Side {
   const machine = new Machine({ name, memory: setup.memory?.() ?? 96 * 2 ** 20 });
   const under = setup.under?.(machine);
   const pairs = setup.device?.queuePairs ?? 1;
-  machine.addVirtioNet(
+  const { net } = machine.addVirtioNet(
     { mac: name === 'a' ? '52:54:00:00:00:0a' : '52:54:00:00:00:0b', ...setup.device, backend: segment.port(name, pairs) },
     { ...setup.place, ...(under && { under }) },
   );
-  return { machine, setup };
+  return { machine, net, setup };
 }
 
 /** Both guests on this thread, stepping in turn until both jobs are done. @throws Error with both reports when they do not get there. */

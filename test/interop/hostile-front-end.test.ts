@@ -231,6 +231,13 @@ describe('a ring', () => {
     await eventually('the connection to be over', () => server.statistics[0]?.session === undefined);
   });
 
+  it('given another size while it runs', async () => {
+    const socket = await new FrontEnd(bad()).start();
+    const before = mappings().length;
+    await expectClosed(/ring 0: another size while it runs/, () => socket.send(message(REQUEST.SET_VRING_NUM, words(0, 32768))), socket);
+    expect(mappings().length).toBeLessThan(before);
+  });
+
   it('given everything 2000 times over leaves nothing behind', async () => {
     const socket = await prepared();
     const before = descriptors();

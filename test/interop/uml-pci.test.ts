@@ -197,6 +197,7 @@ describe('messages that are wrong', () => {
     ['fewer bytes than are to be written', /4 bytes to write, and 3/, concat(header(OP.WRITE, 4, 0), Uint8Array.of(1, 2, 3)), 0],
     ['nothing to fill with', /1 bytes to write, and 0/, header(OP.SET, 16, 0), 0],
     ['a fill of a gigabyte', /operation 5 of/, concat(header(OP.SET, 2 ** 30, 0), Uint8Array.of(1)), 0],
+    ['a fill of more than any BAR', /operation 5 of/, concat(header(OP.SET, 2 ** 17 + 4, 0), Uint8Array.of(1)), 0],
   ];
 
   it.each(wrong)('%s: answered with ones, said once, and everybody goes on', async (_, reason, bytes, room) => {
@@ -209,6 +210,29 @@ describe('messages that are wrong', () => {
     expect(await bad.configRead(0, 2)).toBe(VENDOR);
     expect(await good.configRead(0, 2)).toBe(VENDOR);
     expect(server?.statistics.map(({ badMessages }) => badMessages)).toEqual([1, 0]);
+  });
+
+  it('many large fills at once keep the others waiting no longer than one', async () => {
+    machine.attach(new PciFunction(copier()), { deviceNumber: 0 });
+    await serve(1);
+    const one = await guest(0);
+    await one.configWrite(4, 2, MASTER_AND_MEMORY);
+    await one.configWrite(0x10, 4, 0xe000_0000);
+    const before = server?.statistics[0]?.memoryAccesses ?? 0;
+    const queue = one.queues[0] as (typeof one.queues)[number];
+    const fill = concat(header(OP.SET, 2 ** 17, 0), Uint8Array.of(1));
+    const at = one.arena.allocate(fill.length);
+    one.arena.u8.set(fill, at);
+    for (let i = 0; i < 60; i++) queue.ring.addOne(at, fill.length, false, i);
+    queue.ring.publish();
+    queue.kick.ring();
+    const served: number[] = [];
+    while (served.at(-1) !== 60 && served.length < 100_000) {
+      await new Promise((resolve) => setImmediate(resolve));
+      served.push((server?.statistics[0]?.memoryAccesses ?? 0) - before);
+    }
+    expect(served.at(-1)).toBe(60);
+    expect(served.some((count) => count > 0 && count < 60)).toBe(true);
   });
 
   it('reads of what is not there are ones, writes do nothing', async () => {

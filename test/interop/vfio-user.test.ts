@@ -8,6 +8,7 @@ import fc from 'fast-check';
 import { Log, type LogRecord, type Machine, Msix, msixBar, PciFunction } from 'nicbox';
 import { serveVfioUser, type VfioUserServer } from 'nicbox/interop';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { givePollBack, takePoll } from '#interop/event-poll';
 import { attachAdder, ADDER_REGISTERS as R } from '../../examples/vfio-user-toy.ts';
 import { COMMAND, CONFIG, FEATURE, frame, IRQ, MEMORY_BYTES, pack, STATE, VfioClient, versionPayload } from './vfio-client.ts';
 
@@ -273,6 +274,49 @@ describe('memory', () => {
     expect(await client.load(CONFIG, 0, 2)).toBe(0x1234);
   });
 
+  it('a client that goes on and on while its memory is waited for keeps nobody else out', async () => {
+    const server = await serve();
+    const client = await started(server);
+    await client.store(0, R.ADDRESS.offset, 4, client.remoteBase);
+    const poll = takePoll(client.native);
+    const bell = client.eventfd();
+    let seen = -1;
+    const watch = poll.add(bell, () => {
+      seen = server.machine.barRead(server.fn.routingId, 0, R.ADDRESS.offset, 4);
+    });
+    client.onDma = (request) => {
+      client.native.writeEvent(bell);
+      client.sendBytes(
+        pack(...Array.from({ length: 1000 }, (_, i) => frame(0x8000 + i, COMMAND.REGION_WRITE, 0, client.storePayload(0, R.ADDRESS.offset, 4, 4 * i)))),
+      );
+      client.sendBytes(frame(request.id, request.command, 0x21, undefined, 16, 14));
+      return false;
+    };
+    await client.store(0, R.ADD.offset, 4, 1);
+    expect(seen).toBeGreaterThanOrEqual(0);
+    expect(seen).toBeLessThan(4 * 200);
+    if (typeof watch !== 'number') watch.remove();
+    givePollBack();
+  });
+
+  it('does not keep long posted writes until a device has its memory', async () => {
+    let refused = 0;
+    const log = new Log();
+    const client = await started(await serve(attachAdder, log));
+    await client.store(0, R.ADDRESS.offset, 4, client.remoteBase);
+    let answer = (): void => {};
+    log.listen(() => {
+      if (refused++ === 0) answer();
+    }, ['guest-error']);
+    client.onDma = (request) => {
+      answer = () => client.sendBytes(frame(request.id, request.command, 0x21, undefined, 16, 14));
+      client.post(COMMAND.REGION_WRITE, pack(0n, 0, 16384, new Uint8Array(16384)), [], 0x10);
+      return false;
+    };
+    await client.store(0, R.ADD.offset, 4, 1);
+    expect(refused).toBeGreaterThan(0);
+  });
+
   it('splits what is larger than a client takes in one message', async () => {
     const bytes = Uint8Array.from({ length: 10_000 }, (_, i) => i * 7);
     const into = new Uint8Array(10_000);
@@ -315,6 +359,7 @@ describe('memory', () => {
       [0x20000, 0x1000, { fd, flags: 7 }, 22],
       [0x20000, 0x1000, { fd: client.eventfd() }, 22],
       [0x20000, 2 ** 45, { fd }, 22],
+      [0x20000, 2 ** 41, {}, 28],
     ];
     for (const [iova, size, options, errno] of cases)
       await expect(client.mapDma(iova, size, options), `${iova} ${size}`).rejects.toThrow(`refused with ${errno}`);

@@ -64,7 +64,8 @@ async function side(name: 'a' | 'b', options: Partial<VhostUserFrontEndOptions> 
   backends.push(backend);
   const machine = new Machine({ name, memory: ram.memory, log });
   closing.push(() => machine.close());
-  const { net } = machine.addVirtioNet({ mac: `52:54:00:00:00:0${name}`, backend, queuePairs: options.queuePairs ?? 1, features: VHOST_USER_NET_FEATURES });
+  // Frames of the generator take their flow from the last byte: the two guests send the same flows, so what one sends teaches its device where to put what the other sends.
+  const { net } = machine.addVirtioNet({ mac: `52:54:00:00:0${name}:01`, backend, queuePairs: options.queuePairs ?? 1, features: VHOST_USER_NET_FEATURES });
   return { machine, net, backend, log, boot: (guest) => new Guest(machine.localBus(), guest) };
 }
 

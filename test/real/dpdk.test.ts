@@ -143,9 +143,9 @@ describe.skipIf(missing !== undefined)(`DPDK ${dpdk?.version ?? `(skipped: ${mis
   });
 });
 
-/** Asks until there is an answer, 10 seconds at most; then the test's own expectation says what is missing. */
+/** Asks until there is an answer, 30 seconds at most; then the test's own expectation says what is missing. */
 async function eventuallyOf<T>(ask: () => Promise<T | undefined>): Promise<T | undefined> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + 30_000;
   for (;;) {
     const answer = await ask();
     if (answer !== undefined || performance.now() > deadline) return answer;

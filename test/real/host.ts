@@ -241,21 +241,23 @@ export async function endChildren(): Promise<void> {
   for (const folder of scratches.splice(0)) rmSync(folder, { recursive: true, force: true });
 }
 
-/** The processes of a session, or of a process group of that number. */
-function sessionOf(session: number): number[] {
-  const found: number[] = [];
+/** A process with all that descend from it, and the sessions and process groups that these lead: guests make their own. */
+function sessionOf(leader: number): number[] {
+  const processes: { readonly id: number; readonly of: readonly number[] }[] = [];
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     try {
       // After the name in parentheses: state, parent, process group, session.
-      const [, parent, group, its] = readFileSync(`/proc/${name}/stat`, 'latin1')
-        .replace(/^.*\) /s, '')
-        .split(' ')
-        .map(Number);
-      if (Number(name) === session || group === session || its === session || parent === session) found.push(Number(name));
+      const fields = readFileSync(`/proc/${name}/stat`, 'latin1').replace(/^.*\) /s, '');
+      processes.push({ id: Number(name), of: fields.split(' ').slice(1, 4).map(Number) });
     } catch {
       // Gone between the listing and the look.
     }
   }
-  return found;
+  const found = new Set([leader]);
+  for (let before = 0; before !== found.size; ) {
+    before = found.size;
+    for (const { id, of } of processes) if (of.some((other) => found.has(other))) found.add(id);
+  }
+  return [...found];
 }

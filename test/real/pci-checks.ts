@@ -52,6 +52,7 @@ drivers() { basename $(readlink /sys/bus/pci/devices/$1/driver); }
 unbind() { driver=$(drivers $pci) && echo $pci > /sys/bus/pci/drivers/$driver/unbind; }
 bind() { echo $pci > /sys/bus/pci/drivers/$driver/bind && up; }
 check() {
+  there=10.0.0.2
   begin=$(cut -d ' ' -f 1 /proc/uptime)
   if "$2" > /tmp/said 2>&1; then echo "CHECK ok $begin $(cut -d ' ' -f 1 /proc/uptime) $1"
   else echo "CHECK failed $begin $(cut -d ' ' -f 1 /proc/uptime) $1: $(tail -n 6 /tmp/said | tr '\\n' '|')"; dmesg | tail -n 15; fi

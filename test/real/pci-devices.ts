@@ -82,8 +82,9 @@ tcp 4096; ethtool -S $dev | grep -E 'seg|csum'
   },
   {
     name: 'VLAN, tags by the device and by software',
-    script: `ip link add link $dev name v5 type vlan id 5 && ip addr add 10.5.0.1/24 dev v5 && ip link set v5 up
-peer ip link add link $peer_dev name v5 type vlan id 5 && peer ip addr add 10.5.0.2/24 dev v5 && peer ip link set v5 up
+    script: `load 8021q
+ip link add link $dev name v5 type vlan id 5 && ip addr add 10.5.0.1/24 dev v5 && ip link set v5 up
+peer ip link add link $peer_dev name v5 type vlan id 5 && peer ip addr add 10.5.0.2/24 dev v5 && peer ip link set v5 up || return 1
 there=10.5.0.2
 for s in on off on; do ethtool -K $dev txvlan $s rxvlan $s; ping_all 20 && tcp 1024 || return 1; done
 ip link del v5; peer ip link del v5; there=10.0.0.2; ping_all 3`,

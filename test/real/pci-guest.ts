@@ -37,7 +37,7 @@ export interface UmlPciPath extends PciPath {
 
 /** Tools every guest of these tests has. */
 const TOOLS = { ip: 'iproute2', lspci: 'pciutils', setpci: 'pciutils' };
-const CARRIED = ['virtio_pci', 'virtio_net', 'e1000', 'e1000e', 'igb', 'igbvf', 'pci-pf-stub', 'pktgen'].map((name) => name.replaceAll('-', '_'));
+const CARRIED = ['virtio_pci', 'virtio_net', 'e1000', 'e1000e', 'igb', 'igbvf', 'pci-pf-stub', 'pktgen', '8021q'].map((name) => name.replaceAll('-', '_'));
 
 /** @throws Unavailable */
 export async function umlPciPath(): Promise<UmlPciPath> {

@@ -20,7 +20,7 @@ describe.skipIf(missing !== undefined)(`QEMU ${qemu?.version ?? `(skipped: ${mis
     const folder = scratch();
     const [a, b] = ['a', 'b'].map((name) => join(folder, name)) as [string, string];
     const server = await VhostUserServer.start([a, b], ['--iommu']);
-    const size = { kibibytes: 1024, pings: 50 };
+    const size = { kibibytes: 512, pings: 20 };
     const behind = (socket: string, mac: string): string[] => [
       ...['-device', 'intel-iommu,intremap=off,device-iotlb=on'],
       ...vhostUserArgs(socket, 1, mac, { packed }).map((arg) => (arg.startsWith('virtio-net-pci') ? `${arg},disable-legacy=on,iommu_platform=on,ats=on` : arg)),
@@ -29,7 +29,7 @@ describe.skipIf(missing !== undefined)(`QEMU ${qemu?.version ?? `(skipped: ${mis
     const translated = 'echo IOMMU-GROUPS $(ls /sys/kernel/iommu_groups | wc -l)';
     const answering = qemu.boot('answering', answeringScript(size.kibibytes), behind(a, MACS[0]));
     const asking = qemu.boot('asking', askingScript({ ...size, setUp: translated, offloadsOff: false }), behind(b, MACS[1]));
-    await asking.line(/^GUEST-DONE/, 100).catch((error: unknown) => {
+    await asking.line(/^GUEST-DONE/, 200).catch((error: unknown) => {
       throw new Error(`${error}\nserver:\n${server.child.tail}`);
     });
     for (const { down, up } of checkTraffic(answering, asking, size))

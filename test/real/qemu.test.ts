@@ -27,7 +27,7 @@ describe.skipIf(missing !== undefined)(`QEMU ${qemu?.version ?? `(skipped: ${mis
     const setUp = pairs > 1 ? `ethtool -L eth0 combined ${pairs}; echo CHANNELS $(ethtool -l eth0 | sed -n 's/^Combined:[^0-9]*//p')` : '';
     const answering = qemu.boot('answering', answeringScript(size.kibibytes, setUp), vhostUserArgs(a, pairs, MACS[0], { packed }), pairs);
     const asking = qemu.boot('asking', askingScript({ ...size, setUp }), vhostUserArgs(b, pairs, MACS[1], { packed }), pairs);
-    await asking.line(/^GUEST-DONE/, 100).catch((error: unknown) => {
+    await asking.line(/^GUEST-DONE/, 200).catch((error: unknown) => {
       throw new Error(`${error}\nserver:\n${server.child.tail}`);
     });
     for (const { name, down, up } of checkTraffic(answering, asking, size))
@@ -51,7 +51,7 @@ done`;
       askingScript({ kibibytes: 64, pings: 10, offloadsOff: false, after: keepPinging }),
       vhostUserArgs(sockets[1], 1, MACS[1], { reconnect: true }),
     );
-    await asking.line(/^ROUND 2 1/, 60);
+    await asking.line(/^ROUND 2 1/, 120);
     await server.stop();
     await asking.line(/^ROUND \d+ 0/, 20, asking.lines.length);
     server = await VhostUserServer.start(sockets);

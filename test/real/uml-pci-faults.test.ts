@@ -1,6 +1,6 @@
 // What goes wrong between `nicbox serve uml-pci` and its guests: either is killed in the middle of traffic, or told to stop. Whoever is left goes on or ends, and nothing stays behind.
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { available, Child, endChildren, project, scratch } from './host.ts';
@@ -98,5 +98,16 @@ describe.skipIf(missing !== undefined)(`user-mode Linux and our PCI devices in t
     expect(await child.ended).toBe(130);
     expect(processesOf(folder)).toEqual([]);
     expect(existsSync(folder)).toBe(false);
+  });
+
+  it('killed, it does not leave its guest behind', { timeout: 120_000 }, async () => {
+    if (path === undefined) return;
+    const child = path.boot(trafficScript([path.slot(0), path.slot(1)]), { devices: ['virtio-net', 'virtio-net'] });
+    const [, folder = ''] = await child.line(/listening on (\S+)\/slot0/, 60);
+    await child.line(/^TRAFFIC$/, 60);
+    child.signal('SIGKILL');
+    await child.ended;
+    await expect.poll(() => processesOf(folder), { timeout: 20_000 }).toEqual([]);
+    rmSync(folder, { recursive: true, force: true });
   });
 });

@@ -34,7 +34,7 @@ for n in \${queues:-1} 1 \${queues:-1}; do
 done`;
     const answering = uml.boot('answering', answeringScript(size.kibibytes, ABOUT), [sockets[0] as string]);
     const asking = uml.boot('asking', askingScript({ ...size, setUp: ABOUT, after: channels }), [sockets[1] as string]);
-    await asking.line(/^GUEST-DONE/, 90).catch((error: unknown) => {
+    await asking.line(/^GUEST-DONE/, 200).catch((error: unknown) => {
       throw new Error(`${error}\nserver:\n${server.child.tail}`);
     });
     for (const { name, down, up } of checkTraffic(answering, asking, size))

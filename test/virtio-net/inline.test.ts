@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
-import { NEEDS_RESET, QUEUE_RESET, QUEUE_SELECT } from '../virtio-pci/bench.ts';
+import { NEEDS_RESET, QUEUE_DESC, QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_ENABLE, QUEUE_RESET, QUEUE_SELECT, QUEUE_SIZE, VirtioBench } from '../virtio-pci/bench.ts';
 import { OK, u16 } from './control-bench.ts';
 import { frameTo, MAC_B, Station, TRANSMIT } from './station.ts';
 
@@ -83,6 +83,35 @@ describe.each([false, true])('over packed rings: %s', (packed) => {
     expect([a.net.handingOver, b.net.handingOver]).toEqual([false, false]);
     a.send(frameTo(MAC_B, undefined, 71));
     expect(b.received().map((f) => f.length)).toEqual([70, 71]);
+  });
+
+  it('f0d634ea19: a ring whose size was written after its addresses has that size, and nothing beyond it is touched', () => {
+    const { a, b } = pair(packed);
+    const size = 8;
+    const area = VirtioBench.area(1);
+    a.set(QUEUE_SELECT, 2, 1);
+    a.set(QUEUE_RESET, 2, 1);
+    a.bytes.fill(0, 0x20000, 0x30000);
+    a.set(QUEUE_DESC, 4, area.descriptor);
+    a.set(QUEUE_DRIVER, 4, area.driver);
+    a.set(QUEUE_DEVICE, 4, area.device);
+    a.set(QUEUE_SIZE, 2, size);
+    a.set(QUEUE_ENABLE, 2, 1);
+    const ring = a.ring(1, packed, size);
+    // Behind the descriptors, and behind a used ring of this size with its event index.
+    const guards = [area.descriptor + 16 * size, ...(packed ? [] : [area.device + 4 + 8 * size + 2])];
+    for (const at of guards) a.bytes.fill(0xee, at, at + 64);
+    a.bytes.set(frameTo(MAC_B), TRANSMIT + 12);
+    for (let n = 0; n < 5 * size; n++) {
+      expect(ring.add(n, [{ address: TRANSMIT, length: 12 + 64 }])).toBe(true);
+      ring.expose();
+      a.kick(1);
+      expect(ring.reap().map(({ cookie }) => cookie)).toEqual([n]);
+      expect(b.received()).toHaveLength(1);
+      b.top();
+    }
+    for (const at of guards) expect(a.bytes.subarray(at, at + 64).every((byte) => byte === 0xee)).toBe(true);
+    expect(a.status & NEEDS_RESET).toBe(0);
   });
 
   it('a queue reset stops one queue and starts it from its beginning', () => {

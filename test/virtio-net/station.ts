@@ -35,13 +35,13 @@ export class Station extends ControlBench {
     this.refill(16);
   }
 
-  ring(index: number, packed: boolean): SplitDriver | PackedDriver {
+  ring(index: number, packed: boolean, size = 256): SplitDriver | PackedDriver {
     const { descriptor, driver, device } = VirtioBench.area(index);
     const features = this.pci.device.offered;
     const options = { eventIdx: features.has(29), inOrder: packed && features.has(35) };
     return packed
-      ? new PackedDriver(this.ram, { size: 256, ring: descriptor, driver, device }, options)
-      : new SplitDriver(this.ram, { size: 256, desc: descriptor, avail: driver, used: device }, options);
+      ? new PackedDriver(this.ram, { size, ring: descriptor, driver, device }, options)
+      : new SplitDriver(this.ram, { size, desc: descriptor, avail: driver, used: device }, options);
   }
 
   refill(count: number): void {

@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { DMA_READ, DMA_WRITE, type DmaMapping, DmaSpace } from '#core/dma-space';
 import { GuestMemory } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
-import { initialPosition, openQueue } from '#virtio/open-queue';
+import { initialPosition, openQueue, replayPublish, stagingBytes } from '#virtio/open-queue';
 import { QUEUE_BROKEN, QUEUE_EMPTY } from '#virtio/virtqueue';
 import { DATA, DESC, DEVICE, DRIVER, featuresOf, mustOpen, newDriver, RAM_BYTES, setupOf, World, type WorldOptions } from './ring-world.ts';
 
@@ -69,6 +69,28 @@ describe.each([
       expect(world.queue.awaitKick()).toBe(false);
     }
   });
+});
+
+test('used entries staged in memory that another process may write are bounded by the ring when they are shown, or shown again', () => {
+  const world = new World({
+    packed: true,
+    size: 1000,
+    setup: { descriptorArea: IOVA + 0x10ff0, driverArea: IOVA + 0x30ffc, deviceArea: IOVA + 0x50ff8 },
+    at: backwards,
+    prepare: (dma) => dma.translate(BACKWARDS),
+  });
+  const { setup, features, dma } = world;
+  const staging = new Int32Array(new SharedArrayBuffer(stagingBytes(setup.size, features)));
+  world.queue = mustOpen(openQueue(setup, world.queue.position, features, dma, staging));
+  for (let i = 0; i < 8; i++) world.driver.add(i, [{ address: IOVA + 0x200000, length: 8, write: true }]);
+  world.driver.expose();
+  const from = world.queue.published;
+  for (let i = 0; i < 8; i++) world.queue.push(world.pop(), 8);
+  const to = world.queue.used;
+  staging.fill(-1);
+  expect(replayPublish(setup, features, dma, from, to, staging)).toBe(false);
+  world.queue.publish();
+  expect(world.queue.published).toBe(to);
 });
 
 describe('buffers', () => {

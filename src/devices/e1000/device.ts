@@ -1,13 +1,14 @@
 // The Intel 8254x as a PCI function: registers in a memory BAR and through an I/O window, power management with wake-up, MSI; a port of its own on a network segment. Wires the parts; each does its own work.
 
 import type { Nanos } from '#core/clock';
+import type { Bell } from '#core/doorbell';
 import { RegisterFile } from '#core/register-file';
 import { RestoreError, seal } from '#core/saved';
 import { MicrowireEeprom, sealEeprom } from '#devices/intel/eeprom';
 import { IoWindow } from '#devices/intel/io-window';
 import { Statistics } from '#devices/intel/statistics';
 import { PortCounters } from '#net/counters';
-import type { FrameBatch, PortHost } from '#net/port';
+import type { PortHost, RemotePortHost } from '#net/port';
 import { EFFECT_NONE } from '#pci/capability';
 import { type PcieType, PciFunction } from '#pci/function';
 import { Msi } from '#pci/msi';
@@ -16,9 +17,12 @@ import type { FunctionServices } from '#pci/ports';
 import { Engine } from './engine.ts';
 import {
   EngineState,
+  EVENT_MAGIC,
   EVENT_PAUSE,
   EVENT_RECEIVED,
   EVENT_SENT_DELAYED,
+  EVENT_WOKEN,
+  FLAG_ASLEEP,
   FLAG_LOSSY,
   FLAG_RUNTS,
   FLAG_SEND_XOFF,
@@ -28,20 +32,23 @@ import {
 import { Interrupts } from './interrupts.ts';
 import { Link } from './link.ts';
 import { boardEeprom, CSB_SUBSYSTEM_ID, E1000_MODELS, type E1000Model, type E1000ModelName, INTEL } from './models.ts';
+import { localPort, type PortSide, remotePort } from './port-side.ts';
 import { type HookHost, registerHooks } from './register-hooks.ts';
 import { RegisterSpace } from './register-space.ts';
-import { E1000_REGISTERS, PACKET_BUFFER, REGISTER_SPACE } from './registers.ts';
+import { E1000_REGISTERS, ICR_RXT0, ICR_TXDW, PACKET_BUFFER, REGISTER_SPACE } from './registers.ts';
 import { checkE1000, type E1000State, PART, VERSION } from './saved-e1000.ts';
 import { Unplugged } from './unplugged.ts';
-import { WakeUpFilter, WUC_PME_EN } from './wake-up.ts';
+import { WUC_PME_EN } from './wake-up.ts';
 
 export interface E1000Options {
   /** Six bytes, as "52:54:00:12:34:56". */
   readonly mac: string;
   /** Default 82540EM. */
   readonly model?: E1000ModelName;
-  /** The segment the cable goes to. Without one the cable hangs in the air. */
-  readonly segment?: PortHost;
+  /** The segment the cable goes to: one of this thread, or one that a worker serves (VhostSegment). Without one the cable hangs in the air. */
+  readonly segment?: PortHost | RemotePortHost;
+  /** On a worker's segment: rung when `service` has something to do. A Machine sees to it. */
+  readonly bell?: Bell;
   readonly name?: string;
   /** How long autonegotiation takes; default 500 ms. */
   readonly negotiation?: Nanos;
@@ -79,8 +86,7 @@ interface Live {
   readonly interrupts: Interrupts;
   readonly link: Link;
   readonly engine: Engine;
-  readonly wakeUp: WakeUpFilter;
-  readonly host: PortHost;
+  readonly port: PortSide;
 }
 
 export class E1000 {
@@ -98,7 +104,7 @@ export class E1000 {
   readonly #eeprom: MicrowireEeprom;
   readonly #space: RegisterSpace;
   readonly #io: IoWindow;
-  readonly #pm = new PowerManagement({ pmeFrom: ['d0', 'd3hot', 'd3cold'] });
+  readonly #pm = new PowerManagement({ pmeFrom: ['d0', 'd3hot', 'd3cold'], onMove: (state) => this.#state.setFlag(FLAG_ASLEEP, state !== 0) });
   #cable: boolean;
   #live: Live | undefined;
 
@@ -109,6 +115,8 @@ export class E1000 {
     this.#options = options;
     this.#parts = E1000_MODELS[modelName];
     this.model = modelName;
+    if (options.segment !== undefined && 'openPort' in options.segment && options.bell === undefined)
+      throw new E1000OptionError('a port on another thread needs a bell that this thread listens to: add the device with Machine.addE1000');
     this.mac = parseMac(options.mac);
     this.name = options.name ?? `e1000 ${options.mac}`;
     this.#cable = options.segment !== undefined;
@@ -121,7 +129,10 @@ export class E1000 {
     this.registers = new RegisterFile(E1000_REGISTERS, { state: this.#state.registers, size: PACKET_BUFFER, hooks: registerHooks(this.#hookHost()) });
     this.#state.setFlag(FLAG_RUNTS, options.shortFrames === 'as-is');
     this.#state.setFlag(FLAG_LOSSY, options.fullRing === 'drop');
-    this.#space = new RegisterSpace(this.registers);
+    this.#space = new RegisterSpace(this.registers, {
+      change: (write) => this.#change(write),
+      tailDoorbell: () => (this.registers.get('CSBAL') !== 0 && this.#live?.engine.blockOn === true ? this.#live.port.doorbell : undefined),
+    });
     this.#io = new IoWindow(this.#space, REGISTER_SPACE);
     this.fn = new PciFunction({
       name: 'e1000',
@@ -146,7 +157,7 @@ export class E1000 {
       ],
       onAttach: (services) => this.#attach(services),
       onDetach: () => this.#detach(),
-      onReset: (kind) => this.#reset(kind === 'conventional' ? 'cold' : 'warm'),
+      onReset: (kind) => this.#change(() => this.#reset(kind === 'conventional' ? 'cold' : 'warm')),
       onMastering: (granted) => {
         if (granted) this.#wake();
       },
@@ -177,7 +188,7 @@ export class E1000 {
           if (asserted) services.interrupts.raise(0);
         },
         restoreLine: (asserted) => services.interrupts.setLine(asserted),
-        flushTransmit: () => this.#live?.engine.flushTransmit(),
+        flushTransmit: () => this.#change(() => this.#live?.engine.flushTransmit()),
       },
       state.registers,
     );
@@ -189,7 +200,6 @@ export class E1000 {
       hasLow: this.#parts.hasLow,
       signal: (events) => this.#signal(events),
       wake: () => this.#wake(),
-      asleep: (batch, from, to) => this.#asleep(batch, from, to),
     });
     const link = new Link({
       clock: services.clock,
@@ -201,9 +211,14 @@ export class E1000 {
       wake: () => this.#wake(),
       changed: () => this.#linkChanged(),
     });
-    const host = this.#options.segment ?? new Unplugged(services.clock);
-    this.#live = { services, interrupts, link, engine, host, wakeUp: new WakeUpFilter(state.registers, engine.receive.filter) };
-    host.addPort(engine);
+    const { segment, bell } = this.#options;
+    const { dma } = services;
+    const { hasLow } = this.#parts;
+    const port =
+      segment !== undefined && 'openPort' in segment
+        ? remotePort({ host: segment, engine, state, dma, hasLow, bell: bell as Bell, lost: (again) => this.#lost(again) })
+        : localPort(segment ?? new Unplugged(services.clock), engine);
+    this.#live = { services, interrupts, link, engine, port };
   }
 
   #detach(): void {
@@ -213,11 +228,35 @@ export class E1000 {
     live.interrupts.reset();
     live.link.stop();
     live.link.phy.cable = false;
-    live.host.removePort(live.engine);
+    live.port.close();
   }
 
   #wake(): void {
-    this.#live?.host.wake(this.#live.engine);
+    this.#live?.port.wake();
+  }
+
+  #change(write: () => void): void {
+    if (this.#live === undefined) write();
+    else this.#live.port.change(write);
+  }
+
+  /** Delivers what a worker that serves the port has to say. Machine calls it when `bell` was rung, and after each access. */
+  service(): boolean {
+    const events = this.#live?.port.takeEvents() ?? 0;
+    if (events !== 0) this.#signal(events);
+    return events !== 0;
+  }
+
+  /** The worker died. It may have served a driver without telling it; and where none takes its place, nobody is at the other end of the cable. */
+  #lost(again: boolean): void {
+    if (!again) this.cable = false;
+    this.#live?.interrupts.raise(ICR_TXDW | ICR_RXT0);
+    this.#wake();
+  }
+
+  /** Leaves the segment for good: nothing is sent or received any more. */
+  release(): void {
+    this.#live?.port.close();
   }
 
   /** CTRL.RST and the resets of the function. What outlives the warm kind is in the table. */
@@ -226,11 +265,15 @@ export class E1000 {
     this.#loadAddress();
     this.#statistics.clearAll();
     this.#state.setFlag(SENDS, false);
+    this.#state.setFlag(FLAG_ASLEEP, this.#pm.powerState !== 0);
     this.#io.address = 0;
     this.#eeprom.drive(false, false, false);
     this.#state.changed();
     const live = this.#live;
     if (live === undefined) return;
+    // What the worker had to say of the time before.
+    live.port.takeEvents();
+    live.port.doorbell?.revoke();
     live.engine.reset();
     live.interrupts.reset();
     if (kind === 'cold') live.link.phy.reset();
@@ -251,6 +294,7 @@ export class E1000 {
   #signal(events: number): void {
     const live = this.#live;
     if (live === undefined) return;
+    if ((events & (EVENT_WOKEN | EVENT_MAGIC)) !== 0) this.#woken((events & EVENT_MAGIC) !== 0);
     if ((events & EVENT_PAUSE) !== 0) live.link.paused();
     if ((events & EVENT_SENT_DELAYED) !== 0) live.interrupts.sentDelayed();
     const causes = events & CAUSES;
@@ -274,6 +318,7 @@ export class E1000 {
       get link() {
         return device.#live?.link;
       },
+      service: () => this.service(),
       wake: () => this.#wake(),
       reset: () => this.#reset('warm'),
       readWakeUpControl: () => this.#readWakeUpControl(),
@@ -290,6 +335,8 @@ export class E1000 {
       return;
     }
     this.#state.changed();
+    // Guest threads that rang in place of writing a tail.
+    this.#live?.port.doorbell?.revoke();
     this.#wake();
   }
 
@@ -313,18 +360,13 @@ export class E1000 {
     if (effects !== EFFECT_NONE) this.fn.report(effects);
   }
 
-  /** Frames while memory cannot be reached. True: the device sleeps, and they were looked at. */
-  #asleep(batch: FrameBatch, from: number, to: number): boolean {
-    const live = this.#live;
-    if (live === undefined || this.#pm.powerState === 0) return false;
-    live.engine.receive.configure();
-    for (let f = from; f < to; f++) {
-      const { status, magic } = live.wakeUp.examine(batch, f);
-      const enabled = (this.#readWakeUpControl() & WUC_PME_EN) !== 0;
-      if (enabled && status !== 0) this.#wakeBy(status);
-      else if (magic && (enabled || (this.registers.get('WUC') & WUC_APMPME) !== 0)) this.#pm.assertPme();
-    }
-    return true;
+  /** A frame by which the system would wake came while the device slept. */
+  #woken(magic: boolean): void {
+    const status = this.#state.takeWoken();
+    if (this.#pm.powerState === 0) return;
+    const enabled = (this.#readWakeUpControl() & WUC_PME_EN) !== 0;
+    if (enabled && status !== 0) this.#wakeBy(status);
+    else if (magic && (enabled || (this.registers.get('WUC') & WUC_APMPME) !== 0)) this.#pm.assertPme();
   }
 
   #wakeBy(status: number): void {
@@ -341,7 +383,8 @@ export class E1000 {
 
   /** Frames stand still: a machine that is being saved. */
   pause(): void {
-    this.#state.setFlag(FLAG_STILL, true);
+    this.#change(() => this.#state.setFlag(FLAG_STILL, true));
+    this.service();
   }
 
   resume(): void {
@@ -370,16 +413,21 @@ export class E1000 {
     const live = this.#requireLive();
     const taker = { model: this.model, eeprom: this.#eeprom, statistics: this.#statistics, phy: live.link.phy, sends: SENDS };
     const state = checkE1000(saved, taker);
-    this.registers.restore(state.registers);
-    this.#statistics.restore(state.statistics);
+    this.#change(() => {
+      this.registers.restore(state.registers);
+      this.#statistics.restore(state.statistics);
+      this.#state.setFlag(SENDS, false);
+      this.#state.setFlag(state.sends, true);
+      this.#state.setFlag(FLAG_ASLEEP, this.#pm.powerState !== 0);
+      this.#state.changed();
+      live.port.takeEvents();
+      live.engine.reset();
+      live.engine.transmit.restore(state.transmit);
+    });
+    live.port.doorbell?.revoke();
     this.#eeprom.restore(state.eeprom);
     this.#space.packetBuffer.set(state.packetBuffer);
     this.#io.address = state.ioAddress;
-    this.#state.setFlag(SENDS, false);
-    this.#state.setFlag(state.sends, true);
-    this.#state.changed();
-    live.engine.reset();
-    live.engine.transmit.restore(state.transmit);
     live.link.restore(state.link);
     live.interrupts.restore(state.interrupts);
   }

@@ -5,11 +5,15 @@ import type { DmaSpace } from '#core/dma-space';
 import { viewsOf } from '#core/guest-memory';
 import { COUNT } from '#devices/intel/statistics';
 import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
-import { FrameBatch, type NetPort } from '#net/port';
+import { FrameBatch, type TurnPort } from '#net/port';
 import {
   type EngineState,
+  EVENT_MAGIC,
   EVENT_RECEIVED,
   EVENT_SENT_DELAYED,
+  EVENT_WOKEN,
+  FLAG_ASLEEP,
+  FLAG_HOLDS_PEER,
   FLAG_LINK,
   FLAG_LOOPBACK,
   FLAG_PAUSED,
@@ -22,6 +26,7 @@ import { Receive } from './receive.ts';
 import { AT, CTRL_TFCE, ICR_RXDMT0, ICR_RXT0, ICR_SRPD, ICR_TXD_LOW, ICR_TXDW, ICR_TXQE } from './registers.ts';
 import { SharedBlock } from './shared-block.ts';
 import { Transmit } from './transmit.ts';
+import { WakeUpFilter } from './wake-up.ts';
 
 const { CTRL, FCRTH, FCRTL, FCTTV, RDT, TDT } = AT;
 
@@ -44,13 +49,14 @@ export interface EngineOptions {
   readonly signal: (events: number) => void;
   /** The engine has something to send of its own accord. */
   readonly wake: () => void;
-  /** A frame came while memory cannot be reached: true when it was looked at and is done with (a sleeping device). */
-  readonly asleep?: (batch: FrameBatch, from: number, to: number) => boolean;
+  /** Makes the turn happen, where others on the segment wait for that. */
+  readonly commit?: () => void;
 }
 
-export class Engine implements NetPort {
+export class Engine implements TurnPort {
   readonly name: string;
   readonly accepts = 0;
+  readonly deadline = Infinity;
   readonly counters: PortCounters;
   readonly transmit: Transmit;
   readonly receive: Receive;
@@ -59,14 +65,13 @@ export class Engine implements NetPort {
   readonly #dma: DmaSpace;
   readonly #signal: (events: number) => void;
   readonly #wake: () => void;
-  readonly #asleep: NonNullable<EngineOptions['asleep']>;
+  readonly #commit: () => void;
+  readonly #wakeUp: WakeUpFilter;
   readonly #pauses: PauseFrames;
   readonly #loop = new FrameBatch(viewsOf(new ArrayBuffer(8)), LOOPBACK_FRAMES);
   #generation = -1;
   /** Frames of our own at the front of the batch in hand. */
   #own = 0;
-  /** The peer was told to stop and not yet to go on. */
-  #heldPeer = false;
   /** Loopback found its receive ring full. */
   #loopFull = false;
 
@@ -78,9 +83,10 @@ export class Engine implements NetPort {
     this.#dma = dma;
     this.#signal = options.signal;
     this.#wake = options.wake;
-    this.#asleep = options.asleep ?? (() => false);
+    this.#commit = options.commit ?? (() => {});
     this.transmit = new Transmit(state, dma, this.counters, { hasLow: options.hasLow });
     this.receive = new Receive(state, dma, this.counters);
+    this.#wakeUp = new WakeUpFilter(state.registers, this.receive.filter);
     this.#pauses = new PauseFrames(state.registers);
     const block = new SharedBlock(state.registers, dma);
     this.block = block;
@@ -98,24 +104,58 @@ export class Engine implements NetPort {
       this.receive.configure();
       this.#loopFull = false;
     }
-    this.transmit.ring.takeFlushes();
     const may = this.#dma.busMaster;
     if (may) this.block.look();
     else this.block.on = false;
     return may;
   }
 
+  /** What is kept between turns, here and in the shared state. */
   reset(): void {
     this.transmit.reset();
     this.receive.starved = false;
     this.receive.events = 0;
-    this.#heldPeer = false;
+    this.#state.setFlag(FLAG_HOLDS_PEER, false);
     this.#loopFull = false;
+  }
+
+  /** The thread that served the ports died: makes memory agree with the registers. Nobody serves them now. */
+  recover(): void {
+    if (!this.#look()) return;
+    const { transmit, receive, block } = this;
+    transmit.ring.look(transmit.tail());
+    transmit.ring.recover();
+    receive.ring.look(receive.tail());
+    if (block.on) block.recover(transmit.ring.head, receive.ring.head);
+  }
+
+  // ---- turns of a thread of its own ----
+
+  enter(): void {
+    this.#dma.enter();
+    const { reader } = this.#dma;
+    if (this.#state.reader !== reader) this.#state.reader = reader;
+  }
+
+  leave(): void {
+    this.#dma.leave();
+  }
+
+  close(): void {
+    this.#dma.close();
+    this.#state.reader = -1;
+  }
+
+  /** The driver's shared block is in force at this moment. */
+  get blockOn(): boolean {
+    return this.#look() && this.block.on;
   }
 
   /** Writes back descriptors that wait for their threshold. */
   flushTransmit(): void {
-    if (this.#look()) this.transmit.ring.flush();
+    if (!this.#look()) return;
+    this.transmit.ring.look(this.transmit.tail());
+    this.transmit.ring.flush();
   }
 
   // ---- NetPort ----
@@ -151,6 +191,8 @@ export class Engine implements NetPort {
   }
 
   complete(batch: FrameBatch, done: number): void {
+    // What was sent is at its receivers before it leaves the ring: should this thread die in between it is sent twice, and not never.
+    this.#commit();
     if (done === 0) return;
     const own = this.#own;
     if (own > 0) this.#pauseSent();
@@ -214,7 +256,8 @@ export class Engine implements NetPort {
     if ((this.#state.flags & FLAG_STILL) !== 0) return 0;
     if (!this.#look()) {
       // Hardware would lose it, unless it sleeps and waits for just this one.
-      if (!this.#asleep(batch, from, to)) this.counters.receiveDropped(DROP_NOT_READY, frames);
+      if ((this.#state.flags & FLAG_ASLEEP) !== 0) this.#examine(batch, from, to);
+      else this.counters.receiveDropped(DROP_NOT_READY, frames);
       return frames;
     }
     if (!this.linkUp) {
@@ -224,22 +267,33 @@ export class Engine implements NetPort {
     const dealt = this.receive.deliver(batch, from, to);
     if (this.block.on && dealt > 0) this.block.receiveServed();
     if (dealt < frames) this.#holdPeer();
-    else if (this.#heldPeer) this.#releasePeer();
+    else if ((this.#state.flags & FLAG_HOLDS_PEER) !== 0) this.#releasePeer();
     return dealt;
+  }
+
+  #examine(batch: FrameBatch, from: number, to: number): void {
+    for (let f = from; f < to; f++) {
+      const { status, magic } = this.#wakeUp.examine(batch, f);
+      if (status !== 0) {
+        this.#state.addWoken(status);
+        this.receive.events |= EVENT_WOKEN;
+      }
+      if (magic) this.receive.events |= EVENT_MAGIC;
+    }
   }
 
   /** 8254x 8.7.2: what waits for buffers has passed the high water mark. */
   #holdPeer(): void {
     const words = this.#state.registers;
-    if (this.#heldPeer || ((words[CTRL] as number) & CTRL_TFCE) === 0 || words[FCRTH] === 0) return;
-    this.#heldPeer = true;
+    if ((this.#state.flags & FLAG_HOLDS_PEER) !== 0 || ((words[CTRL] as number) & CTRL_TFCE) === 0 || words[FCRTH] === 0) return;
+    this.#state.setFlag(FLAG_HOLDS_PEER, true);
     this.#state.setFlag(FLAG_SEND_XON, false);
     this.#state.setFlag(FLAG_SEND_XOFF, true);
     this.#wake();
   }
 
   #releasePeer(): void {
-    this.#heldPeer = false;
+    this.#state.setFlag(FLAG_HOLDS_PEER, false);
     if (((this.#state.registers[FCRTL] as number) & 0x8000_0000) === 0) return;
     this.#state.setFlag(FLAG_SEND_XON, true);
     this.#wake();

@@ -1,5 +1,5 @@
 // The receive descriptor ring (8254x 3.2.3 to 3.2.6): finding buffers for a frame before anything of it is written, and write-back. A descriptor is complete in memory before its DD shows: length and checksum
-// first, then status, errors and tag in one store.
+// first, then status, errors and tag in one store. A frame's first descriptor is written last, and the head moves with it: a thread that dies leaves whole frames, and the head behind the last of them.
 
 import { DMA_READ, DMA_WRITE, type DmaSpace } from '#core/dma-space';
 import type { EngineState } from './engine-state.ts';
@@ -74,11 +74,12 @@ export class ReceiveRing {
     return 1;
   }
 
-  /** Writes back descriptors in front of buffer `n` that have none, then its own. @param status with errors and tag, as the descriptor's last word */
+  /** Writes back buffer `n`'s descriptor, then those in front of it that have none: the last buffer first. @param status with errors and tag, as the descriptor's last word */
   complete(n: number, length: number, checksum: number, status: number): void {
     const own = this.#distance[n] as number;
-    for (let skipped = n === 0 ? 0 : (this.#distance[n - 1] as number) + 1; skipped < own; skipped++) this.#write(skipped, 0, STATUS_DD);
+    const first = n === 0 ? 0 : (this.#distance[n - 1] as number) + 1;
     this.#write(own, length | (checksum << 16), status);
+    for (let skipped = own - 1; skipped >= first; skipped--) this.#write(skipped, 0, STATUS_DD);
   }
 
   #write(distance: number, word2: number, word3: number): void {
@@ -94,11 +95,15 @@ export class ReceiveRing {
     this.#dma.markDirty(window, place, DESCRIPTOR_BYTES);
     // DD last: a driver polls it.
     Atomics.store(u32, at + 3, word3);
+    if (distance !== 0) return;
+    const next = this.head + this.descriptors;
+    this.#words[RDH] = next < this.size ? next : next - this.size;
   }
 
   /** The frame's descriptors are the driver's again. */
   advance(): void {
-    this.head = (this.head + this.descriptors) % this.size;
+    const next = this.head + this.descriptors;
+    this.head = next < this.size ? next : next - this.size;
     this.available -= this.descriptors;
   }
 

@@ -291,7 +291,7 @@ export class Receive {
     const checksum = packetChecksum(sum);
     const { buffers } = ring;
     const each = this.#bufferBytes;
-    for (let n = 0; n < buffers; n++) {
+    for (let n = buffers - 1; n >= 0; n--) {
       const last = n === buffers - 1;
       ring.complete(n, last ? stored - n * each : each, n === 0 ? checksum : 0, last ? status : STATUS_DD);
     }

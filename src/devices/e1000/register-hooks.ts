@@ -29,6 +29,8 @@ export interface HookHost {
   readonly arbitratesEeprom: boolean;
   readonly interrupts: Interrupts | undefined;
   readonly link: Link | undefined;
+  /** Takes what the thread that serves the rings has to say. */
+  service(): void;
   /** Frames or room may have come. */
   wake(): void;
   /** CTRL.RST. */
@@ -42,7 +44,9 @@ export interface HookHost {
 type Hooks = { [K in E1000Register]?: RegisterHooks };
 
 /** Registers that the engine keeps copies of. */
-const KEPT = ['FCT', 'RDBAL', 'RDBAH', 'RDLEN', 'RDH', 'TDBAL', 'TDBAH', 'TDLEN', 'TDH', 'MTA', 'RAL', 'RAH', 'VFTA', 'RXCSUM', 'VET'] as const;
+const KEPT = ['FCT', 'RDBAL', 'RDBAH', 'RDLEN', 'RDH', 'MTA', 'RAL', 'RAH', 'VFTA', 'RXCSUM', 'VET'] as const;
+/** Those that say which transmit ring there is. */
+const TRANSMIT_RING = ['TDBAL', 'TDBAH', 'TDLEN', 'TDH'] as const;
 /** 32-bit statistics, by the names they are counted under. */
 const WIDE = { GORC: ['GORCL', 'GORCH'], GOTC: ['GOTCL', 'GOTCH'], TOR: ['TORL', 'TORH'], TOT: ['TOTL', 'TOTH'] } as const;
 
@@ -55,9 +59,9 @@ export function registerHooks(host: HookHost): Hooks {
     EERD: { write: (value, _, lanes) => readWord(host, value, lanes) },
     // EE_RST (13) loads the EEPROM anew, and clears itself.
     MDIC: { write: (value) => host.link?.manage(value) },
-    ICR: { afterRead: () => host.interrupts?.update(), write: (value, _, lanes) => host.interrupts?.clear(value & lanes) },
+    ICR: { read: () => causes(host), afterRead: () => host.interrupts?.update(), write: (value, _, lanes) => host.interrupts?.clear(value & lanes) },
     // 8254x 13.4.19 has ICS as write-only; drivers exist that read it as an ICR that does not clear.
-    ICS: { read: () => host.registers.get('ICR'), write: (value, _, lanes) => host.interrupts?.raise(value & lanes) },
+    ICS: { read: () => causes(host), write: (value, _, lanes) => host.interrupts?.raise(value & lanes) },
     IMS: { write: (value, _, lanes) => host.interrupts?.mask(value & lanes, true) },
     IMC: { write: (value, _, lanes) => host.interrupts?.mask(value & lanes, false) },
     ITR: { afterWrite: () => host.interrupts?.update() },
@@ -83,7 +87,20 @@ export function registerHooks(host: HookHost): Hooks {
     CSBAH: { afterWrite: () => host.wroteBlock() },
   };
   for (const name of KEPT) hooks[name] = { afterWrite: () => state.changed() };
+  for (const name of TRANSMIT_RING)
+    hooks[name] = {
+      afterWrite: () => {
+        state.forgetTransmit();
+        state.changed();
+      },
+    };
   return { ...hooks, ...statisticsHooks(host.statistics) };
+}
+
+/** ICR, with what another thread has told of so far. */
+function causes(host: HookHost): number {
+  host.service();
+  return host.registers.get('ICR');
 }
 
 function statisticsHooks(statistics: Statistics): Hooks {

@@ -83,6 +83,13 @@ export class SharedBlock {
     return this.#load(GUEST_NEED_RXKICK) !== 0;
   }
 
+  /** The heads, and a kick: nobody serves the rings at the moment. */
+  recover(transmitHead: number, receiveHead: number): void {
+    this.#store(HOST_TDH, transmitHead);
+    this.#store(HOST_RDH, receiveHead);
+    this.wantsTransmitKick = true;
+  }
+
   /** Causes of an interrupt that goes out, for a driver that would rather not read ICR. */
   cause(bits: number): void {
     Atomics.or(this.#words, this.#base + HOST_ISR, bits);

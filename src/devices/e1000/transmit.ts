@@ -6,20 +6,17 @@ import { CONTEXT_WORDS } from '#devices/intel/checksum-context';
 import { COUNT, countSize } from '#devices/intel/statistics';
 import { DROP_MALFORMED, type PortCounters } from '#net/counters';
 import type { FrameBatch } from '#net/port';
-import { type EngineState, FLAG_PAUSED } from './engine-state.ts';
+import { type EngineState, FLAG_PAUSED, MOST_CONTEXTS } from './engine-state.ts';
 import { AT, CTRL_VME, TCTL_EN, TCTL_PSP } from './registers.ts';
 import { type StagedPacket, TransmitOffload } from './transmit-offload.ts';
-import { CMD_DEXT, CMD_EOP, CMD_IC, CMD_IFCS, CMD_TSE, CMD_VLE, TransmitRing } from './transmit-ring.ts';
+import { CMD_DEXT, CMD_EOP, CMD_IC, CMD_IFCS, CMD_TSE, CMD_VLE, LONGEST_PACKET, type PlainLimit, SHORTEST_FRAME, TransmitRing } from './transmit-ring.ts';
 
 const { CTRL, TCTL, TDT, VET } = AT;
 
-/** 8254x 3.3: the longest packet that is not segmented; the most that a context's PAYLEN and headers can say. */
-const LONGEST_PACKET = 16288;
+/** 8254x 3.3: the most that a context's PAYLEN and headers can say. */
 const LONGEST_SEGMENTED = 0xfffff + 255;
 /** Descriptors looked at in one turn; what is left goes on in the next. */
 const SCAN = 4096;
-const MOST_CONTEXTS = 256;
-const SHORTEST_FRAME = 60;
 const FCS = 4;
 const POPTS_IXSM = 1;
 const POPTS_TXSM = 2;
@@ -36,8 +33,7 @@ export class Transmit {
   readonly #dma: DmaSpace;
   readonly #counters: PortCounters;
   readonly #offload = new TransmitOffload();
-  /** In force at the head: single frames, segmentation; then those that lie further on, in order. */
-  readonly #contexts = new Uint32Array((2 + MOST_CONTEXTS) * CONTEXT_WORDS);
+  readonly #contexts: Uint32Array;
   readonly #contextAt = new Int32Array(MOST_CONTEXTS);
   #contextCount = 0;
   /** Which of them apply where the scan is. */
@@ -50,10 +46,9 @@ export class Transmit {
   readonly #piecesSent = new Int32Array(256);
   /** Last piece of a packet that was cut here. */
   readonly #endsCut = new Uint8Array(256);
+  readonly #limit: PlainLimit = { frames: 0, bytes: 0, taken: 0 };
   #collected = 0;
   #scanned = 0;
-  /** Pieces of the packet at the head that are sent already. */
-  #pieces = 0;
   #control = 0;
   #tagging = false;
   /** Descriptors at the head that are no whole packet yet: how many, when they were looked at last. */
@@ -65,6 +60,7 @@ export class Transmit {
     this.#state = state;
     this.#dma = dma;
     this.#counters = counters;
+    this.#contexts = state.contexts;
     this.ring = new TransmitRing(state, dma, options.hasLow);
     this.tail = () => Atomics.load(state.registers, TDT);
   }
@@ -76,17 +72,13 @@ export class Transmit {
     this.#tagging = ((words[CTRL] as number) & CTRL_VME) !== 0;
     this.#offload.tagType = (words[VET] as number) & 0xffff;
     this.#offload.packet.pads = (this.#control & TCTL_PSP) !== 0;
-    if (!this.ring.unchanged) {
-      this.#pieces = 0;
-      this.ring.forget();
-    }
+    this.#stalledAt = -1;
   }
 
   /** A reset: nothing that was read from descriptors applies any more. */
   reset(): void {
     this.#contexts.fill(0);
-    this.#pieces = 0;
-    this.ring.forget();
+    this.#state.forgetTransmit();
   }
 
   /** There may be frames to collect. */
@@ -109,9 +101,22 @@ export class Transmit {
     const base = batch.count;
     let position = 0;
     let size = 0;
-    let pieces = this.#pieces;
+    let { pieces } = this.#state;
     const limit = Math.min(frames, batch.capacity - base, 256 - base);
     while (this.#collected < limit && (this.#collected === 0 || size < bytes) && position < ring.available && position < SCAN) {
+      this.#limit.frames = limit - this.#collected;
+      this.#limit.bytes = Math.max(1, bytes - size);
+      const run = ring.collectPlain(batch, position, this.#limit, this.#tagging);
+      if (run > 0) {
+        for (let i = 0; i < run; i++) {
+          this.#descriptors[this.#collected] = ++position;
+          this.#piecesSent[this.#collected] = 0;
+          this.#endsCut[this.#collected++] = 0;
+        }
+        size += this.#limit.taken;
+        pieces = 0;
+        continue;
+      }
       const result = this.#packet(position);
       if (result === PACKET_MORE) break;
       if (result === PACKET_NOTHING) {
@@ -147,7 +152,7 @@ export class Transmit {
     this.#scanned = position;
     this.#stalledAt = this.#collected === 0 && position === 0 ? ring.available : -1;
     if (this.#collected > 0) return this.#collected;
-    this.events = this.#retire(position);
+    this.events = this.#retire(position, position > 0 ? 0 : pieces);
     return 0;
   }
 
@@ -155,20 +160,19 @@ export class Transmit {
   complete(batch: FrameBatch, first: number, done: number): number {
     if (done === 0 || !this.ring.unchanged) return 0;
     this.#count(batch, first, done);
-    const whole = this.#piecesSent[done - 1] === 0;
+    const pieces = this.#piecesSent[done - 1] as number;
     const descriptors = this.#descriptors[done - 1] as number;
-    this.#pieces = this.#piecesSent[done - 1] as number;
     // Contexts behind the last frame are done too.
-    return this.#retire(whole && done === this.#collected ? this.#scanned : descriptors);
+    return this.#retire(pieces === 0 && done === this.#collected ? this.#scanned : descriptors, pieces);
   }
 
-  #retire(descriptors: number): number {
+  #retire(descriptors: number, pieces: number): number {
     for (let i = 0; i < this.#contextCount && (this.#contextAt[i] as number) < descriptors; i++) {
       const from = (2 + i) * CONTEXT_WORDS;
       const segments = (((this.#contexts[from + 2] as number) >>> 24) & CMD_TSE) !== 0;
       this.#contexts.copyWithin(segments ? CONTEXT_WORDS : 0, from, from + CONTEXT_WORDS);
     }
-    return this.ring.retire(descriptors);
+    return this.ring.retire(descriptors, pieces);
   }
 
   /** Reads the packet whose first descriptor is `from` after the head into the stage; `#next` is behind it. */
@@ -365,13 +369,13 @@ export class Transmit {
 
   /** Contexts in force and pieces sent of the packet at the head. */
   save(): { readonly contexts: number[]; readonly pieces: number; readonly waiting: readonly [number, number] } {
-    return { contexts: Array.from(this.#contexts.subarray(0, 2 * CONTEXT_WORDS)), pieces: this.#pieces, waiting: this.ring.waiting };
+    const { contexts, pieces, waitingFrom, waiting } = this.#state;
+    return { contexts: Array.from(contexts.subarray(0, 2 * CONTEXT_WORDS)), pieces, waiting: [waitingFrom, waiting] };
   }
 
   restore(saved: ReturnType<Transmit['save']>): void {
     this.#contexts.set(saved.contexts);
-    this.#pieces = saved.pieces;
-    this.ring.look(this.tail());
-    this.ring.waiting = saved.waiting;
+    this.#state.pieces = saved.pieces;
+    this.#state.setWaiting(...saved.waiting);
   }
 }

@@ -17,7 +17,7 @@ import {
 import * as net from '#virtio/net-features';
 
 /** Feature bits an embedder may turn on and off, by the specification's names without their prefix. */
-const NET_FEATURES = {
+export const NET_FEATURES = {
   CSUM: net.VIRTIO_NET_F_CSUM,
   GUEST_CSUM: net.VIRTIO_NET_F_GUEST_CSUM,
   CTRL_GUEST_OFFLOADS: net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
