@@ -16,9 +16,9 @@ const MESSAGES_PER_TURN = 64;
 const DMA_TIMEOUT = 5000;
 /** DMA inside a register access inside DMA ...: a device that goes on like that is refused its memory. */
 const MOST_NESTED = 8;
-/** Posted writes that wait for a device to have its memory, and their bytes. */
+/** Posted writes that wait for a device to have its memory, and bytes of each: what is more does not wait. */
 const MOST_POSTED = 4096;
-const MOST_POSTED_BYTES = 2 ** 20;
+const MOST_POSTED_BYTES = 4096;
 /** Bytes of answers that a client does not read. */
 const MOST_OUTPUT = 8 * 2 ** 20;
 /** Refused commands on one connection: who does not listen is sent away. */
@@ -58,7 +58,6 @@ export class VfioUserConnection {
   readonly #reader: MessageReader;
   // What is to be done before more is received.
   #waiting: Message[] = [];
-  #waitingBytes = 0;
   #output: Uint8Array[] = [];
   #outputBytes = 0;
   #busy = false;
@@ -149,7 +148,7 @@ export class VfioUserConnection {
           this.#flush();
           // Who does not read is not served; being able to write again is an event, too.
           if (this.#output.length > 0 || this.#closing) break;
-          const next = this.#nextWaiting() ?? this.#receive();
+          const next = this.#waiting.shift() ?? this.#receive();
           if (next === 'nothing') break;
           if (next === 'end') return HUNG_UP;
           this.#abandon = false;
@@ -182,18 +181,6 @@ export class VfioUserConnection {
 
   #receive(): ReturnType<MessageReader['next']> {
     return this.#reader.next(this.agreed);
-  }
-
-  /** Puts a message off. */
-  #putOff(message: Message): void {
-    this.#waiting.push(message);
-    this.#waitingBytes += message.bytes;
-  }
-
-  #nextWaiting(): Message | undefined {
-    const message = this.#waiting.shift();
-    this.#waitingBytes -= message?.bytes ?? 0;
-    return message;
   }
 
   // ---- carrying out ----
@@ -348,7 +335,8 @@ export class VfioUserConnection {
 
   /** Serves messages until the answer is there. @throws ProtocolError */
   #await(id: number, command: number, deadline: number): Message | undefined {
-    for (let late = 0, count = 1; ; count++) {
+    let late = 0;
+    for (let count = 1; ; count++) {
       const reply = this.#asked.get(id);
       if (reply !== undefined) return reply;
       if (this.#abandon || this.#closing) return undefined;
@@ -385,16 +373,16 @@ export class VfioUserConnection {
     }
     // A change of the whole device, whether its answer is waited for or not: the calls it is in end first, without their memory.
     if (!NESTABLE.has(message.command)) {
-      this.#putOff(message);
+      this.#waiting.push(message);
       this.#abandon = true;
       return;
     }
-    // Nobody waits for a posted write, so the device need not be entered again for it; but what is put off has to be kept.
-    const room = this.#waiting.length < MOST_POSTED && this.#waitingBytes + message.bytes <= MOST_POSTED_BYTES && message.fds.length === 0;
-    this.#putOff(message);
-    if (message.kind === 'posted' && room) return;
+    this.#waiting.push(message);
+    // Nobody waits for a posted write, so the device need not be entered again for it.
+    const small = message.bytes <= MOST_POSTED_BYTES && message.fds.length === 0;
+    if (message.kind === 'posted' && small && this.#waiting.length <= MOST_POSTED) return;
     // In order: a read pushes the writes before it.
-    for (let next = this.#nextWaiting(); next !== undefined; next = this.#nextWaiting()) {
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
       this.#take(next);
       // A nested wait may have come to an end of all.
       if (this.#abandon || this.#closing) return;

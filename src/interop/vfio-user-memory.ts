@@ -10,8 +10,8 @@ import { EEXIST, EINVAL, ENOENT, ENOSPC, MOST_BITMAP, MOST_MAPS, Refusal } from 
 
 const PAGE = 4096;
 const LARGEST_REPORT_PAGE = 2 ** 30;
-/** Pages of all regions that can be logged, 2 TiB: a region without a descriptor costs its client nothing, but a log of it is ours. */
-const MOST_LOGGED = 2 ** 29;
+/** All of the memory that is reached by message: what a log of it takes, and what looking through that takes, is bounded by it. (What is mapped is bounded by the arena.) */
+const MOST_BY_MESSAGE = 2 ** 40;
 
 interface DmaRegion {
   readonly iova: number;
@@ -38,6 +38,7 @@ export class VfioUserMemory implements RemoteMemory {
   #regions: DmaRegion[] = [];
   readonly #byPlace = new Map<ArenaPlace, DmaRegion>();
   #logging = false;
+  #byMessage = 0;
 
   constructor(arena: MemoryArena, domain: IommuDomain, messages: DmaMessages) {
     this.#arena = arena;
@@ -70,12 +71,14 @@ export class VfioUserMemory implements RemoteMemory {
     const next = this.#regions[at];
     if (next !== undefined && next.iova < iova + size) throw new Refusal(EEXIST, `${where}: overlaps the one at 0x${next.iova.toString(16)}`);
     if (this.#regions.length === MOST_MAPS) throw new Refusal(ENOSPC, `${where}: there are ${MOST_MAPS} already`);
-    if (this.#logging) this.#requireLoggable(size);
     let place: ArenaPlace | undefined;
     if (fd !== undefined) {
       if (offset % PAGE !== 0 || !Number.isSafeInteger(offset + size)) throw new Refusal(EINVAL, `${where}: file offset ${offset}`);
       place = this.#place(where, fd, offset, size);
       this.#domain.map(iova, place.address, size, flags);
+    } else {
+      if (this.#byMessage + size > MOST_BY_MESSAGE) throw new Refusal(ENOSPC, `${where}: more than ${MOST_BY_MESSAGE} bytes without a descriptor`);
+      this.#byMessage += size;
     }
     const region: DmaRegion = { iova, size, permissions: flags, place, dirty: this.#logging ? makeBitmap(size) : undefined };
     if (place !== undefined) this.#byPlace.set(place, region);
@@ -114,7 +117,10 @@ export class VfioUserMemory implements RemoteMemory {
   #remove(at: number): void {
     const { iova, size, place } = this.#regions[at] as DmaRegion;
     this.#regions.splice(at, 1);
-    if (place === undefined) return;
+    if (place === undefined) {
+      this.#byMessage -= size;
+      return;
+    }
     this.#domain.unmap(iova, size);
     // Its log, too, before somebody else gets the place.
     this.#collect();
@@ -162,17 +168,11 @@ export class VfioUserMemory implements RemoteMemory {
     return this.#logging;
   }
 
-  /** Starts with no page dirty. @throws Refusal */
+  /** Starts with no page dirty. */
   startLogging(): void {
-    this.#requireLoggable(0);
     this.#logging = true;
     for (const region of this.#regions) region.dirty = makeBitmap(region.size);
     this.#arena.memory.dirty.start();
-  }
-
-  #requireLoggable(more: number): void {
-    const bytes = this.#regions.reduce((sum, { size }) => sum + size, more);
-    if (bytes / PAGE > MOST_LOGGED) throw new Refusal(ENOSPC, `dirty pages of ${bytes} bytes of memory: at most ${MOST_LOGGED * PAGE} are logged`);
   }
 
   stopLogging(): void {

@@ -56,7 +56,8 @@ export function rizzoPage(all: readonly Measurement[], notes: readonly string[])
     const gainRows = gains(rows)
       .filter((g) => streams.includes(g.load))
       .map(
-        (g) => `<tr><td>${g.technique}</td><td>${escaped(g.load)}</td><td class="n">${g.alone.toFixed(2)} x</td><td class="n">${g.onTop.toFixed(2)} x</td></tr>`,
+        (g) =>
+          `<tr><td>${g.technique}</td><td>${escaped(g.load)}</td><td class="n">${g.alone.toFixed(2)} x</td><td class="n">${g.onTop.toFixed(2)} x</td></tr>`,
       )
       .join('');
     return `<h2>${mode === 'wall' ? 'Wall clock: real threads, exits and wakes' : 'Model: simulated time, declared costs'}</h2>

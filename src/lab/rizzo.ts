@@ -16,7 +16,7 @@ export interface Techniques {
   readonly vale: boolean;
 }
 
-export const TECHNIQUES = ['mitigation', 'combining', 'csb', 'vale'] as const satisfies readonly (keyof Techniques)[];
+const TECHNIQUES = ['mitigation', 'combining', 'csb', 'vale'] as const satisfies readonly (keyof Techniques)[];
 export const MODES = ['wall', 'model'] as const;
 export type Mode = (typeof MODES)[number];
 
@@ -105,7 +105,7 @@ export interface Gain {
   readonly onTop: number;
 }
 
-export function find(all: readonly Measurement[], mode: Mode, load: string, techniques: Techniques): Measurement | undefined {
+function find(all: readonly Measurement[], mode: Mode, load: string, techniques: Techniques): Measurement | undefined {
   return all.find((m) => m.mode === mode && m.load.name === load && TECHNIQUES.every((t) => m.techniques[t] === techniques[t]));
 }
 

@@ -10,8 +10,9 @@ const { client: path, missing } = await available(() => vfioUserPath());
 
 afterEach(endChildren);
 
-/** An emulated CPU makes a million packets in minutes: user-mode Linux does that. */
-const feasible = ({ name }: { readonly name: string }): boolean => name !== 'a million packets';
+/** What takes an emulated CPU minutes, and is no more of a test for it: user-mode Linux does that. */
+const ELSEWHERE = ['a million packets', 'VLAN, tags by the device and by software', 'frames of 9000 bytes', 'ethtool -G', 'ethtool -C'];
+const feasible = ({ name }: { readonly name: string }): boolean => !ELSEWHERE.includes(name);
 
 /** QEMU shows no virtual functions. */
 const DEVICES = PCI_DEVICES.filter(({ device }) => !device.includes('vfs='));
