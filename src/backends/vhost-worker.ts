@@ -4,8 +4,6 @@
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Bell, Doorbell } from '#core/doorbell';
 import { PortCounters } from '#net/counters';
-import { DirectLink } from '#net/direct-link';
-import { LearningSwitch } from '#net/learning-switch';
 import type { RemotePort, RemotePortHost, RemotePortSpec } from '#net/port';
 import type { ServiceBudget } from '#net/segment';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
@@ -13,7 +11,16 @@ import { createRingLink, RingLink, type RingLinkOptions, type RingLinkShare, rec
 import { RunBlock, type WorkerStatistics } from './run-block.ts';
 import { TurnJournal } from './turn-journal.ts';
 import { VhostNet } from './vhost-net.ts';
-import type { LinkRole, PollOptions, RunResult, SegmentKind, WorkerEvent, WorkerJob, WorkerMessage } from './worker-job.ts';
+import {
+  type LinkRole,
+  makeForwarding,
+  type PollOptions,
+  type RunResult,
+  type SegmentKind,
+  type WorkerEvent,
+  type WorkerJob,
+  type WorkerMessage,
+} from './worker-job.ts';
 
 export type RunTask = (job: WorkerJob, transfer: MessagePort[]) => Promise<RunResult>;
 
@@ -45,13 +52,17 @@ export interface AttachedLink {
   readonly counters: PortCounters;
 }
 
-const MAXIMUM_PORTS: Record<SegmentKind, number> = { link: new DirectLink().maximumPorts, switch: new LearningSwitch().maximumPorts };
+const MAXIMUM_PORTS: Record<SegmentKind, number> = {
+  link: makeForwarding('link').maximumPorts,
+  switch: makeForwarding('switch').maximumPorts,
+  vale: makeForwarding('vale').maximumPorts,
+};
 
 /** So many runs in a row that died without moving a frame, and no more are begun. */
 const VAIN_RUNS = 5;
 
 export interface SegmentSettings {
-  /** How frames are forwarded: a direct link of two ports, or a learning switch. */
+  /** How frames are forwarded: a direct link of two ports, a learning switch, or one that batches by destination. */
   readonly kind?: SegmentKind;
   readonly budget?: ServiceBudget;
   /** Serve nothing before `resume`: for a hand-over, in which every port of a segment moves before any frame does. */

@@ -5,7 +5,10 @@ import type { MessagePort } from 'node:worker_threads';
 import type { DmaSpaceShare } from '#core/dma-space';
 import type { BellShare, DoorbellShare } from '#core/doorbell';
 import type { CallShare } from '#core/interrupts';
-import type { ServiceBudget } from '#net/segment';
+import { DirectLink } from '#net/direct-link';
+import { LearningSwitch } from '#net/learning-switch';
+import type { Forwarding, ServiceBudget } from '#net/segment';
+import { ValeSwitch } from '#net/vale-switch';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { RingLinkShare } from './ring-link.ts';
 
@@ -16,7 +19,12 @@ interface InflightShare {
 }
 
 /** How frames find their way on a segment. */
-export type SegmentKind = 'link' | 'switch';
+export type SegmentKind = 'link' | 'switch' | 'vale';
+
+export function makeForwarding(kind: SegmentKind): Forwarding {
+  if (kind === 'link') return new DirectLink();
+  return kind === 'vale' ? new ValeSwitch() : new LearningSwitch();
+}
 
 /** What a frame ring to another thread is to its segment: one of its ports, or its monitor. */
 export type LinkRole = 'port' | 'monitor';

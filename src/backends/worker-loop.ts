@@ -7,8 +7,6 @@ import { DmaSpace } from '#core/dma-space';
 import { Bell, Doorbell } from '#core/doorbell';
 import { Call } from '#core/interrupts';
 import { PortCounters } from '#net/counters';
-import { DirectLink } from '#net/direct-link';
-import { LearningSwitch } from '#net/learning-switch';
 import type { NetPort, PortOpeners } from '#net/port';
 import { Segment } from '#net/segment';
 import { FeatureSet } from '#virtio/features';
@@ -21,7 +19,7 @@ import { RingPort } from './ring-port.ts';
 import { RunBlock } from './run-block.ts';
 import { SegmentServer } from './segment-server.ts';
 import { TurnJournal } from './turn-journal.ts';
-import type { RunResult, WorkerEvent, WorkerJob, WorkerMessage } from './worker-job.ts';
+import { makeForwarding, type RunResult, type WorkerEvent, type WorkerJob, type WorkerMessage } from './worker-job.ts';
 
 /** Rounds between looks at the time while polling. */
 const POLL_CHECK = 16;
@@ -166,7 +164,7 @@ export class WorkerLoop {
   #handle(message: WorkerMessage): void {
     switch (message.op) {
       case 'segment': {
-        const forwarding = message.kind === 'link' ? new DirectLink() : new LearningSwitch();
+        const forwarding = makeForwarding(message.kind);
         this.#groups.set(message.segment, {
           server: new SegmentServer(new Segment(forwarding, { clock: this.#clock }), message.budget),
           paused: message.paused,

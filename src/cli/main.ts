@@ -4,6 +4,7 @@
 
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
+import { labCommand } from './lab.ts';
 import { lspciCommand } from './lspci.ts';
 import { watchOutput } from './output.ts';
 import { serveCommand } from './serve.ts';
@@ -43,6 +44,7 @@ async function main(): Promise<number> {
     .exitOverride()
     .addCommand(tourCommand(interrupted.signal, done))
     .addCommand(lspciCommand())
+    .addCommand(labCommand(interrupted.signal, done))
     .addCommand(serveCommand(interrupted.signal, done));
   pointToHelp(program, 'nicbox');
 

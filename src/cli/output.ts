@@ -2,6 +2,8 @@
 // console.log would keep to itself. Progress goes to stderr through console.error: without a reader it is not missed.
 
 import { openSync } from 'node:fs';
+import { access, constants, mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 
 const EXIT_FAILED = 2;
 const EXIT_NO_READER = 141;
@@ -12,7 +14,7 @@ class OutputError extends Error {
 }
 
 /** A file that was named cannot be had. `code` is stable. */
-class FileError extends Error {
+export class FileError extends Error {
   readonly code = 'NICBOX_FILE';
 }
 
@@ -23,6 +25,31 @@ export function openCapture(path: string): number {
   } catch (error) {
     throw new FileError(`cannot write ${path}: ${(error as Error).message}`);
   }
+}
+
+/** Before the long work, so that a directory that cannot be written is known at once. Makes one level: `mkdir -p` of Node 20 never returns below /proc. */
+export async function prepareDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw new FileError(`cannot make directory ${directory}: ${(error as Error).message}`);
+  }
+  try {
+    await access(directory, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new FileError(`cannot write to ${directory}: ${(error as Error).message}`);
+  }
+}
+
+/** Returns the path. @throws FileError */
+export async function writeResult(directory: string, name: string, content: string | Uint8Array): Promise<string> {
+  const path = join(directory, name);
+  try {
+    await writeFile(path, content);
+  } catch (error) {
+    throw new FileError(`cannot write ${path}: ${(error as Error).message}`);
+  }
+  return path;
 }
 
 /** Prints a result and a line end. @throws OutputError */

@@ -1,13 +1,12 @@
 // `nicbox tour`: the main job. Everything it prints for people goes through here; what it found out is src/lab/tour.ts's.
 
-import { access, constants, mkdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { SingleBar } from 'cli-progress';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { runTour, type TourListener, type TourResult } from '#lab/tour';
 import { loadLab } from './lspci.ts';
-import { print } from './output.ts';
+import { FileError, prepareDirectory, print, writeResult } from './output.ts';
 import { passTable, spreadTable } from './pass-table.ts';
 
 const CAPTURE = fileURLToPath(new URL('../../captures/real.pcapng', import.meta.url));
@@ -21,11 +20,6 @@ interface Flags {
   readonly pings: number;
   readonly out: string;
   readonly json?: boolean;
-}
-
-/** A file that cannot be read or written. */
-class FileError extends Error {
-  readonly code = 'NICBOX_FILE';
 }
 
 function count(limit: number): (text: string) => number {
@@ -42,30 +36,6 @@ async function readCapture(path: string): Promise<Uint8Array> {
   } catch (error) {
     throw new FileError(`cannot read capture ${path}: ${(error as Error).message}`);
   }
-}
-
-/** Before the long work, so that a directory that cannot be written is known at once. Makes one level: `mkdir -p` of Node 20 never returns below /proc. */
-async function prepareDirectory(directory: string): Promise<void> {
-  try {
-    await mkdir(directory);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw new FileError(`cannot make directory ${directory}: ${(error as Error).message}`);
-  }
-  try {
-    await access(directory, constants.W_OK | constants.X_OK);
-  } catch (error) {
-    throw new FileError(`cannot write to ${directory}: ${(error as Error).message}`);
-  }
-}
-
-async function write(directory: string, name: string, content: string | Uint8Array): Promise<string> {
-  const path = join(directory, name);
-  try {
-    await writeFile(path, content);
-  } catch (error) {
-    throw new FileError(`cannot write ${path}: ${(error as Error).message}`);
-  }
-  return path;
 }
 
 const titles = { inline: 'inline (machine thread)', 'vhost-net': 'vhost-net (worker thread)' } as const;
@@ -147,8 +117,8 @@ Examples:
 
 async function report(result: TourResult, received: Uint8Array, flags: Flags): Promise<void> {
   const json = `${JSON.stringify(result, null, 2)}\n`;
-  const pcapng = await write(flags.out, 'tour.pcapng', received);
-  const record = await write(flags.out, 'tour.json', json);
+  const pcapng = await writeResult(flags.out, 'tour.pcapng', received);
+  const record = await writeResult(flags.out, 'tour.json', json);
   if (flags.json) {
     print(json);
     return;

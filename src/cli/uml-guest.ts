@@ -27,7 +27,7 @@ const LOOPS = 100_000_000;
 const HALTED = /reboot: (System halted|Power down)/;
 
 /** The guest cannot be started. `code` is stable. */
-export class GuestError extends Error {
+class GuestError extends Error {
   readonly code = 'NICBOX_GUEST';
 }
 

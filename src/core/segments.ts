@@ -64,6 +64,16 @@ export class SegmentList {
     this.address[i] = address;
   }
 
+  /** Appends segment `i` of another list. The caller has checked the capacity. */
+  addFrom(list: SegmentList, i: number): void {
+    const at = this.count++;
+    this.views[at] = list.views[i] as ByteViews;
+    this.offset[at] = list.offset[i] as number;
+    this.length[at] = list.length[i] as number;
+    this.address[at] = list.address[i] as number;
+    this.window[at] = list.window[i] as Window | null;
+  }
+
   /** Forgets segments from `count` on. */
   truncate(count: number): void {
     this.count = count;

@@ -66,7 +66,6 @@ export const CTRL_TFCE = 1 << 28;
 export const CTRL_VME = 1 << 30;
 export const CTRL_PHY_RST = 0x8000_0000;
 // STATUS (13.4.2)
-export const STATUS_FD = 1 << 0;
 export const STATUS_LU = 1 << 1;
 // EECD (13.4.3), EERD (13.4.4)
 export const EECD_SK = 1 << 0;
@@ -89,9 +88,7 @@ export const MDIC_READY = 1 << 28;
 export const MDIC_ERROR = 1 << 30;
 /** PHY registers (IEEE 802.3 22.2.4). */
 export const PHY_CONTROL = 0;
-export const PHY_STATUS = 1;
 export const PHY_ID1 = 2;
-export const PHY_ID2 = 3;
 export const PHY_ADVERTISE = 4;
 export const PHY_AUTONEG_ENABLE = 1 << 12;
 export const PHY_AUTONEG_RESTART = 1 << 9;
@@ -143,13 +140,13 @@ export const RX_VP = 1 << 3;
 export const RX_TCPCS = 1 << 5;
 export const RX_IPCS = 1 << 6;
 /** Within the errors byte. */
-export const RX_CE = 1 << 0;
-export const RX_SE = 1 << 1;
-export const RX_SEQ = 1 << 2;
-export const RX_CXE = 1 << 4;
+const RX_CE = 1 << 0;
+const RX_SE = 1 << 1;
+const RX_SEQ = 1 << 2;
+const RX_CXE = 1 << 4;
 export const RX_TCPE = 1 << 5;
 export const RX_IPE = 1 << 6;
-export const RX_RXE = 1 << 7;
+const RX_RXE = 1 << 7;
 export const RX_FRAME_ERRORS = RX_CE | RX_SE | RX_SEQ | RX_CXE | RX_RXE;
 
 // Transmit descriptors (3.3): the command byte is bits 31:24 of the third word.

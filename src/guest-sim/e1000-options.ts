@@ -32,8 +32,8 @@ export interface E1000Options {
   readonly busyPolls?: number;
 }
 
-export const SMALLEST_RING = 16;
-export const LARGEST_RING = 4096;
+const SMALLEST_RING = 16;
+const LARGEST_RING = 4096;
 
 /** @throws RangeError */
 export function checkE1000Options(options: E1000Options): void {

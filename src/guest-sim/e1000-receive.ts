@@ -6,7 +6,7 @@ import type { SharedBlock } from './e1000-csb.ts';
 import type { E1000Registers } from './e1000-registers.ts';
 import { CHECKSUM_UNKNOWN, CHECKSUM_VALID, type FrameSink, ReceivedFrame } from './net-receive.ts';
 
-export const RECEIVE_BUFFER = 2048;
+const RECEIVE_BUFFER = 2048;
 
 /** A received frame with what only this device says of it. */
 export class E1000Frame extends ReceivedFrame {

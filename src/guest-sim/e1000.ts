@@ -29,6 +29,8 @@ const SUBSYSTEM_ID = 0x2e;
 const RESET_LOOKS = 1000;
 /** Nanoseconds between two looks of the watchdog, and polls between two looks at the clock. */
 const WATCHDOG_PERIOD = 2e9;
+/** A transmitter that got nothing done from one look to the next, so many times in a row, hangs: six seconds, as operating systems give it. */
+const HANG_LOOKS = 3;
 const POLLS_PER_LOOK = 1024;
 /** PAUSE when this many KiB of the receive packet buffer are taken, and go on at that. */
 const PAUSE_ABOVE = 0xa000;
@@ -62,6 +64,7 @@ export class E1000 implements Nic {
   #looked = 0;
   /** Frames done when the watchdog looked last and some were under way; -1: none were. */
   #reclaimed = -1;
+  #stuck = 0;
 
   /** Opens the device and brings it up. @throws RangeError for options, E1000Error when the device does not do what the manual says */
   constructor(parts: {
@@ -121,6 +124,7 @@ export class E1000 implements Nic {
       this.checkLink();
       this.#looked = this.#bus.now();
       this.#reclaimed = -1;
+      this.#stuck = 0;
       this.#listen();
     } catch (error) {
       this.shutDown();
@@ -298,7 +302,8 @@ export class E1000 implements Nic {
     if (!queue || !this.configuration.linkUp) return;
     queue.reclaim();
     const done = queue.frames - queue.outstanding;
-    if (queue.outstanding > 0 && done === this.#reclaimed) this.#giveUp(`the transmitter hangs with ${queue.outstanding} descriptors`);
+    this.#stuck = queue.outstanding > 0 && done === this.#reclaimed ? this.#stuck + 1 : 0;
+    if (this.#stuck >= HANG_LOOKS) this.#giveUp(`the transmitter hangs with ${queue.outstanding} descriptors`);
     this.#reclaimed = queue.outstanding > 0 ? done : -1;
   }
 

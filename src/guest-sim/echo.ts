@@ -1,5 +1,6 @@
 // Echo, which sends every frame back to where it came from, and ping, which measures the round trip to it one request at a time.
 
+import type { Nanos } from '#core/clock';
 import { copyBytes } from '#core/copy';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
@@ -103,12 +104,13 @@ function swap(u8: Uint8Array, a: number, b: number, length: number): void {
   }
 }
 
-const LOST_AFTER_MS = 1000;
+const LOST_AFTER = 1e9;
 const LONGEST_PING = 1514;
 
 export class Ping implements Workload {
   readonly #job: PingJob;
   readonly #arena: GuestArena;
+  readonly #now: () => Nanos;
   readonly #tally = new Tally();
   readonly #histogram = new Histogram();
   #template: ByteViews | undefined;
@@ -117,11 +119,13 @@ export class Ping implements Workload {
   #sentAt = 0;
   nextDue = Infinity;
 
-  constructor(job: PingJob, arena: GuestArena) {
+  /** @param now the guest's time: round trips are told in it. */
+  constructor(job: PingJob, arena: GuestArena, now: () => Nanos) {
     if (!(Number.isInteger(job.size ?? SHORTEST_FRAME) && (job.size ?? SHORTEST_FRAME) >= SHORTEST_FRAME && (job.size ?? 0) <= LONGEST_PING))
       throw new RangeError(`ping size ${job.size} is not in ${SHORTEST_FRAME}..${LONGEST_PING}`);
     this.#job = job;
     this.#arena = arena;
+    this.#now = now;
   }
 
   get done(): boolean {
@@ -142,7 +146,7 @@ export class Ping implements Workload {
 
   step(net: Nic, now: number): boolean {
     if (this.#waiting >= 0) {
-      if (performance.now() - this.#sentAt < LOST_AFTER_MS) return false;
+      if (now - this.#sentAt < LOST_AFTER) return false;
       this.#tally.fail(() => `no answer to request ${this.#waiting} within a second`);
       this.#waiting = -1;
     }
@@ -159,11 +163,11 @@ export class Ping implements Workload {
     copyBytes(this.#arena.views, at, this.#template, 0, size);
     stampSequence(this.#arena.views, at, UDP_PAYLOAD, this.#sequence);
     this.#waiting = this.#sequence++;
-    this.nextDue = now + LOST_AFTER_MS * 1e6;
+    this.nextDue = now + LOST_AFTER;
     this.#tally.framesSent++;
     this.#tally.bytesSent += size;
     queue.send(size);
-    this.#sentAt = performance.now();
+    this.#sentAt = this.#now();
     queue.flush();
     return true;
   }
@@ -171,7 +175,7 @@ export class Ping implements Workload {
   receive(frame: ReceivedFrame): void {
     const at = frame.offsets[0] as number;
     if (frame.segmentCount !== 1 || frame.length < SHORTEST_FRAME || readSequence(frame.views, at + UDP_PAYLOAD) !== this.#waiting || this.#waiting < 0) return;
-    this.#histogram.add((performance.now() - this.#sentAt) * 1e6);
+    this.#histogram.add(this.#now() - this.#sentAt);
     this.#waiting = -1;
     this.nextDue = Infinity;
     this.#tally.framesReceived++;

@@ -147,7 +147,7 @@ export class Guest {
       case 'echo':
         return new Echo(job, this.arena, this.nic);
       case 'ping':
-        return new Ping(job, this.arena);
+        return new Ping(job, this.arena, () => this.bus.now());
     }
   }
 

@@ -60,9 +60,15 @@ describe('PCI and registers', () => {
   });
   it('registers that keep what is written: FCAL and on, FCRTH, TIPG, TXCW, RXCSUM, IP4AT', () => {
     const nic = new Station();
-    for (const register of [R.FCAL, R.FCAH, R.FCT, R.IP4AT]) {
+    const kept: readonly (readonly [number, number])[] = [
+      [R.FCAL, 0xffff_ffff],
+      [R.FCAH, 0xffff],
+      [R.FCT, 0xffff],
+      [R.IP4AT, 0xffff_ffff],
+    ];
+    for (const [register, mask] of kept) {
       nic.write(register, 0xa5a5_a5a5);
-      expect([register, nic.read(register)]).toEqual([register, 0xa5a5_a5a5]);
+      expect([register, nic.read(register)]).toEqual([register, (0xa5a5_a5a5 & mask) >>> 0]);
     }
   });
 });

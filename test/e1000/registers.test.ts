@@ -132,7 +132,8 @@ describe('Linux’s register test, as ethtool -t offline does it', () => {
       }
     };
     const all = 0xffff_ffff;
-    for (const offset of [R.FCAL, R.FCAH, R.FCT, R.VET]) pattern(offset, all, all);
+    pattern(R.FCAL, all, all);
+    for (const offset of [R.FCAH, R.FCT, R.VET]) pattern(offset, 0xffff, all);
     pattern(R.RDTR, 0xffff, all);
     pattern(R.RDBAH, all, all);
     pattern(R.RDLEN, 0xfff80, 0xfffff);
@@ -179,7 +180,6 @@ describe('interrupts', () => {
     const nic = new Station();
     for (let i = 0; i < 10; i++) {
       const bit = 1 << i;
-      if (i === 5 || i === 8) continue; // reserved
       nic.write(R.IMC, bit);
       nic.write(R.ICS, bit);
       expect(nic.line).toBe(false);
@@ -239,11 +239,11 @@ describe('interrupts', () => {
 describe('the I/O window', () => {
   it('reaches every register, by whole double words', () => {
     const nic = new Station();
-    nic.ioWrite(0, R.VET);
+    nic.ioWrite(0, R.FCAL);
     nic.ioWrite(4, 0x1234_5678);
-    expect([nic.read(R.VET), nic.ioRead(4), nic.ioRead(0)]).toEqual([0x1234_5678, 0x1234_5678, R.VET]);
+    expect([nic.read(R.FCAL), nic.ioRead(4), nic.ioRead(0)]).toEqual([0x1234_5678, 0x1234_5678, R.FCAL]);
     nic.machine.barWrite(0x0008, 2, 4, 2, 1);
-    expect(nic.read(R.VET)).toBe(0x1234_5678);
+    expect(nic.read(R.FCAL)).toBe(0x1234_5678);
     nic.ioWrite(0, 0x8000_0000);
     nic.ioWrite(4, 1);
     expect(nic.ioRead(4)).toBe(0);

@@ -1,5 +1,4 @@
-// Our virtio-net device over DPDK's own vhost back end: testpmd sends every frame back with its addresses swapped. Needs dpdk-testpmd (Debian: dpdk-dev), which polls: one
-// core is busy meanwhile.
+// Our virtio-net device over DPDK's own vhost back end: testpmd sends every frame back with its addresses swapped. testpmd polls: one core is busy meanwhile.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
@@ -10,11 +9,11 @@ import { Guest } from '#guest-sim/guest';
 import { MemoryFile, VHOST_USER_NET_FEATURES, VhostUserBackend } from '#interop/index';
 import { Machine } from '#nicbox/machine';
 import { eventually } from '../backends/eventually.ts';
+import { available } from './host.ts';
+import { findDpdk } from './testpmd.ts';
 
 const PATIENCE = 40_000;
-const installed = `${process.env.PATH ?? ''}:/usr/bin`.split(':').some((folder) => existsSync(join(folder, 'dpdk-testpmd')));
-const missing =
-  process.platform !== 'linux' ? 'DPDK here is Linux’s' : installed ? undefined : 'no dpdk-testpmd: apt-get install --no-install-recommends dpdk-dev';
+const { missing } = await available(findDpdk);
 
 const closing: (() => unknown)[] = [];
 

@@ -218,18 +218,22 @@ export class Child {
     if (!this.over && this.process.pid !== undefined) process.kill(this.process.pid, signal);
   }
 
-  /** Ends it and everything of its session, at once. */
+  /** Ends it and everything of its session, and again what one of them made meanwhile: user-mode Linux makes a process for each of its own. */
   async kill(): Promise<void> {
     const { pid } = this.process;
     if (pid === undefined) return;
-    for (const member of sessionOf(pid)) {
-      try {
-        process.kill(member, 'SIGKILL');
-      } catch {
-        // It has ended meanwhile.
+    for (let tries = 0; tries < 100; tries++) {
+      for (const member of sessionOf(pid)) {
+        try {
+          process.kill(member, 'SIGKILL');
+        } catch {
+          // It has ended meanwhile.
+        }
       }
+      const ended = await Promise.race([this.ended.then(() => true), new Promise<boolean>((resolve) => setTimeout(resolve, 200, false))]);
+      if (ended) return;
     }
-    await this.ended;
+    throw new Error(`${this.name} (process ${pid}) does not end; it had said:\n${this.tail}`);
   }
 }
 

@@ -16,7 +16,11 @@ export interface DeviceResult {
 export function writeReport(path: string, results: readonly DeviceResult[]): void {
   const names = [...new Set(results.flatMap(({ checks }) => checks.filter(({ ok }) => ok).map(({ name }) => name)))];
   const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  const cell = (result: DeviceResult, name: string): string => (result.checks.some((check) => check.name === name && check.ok) ? 'ok' : 'no');
+  // A check that failed has the guest's line for a name. What a device was not asked is neither.
+  const cell = ({ checks }: DeviceResult, name: string): string => {
+    if (checks.some((check) => check.ok && check.name === name)) return 'ok';
+    return checks.some((check) => !check.ok && check.name.includes(` ${name}:`)) ? 'failed' : '-';
+  };
   const table = [
     row(['check', ...results.map(({ device }) => device)]),
     row(['---', ...results.map(() => '---')]),

@@ -58,7 +58,6 @@ async function build(source: string, key: string): Promise<void> {
   for (const program of ['gcc', 'make', 'xz', 'flex', 'bison', 'bc'])
     if (onPath(program) === undefined) await installed(program, ['gcc', 'libc6-dev', 'make', 'xz-utils', 'flex', 'bison', 'bc']);
   const work = join(cache, `.uml-${key}`);
-  mkdirSync(work, { recursive: true });
   const release = await alone(work);
   try {
     // Whoever was at it before has finished it.
@@ -94,6 +93,8 @@ async function alone(work: string): Promise<() => void> {
   const lock = join(work, 'lock');
   for (let said = false; ; said = true) {
     try {
+      // Whoever has built it takes the folder away.
+      mkdirSync(work, { recursive: true });
       writeFileSync(lock, String(process.pid), { flag: 'wx' });
       return () => rmSync(lock, { force: true });
     } catch {

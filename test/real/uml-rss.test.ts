@@ -12,7 +12,7 @@ const { client: uml, missing } = await available(findUml);
 
 afterEach(endChildren);
 
-const CONNECTIONS = 16;
+const CONNECTIONS = 12;
 const ZERO_KEY = Array.from({ length: 40 }, () => '00').join(':');
 
 /** Each setting, then connections whose ports differ, then how many frames each queue has got since. */
@@ -43,9 +43,12 @@ ethtool -X eth0 equal 2 || echo PROBLEM equal
 rss zero-key ethtool -X eth0 hkey ${ZERO_KEY}
 echo KEY $(key)
 ethtool -X eth0 hkey $first || echo PROBLEM hkey
-rss addresses ethtool -N eth0 rx-flow-hash tcp4 sd
+# The driver of Linux 6.1 tells of hash types with the next table, unless it has hash reports.
+ethtool -N eth0 rx-flow-hash tcp4 sd || echo PROBLEM sd
+rss addresses ethtool -X eth0 equal 2
 echo TYPES $(ethtool -n eth0 rx-flow-hash tcp4 | tr -s ' \\n' ' ')
-rss ports ethtool -N eth0 rx-flow-hash tcp4 sdfn
+ethtool -N eth0 rx-flow-hash tcp4 sdfn || echo PROBLEM sdfn
+rss ports ethtool -X eth0 equal 2
 echo TYPES $(ethtool -n eth0 rx-flow-hash tcp4 | tr -s ' \\n' ' ')
 ethtool -X eth0 weight 1 0 || echo PROBLEM weight
 rss one-channel ethtool -L eth0 combined 1
@@ -55,21 +58,24 @@ echo HASHING $(ethtool -k eth0 | grep receive-hashing)
 `;
 
 const HASHING = `
-ethtool -K eth0 rxhash off || echo PROBLEM rxhash off
-echo HASHING $(ethtool -k eth0 | grep receive-hashing)
-rss unreported ethtool -X eth0 equal 2
 ethtool -K eth0 rxhash on || echo PROBLEM rxhash on
+echo HASHING $(ethtool -k eth0 | grep receive-hashing)
 rss reported ethtool -X eth0 equal 2
+# Without rxhash after that Linux asks for no hash of any type: nothing is classified.
+ethtool -K eth0 rxhash off || echo PROBLEM rxhash off
+rss unreported ethtool -X eth0 equal 2
+ethtool -K eth0 rxhash on || echo PROBLEM rxhash on again
 for feature in gso tso tx sg gro; do ethtool -K eth0 $feature off > /dev/null 2>&1 || echo PROBLEM $feature off; done
 rss plain ethtool -X eth0 weight 0 1
 for feature in gro sg tx tso gso; do ethtool -K eth0 $feature on > /dev/null 2>&1 || echo PROBLEM $feature on; done
 rss offloaded ethtool -X eth0 weight 1 0
 `;
 
-/** Frames that each queue got under a setting. */
+/** Frames that each queue got under a setting; the driver says nothing of a queue it does not use. */
 function spread(asking: Child, name: string): readonly [number, number] {
   const line = asking.lines.find((text) => text.startsWith(`RSS ${name} `));
-  const [a = Number.NaN, b = Number.NaN, c = Number.NaN, d = Number.NaN] = line?.split(' ').slice(2).map(Number) ?? [];
+  const counts = line?.split(' ').slice(2).map(Number) ?? [];
+  const [a = Number.NaN, b = Number.NaN, c = Number.NaN, d = Number.NaN] = counts.length === 2 ? [counts[0], 0, counts[1], 0] : counts;
   return [c - a, d - b];
 }
 
@@ -94,8 +100,8 @@ describe.skipIf(missing !== undefined)(`user-mode Linux, receive side scaling${m
     expect(asking.lines.filter((line) => line.includes('PROBLEM'))).toEqual([]);
     // Some frames have no hash, or are nobody's: they go to the first queue, and are few.
     const few = CONNECTIONS / 2;
-    const onBoth = ['equal', 'ports', 'again', ...(reports ? ['unreported', 'reported'] : [])];
-    const onFirst = ['first', 'zero-key', 'one-channel', ...(reports ? ['offloaded'] : [])];
+    const onBoth = ['equal', 'ports', 'again', ...(reports ? ['reported'] : [])];
+    const onFirst = ['first', 'zero-key', 'one-channel', ...(reports ? ['unreported', 'offloaded'] : [])];
     const onSecond = ['second', ...(reports ? ['plain'] : [])];
     for (const name of onBoth) expect(Math.min(...spread(asking, name)), `${name}\n${context}`).toBeGreaterThan(0);
     for (const name of [...onBoth, 'weighted'])
@@ -116,7 +122,7 @@ describe.skipIf(missing !== undefined)(`user-mode Linux, receive side scaling${m
     expect(
       said(asking, 'HASHING').map((text) => text.replace(/.*: /, '')),
       context,
-    ).toEqual(reports ? ['on', 'off'] : ['off [fixed]']);
+    ).toEqual(reports ? ['off', 'on'] : ['off']);
     await asking.kill();
     await answering.kill();
     expect(await server.stop()).toBe(130);

@@ -84,6 +84,11 @@ export class Receive {
   #tag = 0;
   #reason = 0;
   #touched = false;
+  // Good frames of the batch in hand that are not counted yet, and those of them that were of one size in a row.
+  #goodFrames = 0;
+  #goodOctets = 0;
+  #size = 0;
+  #sized = 0;
 
   constructor(state: EngineState, dma: DmaSpace, counters: PortCounters) {
     this.#state = state;
@@ -138,6 +143,7 @@ export class Receive {
       else if (!this.#lose(length)) break;
     }
     if (frames > 0) {
+      this.#countGood();
       this.#counters.received(frames, bytes);
       this.events |= EVENT_RECEIVED;
       this.#touched = true;
@@ -302,18 +308,18 @@ export class Receive {
 
   #countStored(batch: FrameBatch, f: number, onWire: number, stored: number, short: boolean): void {
     const { statistics, registers } = this.#state;
-    statistics[COUNT.TPR] = (statistics[COUNT.TPR] as number) + 1;
-    statistics[COUNT.TOR] = (statistics[COUNT.TOR] as number) + onWire;
     const small = registers[RSRPD] as number;
     if (small !== 0 && stored <= small) this.events |= ICR_SRPD;
     const long = onWire > ((this.#control & RCTL_LPE) !== 0 ? LONGEST_LPE : LONGEST);
     if (this.#bad || short || long) {
+      this.#countArrival(onWire);
       this.#countBad(short, long);
       return;
     }
-    statistics[COUNT.GPRC] = (statistics[COUNT.GPRC] as number) + 1;
-    statistics[COUNT.GORC] = (statistics[COUNT.GORC] as number) + onWire;
-    countSize(statistics, COUNT.PRC64, onWire);
+    if (onWire !== this.#size) this.#countSizes(onWire);
+    this.#sized++;
+    this.#goodFrames++;
+    this.#goodOctets += onWire;
     const segment = batch.firstSegment[f] as number;
     const { u8 } = batch.segments.views[segment] as ByteViews;
     const at = batch.segments.offset[segment] as number;
@@ -322,6 +328,24 @@ export class Receive {
     else for (let i = 0; i < 6; i++) this.#header[i] = u8[at + i] as number;
     const kind = isBroadcast(this.#header) ? COUNT.BPRC : COUNT.MPRC;
     statistics[kind] = (statistics[kind] as number) + 1;
+  }
+
+  #countSizes(next: number): void {
+    if (this.#sized > 0) countSize(this.#state.statistics, COUNT.PRC64, this.#size, this.#sized);
+    this.#size = next;
+    this.#sized = 0;
+  }
+
+  #countGood(): void {
+    if (this.#goodFrames === 0) return;
+    const { statistics } = this.#state;
+    this.#countSizes(this.#size);
+    statistics[COUNT.TPR] = (statistics[COUNT.TPR] as number) + this.#goodFrames;
+    statistics[COUNT.TOR] = (statistics[COUNT.TOR] as number) + this.#goodOctets;
+    statistics[COUNT.GPRC] = (statistics[COUNT.GPRC] as number) + this.#goodFrames;
+    statistics[COUNT.GORC] = (statistics[COUNT.GORC] as number) + this.#goodOctets;
+    this.#goodFrames = 0;
+    this.#goodOctets = 0;
   }
 
   /** The frame as it is. Returns the sum for Packet Checksum. */

@@ -331,6 +331,9 @@ export class Transmit {
     let octets = 0;
     let packets = 0;
     let bytes = 0;
+    // Frames of one size in a row.
+    let size = 0;
+    let sized = 0;
     for (let f = first; f < first + done; f++) {
       const length = batch.length[f] as number;
       bytes += length;
@@ -338,14 +341,19 @@ export class Transmit {
       let onWire = length + FCS;
       if ((batch.gsoType[f] as number) !== 0) {
         const header = batch.headerLength[f] as number;
-        const size = batch.gsoSize[f] as number;
-        frames = Math.ceil((length - header) / size);
+        const payload = batch.gsoSize[f] as number;
+        frames = Math.ceil((length - header) / payload);
         onWire = length + (frames - 1) * header + frames * FCS;
-        countSize(statistics, COUNT.PTC64, header + size + FCS, frames - 1);
-        countSize(statistics, COUNT.PTC64, length - (frames - 1) * size + FCS);
+        countSize(statistics, COUNT.PTC64, header + payload + FCS, frames - 1);
+        countSize(statistics, COUNT.PTC64, length - (frames - 1) * payload + FCS);
         statistics[COUNT.TSCTC] = (statistics[COUNT.TSCTC] as number) + 1;
       } else {
-        countSize(statistics, COUNT.PTC64, onWire);
+        if (onWire !== size) {
+          if (sized > 0) countSize(statistics, COUNT.PTC64, size, sized);
+          size = onWire;
+          sized = 0;
+        }
+        sized++;
         // The last piece of what was cut here stands for all of it.
         if (this.#endsCut[f - first] !== 0) statistics[COUNT.TSCTC] = (statistics[COUNT.TSCTC] as number) + 1;
       }
@@ -360,6 +368,7 @@ export class Transmit {
         statistics[kind] = (statistics[kind] as number) + frames;
       }
     }
+    if (sized > 0) countSize(statistics, COUNT.PTC64, size, sized);
     statistics[COUNT.GPTC] = (statistics[COUNT.GPTC] as number) + packets;
     statistics[COUNT.TPT] = (statistics[COUNT.TPT] as number) + packets;
     statistics[COUNT.GOTC] = (statistics[COUNT.GOTC] as number) + octets;

@@ -1,0 +1,144 @@
+// `nicbox lab`: experiments. Each is a subcommand of `lab run`; what it does is in src/lab.
+
+import { SingleBar } from 'cli-progress';
+import Table from 'cli-table3';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { gains, type Measurement, MODES, type Mode, nameOf, published, ratio } from '#lab/rizzo';
+import { DEFAULT_COSTS, type ModelCosts } from '#lab/rizzo-model';
+import { rizzoPage } from '#lab/rizzo-page';
+import { runRizzo } from '#lab/run-rizzo';
+import { prepareDirectory, print, writeResult } from './output.ts';
+
+function positive(limit: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!(value > 0 && value <= limit)) throw new InvalidArgumentError(`give a number above 0, at most ${limit}.`);
+    return value;
+  };
+}
+
+function sizes(text: string): number[] {
+  const values = text.split(',').map(Number);
+  if (!values.every((v) => Number.isInteger(v) && v >= 64 && v <= 1518)) throw new InvalidArgumentError('give whole numbers from 64 to 1518, as in 64,1500.');
+  return [...new Set(values)];
+}
+
+function costs(text: string, before: ModelCosts): ModelCosts {
+  const [name = '', value = ''] = text.split('=');
+  if (!(name in DEFAULT_COSTS) || value === '' || !(Number(value) >= 0))
+    throw new InvalidArgumentError(`give NAME=NANOSECONDS; names: ${Object.keys(DEFAULT_COSTS).join(', ')}.`);
+  return { ...before, [name]: Number(value) };
+}
+
+interface Flags {
+  readonly mode: Mode | 'both';
+  readonly seconds: number;
+  readonly size: number[];
+  readonly cost: ModelCosts;
+  readonly out: string;
+  readonly json?: boolean;
+}
+
+const rate = (value: number): string => (value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : `${(value / 1e3).toFixed(1)} k`);
+const small = (value: number): string => (value === 0 ? '0' : value < 0.0005 ? '<0.001' : value.toFixed(3));
+const micros = (value: number): string => (value === 0 ? '' : (value / 1000).toFixed(1));
+const style = { head: [], border: [] };
+
+function table(all: readonly Measurement[], mode: Mode): string {
+  const t = new Table({
+    head: ['techniques', 'load', 'frames/s', 'ratio', 'exits', 'interrupts', 'wakes', 'p50 us', 'p99 us', 'published'],
+    colAligns: ['left', 'left', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'left'],
+    style,
+  });
+  for (const m of all)
+    if (m.mode === mode)
+      t.push([
+        nameOf(m.techniques),
+        m.load.name,
+        rate(m.framesPerSecond),
+        ratio(all, m).toFixed(1),
+        small(m.exitsPerFrame),
+        small(m.interruptsPerFrame),
+        small(m.wakesPerFrame),
+        micros(m.p50),
+        micros(m.p99),
+        published(m),
+      ]);
+  return t.toString();
+}
+
+function gainTable(all: readonly Measurement[], mode: Mode): string {
+  const t = new Table({ head: ['technique', 'load', 'alone', 'on top of the others'], colAligns: ['left', 'left', 'right', 'right'], style });
+  for (const g of gains(all)) if (g.mode === mode) t.push([g.technique, g.load, g.alone.toFixed(2), g.onTop.toFixed(2)]);
+  return t.toString();
+}
+
+async function rizzo(flags: Flags, signal: AbortSignal): Promise<boolean> {
+  await prepareDirectory(flags.out);
+  const modes = flags.mode === 'both' ? MODES : [flags.mode];
+  const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {value}/{total} | {what}', hideCursor: true, clearOnComplete: true }) : undefined;
+  const all = await runRizzo({
+    modes,
+    seconds: flags.seconds,
+    sizes: flags.size,
+    costs: flags.cost,
+    signal,
+    on: {
+      starts(mode, techniques, done, total) {
+        const what = `${mode}: ${nameOf(techniques)}`;
+        if (bar === undefined) console.error(`${done + 1}/${total} ${what}`);
+        else if (done === 0) bar.start(total, 0, { what });
+        else bar.update(done, { what });
+      },
+    },
+  }).finally(() => bar?.stop());
+  const declared = `Model costs, ns: ${Object.entries(flags.cost)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(', ')}.`;
+  const notes = [
+    'Two guests with an e1000 each. Exits, interrupts and wakes are of both guests (and the worker) together, for each frame or round trip; sizes include the FCS.',
+    'Published figures are those of BSDCan 2013: C, KVM, hardware of 2013. Compare ratios, within one mode.',
+    ...(modes.includes('model') ? [declared] : []),
+  ];
+  const json = `${JSON.stringify({ costs: flags.cost, measurements: all, gains: gains(all) }, null, 2)}\n`;
+  const page = await writeResult(flags.out, 'rizzo.html', rizzoPage(all, notes));
+  const record = await writeResult(flags.out, 'rizzo.json', json);
+  const wrong = all.flatMap((m) => m.errors.map((error) => `${m.mode}, ${nameOf(m.techniques)}, ${m.load.name}: ${error}`));
+  if (flags.json) print(json);
+  else {
+    for (const mode of modes) print(`\n${mode === 'wall' ? 'Wall clock' : 'Model'}\n${table(all, mode)}\n${gainTable(all, mode)}`);
+    print(`\n${notes.join('\n')}\n\nPlots: ${page}\nThe same numbers for programs: ${record}`);
+  }
+  for (const line of wrong) console.error(line);
+  return wrong.length === 0;
+}
+
+const EXPERIMENTS = [['rizzo', "Four techniques for a faster e1000, in all sixteen combinations (Rizzo's, BSDCan 2013)"]] as const;
+
+export function labCommand(signal: AbortSignal, done: (exitCode: number) => void): Command {
+  const run = new Command('run').description('Run an experiment.').addCommand(
+    new Command('rizzo')
+      .description(EXPERIMENTS[0][1])
+      .addOption(new Option('--mode <mode>', 'real threads and time, simulated time, or both').choices(['wall', 'model', 'both']).default('both'))
+      .option('--seconds <n>', 'of each measurement in wall-clock mode', positive(600), 0.3)
+      .option('--size <bytes>', 'frame sizes with FCS', sizes, [64, 1500])
+      .option('--cost <name=ns>', 'of the model; may be repeated', costs, DEFAULT_COSTS)
+      .option('--out <directory>', 'where rizzo.html and rizzo.json go', 'out')
+      .option('--json', 'print the result as JSON instead of tables')
+      .addHelpText(
+        'after',
+        `
+Exit code 0: all frames arrived in order; 1: not; 2: bad input; 130: stopped by Ctrl-C.
+
+Examples:
+  nicbox lab run rizzo
+  nicbox lab run rizzo --mode model --cost exit=1200 --cost wake=5000
+  nicbox lab run rizzo --mode wall --seconds 2 --size 64 --json`,
+      )
+      .action(async (flags: Flags) => done((await rizzo(flags, signal)) ? 0 : 1)),
+  );
+  const list = new Command('list').description('The experiments there are.').action(() => {
+    for (const [name, what] of EXPERIMENTS) print(`${name}  ${what}`);
+  });
+  return new Command('lab').description('Experiments: what the literature reports, measured here.').addCommand(run).addCommand(list);
+}
