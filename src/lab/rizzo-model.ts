@@ -29,7 +29,10 @@ export interface ModelCosts {
   readonly poll: number;
 }
 
-/** In the range published for 2013's machines (exits of 3.7 us to a user-space VMM, with its emulation up to 10); wakes as on a 2-vCPU cloud machine. */
+/**
+ * Published: an exit to a user-space VMM (3.7 us on 2013's machines, up to 10 with its emulation). Measured on a 2-vCPU cloud machine: waking. The others are assumptions of about the
+ * right size; options change each.
+ */
 export const DEFAULT_COSTS: ModelCosts = {
   exit: 3700,
   interrupt: 2000,

@@ -251,3 +251,28 @@ describe('nicbox lspci', () => {
     expect(JSON.parse((await nicbox('lspci', '--json')).stdout)).toHaveLength(2);
   });
 });
+
+describe('nicbox lab', () => {
+  it('lists its experiments', async () => {
+    expect(await nicbox('lab', 'list')).toMatchObject({ code: 0, stdout: expect.stringContaining('rizzo') });
+  });
+
+  it('runs all sixteen combinations in simulated time, and leaves a page and a record', async () => {
+    const { code, stdout } = await nicbox('lab', 'run', 'rizzo', '--mode', 'model', '--size', '64', '--out', 'lab', '--json');
+    expect(code).toBe(0);
+    const result = JSON.parse(stdout);
+    expect(result.measurements).toHaveLength(16 * 3);
+    expect(JSON.parse(readFileSync(join(scratch, 'lab/rizzo.json'), 'utf8'))).toEqual(result);
+    expect(readFileSync(join(scratch, 'lab/rizzo.html'), 'utf8')).toContain('<svg');
+  });
+
+  it.each([
+    [['--size', '10'], 'whole numbers from 64 to 1518'],
+    [['--cost', 'exits=5'], 'names: exit'],
+    [['--seconds', '0'], 'above 0'],
+  ])('says what is wrong with %s', async (flags, what) => {
+    const { code, stderr } = await nicbox('lab', 'run', 'rizzo', ...flags);
+    expect(code).toBe(2);
+    expect(stderr).toContain(what);
+  });
+});
