@@ -44,12 +44,12 @@ const kept = (): object => ({
 });
 
 async function othersPass(): Promise<void> {
-  // The connection in between may have sent frames to everybody.
   const sent = frame(1, 2, sequence++);
-  await good.sendFrames([sent]);
   for (;;) {
-    const [got] = await other.receiveFrames(1);
-    if (Buffer.compare(got as Uint8Array, sent) === 0) return;
+    // The connection in between may have sent frames to everybody, and what is flooded to a full ring is dropped: those are taken, and this one is sent again.
+    await good.sendFrames([sent]);
+    const got = await other.receiveFrames(1);
+    if (got.some((bytes) => Buffer.compare(bytes, sent) === 0)) return;
   }
 }
 
