@@ -89,7 +89,10 @@ export function framesWithin(batch: FrameBatch, pieces: number): number {
   let sum = 0;
   for (let i = 0; i < batch.count; i++) {
     if (batch.gsoType[i] === 0 || ((batch.needs[i] as number) & FRAME_MALFORMED) !== 0) continue;
-    sum += Math.ceil((batch.length[i] as number) / (batch.gsoSize[i] as number));
+    const size = batch.gsoSize[i] as number;
+    // IP fragments lie at multiples of eight bytes.
+    const piece = ((batch.gsoType[i] as number) & ~GSO_ECN) === GSO_UDP ? Math.max(8, size & ~7) : size;
+    sum += Math.ceil((batch.length[i] as number) / piece);
     if (sum > pieces && i > 0) return i;
   }
   return batch.count;
