@@ -87,9 +87,13 @@ export class FrontSession {
     this.#requests.close();
     this.#parts.backend.onMiss = undefined;
     this.#parts.onGone?.();
-    await this.#rings.close();
-    this.#memory.close();
-    this.#setChannel(undefined);
+    // Whatever goes wrong with the rings, the mappings and the descriptor are not kept.
+    try {
+      await this.#rings.close();
+    } finally {
+      this.#memory.close();
+      this.#setChannel(undefined);
+    }
   }
 
   relayCalls(): void {

@@ -78,9 +78,12 @@ export class VhostUserConnection {
   async #cleanUp(): Promise<void> {
     const { native } = this.#parts;
     this.#dropFds(this.#fds);
-    await this.#session.close();
-    native.close(this.#fd);
-    this.#resolve(this.#ending);
+    try {
+      await this.#session.close();
+    } finally {
+      native.close(this.#fd);
+      this.#resolve(this.#ending);
+    }
   }
 
   #dropFds(fds: number[]): void {
