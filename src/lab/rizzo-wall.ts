@@ -174,8 +174,8 @@ async function pollingPair(machines: readonly [Machine, Machine], techniques: Te
       const now = performance.now();
       if (now > limit) return false;
       if (now < breath) continue;
-      await pause(0);
-      breath = now + BREATH;
+      await new Promise((resolve) => setImmediate(resolve));
+      breath = performance.now() + BREATH;
     }
   };
   const received = (guest: Guest): number => guest.workload?.framesReceived ?? 0;
