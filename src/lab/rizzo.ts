@@ -65,13 +65,14 @@ export function jobOf({ size, burst }: Load, count: number, destination: readonl
 
 /** 51.2 us between interrupts: about 20,000 a second. */
 const ITR = 200;
-const RING = 1024;
+/** Descriptors in each ring: of the model, and in real time, where the millisecond after which the event loop's timers fire is to be bridged too. */
+const RING: Record<Mode, number> = { model: 1024, wall: 4096 };
 
 const FOR_EVER = 2 ** 31;
 
-export function driverFor({ mitigation, combining, csb, polling }: Techniques): E1000Options {
+export function driverFor(mode: Mode, { mitigation, combining, csb, polling }: Techniques): E1000Options {
   return {
-    ringSize: RING,
+    ringSize: RING[mode],
     sendCombining: combining,
     csb,
     flowControl: false,
