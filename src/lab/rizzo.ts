@@ -76,7 +76,7 @@ const FOR_EVER = 2 ** 31;
 
 export function driverFor(mode: Mode, { mitigation, combining, csb, polling }: Techniques): E1000Options {
   return {
-    ringSize: RING[mode],
+    ringSize: polling ? RING.model : RING[mode],
     sendCombining: combining,
     csb,
     flowControl: false,
