@@ -500,22 +500,27 @@ describe('the frame that most are', () => {
     const change = fc.record({ at: fc.nat(80), to: fc.nat(255) });
     const any = fc.record({ of: anyPacket, changes: fc.array(change, { maxLength: 2 }), misaligned: fc.nat(7) });
     fc.assert(
-      fc.property(fc.array(any, { minLength: 1, maxLength: 20 }), fc.constantFrom(0, 0x100, 0x300, 0x30e, 0x70e, 0x33f, 0x3ff), fc.boolean(), (frames, rxcsum, vlans) => {
-        const [whole, pieces] = [false, true].map((split) => {
-          const { nic, peer, segment } = wired();
-          nic.start({ ctrl: vlans ? CTRL_VME : 0 });
-          nic.write(R.RXCSUM, rxcsum);
-          for (const { of, changes, misaligned } of frames) {
-            const bytes = Uint8Array.from(packet(of));
-            for (const { at, to } of changes) if (at < bytes.length) bytes[at] = to;
-            peer.outbox.push({ bytes, misaligned, ...(split && { pieces: [20] }) });
-          }
-          segment.wake(peer);
-          const counts = [R.TPR, R.TORL, R.GPRC, R.GORCL, R.MPRC, R.BPRC, R.PRC64, R.PRC127, R.PRC1522, R.ROC].map((register) => nic.read(register));
-          return { received: nic.received(), counts, head: nic.read(R.RDH), icr: nic.read(R.ICR) };
-        });
-        expect(whole).toEqual(pieces);
-      }),
+      fc.property(
+        fc.array(any, { minLength: 1, maxLength: 20 }),
+        fc.constantFrom(0, 0x100, 0x300, 0x30e, 0x70e, 0x33f, 0x3ff),
+        fc.boolean(),
+        (frames, rxcsum, vlans) => {
+          const [whole, pieces] = [false, true].map((split) => {
+            const { nic, peer, segment } = wired();
+            nic.start({ ctrl: vlans ? CTRL_VME : 0 });
+            nic.write(R.RXCSUM, rxcsum);
+            for (const { of, changes, misaligned } of frames) {
+              const bytes = Uint8Array.from(packet(of));
+              for (const { at, to } of changes) if (at < bytes.length) bytes[at] = to;
+              peer.outbox.push({ bytes, misaligned, ...(split && { pieces: [20] }) });
+            }
+            segment.wake(peer);
+            const counts = [R.TPR, R.TORL, R.GPRC, R.GORCL, R.MPRC, R.BPRC, R.PRC64, R.PRC127, R.PRC1522, R.ROC].map((register) => nic.read(register));
+            return { received: nic.received(), counts, head: nic.read(R.RDH), icr: nic.read(R.ICR) };
+          });
+          expect(whole).toEqual(pieces);
+        },
+      ),
       { numRuns: 150 },
     );
   });
