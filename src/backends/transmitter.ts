@@ -160,7 +160,7 @@ export class Transmitter {
     batch.length[f] = length;
     batch.token[f] = token;
     this.#bytes -= length;
-    if (this.steering) this.#flows.learn(batch, f, ring.index >>> 1);
+    if (this.steering) this.#flows.learn(batch, f, f + 1, ring.index >>> 1);
   }
 
   /** Chains `n` .. `n + run - 1`, each of the one segment from `first` on: plain frames in a loop without calls, the others one by one. */
@@ -211,7 +211,7 @@ export class Transmitter {
     }
     batch.count = f;
     this.#bytes -= bytes;
-    if (this.steering) for (let k = before; k < f; k++) this.#flows.learn(batch, k, ring.index >>> 1);
+    if (this.steering) this.#flows.learn(batch, before, f, ring.index >>> 1);
     return i;
   }
 
