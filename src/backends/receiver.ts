@@ -3,12 +3,13 @@
 
 import type { DmaSpace } from '#core/dma-space';
 import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_NOT_READY, DROP_TOO_LONG, type PortCounters } from '#net/counters';
-import { FRAME_DATA_VALID, FRAME_NEEDS_CSUM, FRAME_RSC_INFO, type FrameBatch } from '#net/port';
+import type { FrameBatch } from '#net/port';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { type NetPolicy, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import * as count from '#virtio/net-statistics';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
+import { accountReceived } from './queue-accounts.ts';
 import { passesFilter } from './receive-filter.ts';
 import { ReceiveRoom } from './receive-room.ts';
 import { PAIR_DROP, PAIR_LATER, ReceiveSteering, type SteeringSettings } from './receive-steering.ts';
@@ -285,7 +286,7 @@ export class Receiver {
     for (; f < to; f++) {
       const pair = this.#pairs[f] as number;
       const length = batch.length[f] as number;
-      if (pair >= 0) this.#account(this.#rings[pair] as Vring, batch, f, length);
+      if (pair >= 0) accountReceived((this.#rings[pair] as Vring).counters, batch, f, this.#writer.accepts);
       else this.#drop(pair <= REFUSED ? this.#rings[REFUSED - pair] : undefined, this.#whyNot(batch, f, length, pair));
     }
   }
@@ -332,7 +333,7 @@ export class Receiver {
       } else if (result === WRITE_TOO_LONG) reason = DROP_TOO_LONG;
       else {
         this.#count(ring.index >>> 1, ~result, 1, length);
-        this.#account(ring, batch, f, length);
+        accountReceived(ring.counters, batch, f, this.#writer.accepts);
         return true;
       }
     }
@@ -344,21 +345,6 @@ export class Receiver {
   #drop(ring: Vring | undefined, reason: number): void {
     this.#counters.receiveDropped(reason, 1);
     ring?.counters.add(count.COUNT_DROPS, 1);
-  }
-
-  /** What a driver may ask of a frame it got that is not plain. */
-  #account({ counters }: Vring, batch: FrameBatch, f: number, length: number): void {
-    const flags = batch.flags[f] as number;
-    const gso = batch.gsoType[f] !== 0;
-    if (flags === 0 && !gso) return;
-    if ((flags & FRAME_NEEDS_CSUM) !== 0) counters.add(count.COUNT_NEEDS_CSUM, 1);
-    else if ((flags & FRAME_DATA_VALID) !== 0 && this.#writer.accepts !== 0) counters.add(count.COUNT_DATA_VALID, 1);
-    if (!gso) return;
-    counters.add(count.COUNT_GSO_FRAMES, 1);
-    counters.add(count.COUNT_GSO_BYTES, length);
-    if ((flags & FRAME_RSC_INFO) === 0) return;
-    counters.add(count.COUNT_CHANGED_FRAMES, 1);
-    counters.add(count.COUNT_CHANGED_BYTES, length);
   }
 
   /** batch[from] .. batch[to - 1] did not fit and were dropped. */

@@ -195,6 +195,46 @@ describe('RSS', () => {
     expect(flags & POLICY_ALL_UNICAST).toBe(0);
   });
 
+  it.each([
+    ['split', []],
+    ['packed', [VIRTIO_F_RING_PACKED]],
+    ['split, mergeable', [VIRTIO_NET_F_MRG_RXBUF]],
+  ])('what is held, dropped or in need of several buffers on one ring changes nothing on another, and is counted once (%s)', (_, features) => {
+    const mergeable = features.includes(VIRTIO_NET_F_MRG_RXBUF);
+    const { a, b, backendB } = linked({ size: 64, features }, { size: 16, pairs: 2, features, bufferSize: mergeable ? 128 : 512 });
+    b.policy.update((p) => {
+      p.maximumFrame = 400;
+    });
+    configure(b, { table: Uint16Array.of(0, 1) });
+    const ofPair = (pair: number, payload: number): Uint8Array[] =>
+      Array.from({ length: 60 }, (_, i) => flow(i, 6, payload)).filter((frame) => queueOf(frame, [0, 1], 0) === pair);
+    const [zero, one, long, twoBuffers] = [ofPair(0, 30), ofPair(1, 30), ofPair(1, 500), ofPair(1, 100)] as [
+      Uint8Array[],
+      Uint8Array[],
+      Uint8Array[],
+      Uint8Array[],
+    ];
+    const frames = [0, 1, 2, 3].flatMap((i) => [zero[i], one[i], long[i], twoBuffers[i], zero[i + 10]] as Uint8Array[]);
+    const got: Uint8Array[][] = [[], []];
+    const take = (): void => {
+      for (const pair of [0, 1]) got[pair]?.push(...b.receive(pair).map(({ frame }) => frame.slice()));
+    };
+    // Pair 0 has three: its fourth holds all that come after it, those of pair 1 as well.
+    b.post(3, 0);
+    b.post(16, 1);
+    a.send(...frames);
+    take();
+    const dealtWith = frames.slice(0, 9);
+    expect(got).toEqual([0, 1].map((pair) => dealtWith.filter((frame) => frame.length < 400 && queueOf(frame, [0, 1], 0) === pair)));
+    expect(backendB.counters.snapshot()).toMatchObject({ receiveFrames: 7, receiveDrops: { 'too-long': 2 } });
+    expect(a.reap()).toBe(9);
+    b.post(10, 0);
+    take();
+    expect(got).toEqual([0, 1].map((pair) => frames.filter((frame) => frame.length < 400 && queueOf(frame, [0, 1], 0) === pair)));
+    expect(backendB.counters.snapshot()).toMatchObject({ receiveFrames: 16, receiveDrops: { 'too-long': 4 } });
+    expect(a.reap()).toBe(11);
+  });
+
   it('an entry beyond the rings there are takes nothing with it', () => {
     // What a control plane checks (CVE-2024-6505); a data plane must not depend on it.
     const { a, b } = linked({}, { pairs: 2 });
