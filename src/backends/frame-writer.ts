@@ -28,7 +28,7 @@ const ONE_BUFFER = 1 << 16;
 /** outer_th_offset and inner_nh_offset: there whenever a tunnel frame can be. */
 const TUNNEL_WORD = 5;
 /** Room for the chains of a run, and for the segments of one chain. */
-export const CHAINS = 1280;
+const CHAINS = 1280;
 
 /**
  * Buffers looked at for one frame, and for all of a turn before the next frame has to wait: a driver may post chains of a thousand buffers of no length, and would
