@@ -45,8 +45,6 @@ interface FrontBackend extends VhostBackend {
   onMiss?: (() => void) | undefined;
   /** The driver is expected back, or no longer: what is sent to it meanwhile is held. */
   expect?(expected: boolean): void;
-  /** Sends an Ethernet frame in the driver's place. */
-  sendOwn?(frame: Uint8Array): void;
 }
 
 export interface FrontRingsParts {
