@@ -2,9 +2,8 @@
 // to change; so the kernel does it: an asynchronous request (io_submit(2)) tells of its completion by an eventfd, and that never waits. The request is whether that eventfd can be read or
 // written, which is always so.
 
-import { EAGAIN } from './native.ts';
-
 const [IO_SETUP, IO_GETEVENTS, IO_SUBMIT] = process.arch === 'x64' ? [206, 208, 209] : [0, 4, 2];
+const EAGAIN = 11;
 /** Completions the kernel keeps until they are taken. */
 const MOST_KEPT = 64;
 const EVENT_BYTES = 32;
