@@ -7,6 +7,7 @@ import { ChecksumContext, makeSegmentHeader, write16 } from '#devices/intel/chec
 import { fold, pseudoHeaderSum, storeChecksum, storeSum, sumBytes, sumSegments, swap16 } from '#net/checksum';
 import { crcSegments } from '#net/frame-check';
 import { FrameHeaders, PROTOCOL_TCP, PROTOCOL_UDP, parseHeaders } from '#net/headers';
+import { MAXIMUM_GSO_SEGMENTS } from '#net/offload-request';
 import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 } from '#net/port';
 
 /** Fragments of one packet; one of more is dropped whole. */
@@ -234,7 +235,9 @@ export class TransmitOffload {
     const frame = batch.count;
     const at = frame * SLOT + ROOM;
     const { u8 } = scratch;
-    if (!packet.checksum || packet.length - headerLength <= context.segmentSize) return false;
+    const { pieces } = this;
+    // More pieces than a segment deals with in one frame would be dropped there: this transmitter has no such limit.
+    if (!packet.checksum || pieces < 2 || pieces > MAXIMUM_GSO_SEGMENTS) return false;
     gather(packet.fragments, u8, at, headerLength);
     if (!parseHeaders(this.#slots[frame] as Uint8Array, headerLength, headers)) return false;
     const { version, network, transport, protocol } = headers;
