@@ -307,8 +307,7 @@ export const PCI_CASES: readonly Case[] = [
         'at least one queue, and at most 65536',
         first + number,
       );
-      const largest = await b.getQueue(first, 'queue_size');
-      s.checkThat('pci.D1', 'queue_size of the first admin queue, which num_queues leaves out', largest > 0, 'more than 0', largest);
+      s.check('pci.D1', 'admin queues that num_queues counts', Math.max(0, count - first), 0);
       // Only the first one is set up, and the device goes into operation all the same.
       await b.set('device_status', (await b.get('device_status')) | STATUS.DRIVER_OK);
       s.check(
