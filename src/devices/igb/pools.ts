@@ -19,7 +19,7 @@ export interface PoolSwitch {
   rebuild(): void;
   /** MRQC makes pools of the queues. Otherwise nothing else here is asked. */
   readonly on: boolean;
-  /** Pools that get a copy of a frame from the network (WIRE) or from pool `source`; `length` without FCS, the first 18 octets of it are at `at`. 0: none, `reason` says why. */
+  /** Pools that get a copy of a frame from the network (WIRE) or from pool `source`; `length` without FCS, the first 18 octets of it are at `at` (22 with CTRL_EXT.EXT_VLAN). 0: none, `reason` says why. */
   receive(bytes: Uint8Array, at: number, length: number, source: number): number;
   readonly reason: number;
   /** What the last `receive` or `transmit` means for a copy: RPLOLR or VMOLR, RSS in the pool. */
@@ -36,6 +36,12 @@ export interface PoolSwitch {
   allowance(queue: number, now: Nanos): boolean;
   spent(queue: number, bytes: number): void;
   readonly nextAllowed: Nanos;
+  /** A queue's descriptors are none a driver would write (DTXCTL.MDP_EN, LVMMC). */
+  misbehaved(queue: number): void;
+  /** A copy is in the pool's memory; `local`: another pool sent it. */
+  countReceived(pool: number, length: number, local: boolean, group: boolean): void;
+  /** A frame of the pool's is gone, to `destinations` as `transmit` gave them. */
+  countSent(pool: number, length: number, destinations: number): void;
 }
 
 /** The extended interrupt registers of which a VF has three bits. */

@@ -182,7 +182,9 @@ export function registersOf(c: ModelConfig): RegisterFile<typeof IGB_REGISTERS> 
   file.set('STATUS', c.vfs * 2 ** 14 + on(18, c.vfs > 0));
   file.set('VFRE', mask(c.vfre));
   for (const vlan of c.vfta) file.set('VFTA', (file.get('VFTA', vlan >> 5) | (1 << (vlan & 31))) >>> 0, vlan >> 5);
-  c.vlvf.forEach((entry, i) => file.set('VLVF', entry.vlan + mask(entry.pools) * 2 ** 12 + on(20, entry.local) + on(31, entry.valid), i));
+  c.vlvf.forEach((entry, i) => {
+    file.set('VLVF', entry.vlan + mask(entry.pools) * 2 ** 12 + on(20, entry.local) + on(31, entry.valid), i);
+  });
   c.exact.forEach((entry, i) => {
     const [a, b, d, e, g, h] = octets(entry.mac) as [number, number, number, number, number, number];
     const low = a + b * 2 ** 8 + d * 2 ** 16 + e * 2 ** 24;
@@ -204,7 +206,7 @@ export function registersOf(c: ModelConfig): RegisterFile<typeof IGB_REGISTERS> 
   };
   hash('MTA', c.multicastHash);
   hash('UTA', c.unicastHash);
-  c.pools.forEach((pool, i) =>
+  c.pools.forEach((pool, i) => {
     file.set(
       'VMOLR',
       (pool.longest ?? 0x2600) +
@@ -215,8 +217,8 @@ export function registersOf(c: ModelConfig): RegisterFile<typeof IGB_REGISTERS> 
         on(27, pool.broadcast) +
         on(28, pool.multicast),
       i,
-    ),
-  );
+    );
+  });
   const having = (what: keyof ModelPool) => mask(ALL.filter((pool) => c.pools[pool]?.[what] === true));
   file.set('DTXSWC', having('macGuard') + having('vlanGuard') * 2 ** 8 + having('hearsItself') * 2 ** 16 + on(31, c.loopback));
   c.rules.forEach((rule, i) => {
