@@ -36,6 +36,8 @@ export interface PoolSwitch {
   allowance(queue: number, now: Nanos): boolean;
   spent(queue: number, bytes: number): void;
   readonly nextAllowed: Nanos;
+  /** Causes of ICR that came of frames (DOUTSYNC, SCE): raised, and cleared here, at the end of a turn, because an interrupt may run the guest. */
+  causes: number;
   /** A queue's descriptors are none a driver would write (DTXCTL.MDP_EN, LVMMC). */
   misbehaved(queue: number): void;
   /** A copy is in the pool's memory; `local`: another pool sent it. */
@@ -70,6 +72,8 @@ export interface VirtualSide {
   readonly capability: Capability;
   /** Enabled now. */
   readonly count: number;
+  /** Their extended vectors, a bit each. */
+  readonly vectors: number;
   readonly hooks: { readonly [K in IgbRegister]?: RegisterHooks };
   /** VFTE: the queue's owner may send. */
   transmits(queue: number): boolean;

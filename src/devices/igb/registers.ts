@@ -257,7 +257,7 @@ export const IGB_REGISTERS = {
     fields: { REQ: [0, 1], ACK: [1, 1], VFU: [2, 1], PFU: [3, 1], PFSTS: [4, 1], PFACK: [5, 1], RSTI: [6, 1], RSTD: [7, 1] },
   },
   MBVFICR: { offset: 0x0c80, writeOneToClear: 0x00ff_00ff, fields: { VFREQ: [0, 8], VFACK: [16, 8] } },
-  MBVFIMR: { offset: 0x0c84, writable: 0x00ff_00ff, fields: { VFREQ: [0, 8], VFACK: [16, 8] } },
+  MBVFIMR: { offset: 0x0c84, reset: 0xff, writable: 0xff, fields: { VFIM: [0, 8] } },
   VFLRE: { offset: 0x0c88, writeOneToClear: 0x0000_00ff },
   VFRE: { offset: 0x0c8c, writable: 0x0000_00ff },
   VFTE: { offset: 0x0c90, writable: 0x0000_00ff },

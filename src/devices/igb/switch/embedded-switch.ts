@@ -4,7 +4,7 @@
 import type { Nanos } from '#core/clock';
 import { DROP_FILTERED, DROP_NOT_READY, DROP_TOO_LONG } from '#net/counters';
 import { type PoolSwitch, SPOOFED, TO_WIRE, WIRE } from '../pools.ts';
-import { AT, MRQC_VMDQ, MRQC_VMDQ_RSS, POOLS, RCTL_RXEN, RCTL_SECRC } from '../registers.ts';
+import { AT, ICR_DOUTSYNC, ICR_SCE, MRQC_VMDQ, MRQC_VMDQ_RSS, POOLS, RCTL_RXEN, RCTL_SECRC } from '../registers.ts';
 import { FrameHeader } from './frame-header.ts';
 import { Mirroring } from './mirroring.ts';
 import { LVMMC_DESCRIPTOR, Misbehaviour } from './misbehaviour.ts';
@@ -26,8 +26,6 @@ const LONGEST = 1518;
 export interface EmbeddedSwitchOptions {
   readonly words: Uint32Array;
   readonly now: () => Nanos;
-  /** A pool's driver misbehaved, and DTXCTL wants that told (ICR.DOUTSYNC). */
-  readonly report: () => void;
   /**
    * switch (default): frames between pools stay inside, where DTXSWC lets them. reflective-relay: the neighbour is a bridge that sends them back (802.1Qbg VEPA): everything goes to the network, and
    * what comes back does not reach the pool it came from.
@@ -40,7 +38,6 @@ export class EmbeddedSwitch implements PoolSwitch {
   readonly storms: StormControl;
   readonly #words: Uint32Array;
   readonly #now: () => Nanos;
-  readonly #report: () => void;
   readonly #relayed: boolean;
   readonly #header = new FrameHeader();
   readonly #selection: PoolSelection;
@@ -57,12 +54,12 @@ export class EmbeddedSwitch implements PoolSwitch {
   #spends: Nanos = 0;
   /** Why the last frame went to nobody: DROP_*. */
   reason = DROP_FILTERED;
+  causes = 0;
 
   constructor(options: EmbeddedSwitchOptions) {
     const { words } = options;
     this.#words = words;
     this.#now = options.now;
-    this.#report = options.report;
     this.#relayed = options.between === 'reflective-relay';
     this.#selection = new PoolSelection(words);
     this.#mirroring = new Mirroring(words);
@@ -101,11 +98,18 @@ export class EmbeddedSwitch implements PoolSwitch {
     const header = this.#header;
     header.parse(bytes, at);
     this.reason = DROP_FILTERED;
-    if (source === WIRE && header.group && this.storms.on && !this.storms.admits(header.broadcast, length, this.#now())) return 0;
+    if (source === WIRE && header.group && this.storms.on && !this.#calm(header.broadcast, length)) return 0;
     let pools = this.#selection.select(header, source);
     if (this.#relayed && source === WIRE) pools &= ~this.#selection.addresses.ownersOfSource(header);
     if (pools === 0 && this.#selection.disabled !== 0) this.reason = DROP_NOT_READY;
     return this.#copies(pools, length, true, false);
+  }
+
+  #calm(broadcast: boolean, length: number): boolean {
+    const before = this.storms.active;
+    const admitted = this.storms.admits(broadcast, length, this.#now());
+    if (this.storms.active !== before) this.causes |= ICR_SCE;
+    return admitted;
   }
 
   transmit(bytes: Uint8Array, at: number, length: number, queue: number): number {
@@ -114,7 +118,7 @@ export class EmbeddedSwitch implements PoolSwitch {
     const pool = queue & (POOLS - 1);
     const wrong = this.#misbehaviour.judge(header, pool);
     if (wrong !== 0) {
-      if (this.#misbehaviour.record(queue, wrong)) this.#report();
+      if (this.#misbehaviour.record(queue, wrong)) this.causes |= ICR_DOUTSYNC;
       return SPOOFED;
     }
     if (!this.#loops) return TO_WIRE;
@@ -176,7 +180,7 @@ export class EmbeddedSwitch implements PoolSwitch {
 
   /** A queue's descriptors make no sense: as DTXCTL.MDP_EN says. */
   misbehaved(queue: number): void {
-    if (this.#misbehaviour.record(queue, LVMMC_DESCRIPTOR)) this.#report();
+    if (this.#misbehaviour.record(queue, LVMMC_DESCRIPTOR)) this.causes |= ICR_DOUTSYNC;
   }
 
   allowance(queue: number, now: Nanos): boolean {

@@ -34,6 +34,11 @@ export class StormControl {
     this.#words = words;
   }
 
+  /** A storm is on at this moment: SCSTS.BSCA, MSCA. */
+  get active(): number {
+    return (this.#words[SCSTS] as number) & (SCSTS_BSCA | SCSTS_MSCA);
+  }
+
   rebuild(now: Nanos): void {
     const control = this.#words[SCCRL] as number;
     const window = ((control >>> 8) & 0x3ff) * UNIT;
