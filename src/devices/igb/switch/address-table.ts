@@ -15,8 +15,8 @@ const HASH_SHIFT = [4, 3, 2, 0] as const;
 
 export class AddressTable {
   readonly #words: Uint32Array;
-  readonly #low = new Uint32Array(FIRST + SECOND);
-  readonly #high = new Uint32Array(FIRST + SECOND);
+  readonly #low = new Int32Array(FIRST + SECOND);
+  readonly #high = new Int32Array(FIRST + SECOND);
   readonly #pools = new Uint8Array(FIRST + SECOND);
   readonly #bySource = new Uint8Array(FIRST + SECOND);
   #count = 0;

@@ -6,7 +6,7 @@ import { AT, CTRL_EXT_EXT_VLAN } from '../registers.ts';
 const { CTRL_EXT, VET } = AT;
 
 export class FrameHeader {
-  /** Octets 0-3 and 4-5 of each address, the first octet lowest, as RAL and RAH have them. */
+  /** Octets 0-3 (as a signed word) and 4-5 of each address, the first octet lowest, as RAL and RAH have them. */
   low = 0;
   high = 0;
   sourceLow = 0;
@@ -33,13 +33,12 @@ export class FrameHeader {
   /** `bytes[at ..]` holds 18 octets of the frame, 22 with double VLAN. */
   parse(bytes: Uint8Array, at: number): void {
     const first = bytes[at] as number;
-    this.low = (first | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24)) >>> 0;
+    this.low = first | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24);
     this.high = (bytes[at + 4] as number) | ((bytes[at + 5] as number) << 8);
-    this.sourceLow =
-      ((bytes[at + 6] as number) | ((bytes[at + 7] as number) << 8) | ((bytes[at + 8] as number) << 16) | ((bytes[at + 9] as number) << 24)) >>> 0;
+    this.sourceLow = (bytes[at + 6] as number) | ((bytes[at + 7] as number) << 8) | ((bytes[at + 8] as number) << 16) | ((bytes[at + 9] as number) << 24);
     this.sourceHigh = (bytes[at + 10] as number) | ((bytes[at + 11] as number) << 8);
     this.group = (first & 1) !== 0;
-    this.broadcast = this.low === 0xffff_ffff && this.high === 0xffff;
+    this.broadcast = this.low === -1 && this.high === 0xffff;
     let type = ((bytes[at + 12] as number) << 8) | (bytes[at + 13] as number);
     let tag = at + 14;
     this.tagBytes = 0;
