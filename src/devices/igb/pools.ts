@@ -40,10 +40,6 @@ export interface PoolSwitch {
   causes: number;
   /** A queue's descriptors are none a driver would write (DTXCTL.MDP_EN, LVMMC). */
   misbehaved(queue: number): void;
-  /** A copy is in the pool's memory; `local`: another pool sent it. */
-  countReceived(pool: number, length: number, local: boolean, group: boolean): void;
-  /** A frame of the pool's is gone, to `destinations` as `transmit` gave them. */
-  countSent(pool: number, length: number, destinations: number): void;
 }
 
 /** The extended interrupt registers of which a VF has three bits. */

@@ -3,7 +3,7 @@
 import { Aer } from '#pci/aer';
 import { Ari } from '#pci/ari';
 import { Express } from '#pci/express';
-import { PciFunction } from '#pci/function';
+import { type PcieType, PciFunction } from '#pci/function';
 import { Msix, msixBar } from '#pci/msix';
 import type { ResetKind } from '#pci/ports';
 import type { VfRegisters } from './vf-registers.ts';
@@ -17,6 +17,7 @@ const PENDING_BITS = 0x2000;
 export interface IgbVfOptions {
   readonly name: string;
   readonly revision: number;
+  readonly pcieType: PcieType;
   readonly registers: VfRegisters;
   readonly onReset: (kind: ResetKind) => void;
   readonly onMastering: (granted: boolean) => void;
@@ -26,7 +27,7 @@ export function makeVf(options: IgbVfOptions): PciFunction {
   const msix = new Msix({ vectors: VF_VECTORS, table: { bar: 3, offset: 0 }, pendingBits: { bar: 3, offset: PENDING_BITS } });
   return new PciFunction({
     name: options.name,
-    identity: { vendorId: INTEL, deviceId: VF_DEVICE_ID, revision: options.revision, classCode: 0x02_0000, pcieType: 'endpoint' },
+    identity: { vendorId: INTEL, deviceId: VF_DEVICE_ID, revision: options.revision, classCode: 0x02_0000, pcieType: options.pcieType },
     virtual: true,
     bars: [
       { index: 0, kind: 'memory64', prefetchable: true, region: options.registers },

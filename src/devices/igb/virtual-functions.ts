@@ -4,6 +4,7 @@
 import type { Nanos } from '#core/clock';
 import type { RegisterHooks } from '#core/register-file';
 import { RestoreError } from '#core/saved';
+import type { PcieType } from '#pci/function';
 import { Sriov, type VfLayout } from '#pci/sriov';
 import { Mailboxes } from './mailbox.ts';
 import type { ExtendedName, VfHost, VirtualSide } from './pools.ts';
@@ -27,8 +28,9 @@ export interface VirtualOptions {
   readonly words: Uint32Array;
   readonly now: () => Nanos;
   readonly name: string;
-  /** Of the PF. */
+  /** Both of the PF. */
   readonly revision: number;
+  readonly pcieType: PcieType;
   /** Default: first VF offset 80h, stride 2, as the part has them. User-mode Linux's bus needs 8 and 8. */
   readonly layout?: VfLayout;
   /** False in the second port. */
@@ -59,7 +61,12 @@ export class VirtualFunctions implements VirtualSide {
     this.#host = host;
     this.#words = words;
     this.#now = options.now;
-    this.switch = new EmbeddedSwitch({ words, now: options.now, ...(options.between !== undefined && { between: options.between }) });
+    this.switch = new EmbeddedSwitch({
+      words,
+      now: options.now,
+      speed: () => (host.registers.read(IGB_REGISTERS.STATUS.offset, 4) >>> 6) & 3,
+      ...(options.between !== undefined && { between: options.between }),
+    });
     this.#mailboxes = new Mailboxes({ words, interruptPf: () => host.raise(ICR_VMMB), interruptVf: (vf) => this.#interruptVf(vf) });
     this.hooks = this.#makeHooks();
     this.capability = new Sriov({
@@ -71,6 +78,7 @@ export class VirtualFunctions implements VirtualSide {
         makeVf({
           name: `${options.name} vf${vf}`,
           revision: options.revision,
+          pcieType: options.pcieType,
           registers: new VfRegisters(vf, this.#mailboxes, () => host.registers),
           onReset: () => this.#functionReset(vf),
           onMastering: () => host.changed(),

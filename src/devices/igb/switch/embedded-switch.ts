@@ -12,7 +12,7 @@ import { PoolSelection } from './pool-selection.ts';
 import { RateLimiter } from './rate-limiter.ts';
 import { StormControl } from './storm-control.ts';
 
-const { DTXSWC, MRQC, PVFGORC, PVFGORLBC, PVFGOTC, PVFGOTLBC, PVFGPRC, PVFGPRLBC, PVFGPTC, PVFGPTLBC, PVFMPRC, QDE, RCTL, RPLOLR, VMOLR, VMVIR } = AT;
+const { DTXSWC, MRQC, QDE, RCTL, RPLOLR, VMOLR, VMVIR } = AT;
 
 const LOOPBACK_EN = 0x8000_0000;
 const VMOLR_LPE = 1 << 16;
@@ -26,6 +26,8 @@ const LONGEST = 1518;
 export interface EmbeddedSwitchOptions {
   readonly words: Uint32Array;
   readonly now: () => Nanos;
+  /** STATUS.SPEED: 0 10, 1 100, 2 and 3 1000 Mb/s. */
+  readonly speed: () => number;
   /**
    * switch (default): frames between pools stay inside, where DTXSWC lets them. reflective-relay: the neighbour is a bridge that sends them back (802.1Qbg VEPA): everything goes to the network, and
    * what comes back does not reach the pool it came from.
@@ -64,7 +66,7 @@ export class EmbeddedSwitch implements PoolSwitch {
     this.#selection = new PoolSelection(words);
     this.#mirroring = new Mirroring(words);
     this.#misbehaviour = new Misbehaviour(words, this.#selection.addresses, this.#selection.vlans);
-    this.limiter = new RateLimiter(words);
+    this.limiter = new RateLimiter(words, options.speed);
     this.storms = new StormControl(words);
     this.rebuild();
   }
@@ -194,28 +196,5 @@ export class EmbeddedSwitch implements PoolSwitch {
 
   get nextAllowed(): Nanos {
     return this.limiter.nextAllowed;
-  }
-
-  // ---- what each pool counts (8.26): with the FCS, never cleared, they wrap ----
-
-  countReceived(pool: number, length: number, local: boolean, group: boolean): void {
-    this.#count(local ? PVFGPRLBC + pool : PVFGPRC + pool, 1);
-    this.#count(local ? PVFGORLBC + pool : PVFGORC + pool, length + FCS);
-    if (group && !local) this.#count(PVFMPRC + pool, 1);
-  }
-
-  countSent(pool: number, length: number, destinations: number): void {
-    if ((destinations & TO_WIRE) !== 0) {
-      this.#count(PVFGPTC + pool, 1);
-      this.#count(PVFGOTC + pool, length + FCS);
-    }
-    if ((destinations & 0xff) !== 0) {
-      this.#count(PVFGPTLBC + pool, 1);
-      this.#count(PVFGOTLBC + pool, length + FCS);
-    }
-  }
-
-  #count(word: number, by: number): void {
-    this.#words[word] = (this.#words[word] as number) + by;
   }
 }

@@ -1,10 +1,10 @@
-// The transmit rate limiter of each queue (82576 7.2.? RTTDQSEL, RTTBCNRC): a queue with RS_ENA sends at link speed divided by the rate factor, 10 bits and 14 behind the point. A frame takes its time
+// The transmit rate limiter of each queue (82576 RTTDQSEL, RTTBCNRC): a queue with RS_ENA sends at link speed divided by the rate factor, 10 bits and 14 behind the point. A frame takes its time
 // on the wire times the factor; a queue that was idle may catch up by RTTBCNRM.MMW_SIZE KiB.
 
 import type { Nanos } from '#core/clock';
 import { AT, QUEUES } from '../registers.ts';
 
-const { RTTBCNRC, RTTBCNRM, RTTDQSEL, STATUS } = AT;
+const { RTTBCNRC, RTTBCNRM, RTTDQSEL } = AT;
 
 const RS_ENA = 0x8000_0000;
 /** FCS, preamble with its delimiter, gap: what a frame takes of the wire besides itself. */
@@ -15,6 +15,7 @@ const OCTET: readonly Nanos[] = [800, 80, 8, 8];
 
 export class RateLimiter {
   readonly #words: Uint32Array;
+  readonly #speed: () => number;
   /** RTTBCNRC of each queue: the register shows that of the queue in RTTDQSEL. */
   readonly banks = new Uint32Array(QUEUES);
   /** When what a queue has sent will have been sent at its rate. */
@@ -22,8 +23,10 @@ export class RateLimiter {
   /** Of the last refusal. */
   nextAllowed: Nanos = Infinity;
 
-  constructor(words: Uint32Array) {
+  /** @param speed STATUS.SPEED */
+  constructor(words: Uint32Array, speed: () => number) {
     this.#words = words;
+    this.#speed = speed;
   }
 
   /** RTTBCNRC is read. */
@@ -53,10 +56,6 @@ export class RateLimiter {
     return ((bank >>> 14) & 0x3ff) + (bank & 0x3fff) / 0x4000;
   }
 
-  get #octet(): Nanos {
-    return OCTET[((this.#words[STATUS] as number) >>> 6) & 3] as Nanos;
-  }
-
   /** May it send at `now`; if not, `nextAllowed`. */
   allowance(queue: number, now: Nanos): boolean {
     if (!this.limits(queue) || (this.#paid[queue] as number) <= now) return true;
@@ -67,7 +66,7 @@ export class RateLimiter {
   /** It has sent a frame of `bytes` without FCS at `now`. */
   spent(queue: number, bytes: number, now: Nanos): void {
     if (!this.limits(queue)) return;
-    const factor = this.#factor(queue) * this.#octet;
+    const factor = this.#factor(queue) * (OCTET[this.#speed() & 3] as Nanos);
     const window = ((this.#words[RTTBCNRM] as number) & 0x3ff) * 1024 * factor;
     const from = Math.max(this.#paid[queue] as number, now - window);
     this.#paid[queue] = from + (Math.max(bytes, SHORTEST) + OVERHEAD) * factor;

@@ -69,7 +69,7 @@ function listOf(mask: number): number[] {
 }
 
 function switchOver(c: ModelConfig): EmbeddedSwitch {
-  return new EmbeddedSwitch({ words: registersOf(c).state, now: () => 0 });
+  return new EmbeddedSwitch({ words: registersOf(c).state, now: () => 0, speed: () => 2 });
 }
 
 describe('82576 7.10.3: the switch agrees with the model', () => {
@@ -99,7 +99,7 @@ describe('82576 7.10.3: the switch agrees with the model', () => {
     fc.assert(
       fc.property(config, config, frame, (before, after, f) => {
         const words = registersOf(before).state;
-        const reused = new EmbeddedSwitch({ words, now: () => 0 });
+        const reused = new EmbeddedSwitch({ words, now: () => 0, speed: () => 2 });
         reused.receive(frameBytes(f), 0, f.length, WIRE);
         words.set(registersOf(after).state);
         reused.rebuild();
