@@ -17,6 +17,7 @@ const PENDING_BITS = 0x2000;
 export interface IgbVfOptions {
   readonly name: string;
   readonly revision: number;
+  readonly subsystemId: number;
   readonly pcieType: PcieType;
   readonly registers: VfRegisters;
   readonly onReset: (kind: ResetKind) => void;
@@ -27,7 +28,15 @@ export function makeVf(options: IgbVfOptions): PciFunction {
   const msix = new Msix({ vectors: VF_VECTORS, table: { bar: 3, offset: 0 }, pendingBits: { bar: 3, offset: PENDING_BITS } });
   return new PciFunction({
     name: options.name,
-    identity: { vendorId: INTEL, deviceId: VF_DEVICE_ID, revision: options.revision, classCode: 0x02_0000, pcieType: options.pcieType },
+    identity: {
+      vendorId: INTEL,
+      deviceId: VF_DEVICE_ID,
+      revision: options.revision,
+      classCode: 0x02_0000,
+      subsystemVendorId: INTEL,
+      subsystemId: options.subsystemId,
+      pcieType: options.pcieType,
+    },
     virtual: true,
     bars: [
       { index: 0, kind: 'memory64', prefetchable: true, region: options.registers },

@@ -28,8 +28,9 @@ export interface VirtualOptions {
   readonly words: Uint32Array;
   readonly now: () => Nanos;
   readonly name: string;
-  /** Both of the PF. */
+  /** These three as the PF has them. */
   readonly revision: number;
+  readonly subsystemId: number;
   readonly pcieType: PcieType;
   /** Default: first VF offset 80h, stride 2, as the part has them. User-mode Linux's bus needs 8 and 8. */
   readonly layout?: VfLayout;
@@ -78,6 +79,7 @@ export class VirtualFunctions implements VirtualSide {
         makeVf({
           name: `${options.name} vf${vf}`,
           revision: options.revision,
+          subsystemId: options.subsystemId,
           pcieType: options.pcieType,
           registers: new VfRegisters(vf, this.#mailboxes, () => host.registers),
           onReset: () => this.#functionReset(vf),
