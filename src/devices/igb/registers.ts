@@ -148,7 +148,7 @@ export const IGB_REGISTERS = {
   FCRTH: { offset: 0x2168, writable: 0x0000_fff0, fields: { RTH: [4, 12] } },
   RXPBS: { offset: 0x2404, reset: 0x0000_0040, writable: 0x0000_007f, sticky: 0x0000_007f },
   FCRTV: { offset: 0x2460, writable: LOW16 },
-  RXCSUM: { offset: 0x5000, writable: 0x0000_3fff, fields: { PCSS: [0, 8], IPOFLD: [8, 1], TUOFLD: [9, 1], CRCOFL: [11, 1], IPPCSE: [12, 1], PCSD: [13, 1] } },
+  RXCSUM: { offset: 0x5000, reset: 0x0000_0300, writable: 0x0000_3fff, fields: { PCSS: [0, 8], IPOFLD: [8, 1], TUOFLD: [9, 1], CRCOFL: [11, 1], IPPCSE: [12, 1], PCSD: [13, 1] } },
   RLPML: { offset: 0x5004, reset: 0x0000_2600, writable: 0x0000_3fff },
   RFCTL: {
     offset: 0x5008,
