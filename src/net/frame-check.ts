@@ -49,7 +49,12 @@ export function crc32c(bytes: Uint8Array, offset: number, length: number, crc = 
 const FROM_START = { from: 0, crc: 0, over: crc32 } as const;
 
 /** The same over `length` bytes of the segments from `first` on, `from` bytes in; they hold at least that much. */
-export function crcSegments(list: SegmentList, first: number, length: number, { from, crc: begun, over }: { from: number; crc: number; over: typeof crc32 } = FROM_START): number {
+export function crcSegments(
+  list: SegmentList,
+  first: number,
+  length: number,
+  { from, crc: begun, over }: { from: number; crc: number; over: typeof crc32 } = FROM_START,
+): number {
   let crc = begun;
   let left = length;
   let ahead = from;

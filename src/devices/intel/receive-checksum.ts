@@ -46,7 +46,6 @@ export class ReceiveChecksum {
     }
     return bits === 0 ? STATUS_IXSM : bits;
   }
-
 }
 
 /** Results of `checkTransport`. */
