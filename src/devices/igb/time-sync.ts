@@ -7,7 +7,7 @@ import type { PacketInfo } from './packet-info.ts';
 import { AT } from './registers.ts';
 import type { Steering } from './steering.ts';
 
-const { RXSATRH, RXSATRL, RXSTMPH, RXSTMPL, SYSTIMH, SYSTIML, TIMADJH, TIMADJL, TIMINCA, TSYNCRXCFG, TSYNCRXCTL, TSYNCTXCTL, TXSTMPH, TXSTMPL } = AT;
+const { RXSATRH, RXSATRL, RXSTMPH, RXSTMPL, TIMADJH, TIMADJL, TIMINCA, TSYNCRXCFG, TSYNCRXCTL, TSYNCTXCTL, TXSTMPH, TXSTMPL } = AT;
 
 const TICK: Nanos = 16;
 const VALID = 1;
