@@ -84,14 +84,13 @@ export const IGB_REGISTERS = {
   EEMNGCTL: { offset: 0x1010, reset: 0x000c_0000, writable: 0 },
   FRTIMER: { offset: 0x1048 },
   TCPTIMER: { offset: 0x104c, writable: 0x0000_0bff, fields: { DURATION: [0, 8], KICK_START: [8, 1], ENABLE: [9, 1], FINISH: [10, 1], LOOP: [11, 1] } },
-  GCR: { offset: 0x5b00, writable: ALL },
+  GCR: { offset: 0x5b00, reset: 0x0004_0000, writable: 0xfffb_ffff },
   FACTPS: { offset: 0x5b30, fields: { FUNC0_POWER: [0, 2], LAN0_VALID: [2, 1], FUNC1_POWER: [6, 2], LAN1_VALID: [8, 1], LAN_FUNCTION_SEL: [30, 1] } },
   SWSM: { offset: 0x5b50, writable: 0x0000_0003, sticky: 0x0000_0003, fields: { SMBI: [0, 1], SWESMBI: [1, 1] } },
   FWSM: { offset: 0x5b54, fields: { EEP_FW_SEMAPHORE: [0, 1] } },
   SW_FW_SYNC: { offset: 0x5b5c, writable: ALL, sticky: ALL },
-  PBACL: { offset: 0x5b68 },
   // ---- interrupts (8.8) ----
-  ICR: { offset: 0x1500, writeOneToClear: ALL, clearOnRead: ALL },
+  ICR: { offset: 0x1500, writeOneToClear: ALL },
   ICS: { offset: 0x1504 },
   IMS: { offset: 0x1508 },
   IMC: { offset: 0x150c },
@@ -148,13 +147,14 @@ export const IGB_REGISTERS = {
   FCRTH: { offset: 0x2168, writable: 0x0000_fff0, fields: { RTH: [4, 12] } },
   RXPBS: { offset: 0x2404, reset: 0x0000_0040, writable: 0x0000_007f, sticky: 0x0000_007f },
   FCRTV: { offset: 0x2460, writable: LOW16 },
-  RXCSUM: { offset: 0x5000, writable: 0x0000_3fff, fields: { PCSS: [0, 8], IPOFLD: [8, 1], TUOFLD: [9, 1], CRCOFL: [11, 1], IPPCSE: [12, 1], PCSD: [13, 1] } },
-  RLPML: { offset: 0x5004, reset: 0x0000_2600, writable: 0x0000_3fff },
-  RFCTL: {
-    offset: 0x5008,
-    writable: 0x0007_ffc0,
-    fields: { NFSW_DIS: [6, 1], NFSR_DIS: [7, 1], IPV6_DIS: [10, 1], IPV6_XSUM_DIS: [11, 1], IPFRSP_DIS: [14, 1], LEF: [18, 1], SYNQFP: [19, 1] },
+  RXCSUM: {
+    offset: 0x5000,
+    reset: 0x0000_0300,
+    writable: 0x0000_3fff,
+    fields: { PCSS: [0, 8], IPOFLD: [8, 1], TUOFLD: [9, 1], CRCOFL: [11, 1], IPPCSE: [12, 1], PCSD: [13, 1] },
   },
+  RLPML: { offset: 0x5004, reset: 0x0000_2600, writable: 0x0000_3fff },
+  RFCTL: { offset: 0x5008, writable: 0x0008_0000, fields: { SYNQFP: [19, 1] } },
   MTA: { offset: 0x5200, count: 128, writable: ALL },
   RAL: { offset: 0x5400, count: 16, stride: 8, writable: ALL },
   RAH: { offset: 0x5404, count: 16, stride: 8, writable: 0x83ff_ffff, fields: { ADDRESS: [0, 16], ASEL: [16, 2], POOLSEL: [18, 8], AV: [31, 1] } },
@@ -172,14 +172,14 @@ export const IGB_REGISTERS = {
     offset: 0xc00c,
     ...EACH_QUEUE,
     reset: 0x0000_0400,
-    writable: 0xcff0_3f7f,
-    fields: { BSIZEPACKET: [0, 7], BSIZEHEADER: [8, 6], RDMTS: [20, 5], DESCTYPE: [25, 3], TIMESTAMP: [30, 1], DROP_EN: [31, 1] },
+    writable: 0x8ff0_3f7f,
+    fields: { BSIZEPACKET: [0, 7], BSIZEHEADER: [8, 6], RDMTS: [20, 5], DESCTYPE: [25, 3], DROP_EN: [31, 1] },
   },
   RDH: { offset: 0xc010, ...EACH_QUEUE },
   RXCTL: { offset: 0xc014, ...EACH_QUEUE, reset: 0x0000_a200, writable: 0xff00_f7e0 },
   RDT: { offset: 0xc018, ...EACH_QUEUE, writable: LOW16 },
   RXDCTL: { offset: 0xc028, ...EACH_QUEUE, reset: 0x0001_0000, writable: 0x021f_1f1f, fields: THRESHOLDS },
-  RQDPC: { offset: 0xc030, ...EACH_QUEUE },
+  RQDPC: { offset: 0xc030, ...EACH_QUEUE, clearOnRead: 0x0fff },
   RDBAL_82575: { offset: 0x2800, aliasOf: 'RDBAL', ...FIRST_QUEUES },
   RDBAH_82575: { offset: 0x2804, aliasOf: 'RDBAH', ...FIRST_QUEUES },
   RDLEN_82575: { offset: 0x2808, aliasOf: 'RDLEN', ...FIRST_QUEUES },
@@ -228,7 +228,7 @@ export const IGB_REGISTERS = {
     writable: 0x0000_007e,
     fields: { ENABLE_SPOOF_QUEUE: [1, 1], OUT_OF_SYNC: [4, 1], MDP_EN: [5, 1], SPOOF_INT: [6, 1] },
   },
-  DTXTCPFLGL: { offset: 0x359c, reset: 0x0ff6_0ff6, writable: 0x0fff_0fff, fields: { FIRST: [0, 12], MIDDLE: [16, 12] } },
+  DTXTCPFLGL: { offset: 0x359c, reset: 0x0f76_0ff6, writable: 0x0fff_0fff, fields: { FIRST: [0, 12], MIDDLE: [16, 12] } },
   DTXTCPFLGH: { offset: 0x35a0, reset: 0x0000_0f7f, writable: 0x0000_0fff, fields: { LAST: [0, 12] } },
   TDBAL: { offset: 0xe000, ...EACH_QUEUE, writable: 0xffff_ff80 },
   TDBAH: { offset: 0xe004, ...EACH_QUEUE, writable: ALL },
@@ -401,11 +401,6 @@ export const IGB_REGISTERS = {
   RXSTMPH: { offset: 0xb628 },
   RXSATRL: { offset: 0xb62c },
   RXSATRH: { offset: 0xb630 },
-  TSAUXC: { offset: 0xb640, writable: 0x0000_0fff, fields: { EN_TT0: [0, 1], EN_TT1: [1, 1] } },
-  TRGTTIML0: { offset: 0xb644, writable: ALL },
-  TRGTTIMH0: { offset: 0xb648, writable: ALL },
-  TRGTTIML1: { offset: 0xb64c, writable: ALL },
-  TRGTTIMH1: { offset: 0xb650, writable: ALL },
 } as const;
 
 export type IgbRegister = keyof typeof IGB_REGISTERS;
@@ -443,11 +438,11 @@ export const TCTL_EN = 1 << 1;
 export const TCTL_PSP = 1 << 3;
 export const TCTL_SWXOFF = 1 << 22;
 
-/** MRQC bits 2:0 (8.10.? "Multiple Receive Queues Enable"). */
+/** MRQC bits 2:0 (8.10.17, Multiple Receive Queues Enable). */
 export const MRQC_NONE = 0;
 export const MRQC_RSS = 2;
 export const MRQC_VMDQ = 3;
-export const MRQC_DEFAULT_VMDQ = 4;
+export const MRQC_DEFAULT_QUEUE = 4;
 export const MRQC_VMDQ_RSS = 5;
 
 export const GPIE_NSICR = 1 << 0;
