@@ -166,7 +166,9 @@ export class Engine implements NetPort {
     const { receive, transmit } = this;
     const { received, urgent } = receive;
     const { sent } = transmit;
-    const causes = receive.causes | transmit.causes;
+    const { pools } = this.#options;
+    const causes = receive.causes | transmit.causes | (pools?.causes ?? 0);
+    if (pools !== undefined) pools.causes = 0;
     receive.received = 0;
     receive.urgent = 0;
     receive.causes = 0;
