@@ -2,7 +2,7 @@
 
 import type { Nanos } from '#core/clock';
 import type { AccessSize, Region } from '#core/region';
-import { RegisterFile, registerWords } from '#core/register-file';
+import { RegisterFile, type RegisterSpec, registerWords } from '#core/register-file';
 import { RestoreError, seal } from '#core/saved';
 import { IoWindow } from '#devices/intel/io-window';
 import { parseMac } from '#devices/intel/mac';
@@ -15,22 +15,24 @@ import { Ari } from '#pci/ari';
 import { Express } from '#pci/express';
 import { type PcieType, PciFunction, type PlacedCapability } from '#pci/function';
 import { Msi } from '#pci/msi';
-import { Msix } from '#pci/msix';
+import { Msix, msixBar } from '#pci/msix';
 import { PowerManagement } from '#pci/pm';
 import type { FunctionServices, ResetKind } from '#pci/ports';
 import { SerialNumber } from '#pci/serial-number';
+import type { VfLayout } from '#pci/sriov';
 import { Engine } from './engine.ts';
 import { Interrupts } from './interrupts.ts';
 import { Link } from './link.ts';
 import { boardNvm } from './nvm.ts';
-import type { PoolSwitch, VirtualSide } from './pools.ts';
 import { FLAG_LOSSY, FLAG_SEND_XOFF, FLAG_SEND_XON, FLAG_STILL, PortState } from './port-state.ts';
 import { type LiveParts, registerHooks } from './register-hooks.ts';
-import { IGB_REGISTERS, QUEUES, REGISTER_SPACE } from './registers.ts';
+import { IGB_REGISTERS, POOLS, QUEUES, REGISTER_SPACE } from './registers.ts';
 import { checkIgb, type IgbState, PART, VERSION } from './saved-igb.ts';
 import { COUNT } from './statistics.ts';
 import { TcpTimer } from './tcp-timer.ts';
 import { TimeSync } from './time-sync.ts';
+import { INTEL, VF_DEVICE_ID } from './vf.ts';
+import { VirtualFunctions } from './virtual-functions.ts';
 
 export interface IgbOptions {
   /** Six bytes, as "52:54:00:12:34:56". */
@@ -45,6 +47,10 @@ export interface IgbOptions {
   readonly negotiation?: Nanos;
   /** What a frame does that finds no buffer in a queue that does not drop (SRRCTL.DROP_EN): hold (default), it waits at its source; drop: it is lost and counted (MPC), as on a wire. */
   readonly fullRing?: 'hold' | 'drop';
+  /** Where VFs are: first VF offset 80h and stride 2 as the part has them, unless a bus needs it otherwise. */
+  readonly vfLayout?: VfLayout;
+  /** Frames between pools: switch (default), inside the port; reflective-relay, by way of the neighbour, which sends them back (802.1Qbg). */
+  readonly between?: 'switch' | 'reflective-relay';
   /** Default 'endpoint'; 'root-complex-endpoint' on the root bus. */
   readonly pcieType?: PcieType;
 }
@@ -54,9 +60,7 @@ export class IgbOptionError extends TypeError {
   readonly code = 'NICBOX_IGB_OPTION';
 }
 
-const INTEL = 0x8086;
-export const IGB_DEVICE_ID = 0x10c9;
-export const IGB_VF_DEVICE_ID = 0x10ca;
+const IGB_DEVICE_ID = 0x10c9;
 /** A dual port server adapter's. */
 const SUBSYSTEM_ID = 0xa03c;
 const REVISION = 1;
@@ -67,6 +71,13 @@ const IO_BAR_BYTES = 32;
 const MSIX_BAR_BYTES = 0x4000;
 const PENDING_BITS = 0x2000;
 const SENDS = FLAG_SEND_XOFF | FLAG_SEND_XON;
+const QUEUE_REGISTERS = [
+  ...(['RDBAL', 'RDBAH', 'RDLEN', 'SRRCTL', 'RDH', 'RXCTL', 'RDT', 'RXDCTL', 'RQDPC'] as const),
+  ...(['TDBAL', 'TDBAH', 'TDLEN', 'TDH', 'TXCTL', 'TDT', 'TXDCTL', 'TDWBAL', 'TDWBAH'] as const),
+];
+const QUEUE_RESETS: Readonly<Record<string, number>> = Object.fromEntries(
+  QUEUE_REGISTERS.map((name) => [name, (IGB_REGISTERS[name] as RegisterSpec).reset ?? 0]),
+);
 
 interface Live extends LiveParts {
   readonly services: FunctionServices;
@@ -86,8 +97,7 @@ export class Igb {
   readonly #statistics: Statistics;
   readonly #nvm: Uint16Array;
   readonly #io: IoWindow;
-  readonly #pools: PoolSwitch | undefined;
-  readonly #virtual: VirtualSide | undefined;
+  readonly #virtual: VirtualFunctions;
   #cable: boolean;
   #live: Live | undefined;
 
@@ -103,15 +113,60 @@ export class Igb {
     this.port = port;
     this.name = options.name ?? `igb ${options.mac}`;
     this.#cable = options.segment !== undefined;
-    this.#nvm = boardNvm(this.mac, IGB_DEVICE_ID, IGB_VF_DEVICE_ID, SUBSYSTEM_ID);
+    this.#nvm = boardNvm(this.mac, IGB_DEVICE_ID, VF_DEVICE_ID, SUBSYSTEM_ID);
     const words = new Uint32Array(registerWords(IGB_REGISTERS));
     this.#state = new PortState(words);
     this.#state.setFlag(FLAG_LOSSY, options.fullRing === 'drop');
     this.#statistics = new Statistics(this.#state.statistics);
-    this.registers = new RegisterFile(IGB_REGISTERS, { state: words, size: REGISTER_SPACE, hooks: registerHooks(this.#hookHost(), {}) });
+    this.#virtual = this.#makeVirtual(words, pcieType);
+    this.registers = new RegisterFile(IGB_REGISTERS, { state: words, size: REGISTER_SPACE, hooks: registerHooks(this.#hookHost(), this.#virtual.hooks) });
+    this.#virtual.portReset();
     this.#io = new IoWindow(this.registers, REGISTER_SPACE);
     this.fn = this.#makeFunction(pcieType);
     this.#loadAddress();
+  }
+
+  #makeVirtual(words: Uint32Array, pcieType: PcieType): VirtualFunctions {
+    const device = this;
+    const { port = 0, vfLayout, between } = this.#options;
+    return new VirtualFunctions({
+      words,
+      now: () => this.#live?.services.clock.now() ?? 0,
+      name: this.name,
+      revision: REVISION,
+      subsystemId: SUBSYSTEM_ID,
+      pcieType,
+      lowest: port === 0,
+      ...(vfLayout !== undefined && { layout: vfLayout }),
+      ...(between !== undefined && { between }),
+      host: {
+        get registers() {
+          return device.registers;
+        },
+        raise: (causes) => this.#live?.interrupts.raise(causes),
+        raiseExtended: (vectors) => this.#live?.interrupts.raiseExtended(vectors),
+        readExtended: (name) => this.#live?.interrupts.readExtended(name) ?? 0,
+        writeExtended: (name, mask, value) => this.#live?.interrupts.writeExtended(name, mask, value),
+        resetQueue: (queue) => this.#resetQueue(queue),
+        attachQueues: (pool, dma) => {
+          this.#live?.engine.attachQueue(pool, dma);
+          this.#live?.engine.attachQueue(pool + POOLS, dma);
+        },
+        changed: () => this.#changed(),
+      },
+    });
+  }
+
+  /** Registers of which engines keep copies were changed by a virtual function; its queues may go on now. */
+  #changed(): void {
+    this.#state.changed();
+    this.#wake();
+  }
+
+  /** A VF's reset: both ways, registers and what is kept. */
+  #resetQueue(queue: number): void {
+    for (const name of QUEUE_REGISTERS) this.registers.set(name, QUEUE_RESETS[name] as number, queue);
+    this.#live?.engine.resetQueue(queue);
   }
 
   #makeFunction(pcieType: PcieType): PciFunction {
@@ -126,8 +181,8 @@ export class Igb {
       { capability: new Aer(), offset: 0x100 },
       { capability: SerialNumber.ofMac(this.mac), offset: 0x140 },
       { capability: new Ari(port + 1 < ports ? port + 1 : 0), offset: 0x150 },
+      { capability: this.#virtual.capability, offset: 0x160 },
     ];
-    if (this.#virtual !== undefined) capabilities.push({ capability: this.#virtual.capability, offset: 0x160 });
     return new PciFunction({
       name: 'igb',
       identity: {
@@ -144,7 +199,7 @@ export class Igb {
         { index: 0, kind: 'memory32', region: this.registers },
         { index: 1, kind: 'memory32', region: new ErasedFlash() },
         { index: 2, kind: 'io', region: this.#io, size: IO_BAR_BYTES },
-        { index: 3, kind: 'memory32', region: new MsixBar(msix), size: MSIX_BAR_BYTES },
+        { index: 3, kind: 'memory32', region: msixBar(msix, 3, undefined, MSIX_BAR_BYTES) },
       ],
       capabilities,
       onAttach: (services) => this.#attach(services),
@@ -182,10 +237,10 @@ export class Igb {
         },
         restoreLine: (asserted) => services.interrupts.setLine(asserted),
         send: (vector) => {
-          if (this.#virtual?.sendVector(vector) !== true) services.interrupts.raise(vector);
+          if (!this.#virtual.sendVector(vector)) services.interrupts.raise(vector);
         },
         get virtualVectors() {
-          return device.#virtualVectors;
+          return device.#virtual.vectors;
         },
         quiet: (vector) => this.#quiet(vector),
         counted: () => {
@@ -202,8 +257,8 @@ export class Igb {
       dma: services.dma,
       counters: this.counters,
       time,
-      pools: this.#pools,
-      mayTransmit: (queue) => this.#virtual?.transmits(queue) ?? true,
+      pools: this.#virtual.switch,
+      mayTransmit: (queue) => this.#virtual.transmits(queue),
       isQuiet: (queue) => interrupts.isQuiet(queue, true),
       signal: (received, sent, urgent, causes) => interrupts.queues(received, sent, urgent, causes),
       paused: () => this.#live?.link.paused(),
@@ -238,12 +293,6 @@ export class Igb {
     if (live !== undefined) live.host.wake(live.engine);
   }
 
-  /** VF n has vectors 22 - 3n to 24 - 3n (8.8.13, VTIVAR). */
-  get #virtualVectors(): number {
-    const count = this.#virtual?.count ?? 0;
-    return count === 0 ? 0 : 0x01ff_ffff & ~(2 ** (25 - 3 * count) - 1);
-  }
-
   /** The counter of a vector ended. Where all interrupts are one it is everyone's. */
   #quiet(vector: number): void {
     const live = this.#live;
@@ -269,6 +318,7 @@ export class Igb {
     this.#statistics.clearAll();
     this.#state.setFlag(SENDS, false);
     if (kind === 'cold') this.#io.address = 0;
+    this.#virtual.portReset();
     this.#state.changed();
     const live = this.#live;
     if (live === undefined) return;
@@ -276,7 +326,6 @@ export class Igb {
     live.time.reset();
     live.tcpTimer.reset();
     live.interrupts.reset();
-    this.#virtual?.portReset();
     live.link.reset();
     // A link that went down with SLU is not news.
     this.registers.set('ICR', 0);
@@ -301,9 +350,6 @@ export class Igb {
       get live() {
         return device.#live;
       },
-      get virtualCount() {
-        return device.#virtual?.count ?? 0;
-      },
       state: this.#state,
       statistics: this.#statistics,
       nvm: this.#nvm,
@@ -313,7 +359,7 @@ export class Igb {
       wake: () => this.#wake(),
       reset: () => this.#reset('warm'),
       loadAddress: () => this.#loadAddress(),
-      pfReady: () => this.#virtual?.pfReady(),
+      pfReady: () => this.#virtual.pfReady(),
     };
   }
 
@@ -341,14 +387,14 @@ export class Igb {
       time: live.time.save(),
       tcpTimer: live.tcpTimer.save(),
       sends: this.#state.flags & SENDS,
-      virtual: this.#virtual?.save() ?? null,
+      virtual: this.#virtual.save(),
     } satisfies IgbState);
   }
 
   /** @throws RestoreError, having changed nothing */
   restore(saved: unknown): void {
     const live = this.#requireLive();
-    const state = checkIgb(saved, { statistics: this.#statistics, phy: live.link.phy, sends: SENDS, virtual: this.#virtual !== undefined });
+    const state = checkIgb(saved, { statistics: this.#statistics, phy: live.link.phy, sends: SENDS });
     this.registers.restore(state.registers);
     this.#statistics.restore(state.statistics);
     this.#state.setFlag(SENDS, false);
@@ -361,7 +407,7 @@ export class Igb {
     this.#io.address = state.ioAddress;
     live.time.restore(state.time);
     live.tcpTimer.restore(state.tcpTimer);
-    this.#virtual?.restore(state.virtual);
+    this.#virtual.restore(state.virtual);
     live.link.restore(state.link);
     live.interrupts.restore(state.interrupts);
   }
@@ -381,26 +427,4 @@ class ErasedFlash implements Region {
   }
 
   write(): void {}
-}
-
-/** BAR 3: the MSI-X table, and its pending bits half way up. */
-class MsixBar implements Region {
-  readonly size = MSIX_BAR_BYTES;
-  readonly #msix: Msix;
-
-  constructor(msix: Msix) {
-    this.#msix = msix;
-  }
-
-  read(offset: number, size: AccessSize): number {
-    const { table, pendingBits } = this.#msix;
-    if (offset + size <= table.size) return table.read(offset, size);
-    const at = offset - PENDING_BITS;
-    return at >= 0 && at + size <= pendingBits.size ? pendingBits.read(at, size) : 0;
-  }
-
-  write(offset: number, size: AccessSize, value: number): void {
-    const { table } = this.#msix;
-    if (offset + size <= table.size) table.write(offset, size, value);
-  }
 }

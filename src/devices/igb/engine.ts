@@ -166,12 +166,13 @@ export class Engine implements NetPort {
     const { receive, transmit } = this;
     const { received, urgent } = receive;
     const { sent } = transmit;
-    const causes = receive.causes | transmit.causes;
+    const { pools } = this.#options;
+    const causes = receive.causes | (pools?.causes ?? 0);
+    if (pools !== undefined) pools.causes = 0;
     receive.received = 0;
     receive.urgent = 0;
     receive.causes = 0;
     transmit.sent = 0;
-    transmit.causes = 0;
     if ((received | sent | causes) !== 0) this.#options.signal(received, sent, urgent, causes);
   }
 

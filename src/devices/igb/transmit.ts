@@ -10,13 +10,13 @@ import { FrameBatch } from '#net/port';
 import { type PoolSwitch, SPOOFED, TO_WIRE } from './pools.ts';
 import { FLAG_LOOPBACK, FLAG_PAUSED, type PortState } from './port-state.ts';
 import type { Receive } from './receive.ts';
-import { AT, CTRL_EXT_EXT_VLAN, CTRL_VME, ICR_DOUTSYNC, POOLS, QUEUES, TCTL_EN, TCTL_PSP } from './registers.ts';
+import { AT, CTRL_EXT_EXT_VLAN, CTRL_VME, POOLS, QUEUES, TCTL_EN, TCTL_PSP } from './registers.ts';
 import { COUNT, count } from './statistics.ts';
 import type { TimeSync } from './time-sync.ts';
 import { ContextLog, loadContext } from './transmit-context.ts';
 import { CMD_DEXT, CMD_EOP, CMD_IC, CMD_IFCS, CMD_TSE, CMD_VLE, CONTEXT_WORDS, type TransmitQueue } from './transmit-queue.ts';
 
-const { CTRL, CTRL_EXT, DTXCTL, DTXTCPFLGH, DTXTCPFLGL, TCTL, VET } = AT;
+const { CTRL, CTRL_EXT, DTXTCPFLGH, DTXTCPFLGL, TCTL, VET } = AT;
 
 const FCS = 4;
 /** Descriptors looked at in one turn. */
@@ -29,7 +29,6 @@ const TYPE_DATA = 3;
 const POPTS_IXSM = 1;
 const POPTS_TXSM = 2;
 const MAC_TSTAMP = 1 << 19;
-const SPOOF_INT = 1 << 6;
 /** Frames of one round in loopback or to pools. */
 const LOCAL_FRAMES = 64;
 /** What a decision is made by: addresses, two tags, a type. */
@@ -56,9 +55,8 @@ export interface TransmitHost {
 }
 
 export class Transmit {
-  // Since they were last taken: queues that reported, causes of ICR.
+  /** Queues that reported since this was last taken. */
   sent = 0;
-  causes = 0;
   readonly #host: TransmitHost;
   readonly #words: Uint32Array;
   readonly #offload = new TransmitOffload();
@@ -109,7 +107,6 @@ export class Transmit {
     for (const queue of this.#host.queues) queue.reset();
     this.#blocked = 0;
     this.sent = 0;
-    this.causes = 0;
     this.#current = undefined;
   }
 
@@ -197,7 +194,7 @@ export class Transmit {
       const { packet } = this.#offload;
       if (batch.segments.count + 2 * packet.fragments.count + 4 > batch.segments.capacity) break;
       const before = batch.count;
-      const done = this.#emit(batch, base + limit, false, pieces);
+      const done = this.#emit(queue, batch, base + limit, false, pieces);
       const token = (queue.index << 16) | ((queue.head + position) % queue.size);
       for (let f = before; f < batch.count; f++, this.#collected++) {
         size += batch.length[f] as number;
@@ -302,8 +299,14 @@ export class Transmit {
     }
     // No end in sight. With every descriptor of the ring in it, it never comes: the packet is dropped, so that the ring goes on.
     if (queue.available < queue.size - 1 || from > 0) return MORE;
-    this.#host.counters.transmitDropped(DROP_MALFORMED, 1);
+    this.#malformed(queue);
     return this.#nothing(queue.available);
+  }
+
+  /** The driver's mistake: dropped, and in a pool told of. */
+  #malformed(queue: TransmitQueue): void {
+    this.#host.counters.transmitDropped(DROP_MALFORMED, 1);
+    if (this.#host.pools?.on === true) this.#host.pools.misbehaved(queue.index);
   }
 
   #nothing(next: number): number {
@@ -409,11 +412,10 @@ export class Transmit {
   #spoofed(): void {
     count(this.#host.state.statistics, COUNT.SSVPC);
     this.#host.counters.transmitDropped(DROP_FILTERED, 1);
-    if (((this.#words[DTXCTL] as number) & SPOOF_INT) !== 0) this.causes |= ICR_DOUTSYNC;
   }
 
   /** Appends what the staged packet becomes. False: more pieces of it are to come. @param whole nothing is left to others */
-  #emit(batch: FrameBatch, frames: number, whole: boolean, sent: number): boolean {
+  #emit(queue: TransmitQueue, batch: FrameBatch, frames: number, whole: boolean, sent: number): boolean {
     const offload = this.#offload;
     const { packet, context } = offload;
     if (packet.length === 0) return true;
@@ -433,7 +435,7 @@ export class Transmit {
         }
       }
     }
-    this.#host.counters.transmitDropped(DROP_MALFORMED, 1);
+    this.#malformed(queue);
     return true;
   }
 
@@ -444,7 +446,7 @@ export class Transmit {
     const loopback = (state.flags & FLAG_LOOPBACK) !== 0;
     for (let rounds = 0; rounds <= LONGEST_SEGMENTED; rounds++) {
       local.clear();
-      const done = this.#emit(local, LOCAL_FRAMES, true, queue.localPieces);
+      const done = this.#emit(queue, local, LOCAL_FRAMES, true, queue.localPieces);
       for (let f = 0; f < local.count; f++) {
         if (!(loopback ? receive.deliver(local, f, f + 1) === 1 : receive.deliverLocal(local, f, pools))) return false;
         if (!loopback) this.#countPool(queue, local.length[f] as number, 1, false);
