@@ -326,10 +326,10 @@ export class Interrupts {
         this.#acknowledged(lanes);
         break;
       case 'EIAC':
-        words[EIAC] = (this.#at(EIAC) & ~lanes) | (bits & MESSAGES);
+        words[EIAC] = (this.#at(EIAC) & ~lanes) | (value & lanes & MESSAGES);
         return;
       case 'EIAM':
-        words[EIAM] = (this.#at(EIAM) & ~lanes) | bits;
+        words[EIAM] = (this.#at(EIAM) & ~lanes) | (value & lanes & (MESSAGES | COMBINED));
         return;
     }
     this.update();
