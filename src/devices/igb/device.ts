@@ -138,8 +138,8 @@ export class Igb {
       subsystemId: SUBSYSTEM_ID,
       pcieType,
       lowest: port === 0,
-      ...(vfLayout !== undefined && { layout: vfLayout }),
-      ...(between !== undefined && { between }),
+      layout: vfLayout ?? { firstOffset: 0x80, stride: 2 },
+      between: between ?? 'switch',
       host: {
         get registers() {
           return device.registers;
@@ -409,13 +409,14 @@ export class Igb {
     this.#state.setFlag(state.sends, true);
     this.#state.changed();
     live.engine.reset();
+    // Gives VFs their queues, which are as after a reset then.
+    this.#virtual.restore(state.virtual);
     live.engine.transmitQueues.forEach((queue, i) => {
       queue.restore(state.queues[i] as (typeof state.queues)[number]);
     });
     this.#io.address = state.ioAddress;
     live.time.restore(state.time);
     live.tcpTimer.restore(state.tcpTimer);
-    this.#virtual.restore(state.virtual);
     live.link.restore(state.link);
     live.interrupts.restore(state.interrupts);
   }

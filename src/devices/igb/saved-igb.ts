@@ -9,7 +9,7 @@ import { IGB_REGISTERS, QUEUES } from './registers.ts';
 import type { TcpTimer } from './tcp-timer.ts';
 import type { TimeSync } from './time-sync.ts';
 import { CONTEXT_WORDS, CONTEXTS, type SavedTransmitQueue } from './transmit-queue.ts';
-import { VirtualFunctions } from './virtual-functions.ts';
+import { type SavedVirtual, VirtualFunctions } from './virtual-functions.ts';
 
 export const PART = 'igb';
 export const VERSION = 1;
@@ -71,8 +71,7 @@ export interface IgbState {
   readonly tcpTimer: ReturnType<TcpTimer['save']>;
   /** PAUSE frames still to be sent. */
   readonly sends: number;
-  /** Of the virtual functions, which check it themselves. */
-  readonly virtual: unknown;
+  readonly virtual: SavedVirtual;
 }
 
 export interface Taker {

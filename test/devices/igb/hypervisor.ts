@@ -3,12 +3,11 @@
 import { InlineSegment } from '#backends/inline-backend';
 import { SimClock } from '#core/clock';
 import { Iommu } from '#core/iommu';
-import type { Igb, IgbOptions } from '#devices/igb/device';
+import type { IgbOptions } from '#devices/igb/device';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
-import { Machine } from '#nicbox/machine';
 import { MemoryPort } from '../../net/memory-port.ts';
-import { Bench, P, PF, V, vfAt } from './vf-bench.ts';
+import { Bench, P, PF, vfAt } from './vf-bench.ts';
 
 export const RAM = 32 * 2 ** 20;
 const GUEST_BYTES = 2 ** 20;
@@ -294,4 +293,4 @@ export class Host extends Bench {
   }
 }
 
-export { type Igb, P, PF, V, vfAt };
+export { messageOf, P, PF, V, vfAt } from './vf-bench.ts';
