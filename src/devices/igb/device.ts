@@ -70,6 +70,7 @@ const FLASH_BAR_BYTES = 0x2_0000;
 const IO_BAR_BYTES = 32;
 const MSIX_BAR_BYTES = 0x4000;
 const PENDING_BITS = 0x2000;
+const QUEUE_ENABLE = 1 << 25;
 const SENDS = FLAG_SEND_XOFF | FLAG_SEND_XON;
 const QUEUE_REGISTERS = [
   ...(['RDBAL', 'RDBAH', 'RDLEN', 'SRRCTL', 'RDH', 'RXCTL', 'RDT', 'RXDCTL', 'RQDPC'] as const),
@@ -123,7 +124,7 @@ export class Igb {
     this.#virtual.portReset();
     this.#io = new IoWindow(this.registers, REGISTER_SPACE);
     this.fn = this.#makeFunction(pcieType);
-    this.#loadAddress();
+    this.#powerUp();
   }
 
   #makeVirtual(words: Uint32Array, pcieType: PcieType): VirtualFunctions {
@@ -314,7 +315,7 @@ export class Igb {
   /** CTRL.RST is the warm kind; what outlives it is in the table. */
   #reset(kind: 'cold' | 'warm'): void {
     this.registers.reset(kind);
-    this.#loadAddress();
+    this.#powerUp();
     this.#statistics.clearAll();
     this.#state.setFlag(SENDS, false);
     if (kind === 'cold') this.#io.address = 0;
@@ -330,6 +331,13 @@ export class Igb {
     // A link that went down with SLU is not news.
     this.registers.set('ICR', 0);
     live.interrupts.update();
+  }
+
+  /** What is not the same in every element of a register: queue 0 is enabled, as in parts that have no other (8.10.9, 8.12.14); the address. */
+  #powerUp(): void {
+    this.registers.set('RXDCTL', this.registers.get('RXDCTL') | QUEUE_ENABLE);
+    this.registers.set('TXDCTL', this.registers.get('TXDCTL') | QUEUE_ENABLE);
+    this.#loadAddress();
   }
 
   /** 82576 6.2.1: the first receive address comes from the NVM. */

@@ -102,6 +102,7 @@ describe('82576 7.10.3.8: anti-spoofing (QEMU stores DTXSWC and enforces nothing
 
   test('DTXCTL.SPOOF_INT: ICR.DOUTSYNC; ENABLE_SPOOF_QUEUE: the pool stands still in MDFB', () => {
     const { send, sw, words } = bench({}, { pools: guarded });
+    words[AT.DTXCTL] = 0;
     send(0, { from: C });
     expect([sw.causes, words[AT.MDFB]]).toEqual([0, 0]);
     words[AT.DTXCTL] = (1 << 6) | (1 << 1);
@@ -185,6 +186,7 @@ describe('82576 8.12, 8.14: terms', () => {
     sw.rebuild();
     hear({});
     expect([sw.stripsVlan(0), sw.stripsCrc(0), sw.stripsVlan(1), sw.stripsCrc(1)]).toEqual([true, false, false, true]);
+    words[AT.RPLOLR] = 0;
     hear({ to: BROADCAST });
     expect([sw.stripsVlan(0), sw.stripsCrc(1)]).toEqual([false, false]);
     words[AT.RPLOLR] = 0xc000_0000;
