@@ -186,13 +186,14 @@ export class Igb implements Nic {
   }
 
   #makePairs(): AdvancedPairs {
-    const { pairs = 1 } = this.#options;
+    const { pairs = 1, flowControl = true } = this.#options;
     const queues = Array.from({ length: pairs }, (_, i) => this.#queue(i));
     this.#pairs = new AdvancedPairs({
       arena: this.#parts.arena,
       registers: this.registers,
       options: this.#options,
-      drop: pairs > 1 || this.vfs !== undefined,
+      // A full ring holds up what comes for the others: with PAUSE frames that is the sender's to wait for, but not virtual functions'.
+      drop: this.vfs !== undefined || (pairs > 1 && !flowControl),
       blocks: queues.map((q) => ({ receive: REG.RX_QUEUE + k.QUEUE_STRIDE * q, transmit: REG.TX_QUEUE + k.QUEUE_STRIDE * q })),
       vector: FIRST_PAIR_VECTOR,
     });
