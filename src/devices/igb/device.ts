@@ -2,7 +2,7 @@
 
 import type { Nanos } from '#core/clock';
 import type { AccessSize, Region } from '#core/region';
-import { RegisterFile, registerWords } from '#core/register-file';
+import { RegisterFile, type RegisterSpec, registerWords } from '#core/register-file';
 import { RestoreError, seal } from '#core/saved';
 import { IoWindow } from '#devices/intel/io-window';
 import { parseMac } from '#devices/intel/mac';
@@ -23,14 +23,16 @@ import { Engine } from './engine.ts';
 import { Interrupts } from './interrupts.ts';
 import { Link } from './link.ts';
 import { boardNvm } from './nvm.ts';
-import type { PoolSwitch, VirtualSide } from './pools.ts';
+import type { VfHost } from './pools.ts';
 import { FLAG_LOSSY, FLAG_SEND_XOFF, FLAG_SEND_XON, FLAG_STILL, PortState } from './port-state.ts';
 import { type LiveParts, registerHooks } from './register-hooks.ts';
-import { IGB_REGISTERS, QUEUES, REGISTER_SPACE } from './registers.ts';
+import { IGB_REGISTERS, type IgbRegister, POOLS, QUEUES, REGISTER_SPACE } from './registers.ts';
 import { checkIgb, type IgbState, PART, VERSION } from './saved-igb.ts';
 import { COUNT } from './statistics.ts';
 import { TcpTimer } from './tcp-timer.ts';
 import { TimeSync } from './time-sync.ts';
+import { VF_DEVICE_ID } from './vf.ts';
+import { VirtualFunctions, type VirtualOptions } from './virtual-functions.ts';
 
 export interface IgbOptions {
   /** Six bytes, as "52:54:00:12:34:56". */
@@ -47,6 +49,10 @@ export interface IgbOptions {
   readonly fullRing?: 'hold' | 'drop';
   /** Default 'endpoint'; 'root-complex-endpoint' on the root bus. */
   readonly pcieType?: PcieType;
+  /** Where the VFs' bus, device and function numbers are; default First VF Offset 80h, stride 2, as the part has them. User-mode Linux's bus needs 8 and 8. */
+  readonly vfLayout?: VirtualOptions['layout'];
+  /** What carries frames between pools: the embedded switch (default), or the bridge at the other end of the cable (802.1Qbg VEPA; docs/igb.md). */
+  readonly between?: VirtualOptions['between'];
 }
 
 /** An embedder asked for an igb that cannot be. `code` is stable. */
@@ -56,7 +62,6 @@ export class IgbOptionError extends TypeError {
 
 const INTEL = 0x8086;
 export const IGB_DEVICE_ID = 0x10c9;
-export const IGB_VF_DEVICE_ID = 0x10ca;
 /** A dual port server adapter's. */
 const SUBSYSTEM_ID = 0xa03c;
 const REVISION = 1;
@@ -67,6 +72,28 @@ const IO_BAR_BYTES = 32;
 const MSIX_BAR_BYTES = 0x4000;
 const PENDING_BITS = 0x2000;
 const SENDS = FLAG_SEND_XOFF | FLAG_SEND_XON;
+
+/** Of each queue: what a reset of it alone resets. */
+const QUEUE_REGISTERS = [
+  'RDBAL',
+  'RDBAH',
+  'RDLEN',
+  'SRRCTL',
+  'RDH',
+  'RXCTL',
+  'RDT',
+  'RXDCTL',
+  'RQDPC',
+  'TDBAL',
+  'TDBAH',
+  'TDLEN',
+  'TDH',
+  'TXCTL',
+  'TDT',
+  'TXDCTL',
+  'TDWBAL',
+  'TDWBAH',
+] as const satisfies readonly IgbRegister[];
 
 interface Live extends LiveParts {
   readonly services: FunctionServices;
@@ -86,8 +113,7 @@ export class Igb {
   readonly #statistics: Statistics;
   readonly #nvm: Uint16Array;
   readonly #io: IoWindow;
-  readonly #pools: PoolSwitch | undefined;
-  readonly #virtual: VirtualSide | undefined;
+  readonly #virtual: VirtualFunctions;
   #cable: boolean;
   #live: Live | undefined;
 
@@ -103,12 +129,24 @@ export class Igb {
     this.port = port;
     this.name = options.name ?? `igb ${options.mac}`;
     this.#cable = options.segment !== undefined;
-    this.#nvm = boardNvm(this.mac, IGB_DEVICE_ID, IGB_VF_DEVICE_ID, SUBSYSTEM_ID);
+    this.#nvm = boardNvm(this.mac, IGB_DEVICE_ID, VF_DEVICE_ID, SUBSYSTEM_ID);
     const words = new Uint32Array(registerWords(IGB_REGISTERS));
     this.#state = new PortState(words);
     this.#state.setFlag(FLAG_LOSSY, options.fullRing === 'drop');
     this.#statistics = new Statistics(this.#state.statistics);
-    this.registers = new RegisterFile(IGB_REGISTERS, { state: words, size: REGISTER_SPACE, hooks: registerHooks(this.#hookHost(), {}) });
+    this.#virtual = new VirtualFunctions({
+      host: this.#vfHost(),
+      words,
+      now: () => this.#live?.services.clock.now() ?? 0,
+      name: this.name,
+      revision: REVISION,
+      subsystemId: SUBSYSTEM_ID,
+      pcieType,
+      layout: options.vfLayout ?? { firstOffset: 0x80, stride: 2 },
+      lowest: port === 0,
+      between: options.between ?? 'switch',
+    });
+    this.registers = new RegisterFile(IGB_REGISTERS, { state: words, size: REGISTER_SPACE, hooks: registerHooks(this.#hookHost(), this.#virtual.hooks) });
     this.#io = new IoWindow(this.registers, REGISTER_SPACE);
     this.fn = this.#makeFunction(pcieType);
     this.#loadAddress();
@@ -126,8 +164,8 @@ export class Igb {
       { capability: new Aer(), offset: 0x100 },
       { capability: SerialNumber.ofMac(this.mac), offset: 0x140 },
       { capability: new Ari(port + 1 < ports ? port + 1 : 0), offset: 0x150 },
+      { capability: this.#virtual.capability, offset: 0x160 },
     ];
-    if (this.#virtual !== undefined) capabilities.push({ capability: this.#virtual.capability, offset: 0x160 });
     return new PciFunction({
       name: 'igb',
       identity: {
@@ -182,10 +220,10 @@ export class Igb {
         },
         restoreLine: (asserted) => services.interrupts.setLine(asserted),
         send: (vector) => {
-          if (this.#virtual?.sendVector(vector) !== true) services.interrupts.raise(vector);
+          if (!this.#virtual.sendVector(vector)) services.interrupts.raise(vector);
         },
         get virtualVectors() {
-          return device.#virtualVectors;
+          return device.#virtual.vectors;
         },
         quiet: (vector) => this.#quiet(vector),
         counted: () => {
@@ -202,8 +240,8 @@ export class Igb {
       dma: services.dma,
       counters: this.counters,
       time,
-      pools: this.#pools,
-      mayTransmit: (queue) => this.#virtual?.transmits(queue) ?? true,
+      pools: this.#virtual.switch,
+      mayTransmit: (queue) => this.#virtual.transmits(queue),
       isQuiet: (queue) => interrupts.isQuiet(queue, true),
       signal: (received, sent, urgent, causes) => interrupts.queues(received, sent, urgent, causes),
       paused: () => this.#live?.link.paused(),
@@ -238,12 +276,6 @@ export class Igb {
     if (live !== undefined) live.host.wake(live.engine);
   }
 
-  /** VF n has vectors 22 - 3n to 24 - 3n (8.8.13, VTIVAR). */
-  get #virtualVectors(): number {
-    const count = this.#virtual?.count ?? 0;
-    return count === 0 ? 0 : 0x01ff_ffff & ~(2 ** (25 - 3 * count) - 1);
-  }
-
   /** The counter of a vector ended. Where all interrupts are one it is everyone's. */
   #quiet(vector: number): void {
     const live = this.#live;
@@ -276,7 +308,7 @@ export class Igb {
     live.time.reset();
     live.tcpTimer.reset();
     live.interrupts.reset();
-    this.#virtual?.portReset();
+    this.#virtual.portReset();
     live.link.reset();
     // A link that went down with SLU is not news.
     this.registers.set('ICR', 0);
@@ -302,7 +334,7 @@ export class Igb {
         return device.#live;
       },
       get virtualCount() {
-        return device.#virtual?.count ?? 0;
+        return device.#virtual.count;
       },
       state: this.#state,
       statistics: this.#statistics,
@@ -313,7 +345,32 @@ export class Igb {
       wake: () => this.#wake(),
       reset: () => this.#reset('warm'),
       loadAddress: () => this.#loadAddress(),
-      pfReady: () => this.#virtual?.pfReady(),
+      pfReady: () => this.#virtual.pfReady(),
+    };
+  }
+
+  /** What the virtual functions need of this one. */
+  #vfHost(): VfHost {
+    const device = this;
+    return {
+      get registers() {
+        return device.registers;
+      },
+      raise: (causes) => this.#live?.interrupts.raise(causes),
+      raiseExtended: (vectors) => this.#live?.interrupts.raiseExtended(vectors),
+      readExtended: (name) => this.#live?.interrupts.readExtended(name) ?? 0,
+      writeExtended: (name, mask, value) => this.#live?.interrupts.writeExtended(name, mask, value),
+      resetQueue: (queue) => {
+        for (const name of QUEUE_REGISTERS) this.registers.set(name, (IGB_REGISTERS[name] as RegisterSpec).reset ?? 0, queue);
+        this.#live?.engine.resetQueue(queue);
+      },
+      attachQueues: (pool, dma) => {
+        for (const queue of [pool, pool + POOLS]) this.#live?.engine.attachQueue(queue, dma);
+      },
+      changed: () => {
+        this.#state.changed();
+        this.#wake();
+      },
     };
   }
 
@@ -341,27 +398,27 @@ export class Igb {
       time: live.time.save(),
       tcpTimer: live.tcpTimer.save(),
       sends: this.#state.flags & SENDS,
-      virtual: this.#virtual?.save() ?? null,
+      virtual: this.#virtual.save(),
     } satisfies IgbState);
   }
 
   /** @throws RestoreError, having changed nothing */
   restore(saved: unknown): void {
     const live = this.#requireLive();
-    const state = checkIgb(saved, { statistics: this.#statistics, phy: live.link.phy, sends: SENDS, virtual: this.#virtual !== undefined });
+    const state = checkIgb(saved, { statistics: this.#statistics, phy: live.link.phy, sends: SENDS });
     this.registers.restore(state.registers);
     this.#statistics.restore(state.statistics);
     this.#state.setFlag(SENDS, false);
     this.#state.setFlag(state.sends, true);
     this.#state.changed();
     live.engine.reset();
+    this.#virtual.restore(state.virtual);
     live.engine.transmitQueues.forEach((queue, i) => {
       queue.restore(state.queues[i] as (typeof state.queues)[number]);
     });
     this.#io.address = state.ioAddress;
     live.time.restore(state.time);
     live.tcpTimer.restore(state.tcpTimer);
-    this.#virtual?.restore(state.virtual);
     live.link.restore(state.link);
     live.interrupts.restore(state.interrupts);
   }

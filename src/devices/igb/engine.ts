@@ -9,7 +9,7 @@ import type { PoolSwitch } from './pools.ts';
 import { FLAG_HOLDS_PEER, FLAG_LINK, FLAG_LOOPBACK, FLAG_PAUSED, FLAG_SEND_XOFF, FLAG_SEND_XON, FLAG_STILL, type PortState } from './port-state.ts';
 import { Receive } from './receive.ts';
 import { ReceiveQueue } from './receive-queue.ts';
-import { AT, CTRL_GIO_MASTER_DISABLE, CTRL_TFCE, QUEUES } from './registers.ts';
+import { AT, CTRL_GIO_MASTER_DISABLE, CTRL_TFCE, POOLS, QUEUES } from './registers.ts';
 import { COUNT, count } from './statistics.ts';
 import type { TimeSync } from './time-sync.ts';
 import { Transmit } from './transmit.ts';
@@ -88,7 +88,13 @@ export class Engine implements NetPort {
       this.transmit.configure();
       this.receive.configure();
     }
-    return ((registers[CTRL] as number) & CTRL_GIO_MASTER_DISABLE) === 0 && this.#options.dma.busMaster;
+    return ((registers[CTRL] as number) & CTRL_GIO_MASTER_DISABLE) === 0 && (this.#options.dma.busMaster || this.#virtualMaster);
+  }
+
+  /** Some VF may use its memory, where the physical function may not. */
+  get #virtualMaster(): boolean {
+    for (let pool = 0; pool < POOLS; pool++) if ((this.receiveQueues[pool] as ReceiveQueue).dma.busMaster) return true;
+    return false;
   }
 
   reset(): void {
@@ -166,7 +172,9 @@ export class Engine implements NetPort {
     const { receive, transmit } = this;
     const { received, urgent } = receive;
     const { sent } = transmit;
-    const causes = receive.causes | transmit.causes;
+    const { pools } = this.#options;
+    const causes = receive.causes | transmit.causes | (pools?.causes ?? 0);
+    if (pools !== undefined) pools.causes = 0;
     receive.received = 0;
     receive.urgent = 0;
     receive.causes = 0;

@@ -1,11 +1,10 @@
 // The seam between the physical function's engines and what makes eight pools of its queues (82576 7.10). The engines know descriptors, offloads and queues; which pools a frame is for is decided
-// behind `PoolSwitch`, what belongs to virtual functions behind `VirtualSide`. Pool p has the queues p and p + 8. All of it runs on the machine's thread, inside a register write or a segment's turn.
+// behind `PoolSwitch`, what virtual functions have of the physical one is in `virtual-functions.ts`. Pool p has the queues p and p + 8. All of it runs on the machine's thread, inside a register write or a segment's turn.
 
 import type { Nanos } from '#core/clock';
 import type { DmaSpace } from '#core/dma-space';
-import type { RegisterFile, RegisterHooks } from '#core/register-file';
-import type { Capability } from '#pci/capability';
-import type { IGB_REGISTERS, IgbRegister } from './registers.ts';
+import type { RegisterFile } from '#core/register-file';
+import type { IGB_REGISTERS } from './registers.ts';
 
 /** `source` of a frame that came from the network. */
 export const WIRE = -1;
@@ -32,7 +31,7 @@ export interface PoolSwitch {
   tagFor(pool: number, vle: boolean, tci: number): number;
   /** Where a frame that `queue` sends goes, its header as it will be: pools and TO_WIRE, or SPOOFED. */
   transmit(bytes: Uint8Array, at: number, length: number, queue: number): number;
-  /** The rate limiter: may the queue send now; it has sent; when it may next. */
+  /** The rate limiter: may the queue send now; it has sent so many octets, FCS included; when it may next. */
   allowance(queue: number, now: Nanos): boolean;
   spent(queue: number, bytes: number): void;
   readonly nextAllowed: Nanos;
@@ -61,24 +60,4 @@ export interface VfHost {
   attachQueues(pool: number, dma: DmaSpace | undefined): void;
   /** Registers that engines keep copies of were changed. */
   changed(): void;
-}
-
-/** What the physical function needs of its virtual ones. */
-export interface VirtualSide {
-  readonly capability: Capability;
-  /** Enabled now. */
-  readonly count: number;
-  /** Their extended vectors, a bit each. */
-  readonly vectors: number;
-  readonly hooks: { readonly [K in IgbRegister]?: RegisterHooks };
-  /** VFTE: the queue's owner may send. */
-  transmits(queue: number): boolean;
-  /** Extended vector `vector` arose; true: it is an enabled VF's, and went there. */
-  sendVector(vector: number): boolean;
-  /** CTRL.RST of the physical function. */
-  portReset(): void;
-  /** CTRL_EXT.PFRSTD. */
-  pfReady(): void;
-  save(): unknown;
-  restore(saved: unknown): void;
 }

@@ -325,7 +325,7 @@ export class Receive {
     for (let i = 0; i < all; i++) {
       const index = this.#targets[i] as number;
       const queue = queues[index] as ReceiveQueue;
-      if (!queue.enabled) continue;
+      if (!queue.enabled || !queue.dma.busMaster) continue;
       const inPool = pools?.on === true;
       const strips = inPool ? pools.stripsVlan(index & 7) : this.#strips;
       const keepsFcs = inPool ? !pools.stripsCrc(index & 7) : (this.#control & RCTL_SECRC) === 0;

@@ -9,6 +9,7 @@ import { IGB_REGISTERS, QUEUES } from './registers.ts';
 import type { TcpTimer } from './tcp-timer.ts';
 import type { TimeSync } from './time-sync.ts';
 import { CONTEXT_WORDS, CONTEXTS, type SavedTransmitQueue } from './transmit-queue.ts';
+import { type SavedVirtual, VirtualFunctions } from './virtual-functions.ts';
 
 export const PART = 'igb';
 export const VERSION = 1;
@@ -18,7 +19,7 @@ const EXTENDED = 0xc1ff_ffff;
 const LOW16 = 0xffff;
 /** What the device itself puts into registers that a driver cannot write, or not those bits of. */
 const PUT_BY_DEVICE: Readonly<Record<string, number>> = {
-  STATUS: 0x0400,
+  STATUS: 0x0007_c400,
   EERD: ALL,
   MDIC: ALL,
   ICR: ICR_ALL,
@@ -70,15 +71,13 @@ export interface IgbState {
   readonly tcpTimer: ReturnType<TcpTimer['save']>;
   /** PAUSE frames still to be sent. */
   readonly sends: number;
-  /** Of the virtual functions, which check it themselves; null: there are none. */
-  readonly virtual: unknown;
+  readonly virtual: SavedVirtual;
 }
 
 export interface Taker {
   readonly statistics: Statistics;
   readonly phy: Phy;
   readonly sends: number;
-  readonly virtual: boolean;
 }
 
 /** @throws RestoreError */
@@ -101,7 +100,7 @@ export function checkIgb(saved: unknown, taker: Taker): IgbState {
   const [left, ends] = (tcpTimer ?? []) as number[];
   if (!(Number.isFinite(left) && (left as number) >= 0 && Number.isFinite(ends) && (ends as number) >= -1))
     throw new RestoreError('saved TCP timer is malformed');
-  if ((state.virtual !== null) !== taker.virtual) throw new RestoreError('saved virtual functions do not fit');
+  VirtualFunctions.check(state.virtual);
   return state as IgbState;
 }
 

@@ -10,13 +10,13 @@ import { FrameBatch } from '#net/port';
 import { type PoolSwitch, SPOOFED, TO_WIRE } from './pools.ts';
 import { FLAG_LOOPBACK, FLAG_PAUSED, type PortState } from './port-state.ts';
 import type { Receive } from './receive.ts';
-import { AT, CTRL_EXT_EXT_VLAN, CTRL_VME, ICR_DOUTSYNC, POOLS, QUEUES, TCTL_EN, TCTL_PSP } from './registers.ts';
+import { AT, CTRL_EXT_EXT_VLAN, CTRL_VME, POOLS, QUEUES, TCTL_EN, TCTL_PSP } from './registers.ts';
 import { COUNT, count } from './statistics.ts';
 import type { TimeSync } from './time-sync.ts';
 import { ContextLog, loadContext } from './transmit-context.ts';
 import { CMD_DEXT, CMD_EOP, CMD_IC, CMD_IFCS, CMD_TSE, CMD_VLE, CONTEXT_WORDS, type TransmitQueue } from './transmit-queue.ts';
 
-const { CTRL, CTRL_EXT, DTXCTL, DTXTCPFLGH, DTXTCPFLGL, TCTL, VET } = AT;
+const { CTRL, CTRL_EXT, DTXTCPFLGH, DTXTCPFLGL, TCTL, VET } = AT;
 
 const FCS = 4;
 /** Descriptors looked at in one turn. */
@@ -29,7 +29,6 @@ const TYPE_DATA = 3;
 const POPTS_IXSM = 1;
 const POPTS_TXSM = 2;
 const MAC_TSTAMP = 1 << 19;
-const SPOOF_INT = 1 << 6;
 /** Frames of one round in loopback or to pools. */
 const LOCAL_FRAMES = 64;
 /** What a decision is made by: addresses, two tags, a type. */
@@ -71,6 +70,8 @@ export class Transmit {
   readonly #endsCut = new Uint8Array(256);
   readonly #stamps = new Uint8Array(256);
   #current: TransmitQueue | undefined;
+  /** The queue whose packet is in the stage. */
+  #serving = 0;
   #collected = 0;
   #scanned = 0;
   #turn = 0;
@@ -153,6 +154,7 @@ export class Transmit {
     const now = this.#host.now();
     const log = this.#log;
     log.begin(queue.contexts);
+    this.#serving = queue.index;
     this.#collected = 0;
     const base = batch.count;
     const limit = Math.min(frames, batch.capacity - base, 256 - base);
@@ -302,7 +304,7 @@ export class Transmit {
     }
     // No end in sight. With every descriptor of the ring in it, it never comes: the packet is dropped, so that the ring goes on.
     if (queue.available < queue.size - 1 || from > 0) return MORE;
-    this.#host.counters.transmitDropped(DROP_MALFORMED, 1);
+    this.#malformed();
     return this.#nothing(queue.available);
   }
 
@@ -406,10 +408,16 @@ export class Transmit {
     head.fill(0, done);
   }
 
+  /** Descriptors that no driver writes: the packet is dropped, and the pool switch told of whose they are. */
+  #malformed(): void {
+    const { counters, pools } = this.#host;
+    counters.transmitDropped(DROP_MALFORMED, 1);
+    if (pools?.on === true) pools.misbehaved(this.#serving);
+  }
+
   #spoofed(): void {
     count(this.#host.state.statistics, COUNT.SSVPC);
     this.#host.counters.transmitDropped(DROP_FILTERED, 1);
-    if (((this.#words[DTXCTL] as number) & SPOOF_INT) !== 0) this.causes |= ICR_DOUTSYNC;
   }
 
   /** Appends what the staged packet becomes. False: more pieces of it are to come. @param whole nothing is left to others */
@@ -433,7 +441,7 @@ export class Transmit {
         }
       }
     }
-    this.#host.counters.transmitDropped(DROP_MALFORMED, 1);
+    this.#malformed();
     return true;
   }
 

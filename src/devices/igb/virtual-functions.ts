@@ -7,7 +7,7 @@ import { RestoreError } from '#core/saved';
 import type { PcieType } from '#pci/function';
 import { Sriov, type VfLayout } from '#pci/sriov';
 import { Mailboxes } from './mailbox.ts';
-import type { ExtendedName, VfHost, VirtualSide } from './pools.ts';
+import type { ExtendedName, VfHost } from './pools.ts';
 import { AT, CTRL_RST, ICR_VMMB, IGB_REGISTERS, type IgbRegister, POOLS, QUEUES, VECTORS } from './registers.ts';
 import { EmbeddedSwitch } from './switch/embedded-switch.ts';
 import { makeVf, VF_DEVICE_ID, VF_VECTORS } from './vf.ts';
@@ -32,24 +32,25 @@ export interface VirtualOptions {
   readonly revision: number;
   readonly subsystemId: number;
   readonly pcieType: PcieType;
-  /** Default: first VF offset 80h, stride 2, as the part has them. User-mode Linux's bus needs 8 and 8. */
-  readonly layout?: VfLayout;
+  readonly layout: VfLayout;
   /** False in the second port. */
-  readonly lowest?: boolean;
+  readonly lowest: boolean;
   /** Between pools: embedded-switch.ts. */
-  readonly between?: 'switch' | 'reflective-relay';
+  readonly between: 'switch' | 'reflective-relay';
 }
 
-interface SavedVirtual {
+export interface SavedVirtual {
   readonly banks: Uint32Array;
   readonly paid: Float64Array;
   readonly storm: Nanos;
 }
 
-export class VirtualFunctions implements VirtualSide {
+type Hooks = { readonly [K in IgbRegister]?: RegisterHooks };
+
+export class VirtualFunctions {
   readonly capability: Sriov;
   readonly switch: EmbeddedSwitch;
-  readonly hooks: VirtualSide['hooks'];
+  readonly hooks: Hooks;
   readonly #host: VfHost;
   readonly #words: Uint32Array;
   readonly #now: () => Nanos;
@@ -73,8 +74,8 @@ export class VirtualFunctions implements VirtualSide {
     this.capability = new Sriov({
       totalVfs: POOLS,
       vfDeviceId: VF_DEVICE_ID,
-      layout: options.layout ?? { firstOffset: 0x80, stride: 2 },
-      lowest: options.lowest ?? true,
+      layout: options.layout,
+      lowest: options.lowest,
       virtualFunction: (vf) =>
         makeVf({
           name: `${options.name} vf${vf}`,
@@ -94,7 +95,7 @@ export class VirtualFunctions implements VirtualSide {
     return this.#count;
   }
 
-  /** Extended vectors of enabled VFs, a bit each. */
+  /** Extended vectors of enabled VFs (8.8.13, VTIVAR), a bit each: 22 - 3n to 24 - 3n are VF n's. */
   get vectors(): number {
     return ((1 << VECTORS) - 1) & ~((1 << (VECTORS - VF_VECTORS * this.#count)) - 1);
   }
@@ -202,7 +203,7 @@ export class VirtualFunctions implements VirtualSide {
 
   // ---- registers ----
 
-  #makeHooks(): VirtualSide['hooks'] {
+  #makeHooks(): Hooks {
     const mailboxes = this.#mailboxes;
     const { limiter } = this.switch;
     const words = this.#words;
@@ -303,9 +304,8 @@ export class VirtualFunctions implements VirtualSide {
       throw new RestoreError('saved state of virtual functions is malformed');
   }
 
-  /** After the registers were restored, and the capability. */
-  restore(saved: unknown): void {
-    VirtualFunctions.check(saved);
+  /** After the capability and the registers were restored, before what each queue was in the middle of. */
+  restore(saved: SavedVirtual): void {
     this.switch.limiter.restore(saved.banks, saved.paid);
     this.switch.storms.restore(saved.storm);
     for (let vf = 0; vf < POOLS; vf++) this.#host.attachQueues(vf, vf < this.#count ? this.capability.functions[vf]?.services?.dma : undefined);

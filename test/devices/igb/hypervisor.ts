@@ -1,14 +1,13 @@
 // A host with an 82576 whose VFs belong to guests, driven by hand: the physical function set up as a hypervisor's driver does it, each guest with rings in memory of its own that it sees from address 0 on, an IOMMU in between.
 
 import { InlineSegment } from '#backends/inline-backend';
-import { Iommu } from '#core/iommu';
 import { SimClock } from '#core/clock';
-import type { Igb, IgbOptions } from '#devices/igb/device';
+import { Iommu } from '#core/iommu';
+import type { IgbOptions } from '#devices/igb/device';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
-import { Machine } from '#nicbox/machine';
 import { MemoryPort } from '../../net/memory-port.ts';
-import { Bench, P, PF, vfAt, V } from './vf-bench.ts';
+import { Bench, P, PF, vfAt } from './vf-bench.ts';
 
 export const RAM = 32 * 2 ** 20;
 const GUEST_BYTES = 2 ** 20;
@@ -294,4 +293,4 @@ export class Host extends Bench {
   }
 }
 
-export { type Igb, P, PF, V, vfAt };
+export { messageOf, P, PF, V, vfAt } from './vf-bench.ts';

@@ -1,14 +1,9 @@
 // A machine with one 82576 at 00:01.0, as a hypervisor's driver and those of its VFs reach it: configuration space, BARs, messages. Offsets are typed here from the datasheet.
 
 import { SimClock } from '#core/clock';
-import { RegisterFile } from '#core/register-file';
-import { AT, IGB_REGISTERS, REGISTER_SPACE } from '#devices/igb/registers';
-import { VirtualFunctions } from '#devices/igb/virtual-functions';
+import type { Iommu } from '#core/iommu';
+import type { Igb, IgbOptions } from '#devices/igb/device';
 import { Machine } from '#nicbox/machine';
-import { Aer } from '#pci/aer';
-import { Express } from '#pci/express';
-import { PciFunction } from '#pci/function';
-import { Msix, msixBar } from '#pci/msix';
 
 export const PF = 0x0008;
 export const SRIOV = 0x160;
@@ -76,97 +71,27 @@ export interface Message {
   readonly data: number;
 }
 
-/** A physical function that is nothing but its registers: what the virtual side needs of one. */
-function shell(clock: SimClock) {
-  const words = new Uint32Array(Object.values(IGB_REGISTERS).reduce((n, spec) => n + ('aliasOf' in spec ? 0 : 'count' in spec ? spec.count : 1), 0));
-  const causes: number[] = [];
-  const queueResets: number[] = [];
-  const memory = new Map<number, unknown>();
-  const vfs: VirtualFunctions = new VirtualFunctions({
-    host: {
-      get registers() {
-        return registers;
-      },
-      raise: (bits) => {
-        causes.push(bits);
-        words[AT.ICR] = (words[AT.ICR] as number) | bits;
-      },
-      raiseExtended: (vectors) => {
-        for (let v = 0; v < 25; v++) if (((vectors >> v) & 1) !== 0) vfs.sendVector(v);
-      },
-      readExtended: (name) => words[AT[name === 'EICS' ? 'EICR' : name === 'EIMC' ? 'EIMS' : name]] as number,
-      writeExtended: (name, mask, value) => {
-        const bits = value & mask;
-        if (name === 'EICS') words[AT.EICR] = (words[AT.EICR] as number) | bits;
-        else if (name === 'EIMS') words[AT.EIMS] = (words[AT.EIMS] as number) | bits;
-        else if (name === 'EIMC') words[AT.EIMS] = (words[AT.EIMS] as number) & ~bits;
-        else if (name === 'EICR') words[AT.EICR] = (words[AT.EICR] as number) & ~bits;
-        else words[AT[name]] = ((words[AT[name]] as number) & ~mask) | bits;
-      },
-      resetQueue: (queue) => {
-        queueResets.push(queue);
-        for (const name of ['RDBAL', 'RDBAH', 'RDLEN', 'RDH', 'RDT', 'RXDCTL', 'TDBAL', 'TDBAH', 'TDLEN', 'TDH', 'TDT', 'TXDCTL'] as const)
-          words[AT[name] + queue] = 0;
-      },
-      attachQueues: (pool, dma) => memory.set(pool, dma),
-      changed: () => {},
-    },
-    words,
-    now: () => clock.now(),
-    name: 'igb',
-    revision: 1,
-    subsystemId: 0xa03c,
-    pcieType: 'root-complex-endpoint',
-  });
-  const registers: RegisterFile<typeof IGB_REGISTERS> = new RegisterFile(IGB_REGISTERS, {
-    size: REGISTER_SPACE,
-    state: words,
-    hooks: {
-      ...vfs.hooks,
-      CTRL: {
-        write: (value) => {
-          if ((value & CTRL_RST) === 0) return;
-          registers.reset('warm');
-          vfs.portReset();
-        },
-      },
-      CTRL_EXT: {
-        write: (value) => {
-          if ((value & PFRSTD) !== 0) vfs.pfReady();
-        },
-      },
-    },
-  });
-  vfs.portReset();
-  const msix = new Msix({ vectors: 10, table: { bar: 3, offset: 0 }, pendingBits: { bar: 3, offset: 0x2000 } });
-  const fn = new PciFunction({
-    name: 'igb',
-    identity: { vendorId: 0x8086, deviceId: 0x10c9, revision: 1, classCode: 0x02_0000, pcieType: 'root-complex-endpoint' },
-    bars: [
-      { index: 0, kind: 'memory32', region: registers },
-      { index: 3, kind: 'memory32', region: msixBar(msix, 3, undefined, 0x4000) },
-    ],
-    capabilities: [
-      { capability: msix, offset: 0x70 },
-      { capability: new Express(), offset: 0xa0 },
-      { capability: new Aer(), offset: 0x100 },
-      { capability: vfs.capability, offset: SRIOV },
-    ],
-  });
-  return { fn, words, vfs, causes, queueResets, memory };
+export interface BenchOptions extends Partial<IgbOptions> {
+  readonly clock?: SimClock;
+  readonly iommu?: Iommu;
+  /** Bytes of RAM. */
+  readonly memory?: number;
 }
 
 export class Bench {
-  readonly clock = new SimClock();
+  readonly clock: SimClock;
   readonly machine: Machine;
+  readonly nic: Igb;
   readonly messages: Message[] = [];
-  readonly parts: ReturnType<typeof shell>;
   /** Called inside the access that sent the message. */
   onMessage: ((message: Message) => void) | undefined;
 
-  constructor() {
+  constructor(options: BenchOptions = {}) {
+    const { clock = new SimClock(), iommu, memory = 2 ** 20, ...device } = options;
+    this.clock = clock;
     this.machine = new Machine({
-      memory: 32 * 2 ** 20,
+      memory,
+      ...(iommu !== undefined && { iommu }),
       clock: this.clock,
       interrupts: {
         message: ({ data }, requester) => {
@@ -176,8 +101,7 @@ export class Bench {
         setIntx: () => {},
       },
     });
-    this.parts = shell(this.clock);
-    this.machine.attach(this.parts.fn, { deviceNumber: 1 });
+    this.nic = this.machine.addIgb({ mac: '52:54:00:00:00:0a', ...device });
     this.config(PF, 0x10, 4, 0xc000_0000);
     this.config(PF, 0x1c, 4, 0xc010_0000);
     this.config(PF, 4, 2, 6);
@@ -188,7 +112,7 @@ export class Bench {
 
   /** The PF's registers as they are stored. */
   get registers(): Uint32Array {
-    return this.parts.words;
+    return this.nic.registers.state;
   }
 
   config(bdf: number, offset: number, size: 1 | 2 | 4, value: number): void {

@@ -7,9 +7,9 @@ import { AT, QUEUES } from '../registers.ts';
 const { RTTBCNRC, RTTBCNRM, RTTDQSEL } = AT;
 
 const RS_ENA = 0x8000_0000;
-/** FCS, preamble with its delimiter, gap: what a frame takes of the wire besides itself. */
-const OVERHEAD = 4 + 8 + 12;
-const SHORTEST = 60;
+/** Preamble with its delimiter, gap: what a frame takes of the wire besides itself and its FCS. */
+const OVERHEAD = 8 + 12;
+const SHORTEST = 64;
 /** Nanoseconds an octet takes, by STATUS.SPEED (10, 100, 1000, 1000 Mb/s). */
 const OCTET: readonly Nanos[] = [800, 80, 8, 8];
 
@@ -63,7 +63,7 @@ export class RateLimiter {
     return false;
   }
 
-  /** It has sent a frame of `bytes` without FCS at `now`. */
+  /** It has sent a frame of `bytes`, FCS included, at `now`. */
   spent(queue: number, bytes: number, now: Nanos): void {
     if (!this.limits(queue)) return;
     const factor = this.#factor(queue) * (OCTET[this.#speed() & 3] as Nanos);

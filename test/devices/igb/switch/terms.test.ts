@@ -237,7 +237,7 @@ describe('82576 RTTBCNRC: a queue’s rate', () => {
     for (let sent = 0; sent < 100; sent++) {
       if (sent > 0) expect(sw.allowance(3, sent * each - 1)).toBe(false);
       expect(sw.allowance(3, sent * each)).toBe(true);
-      sw.spent(3, 1514);
+      sw.spent(3, 1518);
     }
     expect(sw.allowance(3, 10)).toBe(false);
     expect(sw.nextAllowed).toBe(100 * each);
@@ -248,7 +248,7 @@ describe('82576 RTTBCNRC: a queue’s rate', () => {
     const { sw } = bench();
     sw.limiter.program((0x8000_0000 | (1 << 14) | 0x2000) >>> 0, 0);
     sw.allowance(0, 0);
-    sw.spent(0, 1000);
+    sw.spent(0, 1004);
     expect(sw.allowance(0, 0)).toBe(false);
     expect(sw.nextAllowed).toBe(1024 * 8 * 1.5);
   });
@@ -260,7 +260,7 @@ describe('82576 RTTBCNRC: a queue’s rate', () => {
     let burst = 0;
     const later = 1e9;
     while (sw.allowance(0, later)) {
-      sw.spent(0, 1000);
+      sw.spent(0, 1004);
       burst++;
     }
     expect(burst).toBe(5);
@@ -275,7 +275,7 @@ describe('82576 RTTBCNRC: a queue’s rate', () => {
     words[AT.RTTDQSEL] = 1;
     expect(sw.limiter.shown()).toBe(TENTH);
     sw.allowance(1, 0);
-    sw.spent(1, 60);
+    sw.spent(1, 64);
     expect(sw.allowance(1, 0)).toBe(false);
     sw.limiter.program(0, 0);
     expect(sw.allowance(1, 0)).toBe(true);
