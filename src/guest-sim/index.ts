@@ -13,10 +13,16 @@ export { FF_ACTION, FF_SELECTOR, FlowFilter, type FlowFilterLimits, type FlowMat
 export { FlowHash, type FlowHashOptions } from './flow-hash.ts';
 export { type ComposedFrame, composeFrame, composeTunnel, type FrameLayout, type FrameSpec, type PacketSpec, type TunnelKind } from './frames.ts';
 export type { GenerateJob } from './generator.ts';
-export { Guest, type GuestOptions, type GuestReport } from './guest.ts';
+export { type AssignedFunction, Guest, type GuestOptions, type GuestReport } from './guest.ts';
 export type { GuestSummary } from './guest-protocol.ts';
 export { GuestThread, GuestThreadError, type GuestThreadOptions } from './guest-thread.ts';
 export { Histogram } from './histogram.ts';
+export { Igb, isIgb } from './igb.ts';
+export { MESSAGE, PfMailbox, VfMailbox } from './igb-mailbox.ts';
+export type { AdvancedQueueOptions, IgbOptions, IgbRssOptions, IgbvfOptions } from './igb-options.ts';
+export { IgbError } from './igb-registers.ts';
+export { IgbVfs, type VfPolicy } from './igb-vfs.ts';
+export { Igbvf, isIgbvf, type VfExtensions } from './igbvf.ts';
 export { LegacyPci } from './legacy-pci.ts';
 export { Msix, VectorSpace } from './msix.ts';
 export { announcements, type GuestAddresses } from './net-announce.ts';

@@ -2,7 +2,6 @@
 // throws ProtocolError, which ends the connection.
 
 import type { Log } from '#core/log';
-import { rarpAnnouncement } from '#net/rarp';
 import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM } from '#virtio/features';
 import { BackendChannel } from './backend-channel.ts';
 import { DeviceStateTransfer } from './device-state.ts';
@@ -213,8 +212,7 @@ export class FrontSession {
       case wire.IOTLB_MSG:
         return this.#translate(wire.readIotlb(payload), needsReply);
       case wire.SEND_RARP: {
-        const mac = new Uint8Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + 6));
-        this.#parts.backend.sendOwn?.(rarpAnnouncement(mac));
+        this.#parts.backend.announceStation?.(new Uint8Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + 6)));
         return undefined;
       }
       case wire.SET_DEVICE_STATE_FD: {

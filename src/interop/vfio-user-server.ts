@@ -82,7 +82,7 @@ export class VfioUserServer {
     setEventWriter((descriptor) => void native.writeEvent(descriptor));
     this.path = options.socket;
     this.#log = (options.log ?? new Log()).child(`vfio-user ${options.name ?? this.path}`);
-    const arena = makeArena(native);
+    const arena = makeArena();
     const iommu = new Iommu();
     let irqs: VfioUserIrqs | undefined;
     this.machine = new Machine({
@@ -114,7 +114,7 @@ export class VfioUserServer {
     }
     const domain = iommu.domain();
     iommu.attach(this.fn.requesterId, domain);
-    this.#memory = new VfioUserMemory(arena, domain, {
+    this.#memory = new VfioUserMemory(native, arena, domain, {
       read: (address, into, offset, length) => this.#connection?.readMemory(address, into, offset, length) ?? false,
       write: (address, from, offset, length) => this.#connection?.writeMemory(address, from, offset, length) ?? false,
     });
@@ -221,9 +221,12 @@ export class VfioUserServer {
   }
 }
 
-function makeArena(native: Native): MemoryArena {
+/** For one guest: 64 GiB, less what alignment takes. */
+const ARENA_BYTES = 16 * (2 ** 32 - 2 ** 21);
+
+function makeArena(): MemoryArena {
   try {
-    return new MemoryArena(native);
+    return new MemoryArena(ARENA_BYTES);
   } catch (error) {
     if (error instanceof MappingError) throw new InteropError('NICBOX_NATIVE_CALL', error.message);
     throw error;

@@ -1,7 +1,15 @@
 // What a real Linux does with a network function of ours, as shell scripts for its guest. A check is a shell function's body: it succeeds or fails, and what it printed last says why. The
 // function under test and a peer on the same link are in one kernel, the peer in a network namespace of its own, so every frame between them passes through both devices.
 
-export interface PciCheck {
+/** How functions of ours get into a guest. */
+export type PathKind = 'uml-pci' | 'vfio-user';
+
+/** What a path cannot show, and why: the report says so. */
+export interface Limited {
+  readonly not?: Readonly<Partial<Record<PathKind, string>>>;
+}
+
+export interface PciCheck extends Limited {
   readonly name: string;
   /** Runs with: $pci and $peer_pci (0000:00:00.0), $dev and $peer_dev (interface names), $here and $there (their addresses), and the functions of PRELUDE. */
   readonly script: string;

@@ -1,0 +1,19 @@
+// Each case can fail: under a seeded fault that breaks a clause, a check of that very clause fails.
+
+import { describe, expect, it } from 'vitest';
+import { CASES } from '#conformance/cases';
+import { runCases } from '#conformance/runner';
+import { inprocSource } from '#conformance/targets/inproc';
+import { mutantSource } from './mutant.ts';
+import { MUTATIONS } from './mutations.ts';
+
+describe('under a seeded fault', () => {
+  const source = inprocSource();
+
+  it.each(MUTATIONS.map((mutation) => [mutation.name, mutation] as const))('%s', async (name, mutation) => {
+    const about = CASES.filter(({ clauses }) => clauses.some((key) => mutation.breaks.includes(key)));
+    const { results } = await runCases(about, mutantSource(source, name, mutation.fault));
+    const broken = new Set(results.flatMap(({ failures }) => failures.map(({ clause }) => clause)));
+    expect(mutation.breaks.filter((key) => !broken.has(key))).toEqual([]);
+  });
+});
