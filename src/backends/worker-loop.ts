@@ -255,6 +255,7 @@ export class WorkerLoop {
     const port = open(message.share, {
       name: message.name,
       counters: new PortCounters(message.counters),
+      clock: this.#clock,
       wake: () => server.wake(port),
       commit: () => this.#journal.commit(),
     });

@@ -136,10 +136,12 @@ export class Receive {
     let f = from;
     for (; f < to; f++) {
       const run = this.#plain.run(batch, f, to, this.#flags);
-      frames += run;
-      f += run;
-      if (run > 0) bytes += this.#plain.bytes;
-      if (f === to) break;
+      if (run > 0) {
+        frames += run;
+        bytes += this.#plain.bytes;
+        f += run - 1;
+        continue;
+      }
       const length = batch.length[f] as number;
       if (this.#judge(batch, f, length) === VERDICT_DROP) {
         this.#counters.receiveDropped(this.#reason, 1);
