@@ -16,6 +16,9 @@ function projectAbove(folder: string): string {
   return existsSync(join(folder, 'package.json')) ? folder : projectAbove(dirname(folder));
 }
 
+/** NICBOX_TRACE=1 shows what children say while they do. */
+const TRACE = process.env.NICBOX_TRACE === '1';
+
 /** A client cannot be had here; the message says why and what would help. */
 export class Unavailable extends Error {}
 
@@ -177,6 +180,7 @@ export class Child {
       const parts = `${partial}${piece.toString('latin1')}`.split(/\r*\n/);
       partial = parts.pop() ?? '';
       this.lines.push(...parts);
+      if (TRACE) process.stderr.write(parts.map((line) => `${name}: ${line}\n`).join(''));
       for (const listener of this.#listeners) listener();
     };
     this.process.stdout?.on('data', take);
