@@ -32,13 +32,15 @@ interface Piece {
 
 export class MemoryArena implements AddressSource {
   readonly memory: GuestMemory;
+  readonly requireSeals: boolean;
   readonly #pieces: readonly Piece[];
 
   /**
    * @param bytes of all guests at a time: address space, which costs nothing until it is mapped. There may be less, when this process may not have so much.
+   * @param requireSeals see AddressSource
    * @throws InteropError, RangeError, MappingError when it may have none
    */
-  constructor(bytes: number = PIECE) {
+  constructor(bytes: number = PIECE, requireSeals = false) {
     if (!Number.isSafeInteger(bytes) || bytes <= 0 || bytes > MOST_PIECES * PIECE || bytes % WASM_PAGE !== 0)
       throw new RangeError(`memory of ${bytes} bytes for guests: give a multiple of ${WASM_PAGE} up to ${MOST_PIECES * PIECE}`);
     const native = openNative();
@@ -55,6 +57,7 @@ export class MemoryArena implements AddressSource {
       if (pieces.length === 0) throw error;
     }
     this.#pieces = pieces;
+    this.requireSeals = requireSeals;
     this.memory = new GuestMemory(pieces.map(({ whole, base, size, byteOffset }) => ({ base, size, source: whole.memory.buffer, sourceOffset: byteOffset })));
   }
 

@@ -70,6 +70,7 @@ const LOCK_EXCLUSIVE_NOW = 2 | 4;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 2;
 const EPOLL_CLOEXEC = SOCK_CLOEXEC;
 const EPOLL_ADD = 1;
@@ -283,9 +284,11 @@ class Native {
     return this.#do('ftruncate', fd, size);
   }
 
-  /** Keeps a memory file from being made shorter under a mapping, where the file allows that. */
-  sealShrink(fd: number): void {
+  /** Keeps a memory file from being made shorter under a mapping; false: the file does not allow that. */
+  sealShrink(fd: number): boolean {
     this.#do('fcntl', fd, F_ADD_SEALS, F_SEAL_SHRINK);
+    const seals = this.#do('fcntl', fd, F_GET_SEALS, 0);
+    return seals >= 0 && (seals & F_SEAL_SHRINK) !== 0;
   }
 
   /** Puts `length` bytes of a file from `offset` on at `address`, in place of what was mapped there. 0, or minus the error. */

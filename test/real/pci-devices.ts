@@ -21,8 +21,15 @@ export function shown<T extends Limited>(all: readonly T[], path: PathKind): T[]
   return all.filter(({ not }) => not?.[path] === undefined);
 }
 
-const VIRTIO: DriverFacts = { pci: 'virtio-pci', net: 'virtio_net', modules: ['virtio_pci', 'virtio_net'], reset: 'flr' };
-const E1000: DriverFacts = { pci: 'e1000', net: 'e1000', modules: ['e1000'], reset: 'pm' };
+const EMULATED = 'minutes of an emulated processor: done in user-mode Linux';
+const VIRTIO: DriverFacts = {
+  pci: 'virtio-pci',
+  net: 'virtio_net',
+  modules: ['virtio_pci', 'virtio_net'],
+  reset: 'flr',
+  millionNot: { 'vfio-user': EMULATED },
+};
+const E1000: DriverFacts = { pci: 'e1000', net: 'e1000', modules: ['e1000'], reset: 'pm', burst: 32 };
 
 /** @param pairs queue pairs: `ethtool -L` to one and back, with traffic behind each. */
 const channels = (pairs: number): PciCheck => ({

@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { find } from './guest-image.ts';
-import { Child, cache, installed, mustRun, onPath, progress, run, Unavailable } from './host.ts';
+import { Child, cache, exclusively, installed, mustRun, onPath, progress, run, Unavailable } from './host.ts';
 
 /** Drivers that tests load and unload. */
 const MODULES = 'VIRTIO_PCI VIRTIO_NET E1000 E1000E IGB IGBVF PCI_PF_STUB NET_PKTGEN'.split(' ');
@@ -96,8 +96,7 @@ async function build(source: string, key: string): Promise<void> {
   for (const program of ['gcc', 'make', 'xz', 'flex', 'bison', 'bc'])
     if (onPath(program) === undefined) await installed(program, ['gcc', 'libc6-dev', 'make', 'xz-utils', 'flex', 'bison', 'bc']);
   const work = join(cache, `.uml-${key}`);
-  const release = await alone(work);
-  try {
+  await exclusively(join(work, 'lock'), async () => {
     // Whoever was at it before has finished it.
     if (built(key) !== undefined) return;
     const tree = join(work, source);
@@ -121,28 +120,8 @@ async function build(source: string, key: string): Promise<void> {
     for (const path of readdirSync(tree, { recursive: true, encoding: 'utf8' }))
       if (path.endsWith('.ko')) await mustRun('strip', ['--strip-debug', '-o', join(result, 'modules', basename(path)), join(tree, path)]);
     renameSync(result, join(cache, `uml-${key}-${version}`));
-  } finally {
-    release();
-  }
+  });
   rmSync(work, { recursive: true, force: true });
-}
-
-/** Waits until nobody else builds there. */
-async function alone(work: string): Promise<() => void> {
-  const lock = join(work, 'lock');
-  for (let said = false; ; said = true) {
-    try {
-      // Whoever has built it takes the folder away.
-      mkdirSync(work, { recursive: true });
-      writeFileSync(lock, String(process.pid), { flag: 'wx' });
-      return () => rmSync(lock, { force: true });
-    } catch {
-      const owner = existsSync(lock) ? readFileSync(lock, 'utf8') : '';
-      if (owner !== '' && !existsSync(`/proc/${owner}`)) rmSync(lock, { force: true });
-      else if (!said) progress(`process ${owner} builds user-mode Linux: waiting`);
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-    }
-  }
 }
 
 function mend(tree: string): void {
