@@ -11,6 +11,7 @@ import { Generate } from './generator.ts';
 import { Igb, isIgb } from './igb.ts';
 import type { IgbOptions, IgbvfOptions } from './igb-options.ts';
 import { Igbvf } from './igbvf.ts';
+import { Mesh } from './mesh.ts';
 import { VectorSpace } from './msix.ts';
 import type { VirtioNetOptions } from './net-options.ts';
 import type { Nic } from './nic.ts';
@@ -193,6 +194,8 @@ export class Guest {
         return new Spread(job, this.nic);
       case 'echo':
         return new Echo(job, this.arena, this.nic);
+      case 'mesh':
+        return new Mesh(job, this.arena);
       case 'ping':
         return new Ping(job, this.arena, () => this.bus.now());
     }
