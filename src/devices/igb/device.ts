@@ -15,24 +15,24 @@ import { Ari } from '#pci/ari';
 import { Express } from '#pci/express';
 import { type PcieType, PciFunction, type PlacedCapability } from '#pci/function';
 import { Msi } from '#pci/msi';
-import { Msix } from '#pci/msix';
+import { Msix, msixBar } from '#pci/msix';
 import { PowerManagement } from '#pci/pm';
 import type { FunctionServices, ResetKind } from '#pci/ports';
 import { SerialNumber } from '#pci/serial-number';
+import type { VfLayout } from '#pci/sriov';
 import { Engine } from './engine.ts';
 import { Interrupts } from './interrupts.ts';
 import { Link } from './link.ts';
 import { boardNvm } from './nvm.ts';
-import type { VfHost } from './pools.ts';
 import { FLAG_LOSSY, FLAG_SEND_XOFF, FLAG_SEND_XON, FLAG_STILL, PortState } from './port-state.ts';
 import { type LiveParts, registerHooks } from './register-hooks.ts';
-import { IGB_REGISTERS, type IgbRegister, POOLS, QUEUES, REGISTER_SPACE } from './registers.ts';
+import { IGB_REGISTERS, POOLS, QUEUES, REGISTER_SPACE } from './registers.ts';
 import { checkIgb, type IgbState, PART, VERSION } from './saved-igb.ts';
 import { COUNT } from './statistics.ts';
 import { TcpTimer } from './tcp-timer.ts';
 import { TimeSync } from './time-sync.ts';
-import { VF_DEVICE_ID } from './vf.ts';
-import { VirtualFunctions, type VirtualOptions } from './virtual-functions.ts';
+import { INTEL, VF_DEVICE_ID } from './vf.ts';
+import { VirtualFunctions } from './virtual-functions.ts';
 
 export interface IgbOptions {
   /** Six bytes, as "52:54:00:12:34:56". */
@@ -47,12 +47,12 @@ export interface IgbOptions {
   readonly negotiation?: Nanos;
   /** What a frame does that finds no buffer in a queue that does not drop (SRRCTL.DROP_EN): hold (default), it waits at its source; drop: it is lost and counted (MPC), as on a wire. */
   readonly fullRing?: 'hold' | 'drop';
+  /** Where VFs are: first VF offset 80h and stride 2 as the part has them, unless a bus needs it otherwise. */
+  readonly vfLayout?: VfLayout;
+  /** Frames between pools: switch (default), inside the port; reflective-relay, by way of the neighbour, which sends them back (802.1Qbg). */
+  readonly between?: 'switch' | 'reflective-relay';
   /** Default 'endpoint'; 'root-complex-endpoint' on the root bus. */
   readonly pcieType?: PcieType;
-  /** Where the VFs' bus, device and function numbers are; default First VF Offset 80h, stride 2, as the part has them. User-mode Linux's bus needs 8 and 8. */
-  readonly vfLayout?: VirtualOptions['layout'];
-  /** What carries frames between pools: the embedded switch (default), or the bridge at the other end of the cable (802.1Qbg VEPA; docs/igb.md). */
-  readonly between?: VirtualOptions['between'];
 }
 
 /** An embedder asked for an igb that cannot be. `code` is stable. */
@@ -60,8 +60,7 @@ export class IgbOptionError extends TypeError {
   readonly code = 'NICBOX_IGB_OPTION';
 }
 
-const INTEL = 0x8086;
-export const IGB_DEVICE_ID = 0x10c9;
+const IGB_DEVICE_ID = 0x10c9;
 /** A dual port server adapter's. */
 const SUBSYSTEM_ID = 0xa03c;
 const REVISION = 1;
@@ -71,29 +70,15 @@ const FLASH_BAR_BYTES = 0x2_0000;
 const IO_BAR_BYTES = 32;
 const MSIX_BAR_BYTES = 0x4000;
 const PENDING_BITS = 0x2000;
+const QUEUE_ENABLE = 1 << 25;
 const SENDS = FLAG_SEND_XOFF | FLAG_SEND_XON;
-
-/** Of each queue: what a reset of it alone resets. */
 const QUEUE_REGISTERS = [
-  'RDBAL',
-  'RDBAH',
-  'RDLEN',
-  'SRRCTL',
-  'RDH',
-  'RXCTL',
-  'RDT',
-  'RXDCTL',
-  'RQDPC',
-  'TDBAL',
-  'TDBAH',
-  'TDLEN',
-  'TDH',
-  'TXCTL',
-  'TDT',
-  'TXDCTL',
-  'TDWBAL',
-  'TDWBAH',
-] as const satisfies readonly IgbRegister[];
+  ...(['RDBAL', 'RDBAH', 'RDLEN', 'SRRCTL', 'RDH', 'RXCTL', 'RDT', 'RXDCTL', 'RQDPC'] as const),
+  ...(['TDBAL', 'TDBAH', 'TDLEN', 'TDH', 'TXCTL', 'TDT', 'TXDCTL', 'TDWBAL', 'TDWBAH'] as const),
+];
+const QUEUE_RESETS: Readonly<Record<string, number>> = Object.fromEntries(
+  QUEUE_REGISTERS.map((name) => [name, (IGB_REGISTERS[name] as RegisterSpec).reset ?? 0]),
+);
 
 interface Live extends LiveParts {
   readonly services: FunctionServices;
@@ -134,22 +119,55 @@ export class Igb {
     this.#state = new PortState(words);
     this.#state.setFlag(FLAG_LOSSY, options.fullRing === 'drop');
     this.#statistics = new Statistics(this.#state.statistics);
-    this.#virtual = new VirtualFunctions({
-      host: this.#vfHost(),
+    this.#virtual = this.#makeVirtual(words, pcieType);
+    this.registers = new RegisterFile(IGB_REGISTERS, { state: words, size: REGISTER_SPACE, hooks: registerHooks(this.#hookHost(), this.#virtual.hooks) });
+    this.#virtual.portReset();
+    this.#io = new IoWindow(this.registers, REGISTER_SPACE);
+    this.fn = this.#makeFunction(pcieType);
+    this.#powerUp();
+  }
+
+  #makeVirtual(words: Uint32Array, pcieType: PcieType): VirtualFunctions {
+    const device = this;
+    const { port = 0, vfLayout, between } = this.#options;
+    return new VirtualFunctions({
       words,
       now: () => this.#live?.services.clock.now() ?? 0,
       name: this.name,
       revision: REVISION,
       subsystemId: SUBSYSTEM_ID,
       pcieType,
-      layout: options.vfLayout ?? { firstOffset: 0x80, stride: 2 },
       lowest: port === 0,
-      between: options.between ?? 'switch',
+      layout: vfLayout ?? { firstOffset: 0x80, stride: 2 },
+      between: between ?? 'switch',
+      host: {
+        get registers() {
+          return device.registers;
+        },
+        raise: (causes) => this.#live?.interrupts.raise(causes),
+        raiseExtended: (vectors) => this.#live?.interrupts.raiseExtended(vectors),
+        readExtended: (name) => this.#live?.interrupts.readExtended(name) ?? 0,
+        writeExtended: (name, mask, value) => this.#live?.interrupts.writeExtended(name, mask, value),
+        resetQueue: (queue) => this.#resetQueue(queue),
+        attachQueues: (pool, dma) => {
+          this.#live?.engine.attachQueue(pool, dma);
+          this.#live?.engine.attachQueue(pool + POOLS, dma);
+        },
+        changed: () => this.#changed(),
+      },
     });
-    this.registers = new RegisterFile(IGB_REGISTERS, { state: words, size: REGISTER_SPACE, hooks: registerHooks(this.#hookHost(), this.#virtual.hooks) });
-    this.#io = new IoWindow(this.registers, REGISTER_SPACE);
-    this.fn = this.#makeFunction(pcieType);
-    this.#loadAddress();
+  }
+
+  /** Registers of which engines keep copies were changed by a virtual function; its queues may go on now. */
+  #changed(): void {
+    this.#state.changed();
+    this.#wake();
+  }
+
+  /** A VF's reset: both ways, registers and what is kept. */
+  #resetQueue(queue: number): void {
+    for (const name of QUEUE_REGISTERS) this.registers.set(name, QUEUE_RESETS[name] as number, queue);
+    this.#live?.engine.resetQueue(queue);
   }
 
   #makeFunction(pcieType: PcieType): PciFunction {
@@ -182,7 +200,7 @@ export class Igb {
         { index: 0, kind: 'memory32', region: this.registers },
         { index: 1, kind: 'memory32', region: new ErasedFlash() },
         { index: 2, kind: 'io', region: this.#io, size: IO_BAR_BYTES },
-        { index: 3, kind: 'memory32', region: new MsixBar(msix), size: MSIX_BAR_BYTES },
+        { index: 3, kind: 'memory32', region: msixBar(msix, 3, undefined, MSIX_BAR_BYTES) },
       ],
       capabilities,
       onAttach: (services) => this.#attach(services),
@@ -297,10 +315,11 @@ export class Igb {
   /** CTRL.RST is the warm kind; what outlives it is in the table. */
   #reset(kind: 'cold' | 'warm'): void {
     this.registers.reset(kind);
-    this.#loadAddress();
+    this.#powerUp();
     this.#statistics.clearAll();
     this.#state.setFlag(SENDS, false);
     if (kind === 'cold') this.#io.address = 0;
+    this.#virtual.portReset();
     this.#state.changed();
     const live = this.#live;
     if (live === undefined) return;
@@ -308,11 +327,17 @@ export class Igb {
     live.time.reset();
     live.tcpTimer.reset();
     live.interrupts.reset();
-    this.#virtual.portReset();
     live.link.reset();
     // A link that went down with SLU is not news.
     this.registers.set('ICR', 0);
     live.interrupts.update();
+  }
+
+  /** What is not the same in every element of a register: queue 0 is enabled, as in parts that have no other (8.10.9, 8.12.14); the address. */
+  #powerUp(): void {
+    this.registers.set('RXDCTL', this.registers.get('RXDCTL') | QUEUE_ENABLE);
+    this.registers.set('TXDCTL', this.registers.get('TXDCTL') | QUEUE_ENABLE);
+    this.#loadAddress();
   }
 
   /** 82576 6.2.1: the first receive address comes from the NVM. */
@@ -333,9 +358,6 @@ export class Igb {
       get live() {
         return device.#live;
       },
-      get virtualCount() {
-        return device.#virtual.count;
-      },
       state: this.#state,
       statistics: this.#statistics,
       nvm: this.#nvm,
@@ -346,31 +368,6 @@ export class Igb {
       reset: () => this.#reset('warm'),
       loadAddress: () => this.#loadAddress(),
       pfReady: () => this.#virtual.pfReady(),
-    };
-  }
-
-  /** What the virtual functions need of this one. */
-  #vfHost(): VfHost {
-    const device = this;
-    return {
-      get registers() {
-        return device.registers;
-      },
-      raise: (causes) => this.#live?.interrupts.raise(causes),
-      raiseExtended: (vectors) => this.#live?.interrupts.raiseExtended(vectors),
-      readExtended: (name) => this.#live?.interrupts.readExtended(name) ?? 0,
-      writeExtended: (name, mask, value) => this.#live?.interrupts.writeExtended(name, mask, value),
-      resetQueue: (queue) => {
-        for (const name of QUEUE_REGISTERS) this.registers.set(name, (IGB_REGISTERS[name] as RegisterSpec).reset ?? 0, queue);
-        this.#live?.engine.resetQueue(queue);
-      },
-      attachQueues: (pool, dma) => {
-        for (const queue of [pool, pool + POOLS]) this.#live?.engine.attachQueue(queue, dma);
-      },
-      changed: () => {
-        this.#state.changed();
-        this.#wake();
-      },
     };
   }
 
@@ -412,6 +409,7 @@ export class Igb {
     this.#state.setFlag(state.sends, true);
     this.#state.changed();
     live.engine.reset();
+    // Gives VFs their queues, which are as after a reset then.
     this.#virtual.restore(state.virtual);
     live.engine.transmitQueues.forEach((queue, i) => {
       queue.restore(state.queues[i] as (typeof state.queues)[number]);
@@ -438,26 +436,4 @@ class ErasedFlash implements Region {
   }
 
   write(): void {}
-}
-
-/** BAR 3: the MSI-X table, and its pending bits half way up. */
-class MsixBar implements Region {
-  readonly size = MSIX_BAR_BYTES;
-  readonly #msix: Msix;
-
-  constructor(msix: Msix) {
-    this.#msix = msix;
-  }
-
-  read(offset: number, size: AccessSize): number {
-    const { table, pendingBits } = this.#msix;
-    if (offset + size <= table.size) return table.read(offset, size);
-    const at = offset - PENDING_BITS;
-    return at >= 0 && at + size <= pendingBits.size ? pendingBits.read(at, size) : 0;
-  }
-
-  write(offset: number, size: AccessSize, value: number): void {
-    const { table } = this.#msix;
-    if (offset + size <= table.size) table.write(offset, size, value);
-  }
 }

@@ -173,13 +173,12 @@ export class Engine implements NetPort {
     const { received, urgent } = receive;
     const { sent } = transmit;
     const { pools } = this.#options;
-    const causes = receive.causes | transmit.causes | (pools?.causes ?? 0);
+    const causes = receive.causes | (pools?.causes ?? 0);
     if (pools !== undefined) pools.causes = 0;
     receive.received = 0;
     receive.urgent = 0;
     receive.causes = 0;
     transmit.sent = 0;
-    transmit.causes = 0;
     if ((received | sent | causes) !== 0) this.#options.signal(received, sent, urgent, causes);
   }
 

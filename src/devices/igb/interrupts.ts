@@ -326,18 +326,18 @@ export class Interrupts {
         this.#acknowledged(lanes);
         break;
       case 'EIAC':
-        words[EIAC] = (this.#at(EIAC) & ~lanes) | (bits & MESSAGES);
+        words[EIAC] = (this.#at(EIAC) & ~lanes) | (value & lanes & MESSAGES);
         return;
       case 'EIAM':
-        words[EIAM] = (this.#at(EIAM) & ~lanes) | bits;
+        words[EIAM] = (this.#at(EIAM) & ~lanes) | (value & lanes & (MESSAGES | COMBINED));
         return;
     }
     this.update();
   }
 
-  /** Where each cause is no message, reading EICR clears it (8.8.2). */
+  /** Reading EICR clears it (7.3.4.3), which no driver does that has many vectors; what is a VF's stays. */
   extendedRead(): void {
-    if (!this.#multiple) this.#words[EICR] = this.#at(EICR) & this.#messages;
+    this.#words[EICR] = this.#at(EICR) & this.#host.virtualVectors;
     this.#acknowledged(~0);
     this.update();
   }

@@ -146,19 +146,21 @@ export class PacketInfo {
   }
 
   /**
-   * How much of the frame is headers by what PSRTYPE wants told apart (8.10.3), counted as it lies in memory: 0, none of it.
+   * How much of the frame is headers, by what PSRTYPE wants told apart: to the end of TCP or UDP, of a fragment to the end of IP (before an IPv6 fragment header), or Ethernet alone; 0: it is not split. What is NFS is none of
+   * these, and NFS headers are not known here.
    */
   headerLength(types: number): number {
     const { headers, whole, type } = this;
-    const { version, transport, protocol } = headers;
-    if (version === 0) return 0;
-    const shift = version === 4 ? 0 : 6;
-    const l4 = whole && (type & (TYPE_TCP | TYPE_UDP)) !== 0;
-    if (l4) {
-      const bit = protocol === PROTOCOL_TCP ? 2 : 3;
-      if ((types & (1 << (bit + shift))) !== 0) return headers.payload;
+    const { version, transport, protocol, fragment } = headers;
+    if (version !== 0) {
+      const shift = version === 4 ? 0 : 6;
+      if (fragment) {
+        if ((types & (2 << shift)) !== 0 && this.held >= transport) return version === 4 ? transport : headers.fragmentable;
+      } else if (whole && (type & (TYPE_TCP | TYPE_UDP)) !== 0 && !this.nfs) {
+        if ((types & ((protocol === PROTOCOL_TCP ? 4 : 8) << shift)) !== 0) return headers.payload;
+      }
     }
-    return (types & (1 << (1 + shift))) !== 0 && this.held >= transport ? transport : 0;
+    return (types & 1) !== 0 && headers.network > 0 ? headers.network : 0;
   }
 }
 

@@ -101,6 +101,7 @@ export class ReceiveStore {
     return queue.reserve(inPackets, each);
   }
 
+  /** How much of it the header buffer gets (7.1.5, header splitting and replication). */
   #planHeader(q: number, type: number, room: number, stripped: number): void {
     const stored = this.#stored[q] as number;
     this.#inHeader[q] = 0;
@@ -111,16 +112,22 @@ export class ReceiveStore {
     const found = this.#info.headerLength(this.#words[PSRTYPE + (q & 7)] as number);
     const header = found === 0 ? 0 : Math.min(found - stripped, stored);
     const fits = header > 0 && header <= room;
-    const always = type === SPLIT_ALWAYS || type === REPLICATE || (type === REPLICATE_LARGE && stored > room);
-    const taken = fits ? header : always ? Math.min(room, stored) : 0;
-    if (type === REPLICATE_LARGE && stored <= room) return;
-    this.#inHeader[q] = taken;
-    this.#replicates[q] = type === REPLICATE || type === REPLICATE_LARGE ? 1 : 0;
+    const replicates = type === REPLICATE || type === REPLICATE_LARGE;
+    this.#replicates[q] = replicates ? 1 : 0;
+    // In the packet's own words: SPH says that HDR_LEN is the length of the headers, HBO that the header buffer was too small for them.
     if (header > 0) {
-      // 7.1.6.2: SPH says that HDR_LEN is the length of the headers, HBO that the header buffer was too small for them.
       this.#headerWord[q] = SPLIT_HEADER | (Math.min(header, MOST_HEADER) << HEADER_LENGTH_SHIFT);
       if (!fits) this.#headerError[q] = ERROR_HBO;
-    } else this.#headerWord[q] = Math.min(taken, MOST_HEADER) << HEADER_LENGTH_SHIFT;
+    }
+    if (replicates) {
+      if (type === REPLICATE || stored > room) this.#inHeader[q] = Math.min(room, stored);
+    } else if (type === SPLIT_ALWAYS && (!fits || stored <= room)) {
+      const taken = Math.min(room, stored);
+      this.#inHeader[q] = taken;
+      // A packet that fits in whole is there in whole, and not split.
+      if (header === 0 || stored <= room) this.#headerWord[q] = Math.min(taken, MOST_HEADER) << HEADER_LENGTH_SHIFT;
+      if (stored <= room) this.#headerError[q] = 0;
+    } else if (fits) this.#inHeader[q] = header;
   }
 
   /** Stores the frame as planned. */

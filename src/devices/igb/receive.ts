@@ -181,7 +181,10 @@ export class Receive {
     }
     if (pools?.on === true) {
       const mask = frame.bad || frame.short ? 0 : pools.receive(bytes, at, length, WIRE);
-      if (mask === 0) return this.#refuse(onWire, frame.bad ? DROP_MALFORMED : pools.reason);
+      if (mask === 0) {
+        if (frame.bad || frame.short || pools.reason === DROP_TOO_LONG) this.#countBad(!frame.bad && !frame.short);
+        return this.#refuse(onWire, frame.bad || frame.short ? DROP_MALFORMED : pools.reason);
+      }
       frame.inexact = false;
       return this.#distribute(batch, f, length, mask, true);
     }

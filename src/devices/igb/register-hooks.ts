@@ -30,7 +30,6 @@ const EECD_AUTO_RD = 0x200;
 const EERD_START = 1;
 const EERD_DONE = 2;
 const STATUS_PHYRA = 1 << 10;
-const STATUS_IOV = 1 << 18;
 const STATUS_GIO_MASTER = 1 << 19;
 const QUEUE_ENABLE = 1 << 25;
 const SWFLSH = 1 << 26;
@@ -54,8 +53,6 @@ export interface HookHost {
   readonly port: number;
   readonly ports: number;
   readonly live: LiveParts | undefined;
-  /** Enabled VFs. */
-  readonly virtualCount: number;
   now(): number;
   wake(): void;
   /** CTRL.RST. */
@@ -255,10 +252,9 @@ function writeControl(host: HookHost, value: number, lanes: number): void {
 }
 
 function readStatus(host: HookHost): number {
-  const { registers, virtualCount } = host;
+  const { registers } = host;
   const master = (registers.get('CTRL') & CTRL_GIO_MASTER_DISABLE) === 0 ? STATUS_GIO_MASTER : 0;
-  const virtual = virtualCount > 0 ? STATUS_IOV | (virtualCount << 14) : 0;
-  return (host.live?.link.status ?? 0) | (host.port << 2) | registers.get('STATUS') | master | virtual;
+  return (host.live?.link.status ?? 0) | (host.port << 2) | registers.get('STATUS') | master;
 }
 
 /** PHYRA is cleared by writing 0 (8.2.2). */

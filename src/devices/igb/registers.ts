@@ -24,7 +24,7 @@ export const IGB_REGISTERS = {
   // ---- general (8.2) ----
   CTRL: {
     offset: 0x0000,
-    reset: 0x0000_0200,
+    reset: 0x0010_0201,
     // RST (26) and PHY_RST (31) clear themselves. 21:20 GIO master disable is bit 2.
     writable: 0x787c_1b45,
     fields: {
@@ -42,6 +42,7 @@ export const IGB_REGISTERS = {
   CTRL_DUP: { offset: 0x0004, aliasOf: 'CTRL' },
   STATUS: {
     offset: 0x0008,
+    reset: 0x0000_0400,
     fields: {
       FD: [0, 1],
       LU: [1, 1],
@@ -79,7 +80,7 @@ export const IGB_REGISTERS = {
   CONNSW: { offset: 0x0034, writable: 0x0000_0007 },
   VET: { offset: 0x0038, reset: 0x8100_8100, writable: ALL, fields: { VET: [0, 16], VET_EXT: [16, 16] } },
   FCTTV: { offset: 0x0170, writable: LOW16 },
-  LEDCTL: { offset: 0x0e00, reset: 0x0706_0302, writable: 0xcfcf_cfcf },
+  LEDCTL: { offset: 0x0e00, reset: 0x0706_8302, writable: 0xcfcf_cfcf },
   // ---- NVM and semaphores (8.4, 8.7.16 to 8.7.18) ----
   EEMNGCTL: { offset: 0x1010, reset: 0x000c_0000, writable: 0 },
   FRTIMER: { offset: 0x1048 },
@@ -213,6 +214,7 @@ export const IGB_REGISTERS = {
   // ---- transmit (8.12) ----
   TCTL: {
     offset: 0x0400,
+    reset: 0x0004_00f8,
     // SWXOFF (22) clears itself.
     writable: 0x037f_fffa,
     fields: { EN: [1, 1], PSP: [3, 1], CT: [4, 8], COLD: [12, 10], SWXOFF: [22, 1], RTLC: [24, 1] },
@@ -224,7 +226,7 @@ export const IGB_REGISTERS = {
   DTXMXSZRQ: { offset: 0x3540, reset: 0x0000_0010, writable: 0x0000_0fff },
   DTXCTL: {
     offset: 0x3590,
-    reset: 0x0000_0004,
+    reset: 0x0000_0044,
     writable: 0x0000_007e,
     fields: { ENABLE_SPOOF_QUEUE: [1, 1], OUT_OF_SYNC: [4, 1], MDP_EN: [5, 1], SPOOF_INT: [6, 1] },
   },
@@ -259,8 +261,8 @@ export const IGB_REGISTERS = {
   MBVFICR: { offset: 0x0c80, writeOneToClear: 0x00ff_00ff, fields: { VFREQ: [0, 8], VFACK: [16, 8] } },
   MBVFIMR: { offset: 0x0c84, reset: 0xff, writable: 0xff, fields: { VFIM: [0, 8] } },
   VFLRE: { offset: 0x0c88, writeOneToClear: 0x0000_00ff },
-  VFRE: { offset: 0x0c8c, writable: 0x0000_00ff },
-  VFTE: { offset: 0x0c90, writable: 0x0000_00ff },
+  VFRE: { offset: 0x0c8c, reset: 0x0000_00ff, writable: 0x0000_00ff },
+  VFTE: { offset: 0x0c90, reset: 0x0000_00ff, writable: 0x0000_00ff },
   QDE: { offset: 0x2408, writable: LOW16 },
   DTXSWC: { offset: 0x3500, writable: 0x80ff_ffff, fields: { MACAS: [0, 8], VLANAS: [8, 8], LLE: [16, 8], LOOPBACK_EN: [31, 1] } },
   LVMMC: { offset: 0x3548 },
@@ -275,7 +277,7 @@ export const IGB_REGISTERS = {
   VMOLR: {
     offset: 0x5ad0,
     count: POOLS,
-    reset: 0x0000_2600,
+    reset: 0x8000_2600,
     writable: 0xdf83_3fff,
     fields: {
       RLPML: [0, 14],
@@ -290,7 +292,7 @@ export const IGB_REGISTERS = {
       STRCRC: [31, 1],
     },
   },
-  RPLOLR: { offset: 0x5af0, writable: 0xc000_0000, fields: { STRVLAN: [30, 1], STRCRC: [31, 1] } },
+  RPLOLR: { offset: 0x5af0, reset: 0x8000_0000, writable: 0xc000_0000, fields: { STRVLAN: [30, 1], STRCRC: [31, 1] } },
   IOVCTL: { offset: 0x5bbc, writable: 0x0000_0001 },
   VLVF: { offset: 0x5d00, count: 32, writable: 0x801f_ffff, fields: { VLAN_ID: [0, 12], POOLSEL: [12, 8], LVLAN: [20, 1], VI_EN: [31, 1] } },
   VMRCTL: { offset: 0x5d80, count: 4, writable: 0x0000_070f, fields: { VPME: [0, 1], UPME: [1, 1], DPME: [2, 1], VLME: [3, 1], MP: [8, 3] } },

@@ -55,9 +55,8 @@ export interface TransmitHost {
 }
 
 export class Transmit {
-  // Since they were last taken: queues that reported, causes of ICR.
+  /** Queues that reported since this was last taken. */
   sent = 0;
-  causes = 0;
   readonly #host: TransmitHost;
   readonly #words: Uint32Array;
   readonly #offload = new TransmitOffload();
@@ -70,8 +69,6 @@ export class Transmit {
   readonly #endsCut = new Uint8Array(256);
   readonly #stamps = new Uint8Array(256);
   #current: TransmitQueue | undefined;
-  /** The queue whose packet is in the stage. */
-  #serving = 0;
   #collected = 0;
   #scanned = 0;
   #turn = 0;
@@ -110,7 +107,6 @@ export class Transmit {
     for (const queue of this.#host.queues) queue.reset();
     this.#blocked = 0;
     this.sent = 0;
-    this.causes = 0;
     this.#current = undefined;
   }
 
@@ -154,7 +150,6 @@ export class Transmit {
     const now = this.#host.now();
     const log = this.#log;
     log.begin(queue.contexts);
-    this.#serving = queue.index;
     this.#collected = 0;
     const base = batch.count;
     const limit = Math.min(frames, batch.capacity - base, 256 - base);
@@ -199,7 +194,7 @@ export class Transmit {
       const { packet } = this.#offload;
       if (batch.segments.count + 2 * packet.fragments.count + 4 > batch.segments.capacity) break;
       const before = batch.count;
-      const done = this.#emit(batch, base + limit, false, pieces);
+      const done = this.#emit(queue, batch, base + limit, false, pieces);
       const token = (queue.index << 16) | ((queue.head + position) % queue.size);
       for (let f = before; f < batch.count; f++, this.#collected++) {
         size += batch.length[f] as number;
@@ -304,8 +299,14 @@ export class Transmit {
     }
     // No end in sight. With every descriptor of the ring in it, it never comes: the packet is dropped, so that the ring goes on.
     if (queue.available < queue.size - 1 || from > 0) return MORE;
-    this.#malformed();
+    this.#malformed(queue);
     return this.#nothing(queue.available);
+  }
+
+  /** The driver's mistake: dropped, and in a pool told of. */
+  #malformed(queue: TransmitQueue): void {
+    this.#host.counters.transmitDropped(DROP_MALFORMED, 1);
+    if (this.#host.pools?.on === true) this.#host.pools.misbehaved(queue.index);
   }
 
   #nothing(next: number): number {
@@ -408,20 +409,13 @@ export class Transmit {
     head.fill(0, done);
   }
 
-  /** Descriptors that no driver writes: the packet is dropped, and the pool switch told of whose they are. */
-  #malformed(): void {
-    const { counters, pools } = this.#host;
-    counters.transmitDropped(DROP_MALFORMED, 1);
-    if (pools?.on === true) pools.misbehaved(this.#serving);
-  }
-
   #spoofed(): void {
     count(this.#host.state.statistics, COUNT.SSVPC);
     this.#host.counters.transmitDropped(DROP_FILTERED, 1);
   }
 
   /** Appends what the staged packet becomes. False: more pieces of it are to come. @param whole nothing is left to others */
-  #emit(batch: FrameBatch, frames: number, whole: boolean, sent: number): boolean {
+  #emit(queue: TransmitQueue, batch: FrameBatch, frames: number, whole: boolean, sent: number): boolean {
     const offload = this.#offload;
     const { packet, context } = offload;
     if (packet.length === 0) return true;
@@ -441,7 +435,7 @@ export class Transmit {
         }
       }
     }
-    this.#malformed();
+    this.#malformed(queue);
     return true;
   }
 
@@ -452,7 +446,7 @@ export class Transmit {
     const loopback = (state.flags & FLAG_LOOPBACK) !== 0;
     for (let rounds = 0; rounds <= LONGEST_SEGMENTED; rounds++) {
       local.clear();
-      const done = this.#emit(local, LOCAL_FRAMES, true, queue.localPieces);
+      const done = this.#emit(queue, local, LOCAL_FRAMES, true, queue.localPieces);
       for (let f = 0; f < local.count; f++) {
         if (!(loopback ? receive.deliver(local, f, f + 1) === 1 : receive.deliverLocal(local, f, pools))) return false;
         if (!loopback) this.#countPool(queue, local.length[f] as number, 1, false);

@@ -291,6 +291,8 @@ export class Station {
 
   startQueue(queue: number, options: { srrctl?: number; buffers?: number } = {}): void {
     const { tx, rx } = this.ringOf(queue);
+    this.write(of(R.TXDCTL, queue), 0);
+    this.write(of(R.RXDCTL, queue), 0);
     this.write(of(R.TDBAL, queue), tx);
     this.write(of(R.TDBAH, queue), 0);
     this.write(of(R.TDLEN, queue), RING * 16);

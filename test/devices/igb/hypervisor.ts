@@ -185,6 +185,14 @@ export class Guest {
     return taken;
   }
 
+  /** The same driver, after its machine was saved and restored. */
+  goOn(before: Guest): void {
+    for (const queue of [0, 1]) {
+      this.#txTail[queue] = before.#txTail[queue] as number;
+      this.#rxHead[queue] = before.#rxHead[queue] as number;
+    }
+  }
+
   /** Gives all buffers it has taken back. */
   refill(queue = 0): void {
     this.write('rx', 0x18, queue, ((this.#rxHead[queue] as number) + RING - 1) % RING);

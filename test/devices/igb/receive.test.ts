@@ -144,8 +144,9 @@ describe('descriptors', () => {
   it('split always uses the header buffer, replication leaves the packet whole', () => {
     const { nic, inject } = wired();
     nic.start({ queues: 3, srrctl: SRRCTL.always });
-    inject(frame(300));
-    const [always] = nic.received();
+    inject(frame(300), frame(200));
+    const [always, small] = nic.received();
+    expect([small?.split, small?.headerLength, list(small?.header), list(small?.bytes)]).toEqual([false, 200, frame(200), []]);
     expect([always?.split, always?.headerLength, list(always?.header), list(always?.bytes)]).toEqual([
       false,
       256,
@@ -161,7 +162,7 @@ describe('descriptors', () => {
     nic.write(R.SRRCTL, SRRCTL.replicateLarge);
     inject(tcp, packet({ filled: true, payload: 400 }));
     expect(nic.received().map(({ headerLength, bytes }) => [headerLength, bytes.length])).toEqual([
-      [0, 154],
+      [54, 154],
       [54, 454],
     ]);
   });

@@ -172,9 +172,12 @@ function mask(pools: readonly number[]): number {
   return pools.reduce((bits, pool) => bits | (1 << pool), 0);
 }
 
-/** The registers that say the same. */
-export function registersOf(c: ModelConfig): RegisterFile<typeof IGB_REGISTERS> {
-  const file = new RegisterFile(IGB_REGISTERS, { size: 0x2_0000 });
+/** Made once: its table is large. */
+const file = new RegisterFile(IGB_REGISTERS, { size: 0x2_0000 });
+
+/** The words of registers that say the same. */
+export function registersOf(c: ModelConfig): Uint32Array {
+  file.reset();
   const on = (bit: number, value: boolean) => (value ? 2 ** bit : 0);
   file.set('MRQC', 3);
   file.set('RCTL', 2 + on(3, c.unicastPromiscuous) + on(4, c.multicastPromiscuous) + on(15, c.broadcastAccept) + c.offset * 2 ** 12 + on(18, c.vlanFilter));
@@ -226,5 +229,5 @@ export function registersOf(c: ModelConfig): RegisterFile<typeof IGB_REGISTERS> 
     file.set('VMRVM', mask(rule.pools ?? []), i);
     file.set('VMRVLAN', mask(rule.vlanEntries ?? []) >>> 0, i);
   });
-  return file;
+  return file.state.slice();
 }
