@@ -14,6 +14,7 @@ import { Igbvf } from './igbvf.ts';
 import { Mesh } from './mesh.ts';
 import { VectorSpace } from './msix.ts';
 import type { VirtioNetOptions } from './net-options.ts';
+import type { FrameSink } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import { type ConfigAccess, EcamAccess, PortAccess } from './pci-config.ts';
 import { enumeratePci, type PciDevice, type PciTree } from './pci-enumerate.ts';
@@ -92,7 +93,15 @@ export class Guest {
   #workload: Workload | undefined;
   #before: Costs | undefined;
   #finishedAt = -1;
+  /** Sees every frame before the workload does. */
+  tap: FrameSink | undefined;
   readonly #ignore = { receive(): void {} };
+  readonly #tapped: FrameSink = {
+    receive: (frame) => {
+      this.tap?.receive(frame);
+      this.#workload?.receive(frame);
+    },
+  };
 
   /** Enumerates and brings the device up. @throws RangeError when there is no such device, VirtioError when it does not come up. */
   constructor(bus: GuestBus, options: GuestOptions = {}, assigned?: AssignedFunction) {
@@ -218,7 +227,7 @@ export class Guest {
     // A level: served until the line falls, whatever edge was or was not seen.
     if (nic.usesIntx && (bus.lines.asserted(0) || bus.lines.asserted(1) || bus.lines.asserted(2) || bus.lines.asserted(3))) nic.onIntx();
     const workload = this.#workload;
-    if (nic.poll(workload ?? this.#ignore)) busy = true;
+    if (nic.poll(this.tap ? this.#tapped : (workload ?? this.#ignore))) busy = true;
     if (workload && !workload.done) {
       if (workload.step(nic, bus.now())) busy = true;
     }

@@ -50,7 +50,8 @@ export class Mesh implements Workload {
   /** @throws RangeError */
   constructor(job: MeshJob, arena: GuestArena) {
     const { size = SHORTEST_FRAME, stations, self } = job;
-    if (!(Number.isInteger(size) && size >= SHORTEST_FRAME && size <= LONGEST)) throw new RangeError(`frame size ${size} is not in ${SHORTEST_FRAME}..${LONGEST}`);
+    if (!(Number.isInteger(size) && size >= SHORTEST_FRAME && size <= LONGEST))
+      throw new RangeError(`frame size ${size} is not in ${SHORTEST_FRAME}..${LONGEST}`);
     if (stations.length > MOST_STATIONS || self >= MOST_STATIONS) throw new RangeError(`at most ${MOST_STATIONS} stations`);
     this.#job = job;
     this.#arena = arena;

@@ -115,7 +115,11 @@ export class VfGuests {
   /** Why drivers gave up, and how jobs stand. */
   troubles(): string {
     return JSON.stringify(
-      [this.host, ...this.guests].map((guest) => ({ broken: guest.nic.broken, mac: [...guest.nic.configuration.mac], ...(guest.workload && { job: guest.report() }) })),
+      [this.host, ...this.guests].map((guest) => ({
+        broken: guest.nic.broken,
+        mac: [...guest.nic.configuration.mac],
+        ...(guest.workload && { job: guest.report() }),
+      })),
     );
   }
 

@@ -33,7 +33,7 @@ const WAYS: readonly (readonly [string, IgbOptions, IgbvfOptions])[] = [
   ['nothing special', {}, {}],
   ['two pairs everywhere', { pairs: 2 }, { pairs: 2 }],
   ['split headers and head write-back', { splitHeaders: true, headWriteBack: true }, { splitHeaders: true, headWriteBack: true }],
-  ['moderated interrupts', { itr: 50 }, { itr: 50 }],
+  ['moderated interrupts', { itr: 10 }, { itr: 10 }],
 ];
 
 describe.each(WAYS)('seven guests on virtual functions, %s', (_name, host, guest) => {
@@ -62,7 +62,7 @@ describe.each(WAYS)('seven guests on virtual functions, %s', (_name, host, guest
     const lab = start({ host, guest });
     const [first, ...others] = lab.guests as [(typeof lab.guests)[0], ...(typeof lab.guests)[0][]];
     const sinks = [...others, lab.host].map((g) => g.start({ kind: 'sink', count: 100 }));
-    const work = first.start({ kind: 'generate', count: 100, burst: 10 });
+    const work = first.start({ kind: 'generate', count: 100, burst: 1 });
     lab.until(() => work.done && sinks.every((sink) => sink.done), 'the broadcasts');
     lab.step();
     for (const g of [...others, lab.host]) expect(g.report().errors).toEqual([]);
@@ -140,7 +140,7 @@ describe('a virtual function that does what it may not', () => {
     spoof(lab, lab.stations[1] as number[]);
     lab.host.igb.watchdog();
     expect(lab.host.igb.vfs?.spoofs).toEqual([1, 0, 0]);
-    expect(sinks.map((sink) => sink?.framesReceived)).toEqual([2, 1, 2].map((n) => Math.max(n, 2)));
+    expect(sinks.map((sink) => sink?.framesReceived)).toEqual([2, 2, 2]);
   });
 
   it('asks for an address it was not given: refused until it is trusted', () => {
@@ -177,7 +177,7 @@ describe('VLANs of virtual functions', () => {
     const queue = a.igbvf.transmit[0] as (typeof a.igbvf.transmit)[0];
     queue.vlan = 7;
     const sinks = [b, c].map((g) => g.start({ kind: 'sink', count: 50, verify: 'none' }));
-    a.start({ kind: 'generate', count: 50, burst: 10 });
+    a.start({ kind: 'generate', count: 50, burst: 1 });
     lab.until(() => sinks[0]?.done === true, 'the frames in VLAN 7');
     for (let i = 0; i < 50; i++) lab.step();
     expect(sinks[1]?.framesReceived).toBe(0);
@@ -191,7 +191,7 @@ describe('VLANs of virtual functions', () => {
     lab.until(() => a.igbvf.restarts === 1 && b.igbvf.restarts === 1 && a.igbvf.isUp && b.igbvf.isUp, 'both to come back');
     expect(a.igbvf.setVlan(7, true)).toBe(false);
     const sinks = [b, c].map((g) => g.start({ kind: 'sink', count: 50 }));
-    a.start({ kind: 'generate', count: 50, burst: 10 });
+    a.start({ kind: 'generate', count: 50, burst: 1 });
     lab.until(() => sinks[0]?.done === true, 'the frames in VLAN 100');
     for (let i = 0; i < 50; i++) lab.step();
     expect(b.report().errors).toEqual([]);
@@ -206,7 +206,7 @@ describe('group addresses of virtual functions', () => {
     const group = [0x01, 0x00, 0x5e, 0x01, 0x02, 0x03];
     expect(b.igbvf.setMulticast([Uint8Array.from(group)])).toBe(true);
     const sinks = [b, c].map((g) => g.start({ kind: 'sink', count: 20 }));
-    a.start({ kind: 'generate', count: 20, burst: 10, destination: group });
+    a.start({ kind: 'generate', count: 20, burst: 1, destination: group });
     lab.until(() => sinks[0]?.done === true, 'the group’s frames');
     for (let i = 0; i < 50; i++) lab.step();
     expect(sinks[1]?.framesReceived).toBe(0);
@@ -245,7 +245,12 @@ describe('resets', () => {
     for (const report of mesh(lab, { count: 50 })) expect(report.errors).toEqual([]);
     lab.host.igb.setVf(2, { vlan: 0, spoofCheck: false, rate: 100 });
     lab.host.igb.recover();
-    lab.until(() => lab.guests.every((guest) => guest.igbvf.restarts > 0 && guest.igbvf.isUp && guest.nic.configuration.linkUp) && lab.host.nic.configuration.linkUp, 'all to be back');
+    // Their interrupts went with the reset: the watchdog finds out (V2PMAILBOX.RSTD).
+    lab.pass(3e9);
+    lab.until(
+      () => lab.guests.every((guest) => guest.igbvf.restarts > 0 && guest.igbvf.isUp && guest.nic.configuration.linkUp) && lab.host.nic.configuration.linkUp,
+      'all to be back',
+    );
     for (const report of mesh(lab, { count: 50 })) expect(report.errors).toEqual([]);
   });
 
