@@ -11,8 +11,10 @@ import { Generate } from './generator.ts';
 import { Igb, isIgb } from './igb.ts';
 import type { IgbOptions, IgbvfOptions } from './igb-options.ts';
 import { Igbvf } from './igbvf.ts';
+import { Mesh } from './mesh.ts';
 import { VectorSpace } from './msix.ts';
 import type { VirtioNetOptions } from './net-options.ts';
+import type { FrameSink } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import { type ConfigAccess, EcamAccess, PortAccess } from './pci-config.ts';
 import { enumeratePci, type PciDevice, type PciTree } from './pci-enumerate.ts';
@@ -93,7 +95,15 @@ export class Guest {
   #finishedAt = -1;
   /** Ticket of the vectors' bell when they were taken last: it moves after each one that becomes pending. */
   #taken = -1;
+  /** Sees every frame before the workload does. */
+  tap: FrameSink | undefined;
   readonly #ignore = { receive(): void {} };
+  readonly #tapped: FrameSink = {
+    receive: (frame) => {
+      this.tap?.receive(frame);
+      this.#workload?.receive(frame);
+    },
+  };
 
   /** Enumerates and brings the device up. @throws RangeError when there is no such device, VirtioError when it does not come up. */
   constructor(bus: GuestBus, options: GuestOptions = {}, assigned?: AssignedFunction) {
@@ -195,6 +205,8 @@ export class Guest {
         return new Spread(job, this.nic);
       case 'echo':
         return new Echo(job, this.arena, this.nic);
+      case 'mesh':
+        return new Mesh(job, this.arena);
       case 'ping':
         return new Ping(job, this.arena, () => this.bus.now());
     }
@@ -221,7 +233,7 @@ export class Guest {
     // A level: served until the line falls, whatever edge was or was not seen.
     if (nic.usesIntx && (bus.lines.asserted(0) || bus.lines.asserted(1) || bus.lines.asserted(2) || bus.lines.asserted(3))) nic.onIntx();
     const workload = this.#workload;
-    if (nic.poll(workload ?? this.#ignore)) busy = true;
+    if (nic.poll(this.tap ? this.#tapped : (workload ?? this.#ignore))) busy = true;
     if (workload && !workload.done) {
       if (workload.step(nic, bus.now())) busy = true;
     }

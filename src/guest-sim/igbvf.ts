@@ -28,7 +28,7 @@ const LONG_MTU = 1500;
 /** Header and FCS: what a request for long frames counts. */
 const FRAME_OVERHEAD = 18;
 const WATCHDOG_PERIOD = 2e9;
-const POLLS_PER_LOOK = 1024;
+const POLLS_PER_LOOK = 64;
 /** Between two looks at the mailbox while waiting, and how often. */
 const LOOK_NANOS = 100_000;
 const PATIENCE_NANOS = 5e9;

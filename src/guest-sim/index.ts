@@ -24,6 +24,7 @@ export { IgbError } from './igb-registers.ts';
 export { IgbVfs, type VfPolicy } from './igb-vfs.ts';
 export { Igbvf, isIgbvf, type VfExtensions } from './igbvf.ts';
 export { LegacyPci } from './legacy-pci.ts';
+export type { MeshJob } from './mesh.ts';
 export { Msix, VectorSpace } from './msix.ts';
 export { announcements, type GuestAddresses } from './net-announce.ts';
 export { type Coalescing, ControlQueue, type ReceiveMode } from './net-control.ts';
