@@ -15,4 +15,18 @@ import { RING_CASES } from './cases/rings.ts';
 import { SPLIT_CASES } from './cases/split.ts';
 import { STEERING_CASES } from './cases/steering.ts';
 
-export const CASES: readonly Case[] = [...BASIC_CASES, ...RING_CASES, ...SPLIT_CASES, ...PACKED_CASES, ...PCI_CASES, ...MSIX_CASES, ...NET_CASES, ...NET_TX_CASES, ...NET_RX_CASES, ...NET_CTRL_CASES, ...STEERING_CASES, ...HASH_CASES, ...COALESCING_CASES];
+export const CASES: readonly Case[] = [
+  ...BASIC_CASES,
+  ...RING_CASES,
+  ...SPLIT_CASES,
+  ...PACKED_CASES,
+  ...PCI_CASES,
+  ...MSIX_CASES,
+  ...NET_CASES,
+  ...NET_TX_CASES,
+  ...NET_RX_CASES,
+  ...NET_CTRL_CASES,
+  ...STEERING_CASES,
+  ...HASH_CASES,
+  ...COALESCING_CASES,
+];

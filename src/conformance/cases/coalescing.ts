@@ -103,7 +103,10 @@ export const COALESCING_CASES: readonly Case[] = [
       await b.start({ features: ['CTRL_VQ'], buffers: 32 });
       await b.messages();
       s.check('net-coal.13', 'messages after each of three frames sent, with nothing set', await sendEach(b, 3), [1, 1, 1]);
-      for (const [packets, micros] of [[5, 0], [0, 500]] as const) {
+      for (const [packets, micros] of [
+        [5, 0],
+        [0, 500],
+      ] as const) {
         s.ensure((await setAll(b, CTRL.COAL_TX_SET, packets, micros)) === ACK_OK, 'TX_SET was refused');
         await b.messages();
         s.check('net-coal.D4', `messages after each of three frames with max_packets ${packets}, max_usecs ${micros}`, await sendEach(b, 3), [1, 1, 1]);
@@ -202,7 +205,10 @@ export const COALESCING_CASES: readonly Case[] = [
         await b.until(`queue_reset of queue ${queue} to read 0`, async () => (await b.getQueue(queue, 'queue_reset')) === 0);
         await b.setUpQueue(queue);
       };
-      for (const [queue, clause, command] of [[1, 'net-coal.9', CTRL.COAL_TX_SET], [0, 'net-coal.10', CTRL.COAL_RX_SET]] as const) {
+      for (const [queue, clause, command] of [
+        [1, 'net-coal.9', CTRL.COAL_TX_SET],
+        [0, 'net-coal.10', CTRL.COAL_RX_SET],
+      ] as const) {
         s.ensure((await setQueue(b, queue, 3, 33)) === ACK_OK, 'VQ_SET was refused');
         await again(queue);
         s.check(clause, `answer of VQ_GET of queue ${queue}, enabled again with nothing set for its direction`, await getQueue(b, queue), [ACK_OK, [0, 0]]);

@@ -1,8 +1,8 @@
 // Which hash a received frame has, and how it is told (virtio 1.4 5.1.9.4.3 to 5.1.9.4.5, 5.1.9.5.10).
 
-import { DEFAULT_RSS_KEY } from '#guest-sim/toeplitz';
 import { FlowHash } from '#guest-sim/flow-hash';
 import { composeFrame, composeTunnel, type FrameSpec, type TunnelKind } from '#guest-sim/frames';
+import { DEFAULT_RSS_KEY } from '#guest-sim/toeplitz';
 import type { Bench } from '../bench.ts';
 import type { Case } from '../case.ts';
 import { FEATURE } from '../features.ts';
@@ -69,9 +69,28 @@ function hashCase(name: string, clause: string, rows: readonly Row[]): Case {
   };
 }
 
-const v4 = (protocol: FrameSpec['protocol'], more: Partial<FrameSpec> = {}): FrameSpec => ({ version: 4, protocol, payload: 40, fromPort: 1234, toPort: 80, ...more });
-const v6 = (protocol: FrameSpec['protocol'], more: Partial<FrameSpec> = {}): FrameSpec => ({ version: 6, protocol, payload: 40, fromPort: 1234, toPort: 80, ...more });
-const EXTENDED = { extensions: [{ protocol: 60, bytes: HOME }, { protocol: 43, bytes: ROUTING }] };
+const v4 = (protocol: FrameSpec['protocol'], more: Partial<FrameSpec> = {}): FrameSpec => ({
+  version: 4,
+  protocol,
+  payload: 40,
+  fromPort: 1234,
+  toPort: 80,
+  ...more,
+});
+const v6 = (protocol: FrameSpec['protocol'], more: Partial<FrameSpec> = {}): FrameSpec => ({
+  version: 6,
+  protocol,
+  payload: 40,
+  fromPort: 1234,
+  toPort: 80,
+  ...more,
+});
+const EXTENDED = {
+  extensions: [
+    { protocol: 60, bytes: HOME },
+    { protocol: 43, bytes: ROUTING },
+  ],
+};
 const ALL = 0x1ff;
 
 export const HASH_CASES: readonly Case[] = [
@@ -145,7 +164,11 @@ export const HASH_CASES: readonly Case[] = [
       await configure(b, types);
       const set = (mask: number): Promise<{ ack: number }> => b.net.commanded(CTRL.TUNNEL, CTRL.TUNNEL_SET, [mask & 0xff, (mask >>> 8) & 0xff, 0, 0]);
       const inner = v4('tcp', { from: [10, 1, 2, 3], to: [10, 4, 5, 6] });
-      const frames = KINDS.filter(([, bit]) => (supported & bit) !== 0).map(([kind, bit]) => ({ kind, bit, frame: composeTunnel(kind, { version: 4 }, inner).bytes }));
+      const frames = KINDS.filter(([, bit]) => (supported & bit) !== 0).map(([kind, bit]) => ({
+        kind,
+        bit,
+        frame: composeTunnel(kind, { version: 4 }, inner).bytes,
+      }));
       if (frames.length === 0) s.skip('the device supports no tunnel type');
       const outer = (kind: string, bytes: Uint8Array): Promise<void> => {
         const udp = bytes[23] === 17;

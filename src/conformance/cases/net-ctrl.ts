@@ -75,7 +75,12 @@ export const NET_CTRL_CASES: readonly Case[] = [
       s.check('net-ctrl.25', 'a frame to the own address', await hears(b, mac), true);
       s.check('net-ctrl.25', 'a frame to a group nobody joined', await hears(b, MULTICAST), false);
       s.check('net-ctrl.3', 'ack of PROMISC 1', await mode(b, CTRL.PROMISC, true), ACK_OK);
-      for (const [what, address] of [['a strange address', STRANGER], ['a group', MULTICAST], ['everybody', BROADCAST], ['the own address', mac]] as const)
+      for (const [what, address] of [
+        ['a strange address', STRANGER],
+        ['a group', MULTICAST],
+        ['everybody', BROADCAST],
+        ['the own address', mac],
+      ] as const)
         s.check('net-ctrl.4', `a frame to ${what} in promiscuous mode`, await hears(b, address), true);
       s.check('net-ctrl.3', 'ack of PROMISC 0', await mode(b, CTRL.PROMISC, false), ACK_OK);
       s.check('net-ctrl.3', 'a frame to a strange address after PROMISC 0', await hears(b, STRANGER), false);
@@ -96,7 +101,20 @@ export const NET_CTRL_CASES: readonly Case[] = [
   },
   {
     name: 'net-ctrl/extra-modes',
-    clauses: ['net-ctrl.8', 'net-ctrl.9', 'net-ctrl.10', 'net-ctrl.11', 'net-ctrl.12', 'net-ctrl.13', 'net-ctrl.14', 'net-ctrl.15', 'net-ctrl.16', 'net-ctrl.17', 'net-ctrl.18', 'net-ctrl.19'],
+    clauses: [
+      'net-ctrl.8',
+      'net-ctrl.9',
+      'net-ctrl.10',
+      'net-ctrl.11',
+      'net-ctrl.12',
+      'net-ctrl.13',
+      'net-ctrl.14',
+      'net-ctrl.15',
+      'net-ctrl.16',
+      'net-ctrl.17',
+      'net-ctrl.18',
+      'net-ctrl.19',
+    ],
     async run(b, s) {
       const mac = await listening(b, ['CTRL_RX_EXTRA']);
       s.check('net-ctrl.8', 'ack of ALLUNI 1', await mode(b, CTRL.ALLUNI, true), ACK_OK);
@@ -128,9 +146,15 @@ export const NET_CTRL_CASES: readonly Case[] = [
     clauses: ['net-ctrl.5'],
     async run(b, s) {
       const mac = await listening(b, ['CTRL_RX_EXTRA']);
-      for (const command of [CTRL.NOUNI, CTRL.NOMULTI, CTRL.NOBCAST]) s.ensure((await mode(b, command, true)) === ACK_OK, `receive mode ${command} was refused`);
+      for (const command of [CTRL.NOUNI, CTRL.NOMULTI, CTRL.NOBCAST])
+        s.ensure((await mode(b, command, true)) === ACK_OK, `receive mode ${command} was refused`);
       s.ensure((await mode(b, CTRL.PROMISC, true)) === ACK_OK, 'PROMISC was refused');
-      for (const [what, address] of [['the own address', mac], ['a strange address', STRANGER], ['a group', MULTICAST], ['everybody', BROADCAST]] as const)
+      for (const [what, address] of [
+        ['the own address', mac],
+        ['a strange address', STRANGER],
+        ['a group', MULTICAST],
+        ['everybody', BROADCAST],
+      ] as const)
         s.check('net-ctrl.5', `a frame to ${what} with PROMISC beside NOUNI, NOMULTI and NOBCAST`, await hears(b, address), true);
     },
   },

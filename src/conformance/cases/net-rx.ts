@@ -32,7 +32,12 @@ function large(spec: FrameSpec, gsoType: number): Large {
   const csumOffset = protocol === TCP ? 16 : 6;
   const frame = composed.bytes.slice();
   put16(frame, layout.transport + csumOffset, pseudoSum(frame, layout.network, layout.transport, protocol));
-  return { composed, frame, protocol, offload: { flags: HDR.NEEDS_CSUM, gsoType, gsoSize: MSS, headerLength: layout.payload, csumStart: layout.transport, csumOffset } };
+  return {
+    composed,
+    frame,
+    protocol,
+    offload: { flags: HDR.NEEDS_CSUM, gsoType, gsoSize: MSS, headerLength: layout.payload, csumStart: layout.transport, csumOffset },
+  };
 }
 
 function largeTunnel(inner: 4 | 6, outerChecksum: boolean): Large {
@@ -68,7 +73,14 @@ async function receivedWhole(b: Bench, s: Session, clause: string, { composed, f
   for (const { header } of received) s.checkThat(clause, 'gso_type', (header.gsoType & ~GSO.ECN) !== type, `not ${type}`, header.gsoType);
   const { layout } = composed;
   const pieces = received.map(({ bytes }) => bytes);
-  const whole = { bytes: composed.bytes, network: layout.innerNetwork || layout.network, transport: layout.transport, payload: layout.payload, protocol, segmentSize: MSS };
+  const whole = {
+    bytes: composed.bytes,
+    network: layout.innerNetwork || layout.network,
+    transport: layout.transport,
+    payload: layout.payload,
+    protocol,
+    segmentSize: MSS,
+  };
   if (type === GSO.UDP) checkFragments(s, clause, pieces, whole);
   else checkSegments(s, clause, pieces, whole);
   return received;
@@ -109,7 +121,12 @@ export const NET_RX_CASES: readonly Case[] = [
         s.check('net-rx.6', `num_buffers of a frame of ${length} bytes in buffers of 128`, received.header.numBuffers, count);
         s.check('net-rx.12', 'num_buffers, header included', received.header.numBuffers, count);
         s.check('net-rx.14', 'buffers that show as used when the first one does', received.used.length, count);
-        s.check('net-rx.13', 'used lengths of all buffers but the last', received.used.slice(0, -1).map((used) => used.length), Array.from({ length: count - 1 }, () => 128));
+        s.check(
+          'net-rx.13',
+          'used lengths of all buffers but the last',
+          received.used.slice(0, -1).map((used) => used.length),
+          Array.from({ length: count - 1 }, () => 128),
+        );
         s.check('net-rx.13', 'the frame in its buffers', received.bytes, frame);
       }
     },
@@ -119,12 +136,20 @@ export const NET_RX_CASES: readonly Case[] = [
     clauses: ['net-rx.15', 'net-rx.16', 'net-rx.36'],
     async run(b, s) {
       await b.start();
-      for (const spec of [{ protocol: 'udp', version: 4 }, { protocol: 'tcp', version: 6 }] as const) {
+      for (const spec of [
+        { protocol: 'udp', version: 4 },
+        { protocol: 'tcp', version: 6 },
+      ] as const) {
         const { composed, frame, offload, protocol } = large({ ...spec, payload: 400 }, GSO.NONE);
         // Left to the receiver by the sender where the wire can say so; complete otherwise.
         const { header, bytes } = s.target.wireOffloads ? await b.net.arrives(frame, { ...offload, gsoSize: 0 }) : await b.net.arrives(composed.bytes);
         s.check('net-rx.15', 'flags without GUEST_CSUM', header.flags, 0);
-        s.check('net-rx.16', 'transport checksum of a delivered frame', checksumHolds(bytes, composed.layout.network, composed.layout.transport, protocol), true);
+        s.check(
+          'net-rx.16',
+          'transport checksum of a delivered frame',
+          checksumHolds(bytes, composed.layout.network, composed.layout.transport, protocol),
+          true,
+        );
         s.check('net-rx.16', 'the delivered frame', bytes, composed.bytes);
         s.check('net-rx.36', 'gso_type without guest segmentation offloads', header.gsoType, GSO.NONE);
       }
@@ -212,7 +237,12 @@ export const NET_RX_CASES: readonly Case[] = [
         s.checkThat('net-rx.41', 'hdr_len', header.headerLength >= layout.payload, `at least ${layout.payload}`, header.headerLength);
         const at = header.csumStart + header.csumOffset;
         s.check('net-rx.30', 'csum_start and csum_offset', [header.csumStart, header.csumOffset], [layout.transport, protocol === TCP ? 16 : 6]);
-        s.check('net-rx.29', 'the checksum field', at + 2 <= bytes.length ? get16(bytes, at) : undefined, pseudoSum(bytes, layout.network, layout.transport, protocol));
+        s.check(
+          'net-rx.29',
+          'the checksum field',
+          at + 2 <= bytes.length ? get16(bytes, at) : undefined,
+          pseudoSum(bytes, layout.network, layout.transport, protocol),
+        );
         if (layout.network === 14 && (bytes[14] as number) >>> 4 === 4) s.check('net-rx.28', 'IPv4 header checksum', fold(sumBytes(bytes, 14, 20)), 0xffff);
       }
     },
@@ -224,7 +254,11 @@ export const NET_RX_CASES: readonly Case[] = [
     async run(b, s) {
       needOffloads(s);
       await b.start();
-      for (const spec of [{ protocol: 'udp', version: 4 }, { protocol: 'tcp', version: 4 }, { protocol: 'tcp', version: 6 }] as const) {
+      for (const spec of [
+        { protocol: 'udp', version: 4 },
+        { protocol: 'tcp', version: 4 },
+        { protocol: 'tcp', version: 6 },
+      ] as const) {
         const { frame, offload, composed, protocol } = large({ ...spec, payload: 300 }, GSO.NONE);
         const { header, bytes } = await b.net.arrives(frame, { ...offload, gsoSize: 0 });
         const { layout } = composed;
@@ -233,7 +267,12 @@ export const NET_RX_CASES: readonly Case[] = [
           for (const clause of ['net-rx.28', 'net-rx.29', 'net-rx.30']) s.check(clause, 'a frame delivered without NEEDS_CSUM', bytes, composed.bytes);
           continue;
         }
-        s.check('net-rx.29', 'the checksum field', get16(bytes, layout.transport + (protocol === TCP ? 16 : 6)), pseudoSum(bytes, layout.network, layout.transport, protocol));
+        s.check(
+          'net-rx.29',
+          'the checksum field',
+          get16(bytes, layout.transport + (protocol === TCP ? 16 : 6)),
+          pseudoSum(bytes, layout.network, layout.transport, protocol),
+        );
         s.check('net-rx.30', 'the frame once its checksum is filled in', filled(bytes, header.csumStart, header.csumOffset), composed.bytes);
         if (spec.version === 4) s.check('net-rx.28', 'IPv4 header checksum', fold(sumBytes(bytes, 14, 20)), 0xffff);
       }
@@ -310,7 +349,8 @@ export const NET_RX_CASES: readonly Case[] = [
       }
       // A sender that leaves the outer checksum to the receiver, too.
       const { frame, offload } = largeTunnel(4, true);
-      for (const { header } of await b.net.inject(frame, offload)) s.check('net-rx.35', 'UDP_TUNNEL_CSUM without its feature', header.flags & HDR.UDP_TUNNEL_CSUM, 0);
+      for (const { header } of await b.net.inject(frame, offload))
+        s.check('net-rx.35', 'UDP_TUNNEL_CSUM without its feature', header.flags & HDR.UDP_TUNNEL_CSUM, 0);
     },
   },
   {
@@ -361,5 +401,12 @@ async function receivedWholeOrPartial(b: Bench, s: Session, clause: string, { co
     s.check(clause, 'gso_type', header.gsoType === type, false);
     return (header.flags & HDR.NEEDS_CSUM) !== 0 ? filled(bytes, header.csumStart, header.csumOffset) : bytes;
   });
-  checkSegments(s, clause, frames, { bytes: composed.bytes, network: layout.network, transport: layout.transport, payload: layout.payload, protocol, segmentSize: MSS });
+  checkSegments(s, clause, frames, {
+    bytes: composed.bytes,
+    network: layout.network,
+    transport: layout.transport,
+    payload: layout.payload,
+    protocol,
+    segmentSize: MSS,
+  });
 }

@@ -86,7 +86,9 @@ export const NET_TX_CASES: readonly Case[] = [
         const frame = bytes.slice();
         put16(frame, layout.transport + offset, pseudoSum(frame, layout.network, layout.transport, protocol));
         const header = { flags: HDR.NEEDS_CSUM, csumStart: layout.transport, csumOffset: offset };
-        s.check('net-tx.30', `an IPv${spec.version} ${spec.protocol} frame whose checksum is left to the device`, await b.net.transmit(frame, { header }), [bytes]);
+        s.check('net-tx.30', `an IPv${spec.version} ${spec.protocol} frame whose checksum is left to the device`, await b.net.transmit(frame, { header }), [
+          bytes,
+        ]);
       }
     },
   },
@@ -113,7 +115,12 @@ export const NET_TX_CASES: readonly Case[] = [
         [0xffff, 0xffff],
         [20, 2],
       ] as const)
-        s.check('net-tx.51', `a frame with csum_start ${csumStart}, csum_offset ${csumOffset} and no NEEDS_CSUM`, await b.net.transmit(bytes, { header: { csumStart, csumOffset } }), [bytes]);
+        s.check(
+          'net-tx.51',
+          `a frame with csum_start ${csumStart}, csum_offset ${csumOffset} and no NEEDS_CSUM`,
+          await b.net.transmit(bytes, { header: { csumStart, csumOffset } }),
+          [bytes],
+        );
       const wrong = bytes.slice();
       put16(wrong, layout.transport + UDP_CHECKSUM, 0x1234);
       s.check('net-tx.63', 'a frame with a wrong checksum and no NEEDS_CSUM', await b.net.transmit(wrong), [wrong]);
@@ -176,7 +183,9 @@ export const NET_TX_CASES: readonly Case[] = [
         const clause = headerLength > large.payload && headerLength < 200 ? 'net-tx.55' : 'net-tx.56';
         await segments(b, s, clause, { frame, large, header: { ...header, headerLength } });
       }
-      s.check('net-tx.56', 'a small frame with an hdr_len beyond its end', await b.net.transmit(plainFrame(1), { header: { headerLength: 1000 } }), [plainFrame(1)]);
+      s.check('net-tx.56', 'a small frame with an hdr_len beyond its end', await b.net.transmit(plainFrame(1), { header: { headerLength: 1000 } }), [
+        plainFrame(1),
+      ]);
     },
   },
   {
@@ -228,7 +237,12 @@ export const NET_TX_CASES: readonly Case[] = [
       await refused(b, s, 'net-tx.60', 'a tunnel request with DATA_VALID', but({ flags: HDR.NEEDS_CSUM | HDR.DATA_VALID }));
       await refused(b, s, 'net-tx.61', 'a tunnel request of type NONE', but({ gsoType: GSO.TUNNEL_V4 }));
       const frame = plainFrame(2);
-      s.check('net-tx.58', 'a frame with tunnel offsets and no tunnel bit', await b.net.transmit(frame, { header: { outerTransport: 0xfff0, innerNetwork: 0xfff8 } }), [frame]);
+      s.check(
+        'net-tx.58',
+        'a frame with tunnel offsets and no tunnel bit',
+        await b.net.transmit(frame, { header: { outerTransport: 0xfff0, innerNetwork: 0xfff8 } }),
+        [frame],
+      );
       const plain = tcp4();
       await segments(b, s, 'net-tx.58', { ...plain, header: { ...plain.header, outerTransport: 3, innerNetwork: 1 } });
     },
@@ -239,7 +253,12 @@ export const NET_TX_CASES: readonly Case[] = [
     over: [['HOST_UDP_TUNNEL_GSO', 'HOST_UDP_TUNNEL_GSO_CSUM']],
     async run(b, s) {
       await b.start();
-      s.check('net-tx.62', 'frames sent for UDP_TUNNEL_CSUM without a tunnel bit', (await b.net.transmit(udpFrame().bytes, { header: { flags: HDR.UDP_TUNNEL_CSUM } })).length, 0);
+      s.check(
+        'net-tx.62',
+        'frames sent for UDP_TUNNEL_CSUM without a tunnel bit',
+        (await b.net.transmit(udpFrame().bytes, { header: { flags: HDR.UDP_TUNNEL_CSUM } })).length,
+        0,
+      );
       s.ensure((await b.net.transmit(plainFrame(1))).length === 1, 'the frame after it did not go out');
     },
   },

@@ -50,7 +50,12 @@ export const NET_CASES: readonly Case[] = [
       if (mtu > 3900) s.skip(`the mtu of ${mtu} leaves no room for longer frames`);
       const largest = plainFrame(1, undefined, mtu + ETHERNET);
       s.check('net.6', `a frame of mtu and Ethernet header, ${largest.length} bytes`, await b.net.transmit(largest), [largest]);
-      s.check('net.5', 'frames received that are longer than mtu and headers', (await b.net.inject(plainFrame(2, undefined, mtu + ETHERNET + TAGS + 1))).length, 0);
+      s.check(
+        'net.5',
+        'frames received that are longer than mtu and headers',
+        (await b.net.inject(plainFrame(2, undefined, mtu + ETHERNET + TAGS + 1))).length,
+        0,
+      );
       s.ensure((await b.net.inject(largest)).length === 1, 'a frame of exactly mtu and Ethernet header did not arrive');
     },
   },
@@ -127,7 +132,14 @@ export const NET_CASES: readonly Case[] = [
   {
     name: 'net/header-sizes',
     clauses: ['net.D5'],
-    over: [[], ['HASH_REPORT'], ['GUEST_UDP_TUNNEL_GSO'], ['HOST_UDP_TUNNEL_GSO'], ['OUT_NET_HEADER'], ['HASH_REPORT', 'HOST_UDP_TUNNEL_GSO', 'OUT_NET_HEADER']],
+    over: [
+      [],
+      ['HASH_REPORT'],
+      ['GUEST_UDP_TUNNEL_GSO'],
+      ['HOST_UDP_TUNNEL_GSO'],
+      ['OUT_NET_HEADER'],
+      ['HASH_REPORT', 'HOST_UDP_TUNNEL_GSO', 'OUT_NET_HEADER'],
+    ],
     async run(b, s) {
       await b.start();
       const frame = plainFrame(1, undefined, 99);

@@ -26,7 +26,13 @@ export function checkSegments(s: Session, clause: string, frames: readonly Uint8
   const pieces: number[] = [];
   for (const [i, frame] of frames.entries()) {
     const last = i === frames.length - 1;
-    s.checkThat(clause, `payload of segment ${i}`, last ? frame.length - payload <= segmentSize : frame.length - payload === segmentSize, `${last ? 'at most ' : ''}${segmentSize} bytes`, frame.length - payload);
+    s.checkThat(
+      clause,
+      `payload of segment ${i}`,
+      last ? frame.length - payload <= segmentSize : frame.length - payload === segmentSize,
+      `${last ? 'at most ' : ''}${segmentSize} bytes`,
+      frame.length - payload,
+    );
     s.check(clause, `transport checksum of segment ${i}`, checksumHolds(frame, network, transport, protocol), true);
     if ((frame[network] as number) >>> 4 === 4) s.check(clause, `IPv4 header checksum of segment ${i}`, ipv4HeaderHolds(frame, network), true);
     pieces.push(...frame.subarray(payload));

@@ -1,7 +1,7 @@
 // Where received frames go: automatic steering and RSS (virtio 1.4 5.1.9.5.5 to 5.1.9.5.8).
 
-import { DEFAULT_RSS_KEY } from '#guest-sim/toeplitz';
 import { FlowHash } from '#guest-sim/flow-hash';
+import { DEFAULT_RSS_KEY } from '#guest-sim/toeplitz';
 import type { Bench } from '../bench.ts';
 import type { Case } from '../case.ts';
 import { ACK_ERR, ACK_OK, CTRL } from '../layout.ts';
@@ -92,7 +92,8 @@ export const STEERING_CASES: readonly Case[] = [
         s.check('net-mq.4', `a frame on transmitq${pair + 1}`, await b.net.transmit(frame, { pair }), [frame]);
         s.check('net-mq.5', `a frame on transmitq${pair + 1}`, (await b.net.transmitQueue(pair).ring.used()).length, 1);
       }
-      for (let pair = 0; pair < b.net.pairs; pair++) s.check('net-mq.7', `receive pair of the replies to the flow of transmitq${pair + 1}`, await pairOf(b, flow(pair, true)), pair);
+      for (let pair = 0; pair < b.net.pairs; pair++)
+        s.check('net-mq.7', `receive pair of the replies to the flow of transmitq${pair + 1}`, await pairOf(b, flow(pair, true)), pair);
       for (const n of [50, 51, 52]) {
         const first = await pairOf(b, flow(n));
         for (const again of [1, 2]) s.check('net-mq.6', `receive pair of frame ${again + 1} of a flow`, await pairOf(b, flow(n)), first);
@@ -103,8 +104,18 @@ export const STEERING_CASES: readonly Case[] = [
       for (let pair = 0; pair < b.net.pairs; pair++) await s.send(flow(pair, true));
       for (let n = 0; n < 8; n++) await s.send(flow(n));
       const seen = await counts(b);
-      s.check('net-mq.14', 'frames on pairs above the number that was set', seen.slice(fewer), seen.slice(fewer).map(() => 0));
-      s.check('net-mq.14', 'frames on the pairs below', seen.reduce((sum, n) => sum + n, 0), b.net.pairs + 8);
+      s.check(
+        'net-mq.14',
+        'frames on pairs above the number that was set',
+        seen.slice(fewer),
+        seen.slice(fewer).map(() => 0),
+      );
+      s.check(
+        'net-mq.14',
+        'frames on the pairs below',
+        seen.reduce((sum, n) => sum + n, 0),
+        b.net.pairs + 8,
+      );
     },
   },
   {
@@ -207,7 +218,12 @@ export const STEERING_CASES: readonly Case[] = [
       for (let n = 0; n < 8; n++) await b.net.add(1, [2048]);
       await b.kick(2);
       const seen = await counts(b);
-      s.check('net-rss.11', 'frames delivered anywhere that came while their queue was under reset', seen, seen.map(() => 0));
+      s.check(
+        'net-rss.11',
+        'frames delivered anywhere that came while their queue was under reset',
+        seen,
+        seen.map(() => 0),
+      );
       s.ensure((await pairOf(b, flow(1))) === 1, 'the flow does not arrive after its queue was enabled again');
     },
   },
@@ -219,8 +235,12 @@ export const STEERING_CASES: readonly Case[] = [
     async run(b, s) {
       await b.start();
       several(b, s);
-      s.ensure((await b.net.command(CTRL.MQ, CTRL.RSS_CONFIG, rssConfig({ hashTypes: HASH.UDPv4, table: [0, 1], maxTransmit: 2 }))).ack === ACK_OK, 'RSS_CONFIG was refused');
-      for (const pair of [0, 1]) s.check('net-rss.D2', `frames sent on transmitq${pair + 1} with max_tx_vq 2`, await b.net.transmit(flow(pair), { pair }), [flow(pair)]);
+      s.ensure(
+        (await b.net.command(CTRL.MQ, CTRL.RSS_CONFIG, rssConfig({ hashTypes: HASH.UDPv4, table: [0, 1], maxTransmit: 2 }))).ack === ACK_OK,
+        'RSS_CONFIG was refused',
+      );
+      for (const pair of [0, 1])
+        s.check('net-rss.D2', `frames sent on transmitq${pair + 1} with max_tx_vq 2`, await b.net.transmit(flow(pair), { pair }), [flow(pair)]);
     },
   },
   {
@@ -236,7 +256,13 @@ export const STEERING_CASES: readonly Case[] = [
       const { ack, result } = await b.net.command(CTRL.CONTEXT, CTRL.CONTEXT_CAP_GET, [], { result: 2 });
       const behind = (result[0] as number) | ((result[1] as number) << 8);
       const before = ack | ((result[0] as number) << 8);
-      s.checkThat('net-rss.12', 'max_rss_contexts, behind the ack or before it', (ack === ACK_OK && behind >= 1 && behind !== 0xffff) || (before >= 1 && (result[1] as number) === ACK_OK), 'at least 1', [ack, ...result]);
+      s.checkThat(
+        'net-rss.12',
+        'max_rss_contexts, behind the ack or before it',
+        (ack === ACK_OK && behind >= 1 && behind !== 0xffff) || (before >= 1 && (result[1] as number) === ACK_OK),
+        'at least 1',
+        [ack, ...result],
+      );
       s.check('net-rss.D4', 'ack of ADD, with reserved bytes that are not 0', (await context(CTRL.CONTEXT_ADD, 1, config)).ack, ACK_OK);
       s.check('net-rss.D4', 'ack of MOD', (await context(CTRL.CONTEXT_MOD, 1, config)).ack, ACK_OK);
       s.check('net-rss.D4', 'ack of DEL', (await context(CTRL.CONTEXT_DEL, 1)).ack, ACK_OK);
