@@ -123,8 +123,9 @@ export const STEERING_CASES: readonly Case[] = [
     clauses: ['net-mq.15', 'net-mq.16'],
     over: [['RING_RESET']],
     async run(b, s) {
-      await b.start({ features: ['MQ'], pairs: 2, buffers: 30 });
+      b.needs('MQ');
       if ((await b.config('max_virtqueue_pairs')) < 2) s.skip('the device has one queue pair only');
+      await b.start({ features: ['MQ'], pairs: 2, buffers: 30 });
       s.ensure((await pairsCommand(b, 2)).ack === ACK_OK, 'VQ_PAIRS_SET was refused');
       const frame = flow(1);
       await b.net.transmit(frame, { pair: 1 });
