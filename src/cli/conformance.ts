@@ -13,6 +13,7 @@ import {
   isBinding,
   judge,
   plan,
+  qemuSource,
   type Report,
   type RunOptions,
   runCases,
@@ -44,7 +45,9 @@ const style = { head: [], border: [] };
 /** @throws SelectionError */
 function sourceOf(name: string): TargetSource {
   if (name === 'inproc') return inprocSource();
-  throw new SelectionError(`no target is called ${name}: give inproc`);
+  if (name === 'qemu') return qemuSource('qemu', { file: 'qemu-system-x86_64' });
+  if (name.startsWith('qemu:')) return qemuSource(name, { file: name.slice(5) });
+  throw new SelectionError(`no target is called ${name}: give inproc, qemu or qemu:PATH`);
 }
 
 function collect(value: string, before: string[] | undefined): string[] {
@@ -144,7 +147,11 @@ export function conformanceCommand(signal: AbortSignal, done: (exitCode: number)
   const binding = CLAUSES.filter(isBinding).length;
   return new Command('conformance')
     .description(`Check a virtio-net device against VIRTIO 1.4, clause by clause (${CLAUSES.length} clauses, ${binding} of them MUST or MUST NOT).`)
-    .addOption(new Option('--target <name>', 'inproc (this device); may be repeated').argParser(collect).default(undefined, 'inproc'))
+    .addOption(
+      new Option('--target <name>', 'inproc (this device), qemu or qemu:PATH (its virtio-net-pci over qtest); may be repeated')
+        .argParser(collect)
+        .default(undefined, 'inproc'),
+    )
     .addOption(new Option('--area <area>', 'only cases about this area; may be repeated').argParser(area))
     .option('--clause <id>', 'only cases about this clause, by key or id')
     .option('--case <name>', 'only this case, with or without its ring format')
@@ -161,7 +168,7 @@ Examples:
   nicbox conformance --area net-rss --area net-hash
   nicbox conformance --clause pci.33 --format json
   nicbox conformance --case "reset/queue [packed]"
-  nicbox conformance --format html > conformance.html`,
+  nicbox conformance --target inproc --target qemu --format html > conformance.html`,
     )
     .action(async (flags: Flags) => done((await run({ ...flags, target: flags.target ?? ['inproc'], area: flags.area ?? [] }, signal)) ? 0 : 1));
 }

@@ -7,3 +7,4 @@ export { breaksMust, type CaseResult, type ClauseVerdict, judge, plan, type Repo
 export type { Check } from './session.ts';
 export type { AccessBytes, Awaitable, Hands, Target, TargetSource, WireOffload } from './target.ts';
 export { inprocSource } from './targets/inproc.ts';
+export { type QemuOptions, qemuSource } from './targets/qemu.ts';

@@ -21,6 +21,7 @@ export interface TransmitOptions {
   /** Lengths of the first pieces that header and frame are cut into; the rest is one. Default: one piece. */
   readonly pieces?: readonly number[];
   readonly indirect?: 'all' | 'tail';
+  readonly strayIds?: boolean;
 }
 
 export interface Answer {
@@ -168,12 +169,12 @@ export class NetBench {
   async addFrame(frame: Uint8Array, options: TransmitOptions = {}): Promise<number> {
     const { session } = this.#bench;
     const bytes = concat([headerBytes(options.header ?? {}, this.headerSize), frame]);
-    return this.transmitQueue(options.pair)
-      .ring.add(await this.#cut(bytes, options.pieces ?? []), options.indirect ? { indirect: options.indirect } : {})
-      .then((token) => {
-        session.note(`transmit buffer ${token}: ${bytes.length} bytes`);
-        return token;
-      });
+    const token = await this.transmitQueue(options.pair).ring.add(await this.#cut(bytes, options.pieces ?? []), {
+      ...(options.indirect && { indirect: options.indirect }),
+      ...(options.strayIds && { strayIds: true }),
+    });
+    session.note(`transmit buffer ${token}: ${bytes.length} bytes`);
+    return token;
   }
 
   /** Lays bytes out in pieces, each in memory of its own. */

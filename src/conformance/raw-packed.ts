@@ -74,7 +74,7 @@ export class RawPacked implements RawRing {
       const flags = entry.fourth | (this.#wrap ? PACKED_AVAIL : PACKED_USED);
       const slot = this.#next;
       // virtio 1.4 2.8.6: the id counts in the last descriptor of a list; what the others hold is for nobody.
-      const third = i + 1 === list.length ? id : 0xdead;
+      const third = options.strayIds && i + 1 < list.length ? 0xdead : id;
       if (i === 0) {
         // The head's flags wait for `expose`: until then it looks as it did.
         const before = await this.#session.read16(this.place.descriptors + DESC_BYTES * slot + 14);

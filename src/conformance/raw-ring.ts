@@ -27,6 +27,8 @@ export interface AddOptions {
   readonly tableFlags?: number;
   /** Flags, id or next to add to each entry of the table, where the format says they do not matter. */
   readonly entryJunk?: boolean;
+  /** Packed: an id that means nothing in all descriptors of a list but the last, whose id counts. Default: the same in all, as most drivers do. */
+  readonly strayIds?: boolean;
 }
 
 /** A buffer that came back. */

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { CASES } from '#conformance/cases';
-import { runCases } from '#conformance/runner';
+import { plan, runOne } from '#conformance/runner';
 import { inprocSource } from '#conformance/targets/inproc';
 import { mutantSource } from './mutant.ts';
 import { MUTATIONS } from './mutations.ts';
@@ -12,8 +12,13 @@ describe('under a seeded fault', () => {
 
   it.each(MUTATIONS.map((mutation) => [mutation.name, mutation] as const))('%s', async (name, mutation) => {
     const about = CASES.filter(({ clauses }) => clauses.some((key) => mutation.breaks.includes(key)));
-    const { results } = await runCases(about, mutantSource(source, name, mutation.fault));
-    const broken = new Set(results.flatMap(({ failures }) => failures.map(({ clause }) => clause)));
+    const mutant = mutantSource(source, name, mutation.fault);
+    const broken = new Set<string>();
+    for (const planned of plan(about)) {
+      // One variant of a case is enough, and only cases of clauses that have not been seen to break.
+      if (!planned.test.clauses.some((key) => mutation.breaks.includes(key) && !broken.has(key))) continue;
+      for (const { clause } of (await runOne(planned, mutant)).failures) broken.add(clause);
+    }
     expect(mutation.breaks.filter((key) => !broken.has(key))).toEqual([]);
   });
 });

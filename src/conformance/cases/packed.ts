@@ -109,6 +109,26 @@ export const PACKED_CASES: readonly Case[] = [
     },
   },
   {
+    name: 'packed/buffer-ids',
+    clauses: ['packed.D11'],
+    rings: 'packed',
+    async run(b, s) {
+      await b.start();
+      for (const pieces of [[12], [12, 20], [1, 2, 3, 4]]) {
+        const token = await b.net.addFrame(plainFrame(pieces.length), { pieces, strayIds: true });
+        await b.kick(1);
+        const used = await transmitRing(b).used();
+        s.check(
+          'packed.D11',
+          `ids used for a list of ${pieces.length + 1} descriptors, whose last one holds it`,
+          used.map((entry) => entry.token),
+          [token],
+        );
+        if (used[0]?.token !== token) return;
+      }
+    },
+  },
+  {
     name: 'packed/device-event-area',
     clauses: ['packed.D22'],
     rings: 'packed',
