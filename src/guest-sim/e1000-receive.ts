@@ -4,6 +4,7 @@ import type { GuestArena } from './arena.ts';
 import { DESCRIPTOR_BYTES, REG, RX_DD, RX_EOP, RX_FRAME_ERRORS, RX_IPCS, RX_IPE, RX_IXSM, RX_TCPCS, RX_TCPE, RX_VP } from './e1000-constants.ts';
 import type { SharedBlock } from './e1000-csb.ts';
 import type { E1000Registers } from './e1000-registers.ts';
+import { programRing } from './intel-registers.ts';
 import { CHECKSUM_UNKNOWN, CHECKSUM_VALID, type FrameSink, ReceivedFrame } from './net-receive.ts';
 
 const RECEIVE_BUFFER = 2048;
@@ -65,12 +66,7 @@ export class E1000ReceiveQueue {
   /** Ring registers (14.4); the receiver is off. */
   program(): void {
     const { registers, arena, size } = this.#parts;
-    const address = arena.address(this.#ring);
-    registers.write(REG.RDBAL, address % 2 ** 32);
-    registers.write(REG.RDBAH, Math.floor(address / 2 ** 32));
-    registers.write(REG.RDLEN, size * DESCRIPTOR_BYTES);
-    registers.write(REG.RDH, 0);
-    registers.write(REG.RDT, 0);
+    programRing(registers, REG.RDBAL, arena.address(this.#ring), size * DESCRIPTOR_BYTES);
   }
 
   /** Gives the device all descriptors but one: head and tail equal means none (3.2.6). After the receiver was turned on. */

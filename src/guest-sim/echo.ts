@@ -5,6 +5,7 @@ import { copyBytes } from '#core/copy';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
 import { Histogram } from './histogram.ts';
+import { LinearFrame } from './linear.ts';
 import type { ReceivedFrame } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import { buildFrame, readSequence, SHORTEST_FRAME, stampSequence, UDP_PAYLOAD } from './test-frame.ts';
@@ -115,6 +116,7 @@ export class Ping implements Workload {
   readonly #now: () => Nanos;
   readonly #tally = new Tally();
   readonly #histogram = new Histogram();
+  readonly #linear = new LinearFrame();
   #template: ByteViews | undefined;
   readonly #patience: Nanos;
   #waiting = -1;
@@ -177,8 +179,8 @@ export class Ping implements Workload {
   }
 
   receive(frame: ReceivedFrame): void {
-    const at = frame.offsets[0] as number;
-    if (frame.segmentCount !== 1 || frame.length < SHORTEST_FRAME || readSequence(frame.views, at + UDP_PAYLOAD) !== this.#waiting || this.#waiting < 0) return;
+    if (this.#waiting < 0 || frame.length < SHORTEST_FRAME || !this.#linear.load(frame)) return;
+    if (readSequence(this.#linear.views, this.#linear.offset + UDP_PAYLOAD) !== this.#waiting) return;
     this.#histogram.add(this.#now() - this.#sentAt);
     this.#waiting = -1;
     this.nextDue = Infinity;

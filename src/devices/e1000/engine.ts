@@ -4,6 +4,7 @@
 import type { Nanos } from '#core/clock';
 import type { DmaSpace } from '#core/dma-space';
 import { viewsOf } from '#core/guest-memory';
+import { PauseFrames } from '#devices/intel/pause-frames';
 import { COUNT } from '#devices/intel/statistics';
 import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
 import { FrameBatch, type TurnPort } from '#net/port';
@@ -22,7 +23,6 @@ import {
   FLAG_SEND_XON,
   FLAG_STILL,
 } from './engine-state.ts';
-import { PauseFrames } from './pause-frames.ts';
 import { Receive } from './receive.ts';
 import { AT, CTRL_TFCE, ICR_RXDMT0, ICR_RXT0, ICR_SRPD, ICR_TXD_LOW, ICR_TXDW, ICR_TXQE } from './registers.ts';
 import { SharedBlock } from './shared-block.ts';
@@ -98,7 +98,7 @@ export class Engine implements TurnPort {
     this.transmit = new Transmit(state, dma, this.counters, { hasLow: options.hasLow });
     this.receive = new Receive(state, dma, this.counters);
     this.#wakeUp = new WakeUpFilter(state.registers, this.receive.filter);
-    this.#pauses = new PauseFrames(state.registers);
+    this.#pauses = new PauseFrames(state.registers, AT);
     const block = new SharedBlock(state.registers, dma);
     this.block = block;
     this.transmit.tail = () => (block.on ? block.transmitTail : Atomics.load(state.registers, TDT));

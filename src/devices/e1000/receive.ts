@@ -2,9 +2,10 @@
 // source (or lost, where the embedder wants a wire that loses); nothing of it is written before all of its buffers are there.
 
 import { copyBytes } from '#core/copy';
-import { DMA_WRITE, type DmaSpace } from '#core/dma-space';
+import type { DmaSpace } from '#core/dma-space';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { AddressFilter, FILTER_DROP, FILTER_INEXACT } from '#devices/intel/address-filter';
+import { copyOut } from '#devices/intel/copy-out';
 import { packetChecksum, ReceiveChecksum, STATUS_IXSM } from '#devices/intel/receive-checksum';
 import { COUNT, countSize } from '#devices/intel/statistics';
 import { sumBytes, sumSegments } from '#net/checksum';
@@ -373,7 +374,7 @@ export class Receive {
       for (let filled = 0; filled < wanted; ) {
         const size = segments.length[segment] as number;
         const run = Math.min(size - ahead, wanted - filled);
-        this.#put(address + filled, segments.views[segment] as ByteViews, (segments.offset[segment] as number) + ahead, run);
+        copyOut(this.#dma, address + filled, segments.views[segment] as ByteViews, (segments.offset[segment] as number) + ahead, run);
         filled += run;
         ahead += run;
         if (ahead === size) {
@@ -409,33 +410,11 @@ export class Receive {
     }
     for (let done = 0, n = 0; done < stored; n++) {
       const run = Math.min(this.#bufferBytes, stored - done);
-      this.#put(this.ring.address[n] as number, linear, begin + done, run);
+      copyOut(this.#dma, this.ring.address[n] as number, linear, begin + done, run);
       done += run;
     }
     const start = this.#checksumStart;
     return start < stored ? sumBytes(linear, begin + start, stored - start) : 0;
-  }
-
-  /** Copies to a guest buffer, which may lie in several windows. What cannot be reached is not written, and recorded as a fault. */
-  #put(address: number, from: ByteViews, source: number, length: number): void {
-    const dma = this.#dma;
-    const window = dma.window(address, length, DMA_WRITE);
-    if (window !== null) {
-      copyBytes(window.slab.views, address + window.bias, from, source, length);
-      dma.markDirty(window, address, length);
-      return;
-    }
-    for (let done = 0; done < length; ) {
-      const part = dma.window(address + done, 0, DMA_WRITE);
-      if (part === null) {
-        dma.fault(address + done, length - done, DMA_WRITE);
-        return;
-      }
-      const run = Math.min(length - done, part.end - address - done);
-      copyBytes(part.slab.views, address + done + part.bias, from, source + done, run);
-      dma.markDirty(part, address + done, run);
-      done += run;
-    }
   }
 }
 
