@@ -177,7 +177,7 @@ echo "add_device $dev" > /proc/net/pktgen/kpktgend_0
 for word in "count 1000000" "delay 0" "clone_skb 0" "burst ${burst}" "pkt_size 100" "dst $there" "dst_mac $to" "udp_dst_min 9" "udp_dst_max 9" "flag UDPCSUM"; do echo "$word" > /proc/net/pktgen/$dev || { echo $word; return 1; }; done
 echo start > /proc/net/pktgen/pgctrl
 # A burst that a full ring cut short is followed by a whole one: some more than a million may leave.
-sent=$(sed -n 's/.*pkts-sofar: \([0-9]*\).*/\1/p' /proc/net/pktgen/$dev)
+sent=$(sed -n 's/.*pkts-sofar: \\([0-9]*\\).*/\\1/p' /proc/net/pktgen/$dev)
 got() { [ $(($(udp 2) - before)) -ge $sent ]; }
 await got
 grep -E 'pps|errors' /proc/net/pktgen/$dev
