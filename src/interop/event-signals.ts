@@ -4,8 +4,10 @@
 
 const [IO_SETUP, IO_GETEVENTS, IO_SUBMIT] = process.arch === 'x64' ? [206, 208, 209] : [0, 4, 2];
 const EAGAIN = 11;
-/** Completions the kernel keeps until they are taken. */
-const MOST_KEPT = 64;
+/** Requests asked for: the kernel makes room for a page of them, and counts so many against its limit, as long as the process lives. */
+const ASKED = 1;
+/** Completions taken at a time. */
+const MOST_TAKEN = 64;
 const EVENT_BYTES = 32;
 const REQUEST_BYTES = 64;
 /** Offsets in struct iocb; all else is 0. */
@@ -33,14 +35,14 @@ export class EventSignals {
   /** Of this thread, while the process lives. undefined: this kernel, or who rules over this process, allows no such thing. */
   static open(call: SystemCall, addressOf: (bytes: Uint8Array) => number): EventSignals | undefined {
     const context = new DataView(new ArrayBuffer(8));
-    if (call(IO_SETUP, MOST_KEPT, addressOf(new Uint8Array(context.buffer))) < 0) return undefined;
+    if (call(IO_SETUP, ASKED, addressOf(new Uint8Array(context.buffer))) < 0) return undefined;
     return new EventSignals(call, addressOf, Number(context.getBigUint64(0, true)));
   }
 
   private constructor(call: SystemCall, addressOf: (bytes: Uint8Array) => number, context: number) {
     const request = new Uint8Array(this.#request.buffer);
     const list = new DataView(new ArrayBuffer(8));
-    const events = new Uint8Array(new ArrayBuffer(EVENT_BYTES * MOST_KEPT));
+    const events = new Uint8Array(new ArrayBuffer(EVENT_BYTES * MOST_TAKEN));
     this.#call = call;
     this.#context = context;
     list.setBigUint64(0, BigInt(addressOf(request)), true);
@@ -59,7 +61,7 @@ export class EventSignals {
     for (;;) {
       const result = this.#call(IO_SUBMIT, this.#context, 1, this.#list);
       // No place for a completion: those that are there go.
-      if (result !== -EAGAIN || this.#call(IO_GETEVENTS, this.#context, 0, MOST_KEPT, this.#events, 0) <= 0) return result;
+      if (result !== -EAGAIN || this.#call(IO_GETEVENTS, this.#context, 0, MOST_TAKEN, this.#events, 0) <= 0) return result;
     }
   }
 }
