@@ -111,6 +111,7 @@ function queues(machine: Machine, frame: number, from: number, to: number, targe
     [0xc00c + 0x40 * to, 0x0200_0002],
     [0xc028 + 0x40 * to, ENABLE],
     [0xc018 + 0x40 * to, RING - 1],
+    [0x5000, 0x2300],
     [0x400, 0xfa],
     [0x100, 0x0400_8002],
   ] as const)
