@@ -2,7 +2,6 @@
 
 import { InvalidArgumentError } from 'commander';
 import type { BellLoop } from '#core/bell-loop';
-
 import { WorkerPlace } from '#interop/netdev-port';
 import type { PortHost } from '#net/port';
 import type { E1000Options, VhostBackend, VirtioNetOptions } from '#nicbox/index';
@@ -72,7 +71,7 @@ const KINDS: Readonly<Record<string, DeviceKind>> = {
     },
   },
   e1000: {
-    options: { mac: 'a MAC address', model: '82540EM, 82544GC or 82545EM' },
+    options: { mac: 'a MAC address', model: '82540EM, 82544GC, 82545EM or 82545GM' },
     add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), model }) {
       const name = `e1000-${deviceNumber}`;
       machine.addE1000({ name, mac, segment: host(name), ...(model !== undefined && { model: model as E1000Options['model'] & string }) }, { deviceNumber });

@@ -4,6 +4,7 @@
 
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
+import { conformanceCommand } from './conformance.ts';
 import { labCommand } from './lab.ts';
 import { lspciCommand } from './lspci.ts';
 import { watchOutput } from './output.ts';
@@ -45,6 +46,7 @@ async function main(): Promise<number> {
     .addCommand(tourCommand(interrupted.signal, done))
     .addCommand(lspciCommand())
     .addCommand(labCommand(interrupted.signal, done))
+    .addCommand(conformanceCommand(interrupted.signal, done))
     .addCommand(serveCommand(interrupted.signal, done));
   pointToHelp(program, 'nicbox');
 

@@ -8,6 +8,8 @@ import { programRing } from './intel-registers.ts';
 import { CHECKSUM_UNKNOWN, CHECKSUM_VALID, type FrameSink, ReceivedFrame } from './net-receive.ts';
 
 const RECEIVE_BUFFER = 2048;
+/** As in e1000-transmit.ts. */
+const STRIDE = RECEIVE_BUFFER + 64;
 
 /** A received frame with what only this device says of it. */
 export class E1000Frame extends ReceivedFrame {
@@ -50,11 +52,11 @@ export class E1000ReceiveQueue {
     this.#parts = parts;
     this.#i32 = arena.i32;
     this.#ring = arena.allocate(size * DESCRIPTOR_BYTES, 128);
-    this.#pool = arena.allocate(size * RECEIVE_BUFFER, 64);
+    this.#pool = arena.allocate(size * STRIDE, 64);
     this.#tail = size - 1;
     this.frame = new E1000Frame(arena.views, size);
     for (let d = 0; d < size; d++) {
-      const address = arena.address(this.#pool + d * RECEIVE_BUFFER);
+      const address = arena.address(this.#pool + d * STRIDE);
       const at = (this.#ring + d * DESCRIPTOR_BYTES) >>> 2;
       this.#i32[at] = address | 0;
       this.#i32[at + 1] = (address / 2 ** 32) | 0;
@@ -113,7 +115,7 @@ export class E1000ReceiveQueue {
         this.broken = `receive: descriptor ${d} came back with ${length} bytes in a buffer of ${RECEIVE_BUFFER}`;
         return 0;
       }
-      frame.offsets[count] = this.#pool + d * RECEIVE_BUFFER;
+      frame.offsets[count] = this.#pool + d * STRIDE;
       frame.lengths[count++] = length;
       frame.length += length;
       if ((status & RX_EOP) !== 0) break;

@@ -21,6 +21,8 @@ export interface E1000TransmitParts {
   readonly combining: boolean;
   /** Frames let the device wait with their interrupt (IDE). */
   readonly delayed: boolean;
+  /** Looks for room before an interrupt is asked for. */
+  readonly busyPolls: number;
 }
 
 export class E1000TransmitQueue implements NicTransmitQueue {
@@ -48,6 +50,8 @@ export class E1000TransmitQueue implements NicTransmitQueue {
   /** Send combining: an interrupt will come; the tail was left to it. */
   #interruptDue = false;
   #tailDue = false;
+  /** In vain, since something came back. */
+  #looks = 0;
 
   constructor(parts: E1000TransmitParts) {
     this.#parts = parts;
@@ -187,11 +191,18 @@ export class E1000TransmitQueue implements NicTransmitQueue {
     return csb ? this.#ring.reclaimTo(csb.get(CSB.host_tdh)) : this.#ring.reclaim();
   }
 
-  /** Full, or waiting for the end. True when buffers came back already; otherwise an interrupt will say when. */
+  /** Full, or waiting for the end. True when buffers came back already, or it is worth looking again; otherwise an interrupt will say when. */
   awaitRoom(): boolean {
-    const { csb, size } = this.#parts;
-    if (this.reclaim() > 0) return true;
+    const { csb, size, busyPolls } = this.#parts;
+    if (this.reclaim() > 0) {
+      this.#looks = 0;
+      return true;
+    }
     if (!csb || this.outstanding === 0) return false;
+    if (this.#looks < busyPolls) {
+      this.#looks++;
+      return true;
+    }
     const half = Math.max(1, this.outstanding >>> 1);
     csb.set(CSB.guest_txkick_at, (this.#ring.oldest + half - 1) % size);
     csb.set(CSB.guest_need_txkick, 1);

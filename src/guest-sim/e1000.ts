@@ -203,6 +203,7 @@ export class E1000 implements Nic {
       csb: this.#csb,
       combining: sendCombining,
       delayed: tidv !== 0,
+      busyPolls: this.#options.busyPolls ?? 0,
     });
     this.transmit = [queue];
     queue.program();

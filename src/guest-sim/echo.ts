@@ -22,6 +22,8 @@ export interface PingJob {
   readonly count: number;
   readonly size?: number;
   readonly destination?: readonly number[];
+  /** How long an answer may take before it counts as missing, and the next request goes out. Default a second. */
+  readonly patience?: Nanos;
 }
 
 export class Echo implements Workload {
@@ -105,7 +107,7 @@ function swap(u8: Uint8Array, a: number, b: number, length: number): void {
   }
 }
 
-const LOST_AFTER = 1e9;
+const PATIENCE: Nanos = 1e9;
 const LONGEST_PING = 1514;
 
 export class Ping implements Workload {
@@ -116,6 +118,7 @@ export class Ping implements Workload {
   readonly #histogram = new Histogram();
   readonly #linear = new LinearFrame();
   #template: ByteViews | undefined;
+  readonly #patience: Nanos;
   #waiting = -1;
   #sequence = 0;
   #sentAt = 0;
@@ -126,6 +129,7 @@ export class Ping implements Workload {
     if (!(Number.isInteger(job.size ?? SHORTEST_FRAME) && (job.size ?? SHORTEST_FRAME) >= SHORTEST_FRAME && (job.size ?? 0) <= LONGEST_PING))
       throw new RangeError(`ping size ${job.size} is not in ${SHORTEST_FRAME}..${LONGEST_PING}`);
     this.#job = job;
+    this.#patience = job.patience ?? PATIENCE;
     this.#arena = arena;
     this.#now = now;
   }
@@ -148,8 +152,8 @@ export class Ping implements Workload {
 
   step(net: Nic, now: number): boolean {
     if (this.#waiting >= 0) {
-      if (now - this.#sentAt < LOST_AFTER) return false;
-      this.#tally.fail(() => `no answer to request ${this.#waiting} within a second`);
+      if (now - this.#sentAt < this.#patience) return false;
+      this.#tally.fail(() => `no answer to request ${this.#waiting} within ${this.#patience / 1e9} s`);
       this.#waiting = -1;
     }
     const queue = net.transmit[0];
@@ -165,7 +169,7 @@ export class Ping implements Workload {
     copyBytes(this.#arena.views, at, this.#template, 0, size);
     stampSequence(this.#arena.views, at, UDP_PAYLOAD, this.#sequence);
     this.#waiting = this.#sequence++;
-    this.nextDue = now + LOST_AFTER;
+    this.nextDue = now + this.#patience;
     this.#tally.framesSent++;
     this.#tally.bytesSent += size;
     queue.send(size);

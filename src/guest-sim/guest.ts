@@ -93,6 +93,8 @@ export class Guest {
   #workload: Workload | undefined;
   #before: Costs | undefined;
   #finishedAt = -1;
+  /** Ticket of the vectors' bell when they were taken last: it moves after each one that becomes pending. */
+  #taken = -1;
   /** Sees every frame before the workload does. */
   tap: FrameSink | undefined;
   readonly #ignore = { receive(): void {} };
@@ -218,11 +220,15 @@ export class Guest {
   step(): boolean {
     const { nic, bus } = this;
     let busy = false;
-    for (let i = 0; i < VECTORS; i++) {
-      const vector = bus.vectors.take();
-      if (vector < 0) break;
-      this.vectors.handlers[vector]?.();
-      busy = true;
+    const { ticket } = bus.vectors.bell;
+    if (ticket !== this.#taken) {
+      this.#taken = ticket;
+      for (let i = 0; i < VECTORS; i++) {
+        const vector = bus.vectors.take();
+        if (vector < 0) break;
+        this.vectors.handlers[vector]?.();
+        busy = true;
+      }
     }
     // A level: served until the line falls, whatever edge was or was not seen.
     if (nic.usesIntx && (bus.lines.asserted(0) || bus.lines.asserted(1) || bus.lines.asserted(2) || bus.lines.asserted(3))) nic.onIntx();

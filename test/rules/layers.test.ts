@@ -55,6 +55,12 @@ const forbidden: [layer: string, specifier: string][] = [
   ['backends', '#interop/stream-netdev'],
   ['interop', '#lab/tour'],
   ['interop', '#guest-sim/packets'],
+  ['conformance', '#virtio/features'],
+  ['conformance/cases', '#nicbox/machine'],
+  ['conformance/cases', '../../virtio/features.ts'],
+  ['conformance/targets', '#lab/tour'],
+  ['lab', '#cli/conformance'],
+  ['interop', '#conformance/target'],
 ];
 
 const allowed: [layer: string, specifier: string][] = [
@@ -66,6 +72,9 @@ const allowed: [layer: string, specifier: string][] = [
   ['lab', '#nicbox/machine'],
   ['interop', '#backends/vhost-worker'],
   ['cli', '#lab/tour'],
+  ['conformance/cases', '#guest-sim/frames'],
+  ['conformance/targets', '#nicbox/machine'],
+  ['cli', '#conformance/index'],
 ];
 
 describe('layer rules', () => {

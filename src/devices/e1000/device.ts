@@ -186,7 +186,9 @@ export class E1000 {
         clock: services.clock,
         setLine: (asserted) => {
           services.interrupts.setLine(asserted);
-          if (asserted) services.interrupts.raise(0);
+          if (!asserted) return;
+          services.interrupts.raise(0);
+          if (this.#live?.port.remote) state.rose();
         },
         restoreLine: (asserted) => services.interrupts.setLine(asserted),
         flushTransmit: () => this.#change(() => this.#live?.engine.flushTransmit()),

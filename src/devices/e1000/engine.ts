@@ -1,6 +1,7 @@
 // The ring engine: one e1000 as one port of a segment. It knows memory, the shared state (engine-state.ts) and nothing of the control plane, so the thread that serves the segment may be any. What it has
 // to say goes out as events once a turn, after everything it did is in memory.
 
+import type { Nanos } from '#core/clock';
 import type { DmaSpace } from '#core/dma-space';
 import { viewsOf } from '#core/guest-memory';
 import { PauseFrames } from '#devices/intel/pause-frames';
@@ -51,12 +52,20 @@ export interface EngineOptions {
   readonly wake: () => void;
   /** Makes the turn happen, where others on the segment wait for that. */
   readonly commit?: () => void;
+  /** What is told later than it was signalled. */
+  readonly late?: LateEvents;
+}
+
+/** Told at `deadline`, by `look`; at the end at once. */
+export interface LateEvents {
+  readonly deadline: Nanos;
+  look(): void;
+  end(): void;
 }
 
 export class Engine implements TurnPort {
   readonly name: string;
   readonly accepts = 0;
-  readonly deadline = Infinity;
   readonly counters: PortCounters;
   readonly transmit: Transmit;
   readonly receive: Receive;
@@ -66,6 +75,7 @@ export class Engine implements TurnPort {
   readonly #signal: (events: number) => void;
   readonly #wake: () => void;
   readonly #commit: () => void;
+  readonly #late: LateEvents | undefined;
   readonly #wakeUp: WakeUpFilter;
   readonly #pauses: PauseFrames;
   readonly #loop = new FrameBatch(viewsOf(new ArrayBuffer(8)), LOOPBACK_FRAMES);
@@ -84,6 +94,7 @@ export class Engine implements TurnPort {
     this.#signal = options.signal;
     this.#wake = options.wake;
     this.#commit = options.commit ?? (() => {});
+    this.#late = options.late;
     this.transmit = new Transmit(state, dma, this.counters, { hasLow: options.hasLow });
     this.receive = new Receive(state, dma, this.counters);
     this.#wakeUp = new WakeUpFilter(state.registers, this.receive.filter);
@@ -133,6 +144,7 @@ export class Engine implements TurnPort {
 
   enter(): void {
     this.#dma.enter();
+    this.#late?.look();
     const { reader } = this.#dma;
     if (this.#state.reader !== reader) this.#state.reader = reader;
   }
@@ -141,7 +153,12 @@ export class Engine implements TurnPort {
     this.#dma.leave();
   }
 
+  get deadline(): Nanos {
+    return this.#late?.deadline ?? Infinity;
+  }
+
   close(): void {
+    this.#late?.end();
     this.#dma.close();
     this.#state.reader = -1;
   }

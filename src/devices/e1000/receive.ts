@@ -14,6 +14,7 @@ import { crc32 } from '#net/frame-check';
 import { gatherHeader } from '#net/headers';
 import { FRAME_MALFORMED, type FrameBatch } from '#net/port';
 import { type EngineState, EVENT_PAUSE, EVENT_RECEIVED, FLAG_LOOPBACK, FLAG_LOSSY, FLAG_RUNTS } from './engine-state.ts';
+import { PlainReceive } from './receive-plain.ts';
 import { ReceiveRing } from './receive-ring.ts';
 import {
   AT,
@@ -63,6 +64,7 @@ export class Receive {
   readonly #dma: DmaSpace;
   readonly #counters: PortCounters;
   readonly #checksum = new ReceiveChecksum();
+  readonly #plain: PlainReceive;
   readonly #linear = viewsOf(new ArrayBuffer(LONGEST_LPE + 16));
   readonly #header = new Uint8Array(32);
   #starvedTail = 0;
@@ -97,6 +99,7 @@ export class Receive {
     this.#counters = counters;
     this.filter = new AddressFilter(state.registers, AT);
     this.ring = new ReceiveRing(state, dma);
+    this.#plain = new PlainReceive(state, dma, this.ring);
     this.tail = () => Atomics.load(state.registers, RDT);
   }
 
@@ -116,6 +119,7 @@ export class Receive {
     this.#checksum.control = words[RXCSUM] as number;
     this.#checksumStart = (words[RXCSUM] as number) & 0xff;
     this.filter.rebuild();
+    this.#plain.configure(this.#keepsFcs ? 0 : this.#bufferBytes);
   }
 
   deliver(batch: FrameBatch, from: number, to: number): number {
@@ -131,6 +135,13 @@ export class Receive {
     let bytes = 0;
     let f = from;
     for (; f < to; f++) {
+      const run = this.#plain.run(batch, f, to, this.#flags);
+      if (run > 0) {
+        frames += run;
+        bytes += this.#plain.bytes;
+        f += run - 1;
+        continue;
+      }
       const length = batch.length[f] as number;
       if (this.#judge(batch, f, length) === VERDICT_DROP) {
         this.#counters.receiveDropped(this.#reason, 1);

@@ -100,6 +100,8 @@ export class Igb {
   readonly #io: IoWindow;
   readonly #virtual: VirtualFunctions;
   #cable: boolean;
+  /** While state is restored nothing may move: half of it is not there yet. */
+  #still = false;
   #live: Live | undefined;
 
   /** @throws IgbOptionError */
@@ -291,7 +293,7 @@ export class Igb {
 
   #wake(): void {
     const live = this.#live;
-    if (live !== undefined) live.host.wake(live.engine);
+    if (live !== undefined && !this.#still) live.host.wake(live.engine);
   }
 
   /** The counter of a vector ended. Where all interrupts are one it is everyone's. */
@@ -403,6 +405,7 @@ export class Igb {
   restore(saved: unknown): void {
     const live = this.#requireLive();
     const state = checkIgb(saved, { statistics: this.#statistics, phy: live.link.phy, sends: SENDS });
+    this.#still = true;
     this.registers.restore(state.registers);
     this.#statistics.restore(state.statistics);
     this.#state.setFlag(SENDS, false);
@@ -419,6 +422,8 @@ export class Igb {
     live.tcpTimer.restore(state.tcpTimer);
     live.link.restore(state.link);
     live.interrupts.restore(state.interrupts);
+    this.#still = false;
+    this.#wake();
   }
 
   #requireLive(): Live {

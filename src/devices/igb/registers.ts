@@ -77,7 +77,6 @@ export const IGB_REGISTERS = {
   FCAL: { offset: 0x0028, reset: 0x00c2_8001, writable: ALL },
   FCAH: { offset: 0x002c, reset: 0x0100, writable: LOW16 },
   FCT: { offset: 0x0030, reset: 0x8808, writable: LOW16 },
-  CONNSW: { offset: 0x0034, writable: 0x0000_0007 },
   VET: { offset: 0x0038, reset: 0x8100_8100, writable: ALL, fields: { VET: [0, 16], VET_EXT: [16, 16] } },
   FCTTV: { offset: 0x0170, writable: LOW16 },
   LEDCTL: { offset: 0x0e00, reset: 0x0706_8302, writable: 0xcfcf_cfcf },
@@ -147,7 +146,6 @@ export const IGB_REGISTERS = {
   FCRTL: { offset: 0x2160, writable: 0x8000_fff0, fields: { RTL: [4, 12], XONE: [31, 1] } },
   FCRTH: { offset: 0x2168, writable: 0x0000_fff0, fields: { RTH: [4, 12] } },
   RXPBS: { offset: 0x2404, reset: 0x0000_0040, writable: 0x0000_007f, sticky: 0x0000_007f },
-  FCRTV: { offset: 0x2460, writable: LOW16 },
   RXCSUM: {
     offset: 0x5000,
     reset: 0x0000_0300,
@@ -273,7 +271,6 @@ export const IGB_REGISTERS = {
   RTTBCNRC: { offset: 0x36b0, writable: 0x8fff_ffff },
   VMVIR: { offset: 0x3700, count: POOLS, writable: 0xc000_ffff, fields: { DEFAULT_TAG: [0, 16], VLANA: [30, 2] } },
   VT_CTL: { offset: 0x581c, writable: 0x7000_0380, fields: { DEF_PL: [7, 3], IGNORE_MAC: [28, 1], DIS_DEF_POOL: [29, 1], REPL_EN: [30, 1] } },
-  TXSWC: { offset: 0x5acc, writable: ALL },
   VMOLR: {
     offset: 0x5ad0,
     count: POOLS,
@@ -293,7 +290,6 @@ export const IGB_REGISTERS = {
     },
   },
   RPLOLR: { offset: 0x5af0, reset: 0x8000_0000, writable: 0xc000_0000, fields: { STRVLAN: [30, 1], STRCRC: [31, 1] } },
-  IOVCTL: { offset: 0x5bbc, writable: 0x0000_0001 },
   VLVF: { offset: 0x5d00, count: 32, writable: 0x801f_ffff, fields: { VLAN_ID: [0, 12], POOLSEL: [12, 8], LVLAN: [20, 1], VI_EN: [31, 1] } },
   VMRCTL: { offset: 0x5d80, count: 4, writable: 0x0000_070f, fields: { VPME: [0, 1], UPME: [1, 1], DPME: [2, 1], VLME: [3, 1], MP: [8, 3] } },
   VMRVLAN: { offset: 0x5d90, count: 4, writable: ALL },

@@ -86,12 +86,12 @@ export class TransmitQueue {
     if (((words[TXDCTL + index] as number) & ENABLE) === 0) return false;
     this.size = (words[TDLEN + index] as number) >>> 4;
     this.head = words[TDH + index] as number;
+    this.#base = (words[TDBAH + index] as number) * 2 ** 32 + (words[TDBAL + index] as number);
     const tail = words[TDT + index] as number;
     const { head, size } = this;
     if (head >= size || tail >= size || head === tail) return false;
     this.dma.sync();
     if (!this.dma.busMaster) return false;
-    this.#base = (words[TDBAH + index] as number) * 2 ** 32 + (words[TDBAL + index] as number);
     this.available = (tail - head + size) % size;
     return true;
   }
@@ -169,6 +169,7 @@ export class TransmitQueue {
     const { waiting } = this;
     this.waiting = 0;
     if (waiting === 0 || this.size === 0) return false;
+    this.dma.sync();
     for (let i = 0; i < waiting; i++) this.#writeBack((this.waitingFrom + i) % this.size);
     return true;
   }

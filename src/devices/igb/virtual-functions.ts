@@ -121,13 +121,13 @@ export class VirtualFunctions {
 
   #enabled(count: number): void {
     const before = this.#count;
-    this.#count = count;
-    const status = (this.#words[STATUS] as number) & ~(NUM_VFS | IOV_MODE);
-    this.#words[STATUS] = status | (count << NUM_VFS_SHIFT) | (count > 0 ? IOV_MODE : 0);
+    // While their vectors are still theirs.
     for (let vf = count; vf < before; vf++) {
       this.#resetVf(vf, true);
       this.#host.attachQueues(vf, undefined);
     }
+    this.#count = count;
+    this.#showCount();
     for (let vf = before; vf < count; vf++) {
       this.#host.attachQueues(vf, this.capability.functions[vf]?.services?.dma);
       this.#resetVf(vf, true);
@@ -135,6 +135,12 @@ export class VirtualFunctions {
     }
     this.#host.changed();
     if (count !== before) this.#host.raise(ICR_VMMB);
+  }
+
+  /** STATUS.NUM_VFS and IOV_MODE. */
+  #showCount(): void {
+    const others = (this.#words[STATUS] as number) & ~(NUM_VFS | IOV_MODE);
+    this.#words[STATUS] = others | (this.#count << NUM_VFS_SHIFT) | (this.#count > 0 ? IOV_MODE : 0);
   }
 
   /** FLR of a VF, or of all with the PF. */
@@ -169,7 +175,7 @@ export class VirtualFunctions {
 
   /** The registers were reset just before. */
   portReset(): void {
-    this.#words[STATUS] = ((this.#words[STATUS] as number) & ~(NUM_VFS | IOV_MODE)) | (this.#count << NUM_VFS_SHIFT) | (this.#count > 0 ? IOV_MODE : 0);
+    this.#showCount();
     this.#mailboxes.resetAll();
     this.switch.limiter.reset();
     this.#host.changed();

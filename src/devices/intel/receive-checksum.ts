@@ -12,9 +12,13 @@ const STATUS_IPCS = 1 << 6;
 const ERROR_TCPE = 1 << 13;
 const ERROR_IPE = 1 << 14;
 
-const ENABLE_IP = 1 << 8;
-const ENABLE_TRANSPORT = 1 << 9;
-const ENABLE_IPV6 = 1 << 10;
+/** What a check of either found. */
+export const STATUS_CHECKED_IP = { good: STATUS_IPCS, bad: STATUS_IPCS | ERROR_IPE } as const;
+export const STATUS_CHECKED_TRANSPORT = { good: STATUS_TCPCS, bad: STATUS_TCPCS | ERROR_TCPE } as const;
+
+export const RXCSUM_IPOFL = 1 << 8;
+export const RXCSUM_TUOFL = 1 << 9;
+const RXCSUM_IPV6OFL = 1 << 10;
 
 const ALL_ONES = 0xffff;
 
@@ -27,22 +31,21 @@ export class ReceiveChecksum {
   /** Bits for the descriptor's last word: status, and errors above it. IXSM: nothing was checked. */
   status(batch: FrameBatch, frame: number): number {
     const { control } = this;
-    if ((control & (ENABLE_IP | ENABLE_TRANSPORT)) === 0) return STATUS_IXSM;
+    if ((control & (RXCSUM_IPOFL | RXCSUM_TUOFL)) === 0) return STATUS_IXSM;
     const headers = this.#headers;
     const { u8 } = this.#scratch;
     const copied = gatherHeader(batch, frame, u8, 0, HEADER_LIMIT);
     const whole = parseHeaders(u8, copied, headers);
     if (headers.version === 0) return STATUS_IXSM;
     let bits = 0;
-    if (headers.version === 4 && (control & ENABLE_IP) !== 0) {
+    if (headers.version === 4 && (control & RXCSUM_IPOFL) !== 0) {
       const length = headers.transport - headers.network;
-      bits |= STATUS_IPCS;
-      if (sumBytes(this.#scratch, headers.network, length) !== ALL_ONES) bits |= ERROR_IPE;
+      bits |= sumBytes(this.#scratch, headers.network, length) === ALL_ONES ? STATUS_CHECKED_IP.good : STATUS_CHECKED_IP.bad;
     }
-    const checks = (control & ENABLE_TRANSPORT) !== 0 && (headers.version === 4 || (control & ENABLE_IPV6) !== 0);
+    const checks = (control & RXCSUM_TUOFL) !== 0 && (headers.version === 4 || (control & RXCSUM_IPV6OFL) !== 0);
     if (checks && whole && !headers.fragment && !headers.routed) {
       const result = checkTransport(this.#scratch, headers, batch, frame);
-      if (result !== UNCHECKED) bits |= result === GOOD ? STATUS_TCPCS : STATUS_TCPCS | ERROR_TCPE;
+      if (result !== UNCHECKED) bits |= result === GOOD ? STATUS_CHECKED_TRANSPORT.good : STATUS_CHECKED_TRANSPORT.bad;
     }
     return bits === 0 ? STATUS_IXSM : bits;
   }

@@ -6,6 +6,7 @@ import { SegmentList } from '#core/segments';
 import { fold, pseudoHeaderSum, storeChecksum, storeSum, sumBytes, sumSegments, swap16 } from '#net/checksum';
 import { crc32c, crcSegments } from '#net/frame-check';
 import { FrameHeaders, PROTOCOL_TCP, PROTOCOL_UDP, parseHeaders } from '#net/headers';
+import { MAXIMUM_GSO_SEGMENTS } from '#net/offload-request';
 import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 } from '#net/port';
 import { ChecksumContext, makeSegmentHeader, TCP_CWR, TCP_FIN_PSH, write16 } from './checksum-context.ts';
 
@@ -256,7 +257,9 @@ export class TransmitOffload {
     const frame = batch.count;
     const at = frame * SLOT + ROOM;
     const { u8 } = scratch;
-    if (!packet.checksum || packet.length - headerLength <= context.segmentSize) return false;
+    const { pieces } = this;
+    // More pieces than a segment deals with in one frame would be dropped there: this transmitter has no such limit.
+    if (!packet.checksum || pieces < 2 || pieces > MAXIMUM_GSO_SEGMENTS) return false;
     const ordinary = ((context.firstFlags | context.middleFlags) & TCP_FIN_PSH) === 0 && (context.lastFlags & TCP_FIN_PSH) === TCP_FIN_PSH;
     if (!ordinary && context.tcp) return false;
     gather(packet.fragments, u8, at, headerLength);

@@ -256,7 +256,12 @@ describe('whatever a driver does', () => {
     const word = fc.oneof(fc.constantFrom(0, 1, 0xffff_ffff, 0x8000_0000, 0x1_0000, 0x1_0800, 0x40_0000), fc.nat({ max: 0xffff_ffff }));
     const step = fc.oneof(
       fc.record({ kind: fc.constant('write' as const), register: fc.constantFrom(...registers), queue: fc.nat({ max: 3 }), value: word }),
-      fc.record({ kind: fc.constant('descriptor' as const), ring: fc.boolean(), index: fc.nat({ max: RING - 1 }), words: fc.tuple(word, fc.constantFrom(0, 0, 1), word, word) }),
+      fc.record({
+        kind: fc.constant('descriptor' as const),
+        ring: fc.boolean(),
+        index: fc.nat({ max: RING - 1 }),
+        words: fc.tuple(word, fc.constantFrom(0, 0, 1), word, word),
+      }),
       fc.record({ kind: fc.constant('tail' as const), queue: fc.nat({ max: 3 }), value: fc.nat({ max: RING }) }),
       fc.record({ kind: fc.constant('frame' as const), bytes: fc.uint8Array({ minLength: 0, maxLength: 200 }) }),
     );

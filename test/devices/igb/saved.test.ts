@@ -26,6 +26,7 @@ describe('mid-traffic', () => {
     b.nic.start();
     moved(a.nic, b.nic);
     b.nic.nic.resume();
+    expect([a.peer.inbox.length, b.peer.inbox.length]).toEqual([2, 3]);
     expect([...a.peer.inbox, ...b.peer.inbox].flatMap(({ bytes: f }) => [...f.subarray(58)])).toEqual(bytes.slice(58));
     expect([b.nic.sent(index), b.nic.read(R.TSCTC), b.nic.read(R.GPTC)]).toEqual([1, 1, 5]);
   });
@@ -98,8 +99,9 @@ describe('mid-traffic', () => {
     a.nic.nic.pause();
     a.nic.send(frame(99));
     expect(a.outbox()).toEqual([]);
-    const saved = await a.nic.machine.save();
+    const saved = await a.nic.machine.save({ memory: true });
     const b = wired();
+    b.nic.clock.advanceTo(a.nic.clock.now());
     await b.nic.machine.restore(saved);
     expect(b.outbox().map(({ length }) => length)).toEqual([99]);
   });

@@ -1,6 +1,8 @@
 // 82576 7.10.2, 8.26, 9.7: virtual functions as their drivers and the PF's find them.
 
 import { describe, expect, test } from 'vitest';
+import { SimClock } from '#core/clock';
+import { Machine } from '#nicbox/machine';
 import { Bench, CTRL_RST, messageOf, P, PF, SRIOV, V, VMMB, vfAt } from './vf-bench.ts';
 
 const RSTI = 0x40;
@@ -37,6 +39,33 @@ describe('what a VF is', () => {
   });
 });
 
+describe('where VFs are', () => {
+  test('8 and 8, for a bus that has a function 0 only in each device', () => {
+    const bench = new Bench({ vfLayout: { firstOffset: 8, stride: 8 } });
+    bench.enable(8);
+    for (let n = 0; n < 8; n++) expect(bench.machine.configRead(PF + 8 + 8 * n, 8, 4)).toBe(0x0200_0001);
+    expect(bench.machine.barRead(PF + 8 + 8 * 5, 0, V.V2PMAILBOX, 4)).toBe(RSTD);
+  });
+
+  test('two ports have eight each, apart', () => {
+    const machine = new Machine({ memory: 2 ** 20, clock: new SimClock() });
+    machine.addIgbPair({ mac: '52:54:00:00:00:0a' }, { mac: '52:54:00:00:00:0b' });
+    for (const port of [0, 1]) {
+      const pf = PF + port;
+      machine.configWrite(pf, SRIOV + 16, 2, 8);
+      machine.configWrite(pf, SRIOV + 8, 2, 9);
+    }
+    const names = new Set<string>();
+    for (const port of [0, 1]) for (let n = 0; n < 8; n++) names.add(machine.fabric.functionAt(PF + port + 0x80 + 2 * n)?.name ?? 'nobody');
+    expect(names.size).toBe(16);
+    expect(names.has('nobody')).toBe(false);
+    // The second port's mailbox is not the first one's.
+    machine.barWrite(PF + 0x80, 0, V.VMBMEM, 4, 0x1111);
+    machine.barWrite(PF + 1 + 0x80, 0, V.VMBMEM, 4, 0x2222);
+    expect(machine.barRead(PF + 0x80, 0, V.VMBMEM, 4)).toBe(0x1111);
+  });
+});
+
 describe('enabling and disabling', () => {
   test('STATUS says how many; each is announced in VFLRE with VMMB, up and down', () => {
     const bench = new Bench();
@@ -70,9 +99,12 @@ describe('enabling and disabling', () => {
     bench.vfWrite(0, V.RDBAL(1), 0x1000);
     bench.vfWrite(0, V.IVAR, 0x8080);
     bench.vfWrite(0, V.EITR(2), 0x100);
+    for (const register of [V.EIMS, V.EIAC, V.EIAM, V.EICS]) bench.vfWrite(0, register, 7);
     bench.enable(0);
     bench.enable(1);
-    expect([V.VMBMEM, V.RDBAL(1), V.IVAR, V.EITR(2)].map((register) => bench.vfRead(0, register))).toEqual([0, 0, 0, 0]);
+    expect([V.VMBMEM, V.RDBAL(1), V.IVAR, V.EITR(2), V.EIMS, V.EIAC, V.EIAM, V.EICR].map((register) => bench.vfRead(0, register))).toEqual([
+      0, 0, 0, 0, 0, 0, 0, 0,
+    ]);
     expect(bench.read(P.IVAR(0))).toBe(0);
   });
 });

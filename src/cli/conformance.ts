@@ -1,0 +1,174 @@
+// `nicbox conformance`: runs the suite against one or more targets and says, clause by clause, what holds.
+
+import { SingleBar } from 'cli-progress';
+import Table from 'cli-table3';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import {
+  AREAS,
+  breaksMust,
+  CASES,
+  CLAUSES,
+  findClause,
+  inprocSource,
+  isBinding,
+  judge,
+  plan,
+  qemuSource,
+  type Report,
+  type RunOptions,
+  runCases,
+  type TargetSource,
+} from '#conformance/index';
+import { htmlReport } from '#conformance/report-html';
+import { jsonReport, junitReport } from '#conformance/reports';
+import { print } from './output.ts';
+
+/** A name that means nothing here. `code` is stable. */
+class SelectionError extends Error {
+  readonly code = 'NICBOX_CONFORMANCE';
+}
+
+type Format = 'table' | 'json' | 'junit' | 'html';
+
+interface Flags {
+  readonly target: string[];
+  readonly area: string[];
+  readonly clause?: string;
+  readonly case?: string;
+  readonly seed?: number;
+  readonly list?: boolean;
+  readonly format: Format;
+}
+
+const style = { head: [], border: [] };
+
+/** @throws SelectionError */
+function sourceOf(name: string): TargetSource {
+  if (name === 'inproc') return inprocSource();
+  if (name === 'qemu') return qemuSource('qemu', { file: 'qemu-system-x86_64' });
+  if (name.startsWith('qemu:')) return qemuSource(name, { file: name.slice(5) });
+  throw new SelectionError(`no target is called ${name}: give inproc, qemu or qemu:PATH`);
+}
+
+function collect(value: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), value];
+}
+
+function area(value: string, before: string[] | undefined): string[] {
+  if (!AREAS.includes(value)) throw new InvalidArgumentError(`areas: ${AREAS.join(', ')}.`);
+  return collect(value, before);
+}
+
+function seed(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 0xffff_ffff) throw new InvalidArgumentError('give a whole number from 1 to 4294967295.');
+  return value;
+}
+
+/** What would run. */
+function list(options: RunOptions): string {
+  return plan(CASES, options)
+    .map(({ name, test }) => `${name}  ${test.clauses.join(' ')}`)
+    .join('\n');
+}
+
+/** One row for each area, then what failed. */
+function table(report: Report): string {
+  const verdicts = judge(report);
+  const t = new Table({
+    head: ['area', 'clauses', 'pass', 'fail', 'skip', 'no case'],
+    colAligns: ['left', 'right', 'right', 'right', 'right', 'right'],
+    style,
+  });
+  for (const name of AREAS) {
+    const rows = CLAUSES.filter((clause) => clause.area === name && clause.observable === 'device');
+    const count = (verdict: string): number => rows.filter((clause) => verdicts.get(clause.key)?.verdict === verdict).length;
+    if (rows.length > count('none')) t.push([name, rows.length, count('pass'), count('fail'), count('skip'), count('none')]);
+  }
+  const failed = CLAUSES.filter((clause) => verdicts.get(clause.key)?.verdict === 'fail').flatMap((clause) => [
+    `${clause.key} ${clause.strength}: ${clause.summary} (${clause.id})`,
+    ...(verdicts.get(clause.key)?.evidence ?? []).map((line) => `    ${line}`),
+  ]);
+  const ran = report.results.length;
+  const of = (verdict: string): number => report.results.filter((result) => result.verdict === verdict).length;
+  return [
+    `${report.target}: ${ran} cases in ${(report.milliseconds / 1000).toFixed(1)} s: ${of('pass')} passed, ${of('fail')} failed, ${of('skip')} skipped`,
+    t.toString(),
+    ...failed,
+  ].join('\n');
+}
+
+function render(reports: readonly Report[], format: Format): string {
+  if (format === 'json') return jsonReport(reports);
+  if (format === 'junit') return junitReport(reports);
+  if (format === 'html') return htmlReport(reports);
+  return reports.map(table).join('\n\n');
+}
+
+async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
+  const selection: RunOptions = {
+    areas: flags.area,
+    ...(flags.clause !== undefined && { clause: flags.clause }),
+    ...(flags.case !== undefined && { case: flags.case }),
+    ...(flags.seed !== undefined && { seed: flags.seed }),
+  };
+  if (flags.clause !== undefined && findClause(flags.clause) === undefined)
+    throw new SelectionError(`no clause is called ${flags.clause}: give a key (pci.33) or an id, see docs/conformance.md`);
+  if (plan(CASES, selection).length === 0) throw new SelectionError('no case is selected: see --list');
+  if (flags.list) {
+    print(list(selection));
+    return true;
+  }
+  const reports: Report[] = [];
+  for (const source of flags.target.map(sourceOf)) {
+    const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {value}/{total} | {what}', hideCursor: true, clearOnComplete: true }) : undefined;
+    console.error(`running against ${source.name}`);
+    try {
+      reports.push(
+        await runCases(CASES, source, {
+          ...selection,
+          signal,
+          onCase(done, total, what) {
+            if (done === 0) bar?.start(total, 0, { what });
+            else bar?.update(done, { what });
+          },
+        }),
+      );
+    } finally {
+      bar?.stop();
+      await source.close?.();
+    }
+  }
+  print(render(reports, flags.format));
+  return !reports.some(breaksMust);
+}
+
+export function conformanceCommand(signal: AbortSignal, done: (exitCode: number) => void): Command {
+  const binding = CLAUSES.filter(isBinding).length;
+  return new Command('conformance')
+    .description(`Check a virtio-net device against VIRTIO 1.4, clause by clause (${CLAUSES.length} clauses, ${binding} of them MUST or MUST NOT).`)
+    .addOption(
+      new Option('--target <name>', 'inproc (this device), qemu or qemu:PATH (its virtio-net-pci over qtest); may be repeated')
+        .argParser(collect)
+        .default(undefined, 'inproc'),
+    )
+    .addOption(new Option('--area <area>', 'only cases about this area; may be repeated').argParser(area))
+    .option('--clause <id>', 'only cases about this clause, by key or id')
+    .option('--case <name>', 'only this case, with or without its ring format')
+    .option('--seed <n>', "run in an order drawn from this number (default: the specification's order)", seed)
+    .option('--list', 'print the cases that would run, and the clauses they check')
+    .addOption(new Option('--format <format>', 'of the result').choices(['table', 'json', 'junit', 'html']).default('table'))
+    .addHelpText(
+      'after',
+      `
+Exit code 0: no MUST is broken; 1: one is; 2: bad input; 130: stopped by Ctrl-C.
+
+Examples:
+  nicbox conformance
+  nicbox conformance --area net-rss --area net-hash
+  nicbox conformance --clause pci.33 --format json
+  nicbox conformance --case "reset/queue [packed]"
+  nicbox conformance --target inproc --target qemu --format html > conformance.html`,
+    )
+    .action(async (flags: Flags) => done((await run({ ...flags, target: flags.target ?? ['inproc'], area: flags.area ?? [] }, signal)) ? 0 : 1));
+}

@@ -1,0 +1,32 @@
+// All cases.
+
+import type { Case } from './case.ts';
+import { BASIC_CASES } from './cases/basic.ts';
+import { COALESCING_CASES } from './cases/coalescing.ts';
+import { HASH_CASES } from './cases/hash.ts';
+import { MSIX_CASES } from './cases/msix.ts';
+import { NET_CASES } from './cases/net.ts';
+import { NET_CTRL_CASES } from './cases/net-ctrl.ts';
+import { NET_RX_CASES } from './cases/net-rx.ts';
+import { NET_TX_CASES } from './cases/net-tx.ts';
+import { PACKED_CASES } from './cases/packed.ts';
+import { PCI_CASES } from './cases/pci.ts';
+import { RING_CASES } from './cases/rings.ts';
+import { SPLIT_CASES } from './cases/split.ts';
+import { STEERING_CASES } from './cases/steering.ts';
+
+export const CASES: readonly Case[] = [
+  ...BASIC_CASES,
+  ...RING_CASES,
+  ...SPLIT_CASES,
+  ...PACKED_CASES,
+  ...PCI_CASES,
+  ...MSIX_CASES,
+  ...NET_CASES,
+  ...NET_TX_CASES,
+  ...NET_RX_CASES,
+  ...NET_CTRL_CASES,
+  ...STEERING_CASES,
+  ...HASH_CASES,
+  ...COALESCING_CASES,
+];

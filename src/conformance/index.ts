@@ -1,0 +1,10 @@
+// The VIRTIO 1.4 conformance suite: a catalogue of clauses, cases that check them, and the port through which they reach a device.
+
+export { type Case, nameOf, variantsOf } from './case.ts';
+export { CASES } from './cases.ts';
+export { AREAS, CLAUSES, type Clause, findClause, isBinding, type Party, type Strength } from './catalogue.ts';
+export { breaksMust, type CaseResult, type ClauseVerdict, judge, plan, type Report, type RunOptions, runCases, type Verdict } from './runner.ts';
+export type { Check } from './session.ts';
+export type { AccessBytes, Awaitable, Hands, Target, TargetSource, WireOffload } from './target.ts';
+export { inprocSource } from './targets/inproc.ts';
+export { type QemuOptions, qemuSource } from './targets/qemu.ts';

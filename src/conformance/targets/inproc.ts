@@ -1,0 +1,173 @@
+// nicbox's own virtio-net in this process, served on the same thread, with everything offered that it has and time that stands still unless told otherwise.
+
+import { InlineSegment } from '#backends/inline-backend';
+import { SimClock } from '#core/clock';
+import { GuestMemory } from '#core/guest-memory';
+import { Log } from '#core/log';
+import { DirectLink } from '#net/direct-link';
+import { Segment } from '#net/segment';
+import { Machine } from '#nicbox/machine';
+import type { AccessBytes, Hands, Model, Target, TargetSource, WireOffload } from '../target.ts';
+import { Cable } from './cable.ts';
+
+const MEMORY = 9 * 2 ** 20;
+const RAM_BASE = 2 ** 20;
+const MESSAGES = 0xfee0_0000;
+/** A unicast address of the locally administered kind. */
+const MAC = '52:54:00:c0:ff:ee';
+
+/** What the device is made with: all it can do that a driver may leave out. */
+const DEVICE = {
+  mac: MAC,
+  queuePairs: 4,
+  mtu: 1500,
+  link: { speed: 10_000, duplex: 'full' },
+  rss: { contexts: 4 },
+  features: { HASH_REPORT: true, GUEST_UDP_TUNNEL_GSO: true, HOST_UDP_TUNNEL_GSO: true, OUT_NET_HEADER: true, ADMIN_VQ: true },
+} as const;
+
+class InprocTarget implements Target {
+  readonly ram = { base: RAM_BASE, size: MEMORY - RAM_BASE };
+  readonly wireOffloads = true;
+  readonly countsMessages = true;
+  readonly hands: Hands;
+  readonly #machine: Machine;
+  readonly #segment: InlineSegment;
+  readonly #cable = new Cable();
+  readonly #clock = new SimClock();
+  readonly #bdf: number;
+  #deferred: (() => void)[] = [];
+  #messages: number[] = [];
+  #line = false;
+  readonly #closed: () => void;
+
+  constructor(memory: SharedArrayBuffer, model: Model, closed: () => void) {
+    this.#closed = closed;
+    const log = new Log('conformance');
+    this.#machine = new Machine({
+      memory: new GuestMemory([{ base: 0, size: MEMORY, source: memory }]),
+      clock: this.#clock,
+      log,
+      interrupts: {
+        message: ({ addressLow, data }) => {
+          if (addressLow === MESSAGES) this.#messages.push(data - 1);
+        },
+        setIntx: (_line, asserted) => {
+          this.#line = asserted;
+        },
+      },
+    });
+    this.#segment = new InlineSegment(new Segment(new DirectLink(), { clock: this.#clock }), { defer: (work) => void this.#deferred.push(work) });
+    this.#segment.addPort(this.#cable);
+    const { net, pci } = this.#machine.addVirtioNet(
+      { ...DEVICE, backend: this.#segment.port('device', DEVICE.queuePairs) },
+      { notificationData: model === 'notification-data' },
+    );
+    // A BAR without an address is not decoded, whatever goes by its number: any place in the window will do, aligned as BARs are.
+    this.#bdf = pci.fn.requesterId;
+    this.#placeBars();
+    this.hands = {
+      setLink: (up) => net.setLink(up),
+      announce: () => void net.announce(),
+    };
+  }
+
+  #placeBars(): void {
+    const { memory32 } = this.#machine.platform;
+    let at = memory32.base;
+    for (let bar = 0; bar < 6; bar++) {
+      const register = 0x10 + 4 * bar;
+      this.configWrite(register, 4, 0xffff_ffff);
+      const low = this.configRead(register, 4);
+      if (low === 0) continue;
+      const size = (~(low & ~15) >>> 0) + 1;
+      at = Math.ceil(at / size) * size;
+      this.configWrite(register, 4, at);
+      if ((low & 6) === 4) this.configWrite(0x10 + 4 * ++bar, 4, 0);
+      at += size;
+    }
+  }
+
+  configRead(offset: number, size: AccessBytes): number {
+    return this.#machine.configRead(this.#bdf, offset, size);
+  }
+
+  configWrite(offset: number, size: AccessBytes, value: number): void {
+    this.#machine.configWrite(this.#bdf, offset, size, value);
+  }
+
+  barRead(bar: number, offset: number, size: AccessBytes): number {
+    return this.#machine.barRead(this.#bdf, bar, offset, size);
+  }
+
+  barWrite(bar: number, offset: number, size: AccessBytes, value: number): void {
+    this.#machine.barWrite(this.#bdf, bar, offset, size, value);
+  }
+
+  memoryRead(address: number, length: number): Uint8Array {
+    return this.#bytes(address, length).slice();
+  }
+
+  memoryWrite(address: number, bytes: Uint8Array): void {
+    this.#bytes(address, bytes.length).set(bytes);
+  }
+
+  #bytes(address: number, length: number): Uint8Array {
+    const slab = this.#machine.memory.slabAt(address);
+    if (slab === undefined || address + length > slab.base + slab.size) throw new RangeError(`no RAM at 0x${address.toString(16)}`);
+    return slab.views.u8.subarray(address - slab.base, address - slab.base + length);
+  }
+
+  message(n: number): { address: number; data: number } {
+    return { address: MESSAGES, data: n + 1 };
+  }
+
+  messages(): number[] {
+    const messages = this.#messages;
+    this.#messages = [];
+    return messages;
+  }
+
+  intx(): boolean {
+    return this.#line;
+  }
+
+  send(frame: Uint8Array, offload?: WireOffload): void {
+    this.#cable.put(frame, offload);
+  }
+
+  sent(): Uint8Array[] {
+    return this.#cable.take();
+  }
+
+  advance(nanos: number): void {
+    this.#clock.advance(nanos);
+  }
+
+  settle(): void {
+    this.#segment.wake(this.#cable);
+    // Bounded: what each deferred turn leaves undone asks for another one.
+    for (let n = 0; n < 10_000 && this.#deferred.length > 0; n++) (this.#deferred.shift() as () => void)();
+    this.#machine.service();
+  }
+
+  async close(): Promise<void> {
+    await this.#machine.close();
+    this.#closed();
+  }
+}
+
+export function inprocSource(): TargetSource {
+  // A buffer of this size costs more than most cases: it is used again, cleared.
+  const free: SharedArrayBuffer[] = [];
+  return {
+    name: 'nicbox, inline',
+    open(model) {
+      const memory = free.pop() ?? new SharedArrayBuffer(MEMORY);
+      return new InprocTarget(memory, model ?? 'ordinary', () => {
+        new Uint8Array(memory).fill(0);
+        free.push(memory);
+      });
+    },
+  };
+}

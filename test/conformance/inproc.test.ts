@@ -1,0 +1,39 @@
+// The whole suite against this project's own device. Every case passes or says why it cannot be tried, and checks each clause it claims.
+
+import { expect, it } from 'vitest';
+import { CASES } from '#conformance/cases';
+import { runCases } from '#conformance/runner';
+import { inprocSource } from '#conformance/targets/inproc';
+
+/** What this device does not have: its cases are skipped, all others run. */
+const ABSENT = [/^not offered: ACCESS_PLATFORM, ORDER_PLATFORM$/, /no vendor data capability/, /no shared memory region/];
+
+/** Clauses of cases that run all the same: about features that this device does not offer. */
+const UNSEEN = new Set<string>();
+
+const { results } = await runCases(CASES, inprocSource());
+
+it('passes every case against the device in this process', () => {
+  const failed = results.filter(({ verdict }) => verdict === 'fail');
+  expect(failed.map(({ name, reason, failures, trace }) => ({ name, reason, failures, trace }))).toEqual([]);
+  const skipped = results.filter(({ verdict, reason }) => verdict === 'skip' && !ABSENT.some((known) => known.test(reason ?? '')));
+  expect(skipped.map(({ name, reason }) => `${name}: ${reason}`)).toEqual([]);
+});
+
+it('checks in each case what the case says it checks', () => {
+  const checked = new Map<string, Set<string>>();
+  const ran = results.filter(({ verdict }) => verdict === 'pass');
+  for (const result of ran) for (const key of result.held) checked.set(result.case, (checked.get(result.case) ?? new Set()).add(key));
+  for (const result of ran)
+    expect({ case: result.case, unchecked: result.clauses.filter((key) => checked.get(result.case)?.has(key) !== true && !UNSEEN.has(key)) }).toEqual({
+      case: result.case,
+      unchecked: [],
+    });
+});
+
+it('runs cases in the same order for the same seed', async () => {
+  const order = async (seed: number): Promise<string[]> => (await runCases(CASES, inprocSource(), { seed, areas: ['msix'] })).results.map(({ name }) => name);
+  const first = await order(7);
+  expect(await order(7)).toEqual(first);
+  expect(await order(8)).not.toEqual(first);
+});

@@ -1,0 +1,8 @@
+// All seeded faults.
+
+import type { Mutation } from './mutant.ts';
+import { NET_MUTATIONS } from './mutations/net.ts';
+import { PCI_MUTATIONS } from './mutations/pci.ts';
+import { RING_MUTATIONS } from './mutations/rings.ts';
+
+export const MUTATIONS: readonly Mutation[] = [...PCI_MUTATIONS, ...RING_MUTATIONS, ...NET_MUTATIONS];
