@@ -14,11 +14,11 @@ export class MyTarget implements Target {
   readonly #wire = new Cable();
   readonly #segment = new InlineSegment(new Segment(new DirectLink(), { clock: this.#clock }), { defer: (work) => void this.#later.push(work) });
   readonly #taken: number[] = [];
-  #level = false;
+  readonly #level = [false];
   readonly #machine = new Machine({
     memory: MEMORY,
     clock: this.#clock,
-    interrupts: { message: ({ data }) => void this.#taken.push(data), setIntx: (_line, level) => void (this.#level = level) },
+    interrupts: { message: ({ data }) => void this.#taken.push(data), setIntx: (_line, level) => this.#level.splice(0, 1, level) },
   });
   readonly #rid: number;
 
@@ -44,7 +44,7 @@ export class MyTarget implements Target {
   memoryWrite = (address: number, bytes: Uint8Array): void => this.#bytes(address, bytes.length).set(bytes);
   message = (n: number): { address: number; data: number } => ({ address: MESSAGES, data: n });
   messages = (): number[] => this.#taken.splice(0);
-  intx = (): boolean => this.#level;
+  intx = (): boolean => this.#level[0] === true;
   send = (frame: Uint8Array): void => this.#wire.put(frame);
   sent = (): Uint8Array[] => this.#wire.take();
   advance = (nanos: number): void => this.#clock.advance(nanos);
