@@ -13,7 +13,7 @@ function plot(rows: readonly Measurement[], loads: readonly string[], log: boole
   chart.setOption({
     animation: false,
     color: COLOURS,
-    legend: { top: 0 },
+    legend: { top: 0, itemGap: 24 },
     grid: { left: 240, right: 40, top: 40, bottom: 50 },
     xAxis: log
       ? { type: 'log', name: 'frames/s', nameLocation: 'middle', nameGap: 30, min: 1000, axisLabel: { formatter: si } }
