@@ -14,6 +14,7 @@ import { PCI_CASES } from './cases/pci.ts';
 import { RING_CASES } from './cases/rings.ts';
 import { SPLIT_CASES } from './cases/split.ts';
 import { STEERING_CASES } from './cases/steering.ts';
+import { SUSPEND_CASES } from './cases/suspend.ts';
 
 export const CASES: readonly Case[] = [
   ...BASIC_CASES,
@@ -29,4 +30,5 @@ export const CASES: readonly Case[] = [
   ...STEERING_CASES,
   ...HASH_CASES,
   ...COALESCING_CASES,
+  ...SUSPEND_CASES,
 ];

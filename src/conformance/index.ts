@@ -6,5 +6,6 @@ export { AREAS, CLAUSES, type Clause, findClause, isBinding, type Party, type St
 export { breaksMust, type CaseResult, type ClauseVerdict, judge, plan, type Report, type RunOptions, runCases, type Verdict } from './runner.ts';
 export type { Check } from './session.ts';
 export type { AccessBytes, Awaitable, Hands, Target, TargetSource, WireOffload } from './target.ts';
+export { Cable } from './targets/cable.ts';
 export { inprocSource } from './targets/inproc.ts';
 export { type QemuOptions, qemuSource } from './targets/qemu.ts';

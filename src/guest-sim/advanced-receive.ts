@@ -22,7 +22,7 @@ const REPORTS = [NET_HASH_REPORT_NONE, 2, 1, 5, 7, 4, 8, 3, 6, 9] as const;
 export class AdvancedFrame extends ReceivedFrame {
   /** The tag the device took out, or -1. */
   vlan = -1;
-  /** PACKET_TYPE bits (7.1.5.2.2). */
+  /** 7.1.5.2.2: IPv4 1, its options 2, IPv6 4, its extensions 8, TCP 16, UDP 32, SCTP 64, NFS 128; with 2048 it is the ETQF entry. */
   packetType = 0;
   /** The IP header's checksum was looked at and is wrong; the same of TCP's, UDP's or SCTP's. */
   badIpChecksum = false;

@@ -219,7 +219,7 @@ export class E1000 implements Nic {
     this.registers.write(REG.IMS, OTHER_CAUSES | TRANSMIT_CAUSES | RECEIVE_CAUSES);
     csb?.set(k.CSB.guest_need_rxkick, 1);
     this.#scheduled = true;
-    this.#idle = this.#options.busyPolls ?? 0;
+    this.#idle = 0;
     if (csb) csb.set(k.CSB.guest_need_rxkick, 0);
     else this.registers.write(REG.IMC, RECEIVE_CAUSES);
   }

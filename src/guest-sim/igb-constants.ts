@@ -104,7 +104,6 @@ export const VF_QUEUE_STRIDE = 0x100;
 /** Within a queue's registers, receive (8.10) and transmit (8.12): the same places in both kinds of function. */
 export const RING = { BAL: 0x00, BAH: 0x04, LEN: 0x08, HEAD: 0x10, TAIL: 0x18, DCTL: 0x28 } as const;
 export const SRRCTL = 0x0c;
-export const RQDPC = 0x30;
 export const TDWBAL = 0x38;
 export const TDWBAH = 0x3c;
 
@@ -197,7 +196,6 @@ export function addressEntry(index: number): number {
 
 // MRQC (8.10.18): which queues, and what is hashed.
 export const MRQC_RSS = 2;
-export const MRQC_POOLS = 3;
 export const MRQC_POOLS_RSS = 5;
 export const MRQC_TCP_IPV4 = 1 << 16;
 export const MRQC_IPV4 = 1 << 17;
@@ -230,7 +228,6 @@ export const RPLOLR_STRVLAN = 1 << 30;
 export const RPLOLR_STRCRC = 0x8000_0000;
 export const VLVF_ENTRIES = 32;
 export const VLVF_POOL_SHIFT = 12;
-export const VLVF_LVLAN = 1 << 20;
 export const VLVF_ENABLE = 0x8000_0000;
 export const VMVIR_DEFAULT = 1 << 30;
 export const DTXSWC_MAC_SHIFT = 0;
@@ -245,15 +242,12 @@ export const POOL_QUEUE_STEP = 8;
 // Mailbox registers (8.14.2, 8.14.3, 8.14.5)
 export const P2V_STS = 1 << 0;
 export const P2V_ACK = 1 << 1;
-export const P2V_VFU = 1 << 2;
 export const P2V_PFU = 1 << 3;
 export const P2V_RVFU = 1 << 4;
 export const V2P_REQ = 1 << 0;
 export const V2P_ACK = 1 << 1;
 export const V2P_VFU = 1 << 2;
-export const V2P_PFU = 1 << 3;
 export const V2P_PFSTS = 1 << 4;
-export const V2P_PFACK = 1 << 5;
 export const V2P_RSTI = 1 << 6;
 export const V2P_RSTD = 1 << 7;
 export const MBVFICR_ACK_SHIFT = 16;
@@ -272,26 +266,20 @@ export const RX_SPH = 0x8000_0000;
 export const RX_DD = 1 << 0;
 export const RX_EOP = 1 << 1;
 export const RX_VP = 1 << 3;
-export const RX_UDPCS = 1 << 4;
 export const RX_L4I = 1 << 5;
 export const RX_IPCS = 1 << 6;
 export const RX_HBO = 1 << 23;
 export const RX_L4E = 1 << 29;
 export const RX_IPE = 1 << 30;
 export const RX_RXE = 0x8000_0000;
-/** Packet type (7.1.5.2.2), of packets that are no ETQF match (bit 11). */
-export const PACKET_TYPE = { IPV4: 1, IPV4E: 2, IPV6: 4, IPV6E: 8, TCP: 16, UDP: 32, SCTP: 64, NFS: 128, ETQF: 2048, VLAN: 4096 } as const;
 
 // Advanced transmit descriptors (7.2.2.2, 7.2.2.3): third and fourth word.
 export const TX_CONTEXT = 2 << 20;
 export const TX_DATA = 3 << 20;
-export const TX_EOP = 1 << 24;
 export const TX_IFCS = 1 << 25;
-export const TX_RS = 1 << 27;
 export const TX_DEXT = 1 << 29;
 export const TX_VLE = 1 << 30;
 export const TX_TSE = 0x8000_0000;
-export const TX_DD = 1 << 0;
 export const TX_IXSM = 1 << 8;
 export const TX_TXSM = 2 << 8;
 export const TX_PAYLEN_SHIFT = 14;

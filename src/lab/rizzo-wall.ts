@@ -15,8 +15,9 @@ import { Machine } from '#nicbox/machine';
 import { driverFor, FRAME_BY_FRAME, jobOf, type Load, MAC_A, MAC_B, type Measurement, type Techniques } from './rizzo.ts';
 
 const NEGOTIATION = 1000;
-/** Of each measurement's time, before it: code is compiled and addresses learnt. */
+/** Of each measurement's time, before it; and before the first with new threads, whose code is to be compiled. */
 const WARM_UP = 0.5;
+const FIRST_WARM_UP = 3;
 /** What may still be under way after a measurement has so long to arrive, in milliseconds. A machine that is busy with other things may need it. */
 const PATIENCE = 20_000;
 /** Frames or answers without which a measurement goes on. */
@@ -62,7 +63,10 @@ export async function measureWall(techniques: Techniques, loads: readonly Load[]
     pair = polling ? await pollingPair(machines, techniques) : await threadPair(machines, techniques);
     await meet(pair);
     const results: Measurement[] = [];
-    for (const load of loads) results.push(await measure(pair, worker, techniques, load, seconds, signal));
+    for (const load of loads) {
+      const warmUp = seconds * (results.length === 0 ? FIRST_WARM_UP : WARM_UP);
+      results.push(await measure(pair, worker, { techniques, load, seconds, warmUp }, signal));
+    }
     return results;
   } finally {
     await pair?.close();
@@ -99,16 +103,14 @@ async function arrivals(pair: Pair, seconds: number): Promise<readonly [number, 
 async function measure(
   pair: Pair,
   worker: VhostWorker | undefined,
-  techniques: Techniques,
-  load: Load,
-  seconds: number,
+  { techniques, load, seconds, warmUp }: { readonly techniques: Techniques; readonly load: Load; readonly seconds: number; readonly warmUp: number },
   signal: AbortSignal,
 ): Promise<Measurement> {
   signal.throwIfAborted();
   const ping = load.burst === 0;
   const slept = worker?.statistics.sleeps ?? 0;
   pair.start(jobOf(load, ENDLESS, MAC_B), ping ? { kind: 'echo' } : { kind: 'sink', verify: 'sampled' });
-  await arrivals(pair, seconds * WARM_UP);
+  await arrivals(pair, warmUp);
   const [frames, took] = await arrivals(pair, seconds);
   const [sent, received] = await pair.finish('arrive');
   signal.throwIfAborted();

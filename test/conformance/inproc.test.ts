@@ -1,9 +1,12 @@
-// The whole suite against this project's own device. Every case passes or says why it cannot be tried, and checks each clause it claims.
+// The whole suite against this project's own device. Every case passes or says why it cannot be tried, and checks each clause it claims; docs/conformance.md says so
+// (`NICBOX_WRITE_DOCS=1 npx vitest run test/conformance/inproc.test.ts` writes it anew).
 
+import { writeFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { CASES } from '#conformance/cases';
 import { runCases } from '#conformance/runner';
 import { inprocSource } from '#conformance/targets/inproc';
+import { conformanceDocument, proven } from './document.ts';
 
 /** What this device does not have: its cases are skipped, all others run. */
 const ABSENT = [/^not offered: ACCESS_PLATFORM, ORDER_PLATFORM$/, /no vendor data capability/, /no shared memory region/];
@@ -11,7 +14,8 @@ const ABSENT = [/^not offered: ACCESS_PLATFORM, ORDER_PLATFORM$/, /no vendor dat
 /** Clauses of cases that run all the same: about features that this device does not offer. */
 const UNSEEN = new Set<string>();
 
-const { results } = await runCases(CASES, inprocSource());
+const report = await runCases(CASES, inprocSource());
+const { results } = report;
 
 it('passes every case against the device in this process', () => {
   const failed = results.filter(({ verdict }) => verdict === 'fail');
@@ -36,4 +40,18 @@ it('runs cases in the same order for the same seed', async () => {
   const first = await order(7);
   expect(await order(7)).toEqual(first);
   expect(await order(8)).not.toEqual(first);
+});
+
+it('docs/conformance.md is what the code says', () => {
+  const { file, text, written } = conformanceDocument(report);
+  if (process.env.NICBOX_WRITE_DOCS) writeFileSync(file, written);
+  else expect(text === written ? 'up to date' : 'NICBOX_WRITE_DOCS=1 npx vitest run test/conformance/inproc.test.ts writes it anew').toBe('up to date');
+});
+
+/** What no fault of the suite's own can bring about against this device, which does not offer what the clause is about. */
+const UNPROVEN = ['features.29', 'features.30', 'pci.78', 'pci.81', 'pci.82', 'pci.83', 'shm.2', 'shm.3'];
+
+it('every clause of a case was seen failing under a fault', () => {
+  const claimed = new Set(CASES.flatMap(({ clauses }) => clauses));
+  expect([...claimed].filter((key) => !proven.has(key)).sort()).toEqual(UNPROVEN);
 });

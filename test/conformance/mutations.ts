@@ -4,5 +4,6 @@ import type { Mutation } from './mutant.ts';
 import { NET_MUTATIONS } from './mutations/net.ts';
 import { PCI_MUTATIONS } from './mutations/pci.ts';
 import { RING_MUTATIONS } from './mutations/rings.ts';
+import { SUSPEND_MUTATIONS } from './mutations/suspend.ts';
 
-export const MUTATIONS: readonly Mutation[] = [...PCI_MUTATIONS, ...RING_MUTATIONS, ...NET_MUTATIONS];
+export const MUTATIONS: readonly Mutation[] = [...PCI_MUTATIONS, ...RING_MUTATIONS, ...NET_MUTATIONS, ...SUSPEND_MUTATIONS];

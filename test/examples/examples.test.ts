@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { Machine } from 'nicbox';
+import { CASES, judge, runCases } from 'nicbox/conformance';
 import { describe, expect, it } from 'vitest';
+import { MyTarget } from '../../examples/conformance-target.ts';
 import { FakeEmulator } from '../../examples/embed.ts';
 import { attachToy, TOY_REGISTERS as TOY } from '../../examples/toy-device.ts';
 
@@ -154,4 +156,14 @@ describe('examples/embed.ts', () => {
     expect(host.decoded.some((d) => d.bdf === bdf)).toBe(false);
     await machine.close();
   });
+});
+
+describe('examples/conformance-target.ts', () => {
+  it('puts the conformance suite on a device of its own in less than 60 lines', async () => {
+    expect(codeLines('conformance-target.ts')).toBeLessThan(60);
+    const report = await runCases(CASES, { name: 'mine', open: () => new MyTarget() }, { areas: ['status', 'reset', 'net-rx'] });
+    const verdicts = [...judge(report).values()];
+    expect(verdicts.filter(({ verdict }) => verdict === 'fail')).toEqual([]);
+    expect(verdicts.filter(({ verdict }) => verdict === 'pass').length).toBeGreaterThan(20);
+  }, 120_000);
 });

@@ -8,6 +8,8 @@ import { Child, cache, exclusively, installed, mustRun, onPath, progress, run, s
 
 export interface Qemu {
   readonly version: string;
+  /** The program itself: its file, arguments to put in front, and environment. */
+  readonly program: Program;
   /** Boots a guest that runs `script`; `args` bring its devices. */
   boot(name: string, script: string, args: readonly string[], cpus?: number): Child;
   /** The same as a command: what to run, with which environment. */
@@ -121,6 +123,7 @@ async function qemu(program: Program, guest?: GuestImage): Promise<Qemu> {
   };
   return {
     version,
+    program,
     command,
     qtest(name, args) {
       const quiet = ['-nodefaults', '-no-user-config', '-display', 'none', '-qtest', 'stdio', '-qtest-log', 'none'];

@@ -39,9 +39,11 @@ class InprocTarget implements Target {
   #deferred: (() => void)[] = [];
   #messages: number[] = [];
   #line = false;
-  readonly #closed: () => void;
+  /** End of what the suite has written: it lays memory out from the start, and the device writes there only. */
+  #highest = 0;
+  readonly #closed: (used: number) => void;
 
-  constructor(memory: SharedArrayBuffer, model: Model, closed: () => void) {
+  constructor(memory: SharedArrayBuffer, model: Model, closed: (used: number) => void) {
     this.#closed = closed;
     const log = new Log('conformance');
     this.#machine = new Machine({
@@ -109,6 +111,7 @@ class InprocTarget implements Target {
   }
 
   memoryWrite(address: number, bytes: Uint8Array): void {
+    this.#highest = Math.max(this.#highest, address + bytes.length);
     this.#bytes(address, bytes.length).set(bytes);
   }
 
@@ -153,7 +156,7 @@ class InprocTarget implements Target {
 
   async close(): Promise<void> {
     await this.#machine.close();
-    this.#closed();
+    this.#closed(this.#highest);
   }
 }
 
@@ -164,8 +167,8 @@ export function inprocSource(): TargetSource {
     name: 'nicbox, inline',
     open(model) {
       const memory = free.pop() ?? new SharedArrayBuffer(MEMORY);
-      return new InprocTarget(memory, model ?? 'ordinary', () => {
-        new Uint8Array(memory).fill(0);
+      return new InprocTarget(memory, model ?? 'ordinary', (used) => {
+        new Uint8Array(memory).fill(0, 0, Math.min(used + 2 ** 16, MEMORY));
         free.push(memory);
       });
     },

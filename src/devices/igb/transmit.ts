@@ -177,14 +177,12 @@ export class Transmit {
         continue;
       }
       const inside = where & ~TO_WIRE;
-      if (inside !== 0 && !queue.locallyDone) {
+      // What is remembered of an earlier turn is of the packet at the head.
+      if (inside !== 0 && !(position === 0 && queue.locallyDone)) {
         // In order: not before what is out on the network, and may come back.
         if (this.#collected > 0) break;
         local++;
-        if (!this.#deliverLocally(queue, inside)) {
-          this.#blocked |= 1 << queue.index;
-          break;
-        }
+        if (!this.#deliverLocally(queue, inside)) break;
       }
       if ((where & TO_WIRE) === 0) {
         this.#countInside(queue);
@@ -439,26 +437,25 @@ export class Transmit {
     return true;
   }
 
-  /** To pools of this port, or in loopback to itself. True: they have all of it. */
+  /** To pools of this port, or in loopback to itself. True: they have all of it. False: they have no room, or it is more than one round may take of a large one's pieces: the queue goes on in its next turn. */
   #deliverLocally(queue: TransmitQueue, pools: number): boolean {
     const { receive, state } = this.#host;
     const local = this.#local;
     const loopback = (state.flags & FLAG_LOOPBACK) !== 0;
-    for (let rounds = 0; rounds <= LONGEST_SEGMENTED; rounds++) {
-      local.clear();
-      const done = this.#emit(queue, local, LOCAL_FRAMES, true, queue.localPieces);
-      for (let f = 0; f < local.count; f++) {
-        if (!(loopback ? receive.deliver(local, f, f + 1) === 1 : receive.deliverLocal(local, f, pools))) return false;
-        if (!loopback) this.#countPool(queue, local.length[f] as number, 1, false);
-        else this.#countFrame(local, f);
-        queue.localPieces++;
+    local.clear();
+    const done = this.#emit(queue, local, LOCAL_FRAMES, true, queue.localPieces);
+    for (let f = 0; f < local.count; f++) {
+      if (!(loopback ? receive.deliver(local, f, f + 1) === 1 : receive.deliverLocal(local, f, pools))) {
+        this.#blocked |= 1 << queue.index;
+        return false;
       }
-      if (done || local.count === 0) {
-        queue.locallyDone = true;
-        if (loopback && this.#stamped) this.#host.time.sent();
-        return true;
-      }
+      if (!loopback) this.#countPool(queue, local.length[f] as number, 1, false);
+      else this.#countFrame(local, f);
+      queue.localPieces++;
     }
+    if (!done && local.count > 0) return false;
+    queue.locallyDone = true;
+    if (loopback && this.#stamped) this.#host.time.sent();
     return true;
   }
 

@@ -1,0 +1,81 @@
+// docs/conformance.md says for each clause what the suite does about it. What QEMU's verdicts are is kept in qemu-verdicts.json, from the last time the suite ran against it
+// (test/real/conformance.test.ts).
+
+import { readFileSync } from 'node:fs';
+import { CASES } from '#conformance/cases';
+import { AREAS, CLAUSES, type Clause } from '#conformance/catalogue';
+import { judge, type Report } from '#conformance/runner';
+import { MUTATIONS } from './mutations.ts';
+
+const FILE = new URL('../../docs/conformance.md', import.meta.url);
+const QEMU: Readonly<Record<string, Readonly<Record<string, string>>>> = JSON.parse(readFileSync(new URL('qemu-verdicts.json', import.meta.url), 'utf8'));
+const BEGIN = '<!-- clauses: written by test/conformance/inproc.test.ts -->\n';
+const END = '<!-- end of clauses -->\n';
+
+/** Clauses that some seeded fault was seen to break. */
+export const proven: ReadonlySet<string> = new Set(MUTATIONS.flatMap(({ breaks }) => breaks));
+
+/** Why there is no case about a clause, by its key or its area. */
+const REASONS: Readonly<Record<string, string>> = {
+  'net-ipsec': 'no case yet; this device does not offer IPSEC',
+  parts: 'no case yet; this device has no device parts',
+  'admin-legacy': 'no case yet; this device gives no legacy access to members',
+  sriov: 'no case yet: the targets are single functions',
+  legacy: 'no case yet: the suite drives the modern interface',
+};
+
+function reason(clause: Clause): string {
+  if (clause.observable === 'no') return 'cannot be seen from outside';
+  return REASONS[clause.key] ?? REASONS[clause.area] ?? (clause.observable === 'driver' ? 'a duty of drivers: no case yet' : 'no case yet');
+}
+
+const escaped = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
+
+/** The document as it is, and as it would be with these results. */
+export function conformanceDocument(report: Report): { readonly file: URL; readonly text: string; readonly written: string } {
+  const own = judge(report);
+  const cases = new Map<string, string[]>();
+  for (const { name, clauses } of CASES) for (const key of clauses) cases.set(key, [...(cases.get(key) ?? []), name]);
+  const columns = Object.keys(QEMU);
+  const lines: string[] = [];
+
+  const total = (rows: readonly Clause[], test: (clause: Clause) => boolean): number => rows.filter(test).length;
+  lines.push('| area | can be tested on a device | covered | seen failing under a fault | on a driver | cannot be seen |', '|---|---:|---:|---:|---:|---:|');
+  const row = (name: string, rows: readonly Clause[]): string => {
+    const device = rows.filter(({ observable }) => observable === 'device');
+    return `| ${name} | ${device.length} | ${total(device, ({ key }) => cases.has(key))} | ${total(device, ({ key }) => proven.has(key))} | ${total(rows, ({ observable }) => observable === 'driver')} | ${total(rows, ({ observable }) => observable === 'no')} |`;
+  };
+  for (const area of AREAS)
+    lines.push(
+      row(
+        area,
+        CLAUSES.filter((clause) => clause.area === area),
+      ),
+    );
+  lines.push(row('all', CLAUSES), '');
+
+  for (const area of AREAS) {
+    lines.push(
+      `## ${area}`,
+      '',
+      `| clause | party | strength | what | cases | fault | nicbox | ${columns.join(' | ')} |`,
+      `|---|---|---|---|---|---|---|${columns.map(() => '---|').join('')}`,
+    );
+    for (const clause of CLAUSES.filter((found) => found.area === area)) {
+      const names = cases.get(clause.key);
+      const verdicts =
+        names === undefined ? ['', ...columns.map(() => '')] : [own.get(clause.key)?.verdict ?? '', ...columns.map((name) => QEMU[name]?.[clause.key] ?? '')];
+      const what = `${escaped(clause.summary)}${clause.features === '' ? '' : ` (${clause.features})`}`;
+      const about = names === undefined ? `_${reason(clause)}_` : names.map((name) => name.replace(`${area}/`, '/')).join(', ');
+      lines.push(
+        `| ${clause.key} | ${clause.party} | ${clause.strength} | ${what} | ${about} | ${names === undefined ? '' : proven.has(clause.key) ? 'yes' : 'no'} | ${verdicts.join(' | ')} |`,
+      );
+    }
+    lines.push('');
+  }
+  const text = readFileSync(FILE, 'utf8');
+  const [before, rest] = text.split(BEGIN) as [string, string];
+  const after = rest.split(END)[1] ?? '';
+  const written = `${before}${BEGIN}${lines.join('\n')}\n${END}${after}`;
+  return { file: FILE, text, written };
+}

@@ -1,0 +1,44 @@
+// What one VF's packets may take of everyone's time, and what it may change of them once the switch has looked: a turn is bounded, a slow queue costs its owner only, the header that was judged is the header that leaves.
+
+import { describe, expect, test } from 'vitest';
+import { frame, H, Host, macOf, messageOf, V, WIRE_MAC } from './hypervisor.ts';
+
+const TX_RING = 0x1000;
+const TX_DATA = 0x1_0000;
+const PVFGPTLBC = (n: number): number => 0x1_0044 + 0x100 * n;
+const TSE = 0x80;
+
+/** A context, and data to cut into steps of one octet: headers of 54 octets, `payload` behind. */
+function cutSmall(host: Host, n: number, to: number, payload: number): void {
+  const guest = host.guests[n] as Host['guests'][number];
+  const headers = [...macOf(to), ...macOf(n), 8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+  headers.push(0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0);
+  guest.describe([]);
+  guest.word(TX_RING, (14 << 9) | 20);
+  guest.word(TX_RING + 4, 0);
+  guest.word(TX_RING + 8, (2 << 20) | (0x20 << 24) | (1 << 11) | (1 << 10));
+  guest.word(TX_RING + 12, (1 << 16) | (20 << 8));
+  guest.describe(headers, { command: 0x0b | TSE });
+  guest.word(TX_RING + 16 + 8, (54 + payload) | (3 << 20) | ((0x2b | TSE) << 24));
+  guest.word(TX_RING + 16 + 12, payload << 14);
+}
+
+describe('one VF among others', () => {
+  test('a large packet for a neighbour, in steps of an octet, is many turns: a round’s frames each', () => {
+    const host = new Host().start();
+    host.write(H.QDE, 0xffff);
+    host.vfWrite(1, V.IVAR, 0x80);
+    const seen: number[] = [];
+    host.onMessage = ({ data }) => {
+      if (data === messageOf(1, 0)) seen.push(host.read(PVFGPTLBC(0)));
+      host.guests[1]?.received();
+      host.guests[1]?.refill();
+    };
+    cutSmall(host, 0, 1, 5000);
+    host.guests[0]?.go();
+    expect(host.read(PVFGPTLBC(0))).toBe(5000);
+    expect(seen.length).toBeGreaterThanOrEqual(5000 / 64);
+    for (const [i, count] of seen.entries()) expect(count - (seen[i - 1] ?? 0)).toBeLessThanOrEqual(64);
+    expect(host.guests[0]?.sent()).toBe(1);
+  });
+});
