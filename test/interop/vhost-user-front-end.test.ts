@@ -118,7 +118,7 @@ describe.each(['split', 'packed'] as const)('%s rings', (ring) => {
     expect(a.backend.connections).toBe(1);
   });
 
-  it('are reset by drivers that poll, with no event loop meanwhile, and survive a back end that is killed', async () => {
+  it('are reset by drivers that poll, with no event loop meanwhile, and survive a back end that is killed', { timeout: 120_000 }, async () => {
     // A back end in a process of its own, as this thread will not serve anybody inside a reset.
     const start = async (): Promise<ChildProcess> => {
       const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -131,13 +131,15 @@ describe.each(['split', 'packed'] as const)('%s rings', (ring) => {
       return child;
     };
     const child = await start();
-    const [a, b] = await Promise.all([side('a'), side('b')]);
+    // A whole process has to start, on a machine that may be busy.
+    const patience = 40_000;
+    const [a, b] = await Promise.all([side('a', { patience }), side('b', { patience })]);
     for (let boot = 0; boot < 3; boot++) await bothWays(a.boot({ net: { ring } }), b.boot({ net: { ring } }), 300);
     const guests = [a.boot({ net: { ring } }), b.boot({ net: { ring } })] as const;
     child.kill('SIGKILL');
     await eventually('both to miss it', () => !a.backend.connected && !b.backend.connected);
     await start();
-    await eventually('the next one', () => a.backend.connected && b.backend.connected);
+    await eventually('the next one', () => a.backend.connected && b.backend.connected, patience);
     await bothWays(...(ring === 'split' ? guests : ([a.boot({ net: { ring } }), b.boot({ net: { ring } })] as const)), 300);
   });
 });
