@@ -61,7 +61,7 @@ class Rings {
 }
 
 function fill(machine: Machine, word2: number, word3: number, to: readonly number[], from: readonly number[]): void {
-  const { u32, u8 } = machine.memory.slabs[0]?.views as { u32: Uint32Array; u8: Uint8Array };
+  const { u32, u8 } = (machine.memory.slabs[0] as (typeof machine.memory.slabs)[number]).views;
   for (let i = 0; i < RING; i++) {
     u32.set([TX_DATA + i * BUFFER, 0, word2, word3], TX_RING / 4 + 4 * i);
     u32.set([RX_DATA + i * BUFFER, 0, 0, 0], RX_RING / 4 + 4 * i);

@@ -3,7 +3,7 @@
 import { sealEeprom } from '#devices/intel/eeprom';
 
 /** 1024 words: EECD.EE_SIZE 4 (8.4.1, 2^(6 + n)). */
-export const NVM_WORDS = 1024;
+const NVM_WORDS = 1024;
 export const NVM_SIZE_CODE = 4;
 
 const INTEL = 0x8086;

@@ -28,7 +28,7 @@ const TYPE_AH = 1 << 13;
 export const TYPE_ETQF = 1 << 15;
 
 /** Extended status and errors, bits of an advanced descriptor's third word. A legacy one has the first eight, and the errors from bit 8 on (`legacyErrors`). */
-export const STATUS_UDPCS = 1 << 4;
+const STATUS_UDPCS = 1 << 4;
 export const STATUS_L4CS = 1 << 5;
 export const STATUS_IPCS = 1 << 6;
 const STATUS_UDPV = 1 << 10;

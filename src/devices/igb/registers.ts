@@ -409,7 +409,6 @@ export const REGISTER_SPACE = 0x2_0000;
 /** Where each register's first element is in the state. */
 export const AT = registerLayout(IGB_REGISTERS);
 
-export const CTRL_FD = 1 << 0;
 export const CTRL_GIO_MASTER_DISABLE = 1 << 2;
 export const CTRL_SLU = 1 << 6;
 export const CTRL_FRCSPD = 1 << 11;

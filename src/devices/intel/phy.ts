@@ -66,8 +66,7 @@ const ALL_BITS = 0xffff;
 const PARTNER = 0x4de1;
 const REGISTERS = 32;
 
-/** Registers from 16 on. */
-export const M88_PHY = 0;
+/** `kind`: its registers from 16 on are of the IGP family. */
 export const IGP_PHY = 1;
 
 /** IGP: register 31 chooses a page for the others, and holds what a driver calls the register's whole number. */
@@ -80,7 +79,7 @@ const GAIN_SHORT = 4 << 9;
 
 export interface PhyOptions {
   readonly clock: Clock;
-  /** M88_PHY (default) or IGP_PHY. */
+  /** IGP_PHY; absent: of the M88E1011 family. */
   readonly kind?: number;
   /** Identifier words. */
   readonly id: readonly [number, number];

@@ -53,7 +53,7 @@ export class ReceiveChecksum {
 
 /** Results of `checkTransport`. */
 export const UNCHECKED = 0;
-export const GOOD = 1;
+const GOOD = 1;
 export const BAD = 2;
 
 /** Whether the TCP or UDP checksum of an unfragmented packet holds, whose headers were copied and read. @param copied the frame's first bytes */

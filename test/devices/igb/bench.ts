@@ -133,7 +133,6 @@ export const of = (register: number, queue: number): number => register + 0x40 *
 export const TXDW = 1;
 export const LSC = 4;
 export const RXDMT0 = 0x10;
-export const RXMISS = 0x40;
 export const RXDW = 0x80;
 export const INTA = 0x8000_0000;
 
@@ -148,7 +147,6 @@ export const IXSM = 1;
 export const TXSM = 2;
 
 export const RCTL_EN = 2;
-export const RCTL_SBP = 4;
 export const RCTL_UPE = 8;
 export const RCTL_MPE = 0x10;
 export const RCTL_LPE = 0x20;
@@ -445,7 +443,7 @@ export class Station {
   }
 }
 
-export function link(options: { rounds?: number } = {}): InlineSegment {
+function link(options: { rounds?: number } = {}): InlineSegment {
   return new InlineSegment(new Segment(new DirectLink()), { defer: () => {}, ...options });
 }
 
