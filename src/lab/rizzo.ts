@@ -64,7 +64,9 @@ export function loadsFor(sizes: readonly number[]): Load[] {
 const PATIENCE: Nanos = 10e9;
 
 export function jobOf({ size, burst }: Load, count: number, destination: readonly number[]): Job {
-  return burst === 0 ? { kind: 'ping', count, size: size - FCS, destination, patience: PATIENCE } : { kind: 'generate', count, sizes: [size - FCS], burst, destination };
+  return burst === 0
+    ? { kind: 'ping', count, size: size - FCS, destination, patience: PATIENCE }
+    : { kind: 'generate', count, sizes: [size - FCS], burst, destination };
 }
 
 /** 51.2 us between interrupts: about 20,000 a second. */

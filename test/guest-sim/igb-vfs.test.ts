@@ -2,7 +2,6 @@
 // the embedded switch, and what may happen meanwhile.
 
 import { afterEach, describe, expect, it } from 'vitest';
-import { SimClock } from '#core/clock';
 import type { IgbOptions, IgbvfOptions } from '#guest-sim/igb-options';
 import type { MeshJob } from '#guest-sim/mesh';
 import { VfGuests, type VfGuestsOptions } from '#lab/vf-guests';
@@ -14,7 +13,7 @@ afterEach(async () => {
 });
 
 function start(options: Partial<VfGuestsOptions> = {}): VfGuests {
-  const lab = new VfGuests({ vfs: 7, clock: new SimClock(), negotiation: 1000, ...options });
+  const lab = new VfGuests({ vfs: 7, ...options });
   open.push(lab);
   lab.until(() => [lab.host, ...lab.guests].every((guest) => guest.nic.configuration.linkUp), 'the link');
   return lab;
