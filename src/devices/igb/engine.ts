@@ -82,6 +82,7 @@ export class Engine implements NetPort {
 
   /** Takes up what the control plane changed. True: memory may be touched. */
   #look(): boolean {
+    this.receive.begin();
     const { generation, registers } = this.#state;
     if (generation !== this.#generation) {
       this.#generation = generation;
@@ -170,6 +171,7 @@ export class Engine implements NetPort {
   /** The last thing in a turn: an interrupt may run the guest. */
   #tell(): void {
     const { receive, transmit } = this;
+    receive.end();
     const { received, urgent } = receive;
     const { sent } = transmit;
     const { pools } = this.#options;

@@ -1,6 +1,7 @@
 // What the 82576 finds out about a frame it receives (82576 7.1.6.2, 7.1.11): its packet type, how long its headers are, whether its checksums hold. Headers are copied once and read there; payload is summed where it lies.
 
-import { viewsOf } from '#core/guest-memory';
+import { copyBytes } from '#core/copy';
+import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { BAD, checkTransport, ipEnd, UNCHECKED } from '#devices/intel/receive-checksum';
 import { fold, sumBytes, sumSegments } from '#net/checksum';
 import { crc32c, crcSegments } from '#net/frame-check';
@@ -61,7 +62,7 @@ export class PacketInfo {
   read(batch: FrameBatch, frame: number): void {
     const { headers } = this;
     const { u8 } = this.copied;
-    this.held = gatherHeader(batch, frame, u8, 0, HEADER_LIMIT);
+    this.held = this.#gather(batch, frame);
     this.whole = parseHeaders(u8, this.held, headers);
     this.type = 0;
     this.tcpFlags = -1;
@@ -84,6 +85,16 @@ export class PacketInfo {
     this.nfs = this.destinationPort === NFS_PORT || this.sourcePort === NFS_PORT;
     this.type |= (protocol === PROTOCOL_TCP ? TYPE_TCP : TYPE_UDP) | (this.nfs ? TYPE_NFS : 0);
     if (protocol === PROTOCOL_TCP) this.tcpFlags = u8[transport + 13] as number;
+  }
+
+  /** Copies the frame's first bytes, a word at a time where they lie in one piece. */
+  #gather(batch: FrameBatch, frame: number): number {
+    const { segments } = batch;
+    const first = batch.firstSegment[frame] as number;
+    if (batch.segmentCount[frame] !== 1) return gatherHeader(batch, frame, this.copied.u8, 0, HEADER_LIMIT);
+    const run = Math.min(segments.length[first] as number, HEADER_LIMIT);
+    copyBytes(this.copied, 0, segments.views[first] as ByteViews, segments.offset[first] as number, run);
+    return run;
   }
 
   #ports(transport: number): void {

@@ -23,6 +23,10 @@ export class ReceiveQueue {
   size = 0;
   /** Descriptors the driver has added from the head on. */
   available = 0;
+  /** The turn in which the registers were looked at last. */
+  turn = -1;
+  /** Whoever has the queue may reach memory. */
+  master = false;
   /** Whose memory. */
   dma: DmaSpace;
   /** A frame was refused for want of buffers while the tail stood here; -1: none. */
@@ -47,8 +51,10 @@ export class ReceiveQueue {
     return ((this.#words[RXDCTL + this.index] as number) & ENABLE) !== 0;
   }
 
-  /** Looks at the registers. An index outside the ring makes it an empty one (CVE-2016-1981). */
-  look(): void {
+  /** Looks at the registers, once a turn. An index outside the ring makes it an empty one (CVE-2016-1981). */
+  look(turn: number): void {
+    if (this.turn === turn) return;
+    this.turn = turn;
     const words = this.#words;
     const { index } = this;
     this.dma.sync();
@@ -57,7 +63,8 @@ export class ReceiveQueue {
     this.head = words[RDH + index] as number;
     this.tail = words[RDT + index] as number;
     const { head, tail, size } = this;
-    this.available = head >= size || tail >= size || !this.dma.busMaster ? 0 : (tail - head + size) % size;
+    this.master = this.dma.busMaster;
+    this.available = head >= size || tail >= size || !this.master ? 0 : (tail - head + size) % size;
   }
 
   #place(distance: number): number {
@@ -148,6 +155,7 @@ export class ReceiveQueue {
   }
 
   reset(): void {
+    this.turn = -1;
     this.starvedAt = -1;
   }
 }

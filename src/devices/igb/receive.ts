@@ -66,6 +66,10 @@ export class Receive {
   readonly #info = new PacketInfo();
   readonly #store: ReceiveStore;
   readonly #header = new Uint8Array(32);
+  #turn = 0;
+  // Frames and bytes since the last flush that are not counted yet.
+  #frames = 0;
+  #bytes = 0;
   // Of the registers.
   #control = 0;
   #enabled = false;
@@ -106,6 +110,18 @@ export class Receive {
     this.#filter.rebuild();
     this.#steering.configure();
     this.#host.pools?.rebuild();
+  }
+
+  /** A turn begins: registers may have changed since the last one. */
+  begin(): void {
+    this.#turn = (this.#turn + 1) | 0;
+  }
+
+  /** It ends. */
+  end(): void {
+    if (this.#frames > 0) this.#host.counters.received(this.#frames, this.#bytes);
+    this.#frames = 0;
+    this.#bytes = 0;
   }
 
   /** Frames from the network, or those this port sent itself in loopback. Returns how many were dealt with. */
@@ -301,7 +317,8 @@ export class Receive {
       this.#threshold(queue, before);
       this.#countPool(queue, length, wire);
     }
-    counters.received(1, length);
+    this.#frames++;
+    this.#bytes += length;
     this.#countHost(length, storing);
     if (wire) this.#countGood(onWire);
     return true;
@@ -332,9 +349,9 @@ export class Receive {
       const inPool = pools?.on === true;
       const strips = inPool ? pools.stripsVlan(index & 7) : this.#strips;
       const keepsFcs = inPool ? !pools.stripsCrc(index & 7) : (this.#control & RCTL_SECRC) === 0;
-      queue.look();
+      queue.look(this.#turn);
       // Its owner may not reach memory: it is as if it were not there.
-      if (!queue.dma.busMaster) continue;
+      if (!queue.master) continue;
       const found = this.#store.plan(queue, length, frame, strips, keepsFcs);
       if (found > 0) {
         this.#targets[kept++] = index;

@@ -177,7 +177,8 @@ export class Transmit {
         continue;
       }
       const inside = where & ~TO_WIRE;
-      if (inside !== 0 && !queue.locallyDone) {
+      // What is remembered of an earlier turn is of the packet at the head.
+      if (inside !== 0 && !(position === 0 && queue.locallyDone)) {
         // In order: not before what is out on the network, and may come back.
         if (this.#collected > 0) break;
         local++;

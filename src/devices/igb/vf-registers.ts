@@ -6,7 +6,7 @@ import { MAILBOX_DWORDS, type Mailboxes } from './mailbox.ts';
 import { IGB_REGISTERS } from './registers.ts';
 
 /** The size of BAR 0. */
-export const VF_REGISTER_SPACE = 0x4000;
+const VF_REGISTER_SPACE = 0x4000;
 
 const NOTHING = -1;
 const MAILBOX_MEMORY = 0x0800;

@@ -14,7 +14,6 @@ const GUEST_BYTES = 2 ** 20;
 export const RING = 32;
 /** Advanced descriptors with one buffer of 2 KiB. */
 const ONE_BUFFER = 2 | (1 << 25);
-export const DROP_EN = 0x8000_0000;
 const ENABLE = 1 << 25;
 const EOP_IFCS_RS = 0x0b;
 const DEXT = 0x20;

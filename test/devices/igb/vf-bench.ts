@@ -61,7 +61,7 @@ export const V = {
 } as const;
 
 export const CTRL_RST = 1 << 26;
-export const PFRSTD = 1 << 14;
+const PFRSTD = 1 << 14;
 export const VMMB = 1 << 8;
 /** MSI-X data of VF n's vector j, as `openVf` programs it. */
 export const messageOf = (n: number, j: number): number => 0x100 + 16 * n + j;

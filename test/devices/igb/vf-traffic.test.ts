@@ -36,6 +36,22 @@ describe('who gets a frame', () => {
     expect(host.everyone()).toEqual({ 0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, pf: 1 });
   });
 
+  test('frames told of together, some for both sides: each goes where it should, in order', () => {
+    const host = new Host().start();
+    const one = (to: readonly number[], fill: number) => host.guests[2]?.describe(frame(to, macOf(2), { fill }));
+    one(BROADCAST, 1);
+    one(BROADCAST, 2);
+    one(macOf(3), 3);
+    one(WIRE_MAC, 4);
+    one(macOf(3), 5);
+    one(BROADCAST, 6);
+    host.guests[2]?.go();
+    expect(host.guests[3]?.received().map(({ bytes }) => bytes[20])).toEqual([1, 2, 3, 5, 6]);
+    expect(host.pf.received().map(({ bytes }) => bytes[20])).toEqual([1, 2, 6]);
+    expect(host.outside().map((bytes) => bytes[20])).toEqual([1, 2, 4, 6]);
+    expect(host.guests[2]?.sent()).toBe(6);
+  });
+
   test('a VF without its bit in VFRE gets nothing, one without VFTE sends nothing until it has it', () => {
     const host = new Host().start();
     host.write(P.VFRE, 0xfd);

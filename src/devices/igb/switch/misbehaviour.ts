@@ -13,8 +13,8 @@ const DTXCTL_MDP_EN = 1 << 5;
 const DTXCTL_SPOOF_INT = 1 << 6;
 
 /** LVMMC: what it was; 31:29 say which pool. */
-export const LVMMC_MAC_SPOOF = 1 << 0;
-export const LVMMC_VLAN_SPOOF = 1 << 1;
+const LVMMC_MAC_SPOOF = 1 << 0;
+const LVMMC_VLAN_SPOOF = 1 << 1;
 export const LVMMC_DESCRIPTOR = 1 << 2;
 
 export class Misbehaviour {

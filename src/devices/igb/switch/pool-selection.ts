@@ -18,11 +18,11 @@ const IGNORE_MAC = 1 << 28;
 const DIS_DEF_POOL = 1 << 29;
 const REPL_EN = 1 << 30;
 
-export const VMOLR_AUPE = 1 << 24;
-export const VMOLR_ROMPE = 1 << 25;
-export const VMOLR_ROPE = 1 << 26;
-export const VMOLR_BAM = 1 << 27;
-export const VMOLR_MPME = 1 << 28;
+const VMOLR_AUPE = 1 << 24;
+const VMOLR_ROMPE = 1 << 25;
+const VMOLR_ROPE = 1 << 26;
+const VMOLR_BAM = 1 << 27;
+const VMOLR_MPME = 1 << 28;
 
 const EVERY_POOL = 0xff;
 

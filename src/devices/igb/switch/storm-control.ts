@@ -17,10 +17,10 @@ const PIECE = 64;
 const FCS = 4;
 const COUNT = 0x1ff_ffff;
 
-export const SCSTS_BSCA = 1;
-export const SCSTS_BSCAP = 2;
-export const SCSTS_MSCA = 4;
-export const SCSTS_MSCAP = 8;
+const SCSTS_BSCA = 1;
+const SCSTS_BSCAP = 2;
+const SCSTS_MSCA = 4;
+const SCSTS_MSCAP = 8;
 
 export class StormControl {
   readonly #words: Uint32Array;

@@ -13,7 +13,6 @@ export const MACS = [
   'ff:ff:ff:ff:ff:ff',
 ];
 export const SINGLE = MACS.slice(0, 4);
-export const GROUPS = MACS.slice(4);
 
 export interface ModelPool {
   readonly untagged: boolean;
@@ -28,7 +27,7 @@ export interface ModelPool {
   readonly vlanGuard: boolean;
 }
 
-export interface ModelRule {
+interface ModelRule {
   readonly pools: readonly number[] | null;
   readonly vlanEntries: readonly number[] | null;
   readonly uplink: boolean;
@@ -73,7 +72,7 @@ export interface ModelAnswer {
 
 const ALL = [0, 1, 2, 3, 4, 5, 6, 7];
 
-export function octets(mac: string): number[] {
+function octets(mac: string): number[] {
   return mac.split(':').map((part) => Number.parseInt(part, 16));
 }
 
@@ -83,7 +82,7 @@ export function frameBytes(frame: ModelFrame): Uint8Array {
 }
 
 /** The twelve bits of the address that pick one of 4096. */
-export function hashOf(mac: string, offset: number): number {
+function hashOf(mac: string, offset: number): number {
   const value = octets(mac).reduceRight((sum, octet) => sum * 256n + BigInt(octet), 0n);
   const lowest = [36n, 35n, 34n, 32n][offset] as bigint;
   return Number((value >> lowest) & 0xfffn);
