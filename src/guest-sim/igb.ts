@@ -153,12 +153,12 @@ export class Igb implements Nic {
     }
   }
 
-  /** 4.5.7, 8.2.1: speed and duplex from the PHY, flow control as both ends agree. */
+  /** 4.5.7, 8.2.1: speed and duplex from the PHY, flow control as both ends agree. With VME clear no tag is inserted (7.4.3): what is taken out, pools say for themselves. */
   #setUpLink(): void {
     const { registers } = this;
     const { flowControl = true } = this.#options;
     const pause = k.CTRL_RFCE | k.CTRL_TFCE;
-    const set = k.CTRL_SLU | k.CTRL_FD | (flowControl ? pause : 0) | (this.#vlans ? k.CTRL_VME : 0);
+    const set = k.CTRL_SLU | k.CTRL_FD | (flowControl ? pause : 0) | (this.#vlans || this.vfs ? k.CTRL_VME : 0);
     registers.change(REG.CTRL, set, k.CTRL_ILOS | k.CTRL_FRCSPD | k.CTRL_FRCDPLX | k.CTRL_PHY_RST | pause | k.CTRL_VME);
     registers.write(REG.FCAL, PAUSE_LOW);
     registers.write(REG.FCAH, PAUSE_HIGH);

@@ -1,8 +1,8 @@
 // A host with an 82576 whose virtual functions belong to guests: each guest has memory of its own, which it sees from address 0 on and which an IOMMU makes the only thing its
-// function can reach. All of them run on the machine's thread.
+// function can reach. All of them run on the machine's thread, in simulated time.
 
 import { InlineSegment } from '#backends/inline-backend';
-import type { SimClock } from '#core/clock';
+import { SimClock } from '#core/clock';
 import { GuestMemory } from '#core/guest-memory';
 import { Iommu } from '#core/iommu';
 import type { Igb as IgbDevice } from '#devices/igb/device';
@@ -10,7 +10,7 @@ import { GuestArena } from '#guest-sim/arena';
 import { Guest } from '#guest-sim/guest';
 import type { IgbOptions, IgbvfOptions } from '#guest-sim/igb-options';
 import type { PciDevice } from '#guest-sim/pci-enumerate';
-import { type Delay, sleepOn } from '#guest-sim/pci-sriov';
+import type { Delay } from '#guest-sim/pci-sriov';
 import { DirectLink } from '#net/direct-link';
 import type { PortHost } from '#net/port';
 import { Segment } from '#net/segment';
@@ -18,6 +18,10 @@ import { Machine } from '#nicbox/machine';
 import { rootPort } from '#pci/bridges';
 
 const HOST_BYTES = 32 * 2 ** 20;
+const NEGOTIATION = 1000;
+/** Nanoseconds that a step of everybody takes, and steps until a wait is given up. */
+const STEP = 1000;
+const MOST_STEPS = 50_000;
 const GUEST_BYTES = 4 * 2 ** 20;
 
 export interface VfGuestsOptions {
@@ -28,10 +32,6 @@ export interface VfGuestsOptions {
   readonly mac?: string;
   readonly host?: IgbOptions;
   readonly guest?: IgbvfOptions;
-  /** Simulated time, moved on while somebody waits; without it time is real. */
-  readonly clock?: SimClock;
-  /** How long autonegotiation takes. Default: the device's. */
-  readonly negotiation?: number;
 }
 
 export class VfGuests {
@@ -43,29 +43,26 @@ export class VfGuests {
   /** By virtual function. */
   readonly guests: readonly Guest[];
   readonly functions: readonly PciDevice[];
-  readonly #clock: SimClock | undefined;
-  readonly #delay: Delay;
+  readonly #clock = new SimClock();
 
   /** Everything up: the physical function, its virtual ones, a driver in each guest. @throws RangeError, IgbError */
   constructor(options: VfGuestsOptions) {
-    const { vfs, clock, mac = '52:54:00:82:57:60', negotiation } = options;
+    const { vfs, mac = '52:54:00:82:57:60' } = options;
+    const clock = this.#clock;
     const segment = options.segment ?? new InlineSegment(new Segment(new DirectLink()));
-    this.#clock = clock;
     const ram = Array.from({ length: vfs }, () => new SharedArrayBuffer(GUEST_BYTES));
     this.machine = new Machine({
       name: 'host',
       memory: new GuestMemory([{ base: 0, size: HOST_BYTES }, ...ram.map((source, i) => ({ base: HOST_BYTES + i * GUEST_BYTES, size: GUEST_BYTES, source }))]),
       iommu: this.iommu,
-      ...(clock && { clock }),
+      clock,
     });
     const port = rootPort({ express: { slot: { number: 1 } } });
     this.machine.attach(port);
-    this.device = this.machine.addIgb({ mac, segment, ...(negotiation !== undefined && { negotiation }) }, { under: port });
+    this.device = this.machine.addIgb({ mac, segment, negotiation: NEGOTIATION }, { under: port });
     const bus = this.machine.localBus();
-    const sleep = sleepOn(bus);
-    this.#delay = clock ? (nanos) => clock.advance(nanos) : sleep;
     this.host = new Guest(bus, { igb: options.host ?? {} });
-    this.functions = this.host.igb.enableVfs(vfs, this.#delay);
+    this.functions = this.host.igb.enableVfs(vfs, (nanos) => clock.advance(nanos));
     this.guests = this.functions.map((device, i) => {
       const domain = this.iommu.domain();
       domain.map(0, HOST_BYTES + i * GUEST_BYTES, GUEST_BYTES);
@@ -79,22 +76,22 @@ export class VfGuests {
   openGuest(device: PciDevice, memory: GuestMemory, igbvf: IgbvfOptions = {}): Guest {
     const { host } = this;
     const delay: Delay = (nanos) => {
-      this.#clock?.advance(nanos);
+      this.#clock.advance(nanos);
       host.step();
     };
     return new Guest(this.machine.localBus(), { igbvf }, { host, device, arena: new GuestArena(memory), delay });
   }
 
-  /** Lets guest time pass, by the simulated clock if there is one. */
+  /** Lets guest time pass with nobody doing anything. */
   pass(nanos: number): void {
-    this.#delay(nanos);
+    this.#clock.advance(nanos);
   }
 
   /** Steps all that are up. True when any of them got anywhere. */
   step(): boolean {
     let busy = this.host.step();
     for (const guest of this.guests) if (guest.step()) busy = true;
-    this.#clock?.advance(1000);
+    this.#clock.advance(STEP);
     return busy;
   }
 
@@ -103,11 +100,10 @@ export class VfGuests {
     return [...this.guests, this.host].map((guest) => [...guest.nic.configuration.mac]);
   }
 
-  /** Steps until it is so. @throws Error saying what was waited for */
-  until(so: () => boolean, what: string, patience = 5000): void {
-    const deadline = performance.now() + patience;
-    while (!so()) {
-      if (performance.now() > deadline) throw new Error(`waited for ${what}: ${this.troubles()}`);
+  /** Steps until it is so. @throws Error saying what was waited for, after MOST_STEPS */
+  until(so: () => boolean, what: string): void {
+    for (let steps = 0; !so(); steps++) {
+      if (steps === MOST_STEPS) throw new Error(`waited for ${what}: ${this.troubles()}`);
       this.step();
     }
   }

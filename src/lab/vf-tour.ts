@@ -1,7 +1,6 @@
 // The tour's last part: an 82576 whose seven virtual functions belong to guests with memory of their own. All of them and their host send to each other through the embedded
 // switch; one pretends to be another and is caught; one is reset again and again under load, and its neighbours must not notice.
 
-import { SimClock } from '#core/clock';
 import type { Guest } from '#guest-sim/guest';
 import type { ReceivedFrame } from '#guest-sim/net-receive';
 import type { Workload } from '#guest-sim/workload';
@@ -12,7 +11,6 @@ import { VfGuests } from './vf-guests.ts';
 const FRAMES = 500;
 const SPOOFED = 10;
 const RESETS = 5;
-const NEGOTIATION = 1e6;
 /** Steps after which a frame that was sent has arrived or never will. */
 const SETTLE = 100;
 
@@ -57,7 +55,7 @@ class Recorder {
 
 /** Runs this part. Returns its numbers and, by virtual function, what it received as a pcapng file. @throws IgbError when a driver does not come up */
 export async function runVfTour(vfs: number): Promise<{ readonly result: VfTourResult; readonly captures: readonly Uint8Array[] }> {
-  const lab = new VfGuests({ vfs, clock: new SimClock(), negotiation: NEGOTIATION });
+  const lab = new VfGuests({ vfs });
   try {
     const stations = [...lab.guests, lab.host];
     lab.until(() => stations.every((guest) => guest.nic.configuration.linkUp), 'the link of all functions');

@@ -2,7 +2,6 @@
 // the embedded switch, and what may happen meanwhile.
 
 import { afterEach, describe, expect, it } from 'vitest';
-import { SimClock } from '#core/clock';
 import type { IgbOptions, IgbvfOptions } from '#guest-sim/igb-options';
 import type { MeshJob } from '#guest-sim/mesh';
 import { VfGuests, type VfGuestsOptions } from '#lab/vf-guests';
@@ -14,7 +13,7 @@ afterEach(async () => {
 });
 
 function start(options: Partial<VfGuestsOptions> = {}): VfGuests {
-  const lab = new VfGuests({ vfs: 7, clock: new SimClock(), negotiation: 1000, ...options });
+  const lab = new VfGuests({ vfs: 7, ...options });
   open.push(lab);
   lab.until(() => [lab.host, ...lab.guests].every((guest) => guest.nic.configuration.linkUp), 'the link');
   return lab;
@@ -62,7 +61,7 @@ describe.each(WAYS)('seven guests on virtual functions, %s', (_name, host, guest
     const lab = start({ host, guest });
     const [first, ...others] = lab.guests as [(typeof lab.guests)[0], ...(typeof lab.guests)[0][]];
     const sinks = [...others, lab.host].map((g) => g.start({ kind: 'sink', count: 100 }));
-    const work = first.start({ kind: 'generate', count: 100, burst: 1 });
+    const work = first.start({ kind: 'generate', count: 100, burst: 10 });
     lab.until(() => work.done && sinks.every((sink) => sink.done), 'the broadcasts');
     lab.step();
     for (const g of [...others, lab.host]) expect(g.report().errors).toEqual([]);
@@ -177,7 +176,7 @@ describe('VLANs of virtual functions', () => {
     const queue = a.igbvf.transmit[0] as (typeof a.igbvf.transmit)[0];
     queue.vlan = 7;
     const sinks = [b, c].map((g) => g.start({ kind: 'sink', count: 50, verify: 'none' }));
-    a.start({ kind: 'generate', count: 50, burst: 1 });
+    a.start({ kind: 'generate', count: 50, burst: 10 });
     lab.until(() => sinks[0]?.done === true, 'the frames in VLAN 7');
     for (let i = 0; i < 50; i++) lab.step();
     expect(sinks[1]?.framesReceived).toBe(0);
@@ -191,7 +190,7 @@ describe('VLANs of virtual functions', () => {
     lab.until(() => a.igbvf.restarts === 1 && b.igbvf.restarts === 1 && a.igbvf.isUp && b.igbvf.isUp, 'both to come back');
     expect(a.igbvf.setVlan(7, true)).toBe(false);
     const sinks = [b, c].map((g) => g.start({ kind: 'sink', count: 50 }));
-    a.start({ kind: 'generate', count: 50, burst: 1 });
+    a.start({ kind: 'generate', count: 50, burst: 10 });
     lab.until(() => sinks[0]?.done === true, 'the frames in VLAN 100');
     for (let i = 0; i < 50; i++) lab.step();
     expect(b.report().errors).toEqual([]);
@@ -206,7 +205,7 @@ describe('group addresses of virtual functions', () => {
     const group = [0x01, 0x00, 0x5e, 0x01, 0x02, 0x03];
     expect(b.igbvf.setMulticast([Uint8Array.from(group)])).toBe(true);
     const sinks = [b, c].map((g) => g.start({ kind: 'sink', count: 20 }));
-    a.start({ kind: 'generate', count: 20, burst: 1, destination: group });
+    a.start({ kind: 'generate', count: 20, burst: 10, destination: group });
     lab.until(() => sinks[0]?.done === true, 'the group’s frames');
     for (let i = 0; i < 50; i++) lab.step();
     expect(sinks[1]?.framesReceived).toBe(0);
