@@ -123,7 +123,15 @@ export class Transmit {
       if (!this.#host.receive.hasRoom) return false;
       this.#blocked = 0;
     }
-    return queue.stalledAt !== queue.available;
+    return queue.stalledAt !== queue.available && (queue.prepaid > 0 || this.#host.pools?.on !== true || !this.#held(queue, this.#host.now()));
+  }
+
+  /** The rate limiter holds what the queue has not sent yet: looked at again when its time has come. */
+  #held(queue: TransmitQueue, now: number): boolean {
+    const { pools } = this.#host;
+    if (pools?.on !== true || pools.allowance(queue.index, now)) return false;
+    this.#host.awaitTime(pools.nextAllowed);
+    return true;
   }
 
   /** Appends frames for the network; what is for pools of this port is delivered meanwhile. Returns how many. */
@@ -159,10 +167,7 @@ export class Transmit {
     let local = 0;
     let { pieces } = queue;
     while (this.#collected < limit && (this.#collected === 0 || size < bytes) && position < queue.available && scanned < SCAN && local < LOCAL_FRAMES) {
-      if (pools?.on === true && this.#collected >= queue.prepaid && !pools.allowance(queue.index, now)) {
-        this.#host.awaitTime(pools.nextAllowed);
-        break;
-      }
+      if (this.#collected >= queue.prepaid && this.#held(queue, now)) break;
       const result = this.#stage(queue, position);
       if (result === MORE) break;
       scanned += this.#next - position;
@@ -221,11 +226,6 @@ export class Transmit {
     queue.stalledAt =
       this.#collected === 0 && position === 0 && (this.#blocked & (1 << queue.index)) === 0 && scanned === 0 && !this.#held(queue, now) ? queue.available : -1;
     return this.#collected;
-  }
-
-  #held(queue: TransmitQueue, now: number): boolean {
-    const { pools } = this.#host;
-    return pools?.on === true && !pools.allowance(queue.index, now);
   }
 
   /** Descriptors up to `next` are done with. While nothing of the queue is out they are given back at once. Returns the position behind them. */

@@ -41,4 +41,23 @@ describe('one VF among others', () => {
     for (const [i, count] of seen.entries()) expect(count - (seen[i - 1] ?? 0)).toBeLessThanOrEqual(64);
     expect(host.guests[0]?.sent()).toBe(1);
   });
+
+  test('a queue that is slower than another does not make it wait', () => {
+    const host = new Host().start();
+    for (const [queue, factor] of [
+      [3, 10],
+      [5, 1000],
+    ] as const) {
+      host.write(H.RTTDQSEL, queue);
+      host.write(H.RTTBCNRC, 0x8000_0000 | (factor << 14));
+      for (let i = 0; i < 4; i++) host.guests[queue]?.describe(frame(macOf(queue - 2), macOf(queue)));
+    }
+    host.guests[5]?.go();
+    host.guests[3]?.go();
+    // 64 octets, FCS, preamble, gap: ten times their time on the wire.
+    host.clock.advance(4 * (64 + 4 + 8 + 12) * 8 * 10);
+    expect(host.everyone()).toEqual({ 1: 4, 3: 1 });
+    // Held by time alone: nobody need look until then.
+    expect(host.segment.server.rest()).toBe(false);
+  });
 });
