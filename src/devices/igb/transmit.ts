@@ -4,7 +4,7 @@
 import { DMA_READ } from '#core/dma-space';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { countSize } from '#devices/intel/statistics';
-import { TransmitOffload } from '#devices/intel/transmit-offload';
+import { HEAD, TransmitOffload } from '#devices/intel/transmit-offload';
 import { DROP_FILTERED, DROP_MALFORMED, type PortCounters } from '#net/counters';
 import { FrameBatch } from '#net/port';
 import { type PoolSwitch, SPOOFED, TO_WIRE } from './pools.ts';
@@ -31,8 +31,6 @@ const POPTS_TXSM = 2;
 const MAC_TSTAMP = 1 << 19;
 /** Frames of one round in loopback or to pools. */
 const LOCAL_FRAMES = 64;
-/** What a decision is made by: addresses, two tags, a type. */
-const HEAD = 22;
 
 const MORE = 0;
 const NOTHING = 1;
@@ -371,12 +369,14 @@ export class Transmit {
     }
     if ((this.#double || pooled) && packet.fragments.count > 0) this.#readHead();
     // 7.4.5: behind the outer tag the driver has put there.
-    if (this.#double && packet.tagged && read16(this.#head, 12) === (this.#words[VET] as number) >>> 16) packet.tagPlace = 16;
+    if (this.#double && packet.tagged && read16(packet.head, 12) === (this.#words[VET] as number) >>> 16) packet.tagPlace = 16;
     if ((state.flags & FLAG_LOOPBACK) !== 0) return packet.broken ? TO_WIRE : 0xff;
     if (!pooled || packet.broken || packet.length < 14) return TO_WIRE;
-    const bytes = this.#head;
+    let bytes = packet.head;
     let { length } = packet;
     if (packet.tagged) {
+      bytes = this.#head;
+      bytes.set(packet.head);
       bytes.copyWithin(packet.tagPlace + 4, packet.tagPlace, HEAD);
       bytes[packet.tagPlace] = this.#offload.tagType >>> 8;
       bytes[packet.tagPlace + 1] = this.#offload.tagType;
@@ -391,10 +391,10 @@ export class Transmit {
     return pools.transmit(bytes, 0, length, queue.index);
   }
 
-  /** The packet's first bytes as they lie. */
+  /** The packet's first bytes, read once: by them it is decided where it goes, and they go there. */
   #readHead(): void {
-    const { fragments } = this.#offload.packet;
-    const head = this.#head;
+    const { packet } = this.#offload;
+    const { fragments, head } = packet;
     let done = 0;
     for (let s = 0; s < fragments.count && done < HEAD; s++) {
       const { u8 } = fragments.views[s] as ByteViews;
@@ -404,6 +404,7 @@ export class Transmit {
       done += run;
     }
     head.fill(0, done);
+    packet.judged = done;
   }
 
   #spoofed(): void {

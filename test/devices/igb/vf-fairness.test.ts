@@ -44,10 +44,7 @@ describe('one VF among others', () => {
 
   test('a queue that is slower than another does not make it wait', () => {
     const host = new Host().start();
-    for (const [queue, factor] of [
-      [3, 10],
-      [5, 1000],
-    ] as const) {
+    for (const [queue, factor] of [[3, 10], [5, 1000]] as const) {
       host.write(H.RTTDQSEL, queue);
       host.write(H.RTTBCNRC, 0x8000_0000 | (factor << 14));
       for (let i = 0; i < 4; i++) host.guests[queue]?.describe(frame(macOf(queue - 2), macOf(queue)));
@@ -59,5 +56,20 @@ describe('one VF among others', () => {
     expect(host.everyone()).toEqual({ 1: 4, 3: 1 });
     // Held by time alone: nobody need look until then.
     expect(host.segment.server.rest()).toBe(false);
+  });
+
+  test('what was judged is what is sent, though its memory changes meanwhile', () => {
+    for (const length of [60, 64, 300]) {
+      const host = new Host().start();
+      host.write(H.DTXSWC, 0x8000_00ff);
+      const guest = host.guests[0] as Host['guests'][number];
+      const deliver = host.wire.deliver.bind(host.wire);
+      host.wire.deliver = (batch, from, to) => {
+        host.bytes.set(macOf(4), guest.base + TX_DATA + 6);
+        return deliver(batch, from, to);
+      };
+      guest.send(frame(WIRE_MAC, macOf(0), { length, fill: 0x33 }));
+      expect(host.outside()).toEqual([frame(WIRE_MAC, macOf(0), { length, fill: 0x33 })]);
+    }
   });
 });
