@@ -75,7 +75,10 @@ export class Engine implements NetPort {
       mayTransmit: options.mayTransmit,
       isQuiet: options.isQuiet,
       now: () => clock.now(),
-      awaitTime: (when) => this.#later.arm(when),
+      awaitTime: (when) => {
+        // The earliest of all queues that wait.
+        if (when < (this.#later.deadline ?? Number.POSITIVE_INFINITY)) this.#later.arm(when);
+      },
     });
     this.#pauses = new PauseFrames(state.registers, AT);
   }

@@ -9,8 +9,8 @@ const { RDBAH, RDBAL, RDH, RDLEN, RDT, RXDCTL } = AT;
 const DESCRIPTOR_BYTES = 16;
 /** Buffers of one frame: 16 KiB in buffers of 1 KiB, and a header buffer; or of 256 by RCTL. */
 const MOST_BUFFERS = 68;
-/** Descriptors without an address that are passed over in a row. */
-const MOST_SKIPPED = 0x1_0000;
+/** Descriptors that are looked at for one frame: those without an address are passed over, but not a whole large ring of them for each frame that comes. */
+const MOST_LOOKED_AT = 256;
 const ENABLE = 1 << 25;
 const STATUS_DD = 1;
 const LEGACY = 0;
@@ -80,7 +80,7 @@ export class ReceiveQueue {
     let left = Math.max(1, length);
     this.buffers = 0;
     while (left > 0) {
-      if (distance >= this.available || distance >= MOST_SKIPPED) return 0;
+      if (distance >= this.available || distance >= MOST_LOOKED_AT) return 0;
       if (this.buffers === MOST_BUFFERS) return -1;
       const place = this.#place(distance);
       const window = this.dma.window(place, DESCRIPTOR_BYTES, DMA_READ);

@@ -4,7 +4,7 @@
 import { DMA_READ } from '#core/dma-space';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { countSize } from '#devices/intel/statistics';
-import { TransmitOffload } from '#devices/intel/transmit-offload';
+import { HEAD, TransmitOffload } from '#devices/intel/transmit-offload';
 import { DROP_FILTERED, DROP_MALFORMED, type PortCounters } from '#net/counters';
 import { FrameBatch } from '#net/port';
 import { type PoolSwitch, SPOOFED, TO_WIRE } from './pools.ts';
@@ -31,8 +31,6 @@ const POPTS_TXSM = 2;
 const MAC_TSTAMP = 1 << 19;
 /** Frames of one round in loopback or to pools. */
 const LOCAL_FRAMES = 64;
-/** What a decision is made by: addresses, two tags, a type. */
-const HEAD = 22;
 
 const MORE = 0;
 const NOTHING = 1;
@@ -123,7 +121,15 @@ export class Transmit {
       if (!this.#host.receive.hasRoom) return false;
       this.#blocked = 0;
     }
-    return queue.stalledAt !== queue.available;
+    return queue.stalledAt !== queue.available && (queue.prepaid > 0 || this.#host.pools?.on !== true || !this.#held(queue, this.#host.now()));
+  }
+
+  /** The rate limiter holds what the queue has not sent yet: looked at again when its time has come. */
+  #held(queue: TransmitQueue, now: number): boolean {
+    const { pools } = this.#host;
+    if (pools?.on !== true || pools.allowance(queue.index, now)) return false;
+    this.#host.awaitTime(pools.nextAllowed);
+    return true;
   }
 
   /** Appends frames for the network; what is for pools of this port is delivered meanwhile. Returns how many. */
@@ -159,10 +165,7 @@ export class Transmit {
     let local = 0;
     let { pieces } = queue;
     while (this.#collected < limit && (this.#collected === 0 || size < bytes) && position < queue.available && scanned < SCAN && local < LOCAL_FRAMES) {
-      if (pools?.on === true && this.#collected >= queue.prepaid && !pools.allowance(queue.index, now)) {
-        this.#host.awaitTime(pools.nextAllowed);
-        break;
-      }
+      if (this.#collected >= queue.prepaid && this.#held(queue, now)) break;
       const result = this.#stage(queue, position);
       if (result === MORE) break;
       scanned += this.#next - position;
@@ -222,11 +225,6 @@ export class Transmit {
     queue.stalledAt =
       this.#collected === 0 && position === 0 && (this.#blocked & (1 << queue.index)) === 0 && scanned === 0 && !this.#held(queue, now) ? queue.available : -1;
     return this.#collected;
-  }
-
-  #held(queue: TransmitQueue, now: number): boolean {
-    const { pools } = this.#host;
-    return pools?.on === true && !pools.allowance(queue.index, now);
   }
 
   /** Descriptors up to `next` are done with. While nothing of the queue is out they are given back at once. Returns the position behind them. */
@@ -372,12 +370,14 @@ export class Transmit {
     }
     if ((this.#double || pooled) && packet.fragments.count > 0) this.#readHead();
     // 7.4.5: behind the outer tag the driver has put there.
-    if (this.#double && packet.tagged && read16(this.#head, 12) === (this.#words[VET] as number) >>> 16) packet.tagPlace = 16;
+    if (this.#double && packet.tagged && read16(packet.head, 12) === (this.#words[VET] as number) >>> 16) packet.tagPlace = 16;
     if ((state.flags & FLAG_LOOPBACK) !== 0) return packet.broken ? TO_WIRE : 0xff;
     if (!pooled || packet.broken || packet.length < 14) return TO_WIRE;
-    const bytes = this.#head;
+    let bytes = packet.head;
     let { length } = packet;
     if (packet.tagged) {
+      bytes = this.#head;
+      bytes.set(packet.head);
       bytes.copyWithin(packet.tagPlace + 4, packet.tagPlace, HEAD);
       bytes[packet.tagPlace] = this.#offload.tagType >>> 8;
       bytes[packet.tagPlace + 1] = this.#offload.tagType;
@@ -392,10 +392,10 @@ export class Transmit {
     return pools.transmit(bytes, 0, length, queue.index);
   }
 
-  /** The packet's first bytes as they lie. */
+  /** The packet's first bytes, read once: by them it is decided where it goes, and they go there. */
   #readHead(): void {
-    const { fragments } = this.#offload.packet;
-    const head = this.#head;
+    const { packet } = this.#offload;
+    const { fragments, head } = packet;
     let done = 0;
     for (let s = 0; s < fragments.count && done < HEAD; s++) {
       const { u8 } = fragments.views[s] as ByteViews;
@@ -405,6 +405,7 @@ export class Transmit {
       done += run;
     }
     head.fill(0, done);
+    packet.judged = done;
   }
 
   #spoofed(): void {

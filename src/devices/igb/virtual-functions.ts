@@ -314,6 +314,8 @@ export class VirtualFunctions {
   restore(saved: SavedVirtual): void {
     this.switch.limiter.restore(saved.banks, saved.paid);
     this.switch.storms.restore(saved.storm);
+    // The record's STATUS may name more or fewer than the capability enabled.
+    this.#showCount();
     for (let vf = 0; vf < POOLS; vf++) this.#host.attachQueues(vf, vf < this.#count ? this.capability.functions[vf]?.services?.dma : undefined);
     this.#host.changed();
   }

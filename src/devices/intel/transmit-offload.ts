@@ -25,6 +25,8 @@ const SLOT = 320;
 /** Where a frame starts in its slot, to leave room for a tag. */
 const ROOM = TAG;
 const SLOTS = 256;
+/** What a switch decides by: two addresses, two tags, a type. */
+export const HEAD = 22;
 const OPTIONS = { none: { zeroIsNone: false }, udp: { zeroIsNone: true } } as const;
 const LONGEST_IP = 65535;
 
@@ -48,6 +50,9 @@ export class StagedPacket {
   ipChecksum = false;
   checksum = false;
   segmented = false;
+  /** The first bytes as a decision was made by them, and how many (0: none was): they are sent, whatever memory says by then. */
+  readonly head = new Uint8Array(HEAD);
+  judged = 0;
 
   constructor(filler: ByteViews) {
     this.fragments = new SegmentList(MOST_FRAGMENTS, filler);
@@ -64,6 +69,7 @@ export class StagedPacket {
     this.ipChecksum = false;
     this.checksum = false;
     this.segmented = false;
+    this.judged = 0;
   }
 }
 
@@ -113,7 +119,7 @@ export class TransmitOffload {
     clearRequest(batch, frame);
     const changes = packet.tagged || packet.legacyChecksum || packet.ipChecksum || packet.checksum;
     if (changes) length = this.#changed(batch, frame, length, whole);
-    else slice(packet.fragments, batch.segments, 0, length);
+    else this.#plain(batch, frame, length);
     if (packet.pads && packet.insertsFcs && length < SHORTEST_FRAME) {
       batch.segments.addHost(this.scratch, this.#zeros, SHORTEST_FRAME - length);
       length = SHORTEST_FRAME;
@@ -122,6 +128,25 @@ export class TransmitOffload {
     batch.length[frame] = length;
     batch.needs[frame] = bad ? FRAME_MALFORMED : 0;
     return true;
+  }
+
+  #plain(batch: FrameBatch, frame: number, length: number): void {
+    const { fragments, head, judged } = this.packet;
+    const copied = Math.min(judged, length);
+    if (copied > 0) {
+      const at = frame * SLOT + ROOM;
+      for (let i = 0; i < copied; i++) this.scratch.u8[at + i] = head[i] as number;
+      batch.segments.addHost(this.scratch, at, copied);
+    }
+    slice(fragments, batch.segments, copied, length - copied);
+  }
+
+  /** Copies the packet's first `length` bytes to `at` in the scratch. */
+  #gather(at: number, length: number): void {
+    const { fragments, head, judged } = this.packet;
+    const { u8 } = this.scratch;
+    gather(fragments, u8, at, length);
+    for (let i = 0; i < judged && i < length; i++) u8[at + i] = head[i] as number;
   }
 
   #fcsFits(length: number): boolean {
@@ -137,7 +162,7 @@ export class TransmitOffload {
     const slot = frame * SLOT;
     const at = slot + ROOM;
     const copied = Math.min(length, COPIED);
-    gather(packet.fragments, scratch.u8, at, copied);
+    this.#gather(at, copied);
     const shift = packet.tagged ? TAG : 0;
     if (packet.ipChecksum) this.#fill(at, length, context.ipStart, context.ipOffset, context.ipEnd, OPTIONS.none);
     const start = packet.legacyChecksum ? packet.legacyStart : context.start;
@@ -213,7 +238,7 @@ export class TransmitOffload {
       batch.firstSegment[frame] = first;
       clearRequest(batch, frame);
       const at = frame * SLOT + ROOM;
-      gather(fragments, scratch.u8, at, headerLength);
+      this.#gather(at, headerLength);
       makeSegmentHeader(scratch, at, context, n, total, size);
       this.#pieceChecksums(at, from, size);
       const begin = packet.tagged ? this.#tag(at) : at;
@@ -262,7 +287,7 @@ export class TransmitOffload {
     if (!packet.checksum || pieces < 2 || pieces > MAXIMUM_GSO_SEGMENTS) return false;
     const ordinary = ((context.firstFlags | context.middleFlags) & TCP_FIN_PSH) === 0 && (context.lastFlags & TCP_FIN_PSH) === TCP_FIN_PSH;
     if (!ordinary && context.tcp) return false;
-    gather(packet.fragments, u8, at, headerLength);
+    this.#gather(at, headerLength);
     if (!parseHeaders(this.#slots[frame] as Uint8Array, headerLength, headers)) return false;
     const { version, network, transport, protocol } = headers;
     const field = context.tcp ? 16 : 6;

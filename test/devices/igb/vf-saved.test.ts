@@ -1,11 +1,11 @@
 // The state of a port with live VFs, taken in the middle of traffic and put into another machine (QEMU's igbvf has none).
 
 import { describe, expect, test } from 'vitest';
-import { frame, H, Host, macOf, messageOf, P, RING, V, vfAt } from './hypervisor.ts';
+import { frame, H, Host, macOf, messageOf, P, RING, V, vfAt, WIRE_MAC } from './hypervisor.ts';
 
 interface IgbRecord {
   virtual: { banks?: Uint32Array; paid?: Float64Array; storm?: number };
-  registers: { V2PMAILBOX: number[] };
+  registers: { V2PMAILBOX: number[]; STATUS: number[] };
 }
 
 /** Into a machine made the same way, whose guests go on where they were. */
@@ -81,6 +81,19 @@ describe('saved state with live VFs', () => {
     expect(other.machine.configRead(vfAt(2), 8, 4)).toBe(0xffff_ffff);
     await other.machine.restore(none);
     expect((other.read(P.STATUS) >>> 14) & 31).toBe(0);
+  });
+
+  test('STATUS says how many VFs there are, whatever the record’s says', async () => {
+    const host = new Host({ vfs: 2 }).start();
+    const saved = structuredClone(await host.machine.save());
+    const igb = saved.state.parts.find(({ name }) => name.startsWith('igb')) as { state: { state: IgbRecord } };
+    igb.state.state.registers.STATUS = [0x400];
+    await host.machine.restore(saved);
+    expect((host.read(P.STATUS) >>> 14) & 31).toBe(2 | 16);
+    // VFRE is asked of enabled VFs: none may have slipped out.
+    host.write(P.VFRE, 0xfe);
+    host.inject(frame(macOf(0), WIRE_MAC));
+    expect(host.guests[0]?.received()).toEqual([]);
   });
 
   test('a record that does not fit is refused, and nothing has changed (CVE-2025-54566)', async () => {
