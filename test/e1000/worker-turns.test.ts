@@ -230,6 +230,6 @@ it('whatever the order of turns, rests, sends, arrivals, interrupts and time: no
       }
       expect({ taken, sent: peer.inbox.length, wantsRoom }).toEqual({ taken: arrived, sent, wantsRoom: false });
     }),
-    { numRuns: 300 },
+    { numRuns: 100 },
   );
 });
