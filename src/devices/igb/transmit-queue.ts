@@ -66,6 +66,9 @@ export class TransmitQueue {
   readonly #words: Uint32Array;
   readonly #commands: Uint8Array;
   #base = 0;
+  /** Moves with every reset, and where it stood at the last look: a ring that was set up anew at the same place is another ring. */
+  #resets = 0;
+  #lookedAt = 0;
 
   constructor(index: number, words: Uint32Array, dma: DmaSpace, commands: Uint8Array) {
     this.index = index;
@@ -83,6 +86,7 @@ export class TransmitQueue {
     const words = this.#words;
     const { index } = this;
     this.available = 0;
+    this.#lookedAt = this.#resets;
     if (((words[TXDCTL + index] as number) & ENABLE) === 0) return false;
     this.size = (words[TDLEN + index] as number) >>> 4;
     this.head = words[TDH + index] as number;
@@ -102,6 +106,7 @@ export class TransmitQueue {
     const { index } = this;
     return (
       this.enabled &&
+      this.#lookedAt === this.#resets &&
       words[TDH + index] === this.head &&
       (words[TDLEN + index] as number) >>> 4 === this.size &&
       (words[TDBAH + index] as number) * 2 ** 32 + (words[TDBAL + index] as number) === this.#base
@@ -195,6 +200,7 @@ export class TransmitQueue {
 
   /** Nothing that was read from descriptors applies any more. */
   reset(): void {
+    this.#resets++;
     this.contexts.fill(0);
     this.pieces = 0;
     this.localPieces = 0;

@@ -46,7 +46,10 @@ describe('one VF among others', () => {
 
   test('a queue that is slower than another does not make it wait', () => {
     const host = new Host().start();
-    for (const [queue, factor] of [[3, 10], [5, 1000]] as const) {
+    for (const [queue, factor] of [
+      [3, 10],
+      [5, 1000],
+    ] as const) {
       host.write(H.RTTDQSEL, queue);
       host.write(H.RTTBCNRC, 0x8000_0000 | (factor << 14));
       for (let i = 0; i < 4; i++) host.guests[queue]?.describe(frame(macOf(queue - 2), macOf(queue)));
