@@ -1,8 +1,27 @@
-// Real clients (npm run test:real): other people's drivers and programs against the built command. One file after the other: they share two cores. The time of a test
-// is a last resort: each wait within has its own bound and says what it waited for.
+// Real clients (npm run test:real): other people's drivers and programs against the built command. Two files at a time, for two cores: guests spend much of their time waiting for links and
+// timers. The time of a test is a last resort: each wait within has its own bound and says what it waited for.
 
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
+
+/** What takes longest, begun first, so that nothing long is left alone at the end. */
+const LONG = ['vfio-user.test.ts', 'uml-pci.test.ts', 'vfio-user-faults.test.ts'];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification): number => (LONG.findIndex((name) => moduleId.endsWith(`/${name}`)) + LONG.length + 1) % (LONG.length + 1);
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}
 
 export default defineConfig({
-  test: { include: ['test/real/**/*.test.ts'], pool: 'forks', fileParallelism: false, testTimeout: 300_000, hookTimeout: 60_000, reporters: ['verbose'] },
+  test: {
+    include: ['test/real/**/*.test.ts'],
+    pool: 'forks',
+    maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
+    testTimeout: 300_000,
+    hookTimeout: 60_000,
+    reporters: ['verbose'],
+  },
 });

@@ -64,7 +64,7 @@ class Guest {
     for (let i = 0; i < RING; i++) {
       this.#words.set([TX_DATA + i * BUFFER, 0, options.frame | 0x0300_0000, 0], TX_RING / 4 + 4 * i);
       this.#words.set([RX_DATA + i * BUFFER, 0, 0, 0], RX_RING / 4 + 4 * i);
-      this.machine.memory.slabs[0]?.views.u8.set([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5], TX_DATA + i * BUFFER);
+      this.machine.memory.slabs[0]?.views.u8.set([0x52, 0x54, 0, 0, 0, mac.endsWith('1') ? 2 : 1, 2, 0, 0, 0, 0, 1, 0x88, 0xb5], TX_DATA + i * BUFFER);
     }
     this.#write(TCTL, 0x4_01fa & ~0xf0);
     this.#write(RCTL, 0x0400_8002);

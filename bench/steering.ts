@@ -1,5 +1,10 @@
-// What hashing and steering cost: the hash of one frame by kind, beside a pass over the same frames that computes nothing; frames of 64 bytes to sixteen receive queues beside one queue, with
-// and without the hash reported. Processor time on one thread, driver and device together, and the rate through a worker.
+// What hashing and steering cost: the hash of one frame by kind, beside a pass over the same frames that computes nothing; then frames of 64 bytes to sixteen receive queues, with and without
+// the hash reported. Processor time on one thread, driver and device together, and the rate through a worker.
+//
+// Beside what? Sixteen queues cost something without being steered to: sixteen indices to read and to write where one would do, each a cache line that travels between two processors, for
+// sixteen frames in place of 256; and the driver polls them. A guest that opens them for its processors pays that whoever fills them. So steering, which is to look into a frame and to choose
+// its queue, stands beside the same frames sent to the same places in the same rings by somebody who knows where they go and looks into none (unsteered-worker.ts): the two differ in nothing
+// else. What the queues cost is the other number: against one queue of as many buffers. Every frame is of another flow than the one before it.
 
 import { InlineSegment } from '#backends/inline-backend';
 import { VhostPool } from '#backends/vhost-pool';
@@ -10,12 +15,14 @@ import { FrameBatch } from '#net/port';
 import { Segment } from '#net/segment';
 import { VIRTIO_NET_F_HASH_REPORT } from '#virtio/net-features';
 import { BenchGuest } from './ring-drivers.js';
+import { KEY, TRANSMIT_SLOTS, UNSTEERED_TUNNELS } from './unsteered-worker.js';
 
 const FRAMES = 256;
-const QUEUES = 16;
+/** Receive buffers, all queues together: every case touches the same memory. */
+const BUFFERS = 1024;
 const BATCH = 256;
 const ALL = 0x1ff;
-const KEY = Uint8Array.from({ length: 40 }, (_, i) => (i * 73 + 29) & 0xff);
+const QUEUES = 16;
 
 /** Processor time of one call in nanoseconds, best of several rounds: neighbours take turns on the processor, not of it. */
 function cost(call: (i: number) => void, calls = 4000): number {
@@ -99,7 +106,7 @@ for (const [name, frame] of Object.entries(kinds)) {
 
 // ---- on the way to receive queues ----
 
-type Steering = 'one queue' | 'RSS' | 'automatic';
+type Steering = 'one queue' | 'unsteered' | 'RSS' | 'automatic';
 
 interface Case {
   readonly steering: Steering;
@@ -110,11 +117,10 @@ interface Case {
 function guests({ steering, report, packed }: Case): { a: BenchGuest; b: BenchGuest } {
   const queues = steering === 'one queue' ? 1 : QUEUES;
   const header = (slot: number): Uint8Array => Uint8Array.from([...new Array(12).fill(0), ...(kinds['IPv4/TCP'] as (n: number) => number[])(slot)]);
-  const a = new BenchGuest({ packed, size: 1024, frame: 64, buffer: 128, header });
+  const a = new BenchGuest({ packed, size: TRANSMIT_SLOTS, frame: 64, buffer: 128, header });
   const b = new BenchGuest({
     packed,
-    size: 1024 / queues,
-    transmitSize: 1024,
+    size: BUFFERS / queues,
     frame: 64,
     buffer: 128,
     receivers: queues,
@@ -122,8 +128,10 @@ function guests({ steering, report, packed }: Case): { a: BenchGuest; b: BenchGu
   });
   b.policy.update((p) => {
     if (report) p.headerLength = 20;
+    if (steering === 'unsteered') p.rss.tunnels = UNSTEERED_TUNNELS;
     const rss = { types: ALL, key: KEY, table: Uint16Array.from({ length: 128 }, (_, i) => i % QUEUES), unclassified: 0, maxTxVq: 1 };
-    if (steering === 'RSS' || report) p.rss.set(0, rss, steering === 'RSS' ? rss : undefined);
+    const spread = steering === 'RSS' || steering === 'unsteered';
+    if (spread || report) p.rss.set(0, rss, spread ? rss : undefined);
     p.activePairs = steering === 'automatic' ? QUEUES : 1;
   });
   for (const receiver of b.receivers) {
@@ -140,8 +148,8 @@ function step({ a, b }: { a: BenchGuest; b: BenchGuest }): number {
   return frames;
 }
 
-/** Nanoseconds of processor time a frame, best of several rounds; the cases take turns, so that the machine's moods meet all of them. */
-function inlineCosts(cases: readonly Case[]): number[] {
+/** Nanoseconds of processor time a frame, by case and round: the cases take turns, so that the machine's moods meet all of them. */
+function inlineCosts(cases: readonly Case[]): number[][] {
   const runs = cases.map((one) => {
     const pair = guests(one);
     const segment = new InlineSegment(new Segment(new DirectLink()));
@@ -150,53 +158,63 @@ function inlineCosts(cases: readonly Case[]): number[] {
     pair.b.attach(backendB);
     return pair;
   });
-  const best = cases.map(() => Number.POSITIVE_INFINITY);
-  for (let round = 0; round < 10; round++)
+  const costs: number[][] = cases.map(() => []);
+  for (let round = 0; round < 48; round++)
     runs.forEach((pair, i) => {
       const before = process.cpuUsage();
       let frames = 0;
-      while (frames < 500_000) frames += step(pair);
+      while (frames < 100_000) frames += step(pair);
       const { user, system } = process.cpuUsage(before);
-      best[i] = Math.min(best[i] as number, ((user + system) * 1000) / frames);
+      if (round >= 8) (costs[i] as number[]).push(((user + system) * 1000) / frames);
     });
-  return best;
+  return costs;
 }
 
-/** Frames a second through a worker, the upper decile of short rounds that take turns. */
-async function workerRates(cases: readonly Case[]): Promise<number[]> {
+/** Frames a second through a worker each, by case and round, turn about. A worker whose turn it is not sleeps. */
+async function workerRates(cases: readonly Case[]): Promise<number[][]> {
+  const runs = cases.map((one) => {
+    const pool = one.steering === 'unsteered' ? new VhostPool({ entry: new URL('./unsteered-worker.js', import.meta.url) }) : new VhostPool();
+    const segment = pool.worker().segment();
+    const pair = guests(one);
+    const [backendA, backendB] = [segment.port('a'), segment.port('b', QUEUES)];
+    pair.a.attach(backendA);
+    pair.b.attach(backendB);
+    return { pool, pair };
+  });
   const rates: number[][] = cases.map(() => []);
-  for (let pass = 0; pass < 3; pass++)
-    for (const [i, one] of cases.entries()) {
-      const pool = new VhostPool();
-      const segment = pool.worker().segment();
-      const pair = guests(one);
-      const [backendA, backendB] = [segment.port('a'), segment.port('b', QUEUES)];
-      pair.a.attach(backendA);
-      pair.b.attach(backendB);
-      for (let round = 0; round < 24; round++) {
-        const start = performance.now();
-        let frames = 0;
-        while (performance.now() - start < 40) for (let n = 0; n < 16; n++) frames += step(pair);
-        if (round >= 8) (rates[i] as number[]).push((frames / (performance.now() - start)) * 1000);
-      }
-      await pool.close();
-    }
-  return rates.map((all) => all.sort((x, y) => x - y)[Math.floor(all.length * 0.9)] as number);
+  for (let round = 0; round < 48; round++)
+    runs.forEach(({ pair }, i) => {
+      const start = performance.now();
+      let frames = 0;
+      while (performance.now() - start < 30) for (let n = 0; n < 16; n++) frames += step(pair);
+      if (round >= 8) (rates[i] as number[]).push((frames / (performance.now() - start)) * 1000);
+    });
+  for (const { pool } of runs) await pool.close();
+  return rates;
 }
+
+const median = (all: readonly number[]): number => all.toSorted((x, y) => x - y)[all.length >> 1] as number;
+/** Median of what rounds that followed one another say. */
+const ratio = (all: readonly number[], peer: readonly number[]): number => median(all.map((value, round) => value / (peer[round] as number)));
+const difference = (all: readonly number[], peer: readonly number[]): number => median(all.map((value, round) => value - (peer[round] as number)));
 
 for (const packed of [false, true]) {
-  const cases: Case[] = [];
-  for (const report of [false, true]) for (const steering of ['one queue', 'RSS', 'automatic'] as const) cases.push({ steering, report, packed });
+  const cases: Case[] = (['one queue', 'unsteered', 'RSS', 'automatic'] as const).map((steering) => ({ steering, report: false, packed }));
+  for (const steering of ['one queue', 'RSS', 'automatic'] as const) cases.push({ steering, report: true, packed });
   const name = ({ steering, report }: Case): string =>
-    `${packed ? 'packed' : 'split'}, ${steering === 'one queue' ? steering : `${QUEUES} queues, ${steering}`}${report ? ', hash reported' : ''}`;
+    `64 B ${packed ? 'packed' : 'split'}, ${steering === 'one queue' ? steering : `${QUEUES} queues, ${steering}`}${report ? ', hash reported' : ''}`;
   const costs = inlineCosts(cases);
+  const [oneCost, unsteeredCost] = costs as [number[], number[]];
   cases.forEach((one, i) => {
-    const [cost, first] = [costs[i] as number, costs[0] as number];
-    console.log(`64 B ${name(one)}, inline: ${cost.toFixed(1)} ns of processor time a frame, ${(cost - first).toFixed(1)} ns more than one queue`);
+    const cost = costs[i] as number[];
+    const [more, than] = [difference(cost, oneCost), difference(cost, unsteeredCost)].map((nanos) => nanos.toFixed(1));
+    console.log(`${name(one)}, inline: ${median(cost).toFixed(1)} ns of processor time a frame, ${than} more than unsteered, ${more} more than one queue`);
   });
   const rates = await workerRates(cases);
+  const [oneRate, unsteeredRate] = rates as [number[], number[]];
   cases.forEach((one, i) => {
-    const [rate, first] = [rates[i] as number, rates[0] as number];
-    console.log(`64 B ${name(one)}, worker: ${(rate / 1e6).toFixed(2)} Mpps, ${(rate / first).toFixed(2)} of one queue`);
+    const rate = rates[i] as number[];
+    const [of, ofOne] = [ratio(rate, unsteeredRate), ratio(rate, oneRate)].map((part) => part.toFixed(2));
+    console.log(`${name(one)}, worker: ${(median(rate) / 1e6).toFixed(2)} Mpps, ${of} of unsteered, ${ofOne} of one queue`);
   });
 }

@@ -18,6 +18,7 @@ export { RegisterFile, type RegisterHooks, type RegisterSpec, type RegisterTable
 export { type Envelope, RestoreError } from '#core/saved';
 export { E1000, E1000OptionError, type E1000Options } from '#devices/e1000/device';
 export type { E1000ModelName } from '#devices/e1000/models';
+export { Igb, IgbOptionError, type IgbOptions } from '#devices/igb/device';
 export { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
 export { CaptureSink, CaptureSource } from '#net/capture-ports';
 export { DirectLink } from '#net/direct-link';

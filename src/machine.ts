@@ -15,6 +15,7 @@ import type { AccessSize, FastDoorbell } from '#core/region';
 import type { Envelope } from '#core/saved';
 import { allocateWords, type SharedWords } from '#core/word-arena';
 import { E1000, type E1000Options } from '#devices/e1000/device';
+import { Igb, type IgbOptions } from '#devices/igb/device';
 import { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
 import type { AddressSpace, Decoded } from '#pci/decode';
 import { Fabric } from '#pci/fabric';
@@ -282,6 +283,39 @@ export class Machine {
     };
     this.#residents.push({ fn: device.fn, part, service: () => device.service(), leave });
     return device;
+  }
+
+  /** Makes one port of an Intel 82576, a port of its own on `options.segment` of this thread, and attaches it. @throws IgbOptionError and what `attach` throws. */
+  addIgb(options: IgbOptions, place: Omit<DevicePlace, 'part'> = {}): Igb {
+    return this.#addIgbs([options], place)[0] as Igb;
+  }
+
+  /** Both ports of one 82576, as functions 0 and 1 of one device. @throws IgbOptionError and what `attach` throws. */
+  addIgbPair(first: IgbOptions, second: IgbOptions, place: Omit<DevicePlace, 'part'> = {}): readonly [Igb, Igb] {
+    return this.#addIgbs([first, second], place) as [Igb, Igb];
+  }
+
+  #addIgbs(options: readonly IgbOptions[], place: Omit<DevicePlace, 'part'>): Igb[] {
+    this.#requireOpen();
+    const pcieType = place.under === undefined ? 'root-complex-endpoint' : 'endpoint';
+    const ports = options.length as 1 | 2;
+    const devices = options.map((option, port) => new Igb({ pcieType, ...option, port: port as 0 | 1, ports }));
+    this.attach(
+      devices.map(({ fn }) => fn),
+      place,
+    );
+    for (const device of devices) {
+      const part: MachinePart = {
+        name: `igb ${device.name} at ${placeOf(device.fn)}`,
+        save: () => device.save(),
+        restore: (state) => device.restore(state),
+        pause: () => device.pause(),
+        paused: true,
+        resume: () => device.resume(),
+      };
+      this.#residents.push({ fn: device.fn, part, leave: () => device.release() });
+    }
+    return devices;
   }
 
   /** How a virtio device's calls reach this machine's CPU. */

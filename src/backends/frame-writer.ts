@@ -28,7 +28,7 @@ const ONE_BUFFER = 1 << 16;
 /** outer_th_offset and inner_nh_offset: there whenever a tunnel frame can be. */
 const TUNNEL_WORD = 5;
 /** Room for the chains of a run, and for the segments of one chain. */
-export const CHAINS = 1280;
+const CHAINS = 1280;
 
 /**
  * Buffers looked at for one frame, and for all of a turn before the next frame has to wait: a driver may post chains of a thousand buffers of no length, and would
@@ -46,8 +46,6 @@ export class FrameWriter {
   readonly chain = new SegmentList(CHAINS, viewsOf(new ArrayBuffer(8)));
   tokens = new Int32Array(CHAINS);
   written = new Int32Array(CHAINS);
-  /** Of a run: how many are full. */
-  filled = 0;
   /** Bytes of the frames `fill` has written. */
   bytes = 0;
   /** After WRITE_HELD: how many chains there were, too few. */
@@ -63,10 +61,6 @@ export class FrameWriter {
   #mergeable = false;
   /** The header of a frame that does not go into one piece of memory. */
   readonly #header = viewsOf(new ArrayBuffer(HEADER_WORDS * 4));
-  // What fillShort is told of a run that is all one ring's.
-  #onePair = new Int8Array(0);
-  readonly #nextOfOne = new Int32Array(1);
-  readonly #endOfOne = new Int32Array(1);
   // Where the frame being written goes on: the header, then its segments up to #end.
   #from: ByteViews = this.#header;
   #source = 0;
@@ -86,48 +80,31 @@ export class FrameWriter {
     this.accepts = accepts;
   }
 
-  /** Takes up to `limit` plain chains into hand. Returns how many. */
-  takeRun(queue: VirtQueue, limit: number): number {
-    this.chain.count = 0;
-    this.filled = 0;
-    this.bytes = 0;
-    return queue.popRun(this.chain, this.tokens, 0, Math.min(limit, CHAINS), 0x7fffffff, true);
-  }
-
-  /** `fillShort` of a run that is all one ring's. */
-  fillRun(batch: FrameBatch, f: number, to: number, run: number, longest: number): number {
-    if (batch.capacity > this.#onePair.length) this.#onePair = new Int8Array(batch.capacity);
-    this.#nextOfOne[0] = this.filled;
-    this.#endOfOne[0] = run;
-    const next = this.fillShort(batch, f, to, this.#onePair, this.#nextOfOne, this.#endOfOne, longest);
-    this.filled = this.#nextOfOne[0] as number;
-    return next;
-  }
-
   /**
-   * Frames of up to `longest` bytes that ask for nothing and lie like their buffers within eight bytes: each goes into the next buffer of its pair, next[pair] up to ends[pair].
-   * Returns where that ends, at the latest with a pair below 0 or without a buffer.
+   * Frames order[at] .. order[to - 1] into the buffers `slot` .. `end - 1` of the run in hand, one each, while they are of up to `longest` bytes, ask for nothing, and lie like their buffers within
+   * eight bytes. Returns how many.
    */
-  fillShort(batch: FrameBatch, f: number, to: number, pairs: Int8Array, next: Int32Array, ends: Int32Array, longest: number): number {
+  fillShort(batch: FrameBatch, order: Uint16Array, at: number, to: number, slot: number, end: number, longest: number): number {
+    const { headerLength, reported } = this;
+    // Behind a legacy header a frame lies on no word.
+    if (at === to || slot === end || (headerLength & 3) !== 0) return 0;
     const { offset: offsets, length: rooms, views: chainViews } = this.chain;
     const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType, hash, hashReport, hashedBy } = batch;
     const { views: sourceViews, offset: sources } = segments;
-    const { written, headerLength, reported } = this;
-    // Behind a legacy header a frame lies on no word.
-    if ((pairs[f] as number) < 0 || (headerLength & 3) !== 0) return f;
-    const target = chainViews[next[pairs[f] as number] as number] as ByteViews;
-    const source = sourceViews[firstSegment[f] as number] as ByteViews;
+    const { written } = this;
+    const target = chainViews[slot] as ByteViews;
+    const source = sourceViews[firstSegment[order[at] as number] as number] as ByteViews;
     const to32 = target.i32;
     const to64 = target.f64;
     const from32 = source.i32;
     const from64 = source.f64;
+    const last = Math.min(to - at, end - slot);
+    let k = 0;
     let bytes = 0;
     // No call inside: the JIT then keeps all of the above in registers (measured: bench/inline-cost.ts).
-    while (f < to) {
-      const pair = pairs[f] as number;
-      if (pair < 0) break;
-      const n = next[pair] as number;
-      if (n >= (ends[pair] as number)) break;
+    while (k < last) {
+      const f = order[(at + k) | 0] as number;
+      const n = (slot + k) | 0;
       const length = lengths[f] as number;
       const s = firstSegment[f] as number;
       let t = offsets[n] as number;
@@ -184,12 +161,11 @@ export class FrameWriter {
         for (let i = 0; i < rest; i++) target.u8[(last + i) | 0] = source.u8[(lastSource + i) | 0] as number;
       }
       written[n] = (length + headerLength) | 0;
-      next[pair] = (n + 1) | 0;
       bytes = (bytes + length) | 0;
-      f = (f + 1) | 0;
+      k = (k + 1) | 0;
     }
     this.bytes += bytes;
-    return f;
+    return k;
   }
 
   /** Puts frame `f` of `length` bytes into buffer `n` of the run. False when it does not go there as a whole. */

@@ -6,6 +6,7 @@ import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import type { PortCounters } from '#net/counters';
 import type { NetPort } from '#net/port';
+import { rarpAnnouncement } from '#net/rarp';
 import type { Segment, ServiceBudget } from '#net/segment';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
@@ -191,6 +192,14 @@ export class InlineBackend implements VhostBackend {
 
   policyChanged(): void {
     this.#look();
+  }
+
+  announceStation(mac: Uint8Array): boolean {
+    // From inside a round: what is being served must not change.
+    if (this.#segment.running) return false;
+    this.#port.sendOwn(rarpAnnouncement(mac));
+    this.#look();
+    return true;
   }
 
   get counters(): PortCounters {

@@ -1,5 +1,6 @@
 // Which frames a virtio-net device lets through to its driver (virtio 1.4 5.1.9.5.1 to 5.1.9.5.3), from the first fourteen to eighteen bytes.
 
+import type { ByteViews } from '#core/guest-memory';
 import type { FrameBatch } from '#net/port';
 import {
   type NetPolicy,
@@ -35,8 +36,19 @@ export function passesFilter(policy: NetPolicy, flags: number, batch: FrameBatch
     if ((batch.length[f] as number) < TAG_END) return false;
     if (!policy.hasVlan(((frameByte(batch, f, 14) & 15) << 8) | frameByte(batch, f, 15))) return false;
   }
-  const low = frameByte(batch, f, 0) | (frameByte(batch, f, 1) << 8) | (frameByte(batch, f, 2) << 16) | (frameByte(batch, f, 3) << 24);
-  const high = frameByte(batch, f, 4) | (frameByte(batch, f, 5) << 8);
+  const { segments } = batch;
+  const s = batch.firstSegment[f] as number;
+  const start = segments.offset[s] as number;
+  let low: number;
+  let high: number;
+  if ((start & 3) === 0 && (segments.length[s] as number) >= 8) {
+    const { i32 } = segments.views[s] as ByteViews;
+    low = i32[start >> 2] as number;
+    high = (i32[(start >> 2) + 1] as number) & 0xffff;
+  } else {
+    low = frameByte(batch, f, 0) | (frameByte(batch, f, 1) << 8) | (frameByte(batch, f, 2) << 16) | (frameByte(batch, f, 3) << 24);
+    high = frameByte(batch, f, 4) | (frameByte(batch, f, 5) << 8);
+  }
   if (low === -1 && high === 0xffff) return (flags & POLICY_NO_BROADCAST) === 0;
   if ((low & 1) !== 0) {
     if ((flags & POLICY_NO_MULTICAST) !== 0) return false;

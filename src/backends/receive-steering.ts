@@ -52,8 +52,9 @@ export class ReceiveSteering {
   #broken = false;
   /** What to do by pair: the pair itself, PAIR_NONE or PAIR_LATER. */
   readonly #places = new Int8Array(MAX_QUEUE_PAIRS).fill(PAIR_LATER);
-  /** The same for frames that any ring will do for. */
+  /** The same for frames that any ring will do for; and by pair for those that another will do for (virtio 1.4 5.1.9.5.6.2, device SHOULD: a queue under reset is such). */
   #anywhere = PAIR_LATER;
+  readonly #detours = new Int8Array(MAX_QUEUE_PAIRS).fill(PAIR_LATER);
 
   constructor(flows: FlowTable) {
     this.#flows = flows;
@@ -91,6 +92,7 @@ export class ReceiveSteering {
       const place = this.#places[pair] as number;
       if (place === pair || (place === PAIR_LATER && this.#anywhere === PAIR_NONE)) this.#anywhere = place;
     }
+    for (let pair = 0; pair < rings.length; pair++) this.#detours[pair] = (this.#places[pair] as number) >= 0 ? pair : this.#anywhere;
   }
 
   /** By indirection table; false: automatic. */
@@ -122,7 +124,7 @@ export class ReceiveSteering {
   /** Puts the pair of each of these frames into `pairs`, by its index: one whose ring runs, PAIR_NONE PAIR_LATER or PAIR_DROP. After `hash`. */
   choose(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
     if (this.spreads) this.#byTable(batch, from, to, pairs);
-    else this.#byFlow(batch, from, to, pairs);
+    else this.#flows.choose(batch, from, to, this.#rings.length, this.#detours, pairs);
     if (this.#filters) this.#byRules(batch, from, to, pairs);
   }
 
@@ -145,17 +147,6 @@ export class ReceiveSteering {
     const unclassified = places[this.#unclassified] as number;
     for (let f = from; f < to; f++)
       pairs[f] = hashReport[f] === HASH_REPORT_NONE ? unclassified : (places[table[(hash[f] as number) & mask] as number] as number);
-  }
-
-  /** virtio 1.4 5.1.9.5.6.2 (device SHOULD): a frame bound for a queue under reset goes to another one. */
-  #byFlow(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
-    const { length } = batch;
-    const places = this.#places;
-    const count = this.#rings.length;
-    for (let f = from; f < to; f++) {
-      const place = (length[f] as number) < MINIMUM_FRAME ? PAIR_NONE : (places[this.#flows.pair(batch, f, count)] as number);
-      pairs[f] = place >= 0 ? place : this.#anywhere;
-    }
   }
 
   /** Lets go of what it shares with others. */

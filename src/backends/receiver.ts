@@ -3,13 +3,15 @@
 
 import type { DmaSpace } from '#core/dma-space';
 import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_NOT_READY, DROP_TOO_LONG, type PortCounters } from '#net/counters';
-import { FRAME_DATA_VALID, FRAME_NEEDS_CSUM, FRAME_RSC_INFO, type FrameBatch } from '#net/port';
+import type { FrameBatch } from '#net/port';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import { type NetPolicy, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import * as count from '#virtio/net-statistics';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
-import { CHAINS, FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
+import { FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
+import { accountReceived } from './queue-accounts.ts';
 import { passesFilter } from './receive-filter.ts';
+import { ReceiveRoom } from './receive-room.ts';
 import { PAIR_DROP, PAIR_LATER, ReceiveSteering, type SteeringSettings } from './receive-steering.ts';
 import type { PortSession } from './ring-port.ts';
 import type { FlowTable } from './steering.ts';
@@ -19,6 +21,9 @@ const MINIMUM_FRAME = 14;
 const NO_LIMIT = 0x7fffffff;
 /** In place of a frame's pair: this minus the pair that would have got it, had it not been refused. */
 const REFUSED = -16;
+/** Frames looked at together. */
+const WINDOW = 256;
+const NO_FRAMES = new Uint16Array(0);
 /** Frames up to this length are copied word by word in the loop itself (measured: bench/inline-cost.ts). */
 const SHORT_FRAME = 2047;
 
@@ -34,10 +39,7 @@ export class Receiver {
   #policy: NetPolicy | undefined;
   #flags = 0;
   #maximumFrame = NO_LIMIT;
-  /** Where the driver had too few buffers since it last had more, by pair, and how many it had. */
-  readonly #starved: (Vring | undefined)[] = new Array<Vring | undefined>(MAX_QUEUE_PAIRS).fill(undefined);
-  readonly #starvedWith = new Int32Array(MAX_QUEUE_PAIRS);
-  #starvedPairs = 0;
+  readonly #room = new ReceiveRoom(this.#writer.chain);
   // What was delivered since the last flush, by pair.
   readonly #pushed = new Int32Array(MAX_QUEUE_PAIRS);
   readonly #delivered = new Int32Array(MAX_QUEUE_PAIRS);
@@ -45,15 +47,25 @@ export class Receiver {
   // Of the deliver in progress.
   #frames = 0;
   #bytes = 0;
-  /** Of a batch that goes to several rings: the pair of each frame. */
+  /** Of the batch in hand: the pair of each frame; REFUSED minus the pair of one that is turned away, PAIR_* of one without. */
   #pairs = new Int8Array(0);
-  // By pair: the first buffer taken for it, the next to fill, the last's end, and which pairs have any.
-  readonly #first = new Int32Array(MAX_QUEUE_PAIRS);
-  readonly #next = new Int32Array(MAX_QUEUE_PAIRS);
-  readonly #end = new Int32Array(MAX_QUEUE_PAIRS);
-  readonly #wanted = new Int32Array(MAX_QUEUE_PAIRS);
+  // Of the frames looked at together: the rings they are for, and for each of those its frames in `#order`, the first buffer taken for it (one more says where the last's end), the next to
+  // fill, and the bytes filled.
+  #usedRings = 0;
   readonly #used = new Uint8Array(MAX_QUEUE_PAIRS);
-  #usedPairs = 0;
+  #order = NO_FRAMES;
+  readonly #from = new Int32Array(MAX_QUEUE_PAIRS);
+  readonly #to = new Int32Array(MAX_QUEUE_PAIRS);
+  readonly #first = new Int32Array(MAX_QUEUE_PAIRS + 1);
+  readonly #next = new Int32Array(MAX_QUEUE_PAIRS);
+  readonly #filledBytes = new Int32Array(MAX_QUEUE_PAIRS);
+  /** Some are refused, or not plain. */
+  #odd = false;
+  /** Frames by pair, WINDOW for each, and how many. Made for the first that are to be spread. */
+  #sorted = NO_FRAMES;
+  readonly #counts = new Int32Array(MAX_QUEUE_PAIRS);
+  /** Every frame in its order. */
+  #inLine = NO_FRAMES;
 
   constructor(counters: PortCounters, flows: FlowTable, broke: (ring: Vring) => void) {
     this.#counters = counters;
@@ -72,8 +84,7 @@ export class Receiver {
     this.#policy = session.policy;
     this.steering.open(session.policy);
     this.#writer.open(session.memory, session.features.has(VIRTIO_NET_F_MRG_RXBUF));
-    this.#starved.fill(undefined);
-    this.#starvedPairs = 0;
+    this.#room.clear();
     this.broken = false;
   }
 
@@ -86,146 +97,209 @@ export class Receiver {
 
   deliver(batch: FrameBatch, from: number, to: number): number {
     const rings = this.#rings;
-    this.steering.hash(batch, from, to);
-    if (rings.length === 1 && !this.steering.filters) return this.#deliverTo(rings[0], batch, from, to);
-    return this.#spread(batch, from, to);
-  }
-
-  // ---- over several rings ----
-
-  /**
-   * Frames for several rings, each in its order: plain buffers are taken ahead from all of them, as many as they are to fill, and one loop over the frames fills them wherever
-   * they are. So what was delivered is always the first so many frames.
-   */
-  #spread(batch: FrameBatch, from: number, to: number): number {
-    this.#widen(batch);
-    this.steering.choose(batch, from, to, this.#pairs);
+    const { steering } = this;
+    steering.hash(batch, from, to);
+    if (batch.capacity > this.#pairs.length) this.#widen(batch.capacity);
+    let inLine = rings.length === 1 && !steering.filters;
+    if (!inLine) steering.choose(batch, from, to, this.#pairs);
+    else if (rings[0] === undefined) return this.#deliverNowhere(to - from);
+    else this.#pairs.fill(0, from, to);
+    if ((this.#flags & POLICY_PROMISCUOUS) === 0 && this.#filter(batch, from, to)) inLine = false;
     this.#frames = 0;
     this.#bytes = 0;
-    let ahead = CHAINS;
+    let ahead = WINDOW;
     let f = from;
     while (f < to) {
-      const end = this.#reserve(batch, f, Math.min(to, f + ahead));
-      const next = this.#fillNext(batch, f, end);
-      this.#settle();
-      const whole = next === end && end > f;
-      f = next;
-      ahead = whole ? Math.min(CHAINS, 2 * ahead) : 1;
-      if (whole || f === to) continue;
-      // Its ring has no plain buffer, or the frame does not go into one.
+      this.#odd = false;
+      const end = Math.min(to, f + ahead);
+      const sorted = inLine ? this.#line(f, end) : this.#sort(f, end);
+      f = this.#fill(batch, f, sorted);
+      if (f === end) {
+        ahead = Math.min(WINDOW, 2 * ahead);
+        continue;
+      }
+      // Its ring has no plain buffer, or the frame does not go into one. Take fewer ahead while that goes on: what is taken in vain is given back.
+      ahead = 1;
       const pair = this.#pairs[f] as number;
-      if (pair === PAIR_LATER) break;
-      const ring = this.#rings[pair] as Vring;
-      if (!this.#one(ring, batch, f)) break;
+      if (pair === PAIR_LATER || !this.#one(this.#rings[pair] as Vring, batch, f)) break;
       f++;
       // The driver broke it: what was for it goes elsewhere, or nowhere.
-      if (this.#rings[pair] !== ring) this.steering.choose(batch, f, to, this.#pairs);
+      if (this.#rings !== rings) break;
     }
     if (this.#frames > 0) this.#counters.received(this.#frames, this.#bytes);
-    return f - from;
+    return f - from + (f < to && this.#rings !== rings ? this.deliver(batch, f, to) : 0);
   }
 
-  #widen(batch: FrameBatch): void {
-    if (batch.capacity > this.#pairs.length) this.#pairs = new Int8Array(batch.capacity);
+  /** Frames up to this length need nothing but to be copied. */
+  get #short(): number {
+    return (this.#dma as DmaSpace).logging ? 0 : Math.min(SHORT_FRAME, this.#maximumFrame);
   }
 
-  /** Takes buffers ahead for frames `f` .. `to - 1`, as many as they need if each goes into one. Returns where that ends: at a frame that waits for its ring. */
-  #reserve(batch: FrameBatch, f: number, to: number): number {
-    const { chain, tokens } = this.#writer;
+  #widen(frames: number): void {
+    this.#pairs = new Int8Array(frames);
+    this.#inLine = Uint16Array.from(this.#pairs, (_, f) => f);
+  }
+
+  /** Turns away what the driver's filter does not let through. Returns whether there was any. */
+  #filter(batch: FrameBatch, from: number, to: number): boolean {
+    const flags = this.#flags;
     const pairs = this.#pairs;
-    const wanted = this.#wanted;
+    let any = false;
+    for (let f = from; f < to; f++) {
+      const pair = pairs[f] as number;
+      if (pair < 0 || (batch.length[f] as number) < MINIMUM_FRAME || passesFilter(this.#policy as NetPolicy, flags, batch, f)) continue;
+      pairs[f] = REFUSED - pair;
+      any = true;
+    }
+    return any;
+  }
+
+  /** Lists frames `f` .. `to - 1` by ring. Returns where that ends: at a frame that waits for its ring. */
+  #sort(f: number, to: number): number {
+    const pairs = this.#pairs;
+    if (this.#sorted.length === 0) this.#sorted = new Uint16Array(MAX_QUEUE_PAIRS * WINDOW);
+    const sorted = this.#sorted;
+    const counts = this.#counts;
     const used = this.#used;
-    const lengths = batch.length;
-    // Frames of these lengths are let through unlooked at.
-    const longest = (this.#flags & POLICY_PROMISCUOUS) !== 0 ? this.#maximumFrame : 0;
-    chain.count = 0;
-    let usedPairs = 0;
+    let usedRings = 0;
     let end = f;
     for (; end < to; end++) {
       const pair = pairs[end] as number;
-      const length = lengths[end] as number;
-      if (pair === PAIR_LATER) break;
-      if (pair < 0) continue;
-      if ((length < MINIMUM_FRAME || length > longest) && this.#refuses(batch, end, length) >= 0) {
-        pairs[end] = REFUSED - pair;
+      if (pair < 0) {
+        if (pair === PAIR_LATER) break;
+        this.#odd = true;
         continue;
       }
-      const before = wanted[pair] as number;
-      if (before === 0) used[usedPairs++] = pair;
-      wanted[pair] = before + 1;
+      const before = counts[pair] as number;
+      if (before === 0) used[usedRings++] = pair;
+      sorted[pair * WINDOW + before] = end;
+      counts[pair] = before + 1;
     }
-    this.#usedPairs = usedPairs;
-    for (let i = 0; i < usedPairs; i++) {
+    this.#usedRings = usedRings;
+    this.#order = sorted;
+    for (let i = 0; i < usedRings; i++) {
       const pair = used[i] as number;
-      const ring = this.#rings[pair] as Vring;
-      if (ring.armed) ring.disarm();
-      const first = chain.count;
-      this.#first[pair] = first;
-      this.#next[pair] = first;
-      this.#end[pair] = first + ring.queue.popRun(chain, tokens, first, wanted[pair] as number, NO_LIMIT, true);
-      wanted[pair] = 0;
+      this.#from[i] = pair * WINDOW;
+      this.#to[i] = pair * WINDOW + (counts[pair] as number);
+      counts[pair] = 0;
     }
     return end;
   }
 
-  /** Frames `f` .. `to - 1` into the buffers taken. Returns the first that does not go into one as a whole. */
-  #fillNext(batch: FrameBatch, f: number, to: number): number {
-    const writer = this.#writer;
-    const pairs = this.#pairs;
-    const next = this.#next;
-    const short = this.#short;
-    while (f < to) {
-      const length = batch.length[f] as number;
-      const pair = pairs[f] as number;
-      if (pair < 0) this.#drop(pair <= REFUSED ? this.#rings[REFUSED - pair] : undefined, this.#whyNot(batch, f, length));
-      else {
-        if (length <= short) {
-          const after = writer.fillShort(batch, f, to, pairs, next, this.#end, short);
-          if (after !== f) {
-            f = after;
-            continue;
-          }
-        }
-        const n = next[pair] as number;
-        if (n === this.#end[pair] || !writer.fillOne(batch, f, length, n)) break;
-        next[pair] = n + 1;
-        this.#account(this.#rings[pair] as Vring, batch, f, length);
-      }
-      f++;
-    }
-    return f;
+  /** The same where all of them are for the one ring there is. */
+  #line(f: number, to: number): number {
+    this.#usedRings = 1;
+    this.#used[0] = 0;
+    this.#order = this.#inLine;
+    this.#from[0] = f;
+    this.#to[0] = to;
+    return to;
   }
 
-  #whyNot(batch: FrameBatch, f: number, length: number): number {
+  /**
+   * Takes plain buffers from every ring, as many as its frames need if each goes into one, and fills them ring by ring. Returns the first frame that finds none or does not go into it as a whole:
+   * what comes before it is delivered, what was filled beyond is given back.
+   */
+  #fill(batch: FrameBatch, f: number, end: number): number {
+    const writer = this.#writer;
+    const { chain, tokens } = writer;
+    const rings = this.#usedRings;
+    const order = this.#order;
+    let limit = end;
+    let slot = 0;
+    chain.count = 0;
+    for (let i = 0; i < rings; i++) {
+      const ring = this.#rings[this.#used[i] as number] as Vring;
+      if (ring.armed) ring.disarm();
+      const from = this.#from[i] as number;
+      const wanted = (this.#to[i] as number) - from;
+      const run = ring.queue.popRun(chain, tokens, slot, wanted, NO_LIMIT, true);
+      if (run < wanted) limit = Math.min(limit, order[from + run] as number);
+      this.#first[i] = slot;
+      slot += run;
+    }
+    this.#first[rings] = slot;
+    for (let i = 0; i < rings; i++) limit = this.#fillRing(batch, i, limit);
+    for (let i = 0; i < rings; i++) this.#settle(i, limit);
+    if (this.#odd) this.#settleOdd(batch, f, limit);
+    return limit;
+  }
+
+  /** Frames of the `i`th ring below `limit` into its buffers. Returns the first that does not go into one as a whole, or `limit`. */
+  #fillRing(batch: FrameBatch, i: number, limit: number): number {
+    const writer = this.#writer;
+    const order = this.#order;
+    const short = this.#short;
+    const end = this.#first[i + 1] as number;
+    let at = this.#from[i] as number;
+    let to = this.#to[i] as number;
+    while (to > at && (order[to - 1] as number) >= limit) to--;
+    let slot = this.#first[i] as number;
+    writer.bytes = 0;
+    while (at < to) {
+      const filled = writer.fillShort(batch, order, at, to, slot, end, short);
+      at += filled;
+      slot += filled;
+      if (at === to) break;
+      const f = order[at] as number;
+      const length = batch.length[f] as number;
+      this.#odd = true;
+      if (this.#refuses(batch, f, length) >= 0) this.#pairs[f] = REFUSED - (this.#used[i] as number);
+      else if (slot < end && writer.fillOne(batch, f, length, slot)) slot++;
+      else {
+        limit = f;
+        break;
+      }
+      at++;
+    }
+    this.#to[i] = at;
+    this.#next[i] = slot;
+    this.#filledBytes[i] = writer.bytes;
+    return limit;
+  }
+
+  /** Pushes what was filled with frames below `limit`, and gives back what was taken beyond. */
+  #settle(i: number, limit: number): void {
+    const { tokens, written, headerLength } = this.#writer;
+    const order = this.#order;
+    const pair = this.#used[i] as number;
+    const { queue } = this.#rings[pair] as Vring;
+    const from = this.#from[i] as number;
+    const first = this.#first[i] as number;
+    let next = this.#next[i] as number;
+    let bytes = this.#filledBytes[i] as number;
+    for (let at = (this.#to[i] as number) - 1; at >= from && (order[at] as number) >= limit; at--) {
+      if ((this.#pairs[order[at] as number] as number) < 0) continue;
+      next--;
+      bytes -= (written[next] as number) - headerLength;
+    }
+    if (next > first) {
+      queue.pushRun(tokens, first, next, written);
+      this.#count(pair, next - first, next - first, bytes);
+    }
+    const left = (this.#first[i + 1] as number) - next;
+    if (left > 0) queue.unpop(left);
+  }
+
+  /** Frames `f` .. `to - 1` were dealt with, of which some are refused or not plain. */
+  #settleOdd(batch: FrameBatch, f: number, to: number): void {
+    for (; f < to; f++) {
+      const pair = this.#pairs[f] as number;
+      const length = batch.length[f] as number;
+      if (pair >= 0) accountReceived((this.#rings[pair] as Vring).counters, batch, f, this.#writer.accepts);
+      else this.#drop(pair <= REFUSED ? this.#rings[REFUSED - pair] : undefined, this.#whyNot(batch, f, length, pair));
+    }
+  }
+
+  #whyNot(batch: FrameBatch, f: number, length: number, pair: number): number {
     const reason = this.#refuses(batch, f, length);
-    const pair = this.#pairs[f] as number;
-    // Too short, filtered, or dropped by a flow rule.
     if (pair === PAIR_DROP || pair <= REFUSED || reason >= 0) return reason < 0 ? DROP_FILTERED : reason;
     // virtio 1.4 5.1.9.5.7.3 (device MUST): its queue is under reset.
     return this.broken ? DROP_BROKEN : DROP_NOT_READY;
   }
 
-  /** Pushes what was filled, and gives back what was taken beyond. */
-  #settle(): void {
-    const { tokens, written, headerLength } = this.#writer;
-    for (let i = 0; i < this.#usedPairs; i++) {
-      const pair = this.#used[i] as number;
-      const { queue } = this.#rings[pair] as Vring;
-      const filled = this.#next[pair] as number;
-      const first = this.#first[pair] as number;
-      if (filled > first) queue.pushRun(tokens, first, filled, written);
-      queue.unpop((this.#end[pair] as number) - filled);
-      const frames = filled - first;
-      let bytes = -frames * headerLength;
-      for (let n = first; n < filled; n++) bytes += written[n] as number;
-      this.#count(pair, frames, frames, bytes);
-    }
-    this.#writer.bytes = 0;
-  }
-
   /** So many frames went to a pair's ring, in so many chains. */
   #count(pair: number, chains: number, frames: number, bytes: number): void {
-    if (chains === 0) return;
     this.#pushed[pair] = (this.#pushed[pair] as number) + chains;
     this.#delivered[pair] = (this.#delivered[pair] as number) + frames;
     this.#touched = true;
@@ -234,72 +308,6 @@ export class Receiver {
     const { counters } = this.#rings[pair] as Vring;
     counters.add(count.COUNT_FRAMES, frames);
     counters.add(count.COUNT_BYTES, bytes);
-  }
-
-  // ---- into one ring ----
-
-  /** Takes runs of plain buffers ahead and fills them in one loop; whatever is not plain goes one by one. */
-  #deliverTo(ring: Vring | undefined, batch: FrameBatch, from: number, to: number): number {
-    if (ring === undefined) return this.#deliverNowhere(to - from);
-    if (ring.armed) ring.disarm();
-    const { queue } = ring;
-    const writer = this.#writer;
-    this.#frames = 0;
-    this.#bytes = 0;
-    const pair = ring.index >>> 1;
-    let ahead = to - from;
-    let f = from;
-    while (f < to) {
-      const run = writer.takeRun(queue, Math.min(ahead, to - f));
-      if (run > 0) {
-        f = this.#fill(ring, batch, f, to, run);
-        const { filled } = writer;
-        queue.pushRun(writer.tokens, 0, filled, writer.written);
-        this.#count(pair, filled, filled, writer.bytes);
-        if (filled === run) {
-          ahead = 2 * ahead;
-          continue;
-        }
-        queue.unpop(run - filled);
-        if (f === to) break;
-      }
-      // Frame f or the next chain is not of the plain kind. Take fewer ahead while that goes on: what is taken in vain is given back.
-      ahead = 1;
-      if (!this.#one(ring, batch, f)) break;
-      f++;
-    }
-    if (this.#frames > 0) this.#counters.received(this.#frames, this.#bytes);
-    return f - from;
-  }
-
-  /** Frames up to this length need nothing but to be copied. */
-  get #short(): number {
-    const plain = (this.#flags & POLICY_PROMISCUOUS) !== 0 && !(this.#dma as DmaSpace).logging;
-    return plain ? Math.min(SHORT_FRAME, this.#maximumFrame) : 0;
-  }
-
-  /** Puts frames from `f` on into the `run` plain buffers in hand, until either ends or a frame needs more than one of them. Returns the next frame. */
-  #fill(ring: Vring, batch: FrameBatch, f: number, to: number, run: number): number {
-    const writer = this.#writer;
-    const short = this.#short;
-    while (f < to && writer.filled < run) {
-      const length = batch.length[f] as number;
-      if (length <= short) {
-        const next = writer.fillRun(batch, f, to, run, short);
-        if (next !== f) {
-          f = next;
-          continue;
-        }
-      }
-      const reason = this.#refuses(batch, f, length);
-      if (reason >= 0) this.#drop(ring, reason);
-      else if (writer.fillOne(batch, f, length, writer.filled)) {
-        writer.filled++;
-        this.#account(ring, batch, f, length);
-      } else break;
-      f++;
-    }
-    return f;
   }
 
   /** Why the driver does not get frame `f`, or -1. */
@@ -316,7 +324,7 @@ export class Receiver {
     if (reason < 0) {
       const result = this.#writer.write(ring.queue, batch, f, length);
       if (result === WRITE_HELD) {
-        this.#starve(ring, this.#writer.tooFew);
+        this.#room.starve(ring, this.#writer.tooFew);
         return false;
       }
       if (result === WRITE_BROKEN) {
@@ -325,7 +333,7 @@ export class Receiver {
       } else if (result === WRITE_TOO_LONG) reason = DROP_TOO_LONG;
       else {
         this.#count(ring.index >>> 1, ~result, 1, length);
-        this.#account(ring, batch, f, length);
+        accountReceived(ring.counters, batch, f, this.#writer.accepts);
         return true;
       }
     }
@@ -339,26 +347,11 @@ export class Receiver {
     ring?.counters.add(count.COUNT_DROPS, 1);
   }
 
-  /** What a driver may ask of a frame it got that is not plain. */
-  #account({ counters }: Vring, batch: FrameBatch, f: number, length: number): void {
-    const flags = batch.flags[f] as number;
-    const gso = batch.gsoType[f] !== 0;
-    if (flags === 0 && !gso) return;
-    if ((flags & FRAME_NEEDS_CSUM) !== 0) counters.add(count.COUNT_NEEDS_CSUM, 1);
-    else if ((flags & FRAME_DATA_VALID) !== 0 && this.#writer.accepts !== 0) counters.add(count.COUNT_DATA_VALID, 1);
-    if (!gso) return;
-    counters.add(count.COUNT_GSO_FRAMES, 1);
-    counters.add(count.COUNT_GSO_BYTES, length);
-    if ((flags & FRAME_RSC_INFO) === 0) return;
-    counters.add(count.COUNT_CHANGED_FRAMES, 1);
-    counters.add(count.COUNT_CHANGED_BYTES, length);
-  }
-
   /** batch[from] .. batch[to - 1] did not fit and were dropped. */
   overrun(batch: FrameBatch, from: number, to: number): void {
     const single = this.#rings.length === 1;
     if (!single) {
-      this.#widen(batch);
+      if (batch.capacity > this.#pairs.length) this.#widen(batch.capacity);
       this.steering.choose(batch, from, to, this.#pairs);
     }
     for (let f = from; f < to; f++) {
@@ -391,53 +384,13 @@ export class Receiver {
     }
   }
 
-  #starve(ring: Vring, buffers: number): void {
-    const pair = ring.index >>> 1;
-    if (this.#starved[pair] === undefined) this.#starvedPairs++;
-    this.#starved[pair] = ring;
-    this.#starvedWith[pair] = buffers;
-  }
-
-  /** After a refusal: whether trying again makes sense. True once for each ring that was waited for: who waits for another is refused again. */
+  /** After a refusal: whether trying again makes sense. */
   get hasRoom(): boolean {
-    return this.#room(false);
+    return this.#room.look(this.#rings, this.steering.ready, false);
   }
 
   /** After a refusal: asks the driver to say when it adds buffers. */
   arm(): boolean {
-    return this.#room(true);
-  }
-
-  #room(arm: boolean): boolean {
-    const runs = this.steering.ready;
-    if (this.#starvedPairs === 0) return runs;
-    let room = false;
-    for (let pair = 0; pair < MAX_QUEUE_PAIRS; pair++) {
-      const ring = this.#starved[pair];
-      if (ring === undefined) continue;
-      const there = this.#rings.includes(ring);
-      if (there && !this.#pastStarved(ring, this.#starvedWith[pair] as number, arm)) continue;
-      this.#starved[pair] = undefined;
-      this.#starvedPairs--;
-      if (there || runs) room = true;
-    }
-    return room;
-  }
-
-  /**
-   * Whether there are more buffers than were too few: looks, or asks for a kick, behind those. In front of them the answer would be yes for ever, and the event
-   * index one the driver has passed already.
-   */
-  #pastStarved(ring: Vring, starvedWith: number, arm: boolean): boolean {
-    const { queue } = ring;
-    let popped = 0;
-    for (; popped < starvedWith; popped++) {
-      this.#writer.chain.count = 0;
-      if (queue.pop(this.#writer.chain) < 0) break;
-    }
-    // Fewer than there were: the queue is broken or paused, and trying again says so.
-    const ready = popped < starvedWith || (arm ? ring.arm() : queue.ready);
-    queue.unpop(popped);
-    return ready;
+    return this.#room.look(this.#rings, this.steering.ready, true);
   }
 }

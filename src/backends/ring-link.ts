@@ -1,5 +1,5 @@
 // A frame ring between two threads: how a port that lives on one thread (a capture, a generator on the machine's thread) takes part in a segment served by another.
-// Each direction is one producer, one consumer, bytes in a ring: a 16-byte record header, then the frame, rounded up to 8. A record never wraps: a header
+// Each direction is one producer, one consumer, bytes in a ring: a 24-byte record header, then the frame, rounded up to 8. A record never wraps: a header
 // with length -1 says "go on at the start". Both ends are NetPorts; a full ring holds the sender back.
 //
 // Words of a direction: 0 head (bytes produced, free-running), 16 tail (bytes consumed), 32 consumer waits, 48 producer waits; a cache line apart.
@@ -16,7 +16,8 @@ const TAIL = 16;
 const CONSUMER_WAITS = 32;
 const PRODUCER_WAITS = 48;
 const CONTROL_BYTES = 256;
-const RECORD_BYTES = 16;
+/** Five words of what the sender asks for, and one to keep the frame at a multiple of 8. */
+const RECORD_BYTES = 24;
 const WRAP = -1;
 const DEFAULT_BYTES = 1 << 20;
 

@@ -26,27 +26,20 @@ function mix(addresses: number, ports: number, protocol: number): number {
   return (hash ^ (hash >>> 15)) | 1;
 }
 
-/** A number that both directions of a flow share; 0 for what is not IP. Looks at no byte past the frame. */
-function flowHash(batch: FrameBatch, f: number): number {
-  const { segments } = batch;
-  const s = batch.firstSegment[f] as number;
-  const start = segments.offset[s] as number;
-  const { i32 } = segments.views[s] as ByteViews;
-  // The common frame, a word at a time (measured: bench/steering.ts); any other byte by byte, to the same effect.
-  if ((start & 3) === 0 && (segments.length[s] as number) >= PLAIN_HEADERS && ((i32[(start + 12) >> 2] as number) & 0xffffff) === 0x450008) {
-    const middle = i32[(start + 20) >> 2] as number;
-    const protocol = middle >>> 24;
-    if ((middle & 0xff3f) === 0 && (protocol === TCP || protocol === UDP)) {
-      const a = i32[(start + 24) >> 2] as number;
-      const b = i32[(start + 28) >> 2] as number;
-      const c = i32[(start + 32) >> 2] as number;
-      const d = i32[(start + 36) >> 2] as number;
-      return mix((a >>> 16) ^ (b << 16) ^ (b >>> 16) ^ (c << 16), (c >>> 16) | (d << 16), protocol);
-    }
-  }
-  return anyFlowHash(batch, f);
+/** A number that both directions of a flow share, for the common frame, a word at a time (measured: bench/steering.ts); 0 for any other, whose bytes are looked at one by one to the same effect. */
+function plainFlowHash(i32: Int32Array, start: number, size: number): number {
+  if ((start & 3) !== 0 || size < PLAIN_HEADERS || ((i32[(start + 12) >> 2] as number) & 0xffffff) !== 0x450008) return 0;
+  const middle = i32[(start + 20) >> 2] as number;
+  const protocol = middle >>> 24;
+  if ((middle & 0xff3f) !== 0 || (protocol !== TCP && protocol !== UDP)) return 0;
+  const a = i32[(start + 24) >> 2] as number;
+  const b = i32[(start + 28) >> 2] as number;
+  const c = i32[(start + 32) >> 2] as number;
+  const d = i32[(start + 36) >> 2] as number;
+  return mix((a >>> 16) ^ (b << 16) ^ (b >>> 16) ^ (c << 16), (c >>> 16) | (d << 16), protocol);
 }
 
+/** 0 for what is not IP. Looks at no byte past the frame. */
 function anyFlowHash(batch: FrameBatch, f: number): number {
   const length = batch.length[f] as number;
   let at = 14;
@@ -80,18 +73,31 @@ export class FlowTable {
   /** Pair + 1 of each slot; 0: nothing learned. */
   readonly #pairs = new Uint8Array(ENTRIES);
 
-  /** The driver transmitted frame `f` on `pair`. */
-  learn(batch: FrameBatch, f: number, pair: number): void {
-    const hash = flowHash(batch, f);
-    if (hash !== 0) this.#pairs[hash & (ENTRIES - 1)] = pair + 1;
+  /** The driver transmitted frames from .. to - 1 on `pair`. */
+  learn(batch: FrameBatch, from: number, to: number, pair: number): void {
+    const { segments, firstSegment } = batch;
+    for (let f = from; f < to; f++) {
+      const s = firstSegment[f] as number;
+      const hash = plainFlowHash((segments.views[s] as ByteViews).i32, segments.offset[s] as number, segments.length[s] as number) || anyFlowHash(batch, f);
+      if (hash !== 0) this.#pairs[hash & (ENTRIES - 1)] = pair + 1;
+    }
   }
 
-  /** The pair for a frame to the driver, below `active`: the learned one, else one by the hash; 0 for what has no flow. */
-  pair(batch: FrameBatch, f: number, active: number): number {
-    const hash = flowHash(batch, f);
-    if (hash === 0) return 0;
-    const learned = this.#pairs[hash & (ENTRIES - 1)] as number;
-    return learned !== 0 && learned <= active ? learned - 1 : ((hash >>> 16) * active) >>> 16;
+  /**
+   * Puts into `pairs` where frames from .. to - 1 to the driver go: what `places` says of the pair learned for each, else of one by the hash, of those below `active`; of pair 0 for what has no
+   * flow.
+   */
+  choose(batch: FrameBatch, from: number, to: number, active: number, places: Int8Array, pairs: Int8Array): void {
+    const { segments, firstSegment } = batch;
+    const { views, offset, length } = segments;
+    const learnedPairs = this.#pairs;
+    for (let f = from; f < to; f++) {
+      const s = firstSegment[f] as number;
+      const hash = plainFlowHash((views[s] as ByteViews).i32, offset[s] as number, length[s] as number) || anyFlowHash(batch, f);
+      const learned = learnedPairs[hash & (ENTRIES - 1)] as number;
+      const pair = hash === 0 ? 0 : learned !== 0 && learned <= active ? learned - 1 : ((hash >>> 16) * active) >>> 16;
+      pairs[f] = places[pair] as number;
+    }
   }
 
   clear(): void {

@@ -3,19 +3,11 @@
 
 import type { ByteViews } from '#core/guest-memory';
 import { DROP_MALFORMED, DROP_TOO_LONG, type PortCounters } from '#net/counters';
-import {
-  ACCEPTS_CSUM,
-  ACCEPTS_UDP_TUNNEL_CSUM,
-  FRAME_DATA_VALID,
-  FRAME_NEEDS_CSUM,
-  FRAME_UDP_TUNNEL_CSUM,
-  type FrameBatch,
-  GSO_UDP_TUNNEL,
-  NOT_SENT_MALFORMED,
-} from '#net/port';
+import { ACCEPTS_CSUM, ACCEPTS_UDP_TUNNEL_CSUM, FRAME_DATA_VALID, FRAME_NEEDS_CSUM, FRAME_UDP_TUNNEL_CSUM, type FrameBatch, GSO_UDP_TUNNEL } from '#net/port';
 import * as count from '#virtio/net-statistics';
 import { QUEUE_BROKEN } from '#virtio/virtqueue';
 import { gsoAllowed, transmitOffloads } from './net-header.ts';
+import { accountSent } from './queue-accounts.ts';
 import type { PortSession } from './ring-port.ts';
 import type { FlowTable } from './steering.ts';
 import type { Vring } from './vring.ts';
@@ -160,7 +152,7 @@ export class Transmitter {
     batch.length[f] = length;
     batch.token[f] = token;
     this.#bytes -= length;
-    if (this.steering) this.#flows.learn(batch, f, ring.index >>> 1);
+    if (this.steering) this.#flows.learn(batch, f, f + 1, ring.index >>> 1);
   }
 
   /** Chains `n` .. `n + run - 1`, each of the one segment from `first` on: plain frames in a loop without calls, the others one by one. */
@@ -211,7 +203,7 @@ export class Transmitter {
     }
     batch.count = f;
     this.#bytes -= bytes;
-    if (this.steering) for (let k = before; k < f; k++) this.#flows.learn(batch, k, ring.index >>> 1);
+    if (this.steering) this.#flows.learn(batch, before, f, ring.index >>> 1);
     return i;
   }
 
@@ -350,31 +342,9 @@ export class Transmitter {
       all += bytes;
       counters.add(count.COUNT_FRAMES, last - from);
       counters.add(count.COUNT_BYTES, bytes);
-      if (this.#asked || batch.judged) for (let i = from; i < last; i++) this.#accountOne(batch, i, counters);
+      if (this.#asked || batch.judged) for (let i = from; i < last; i++) accountSent(counters, batch, i);
     }
     if (f > this.#first) this.#counters.transmitted(f - this.#first, all);
-  }
-
-  /** A frame that asked for something, or of which not simply itself was sent. */
-  #accountOne(batch: FrameBatch, f: number, counters: count.QueueCounters): void {
-    const length = batch.length[f] as number;
-    const sentAs = batch.judged ? (batch.sentAs[f] as number) : 0;
-    if (sentAs >= NOT_SENT_MALFORMED) {
-      counters.add(count.COUNT_FRAMES, -1);
-      counters.add(count.COUNT_BYTES, -length);
-      counters.add(count.COUNT_DROPS, 1);
-      if (sentAs === NOT_SENT_MALFORMED) counters.add(count.COUNT_SPECIAL_DROPS, 1);
-      return;
-    }
-    if (((batch.flags[f] as number) & FRAME_NEEDS_CSUM) !== 0) counters.add(count.COUNT_NEEDS_CSUM, 1);
-    if (batch.gsoType[f] === 0) return;
-    counters.add(count.COUNT_GSO_FRAMES, 1);
-    counters.add(count.COUNT_GSO_BYTES, length);
-    if (sentAs === 0) return;
-    counters.add(count.COUNT_CHANGED_FRAMES, 1);
-    counters.add(count.COUNT_CHANGED_BYTES, length);
-    counters.add(count.COUNT_SEGMENTS, sentAs);
-    counters.add(count.COUNT_SEGMENT_BYTES, batch.sentBytes[f] as number);
   }
 
   /** Where the chains of the first `done` frames end, with the malformed ones up to the next frame, which are counted here. */

@@ -5,6 +5,7 @@ import type { DmaSpaceShare } from '#core/dma-space';
 import { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import { PortCounters } from '#net/counters';
+import { rarpAnnouncement } from '#net/rarp';
 import type { InflightRegion } from '#virtio/inflight';
 import { replayPublish, stagingBytes } from '#virtio/open-queue';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
@@ -152,9 +153,10 @@ export class VhostNet implements VhostBackend {
     this.#worker.callAttention();
   }
 
-  /** Sends an Ethernet frame in the driver's place, once that is there: an announcement after a migration. */
-  sendOwn(frame: Uint8Array): void {
-    this.#worker.post({ op: 'send', port: this.port, frame });
+  /** Leaves once the driver is there. */
+  announceStation(mac: Uint8Array): boolean {
+    this.#worker.post({ op: 'send', port: this.port, frame: rarpAnnouncement(mac) });
+    return true;
   }
 
   /** Takes the device off the segment, after its rings have stopped. */

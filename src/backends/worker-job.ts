@@ -32,6 +32,8 @@ export type LinkRole = 'port' | 'monitor';
 export interface PollOptions {
   /** Longest time, in nanoseconds, to look for work before sleeping. 0: never poll. */
   readonly maximum: number;
+  /** Shortest: how far the time may adapt down, where polling turns out to be of no use. Default 10 us. */
+  readonly minimum?: number;
 }
 
 export interface WorkerJob {

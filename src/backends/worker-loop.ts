@@ -23,7 +23,7 @@ import { makeForwarding, type RunResult, type WorkerEvent, type WorkerJob, type 
 
 /** Rounds between looks at the time while polling. */
 const POLL_CHECK = 16;
-/** The least time to poll for, where polling is allowed: a fraction of what falling asleep and being woken costs. */
+/** The least time to poll for, where polling is allowed and nobody says otherwise: a fraction of what falling asleep and being woken costs. */
 const LEAST_BUDGET = 10_000;
 /** A sleep shorter than this would have been better spent polling: a wake costs about as much (performance.md 7). */
 const SHORT_SLEEP = 100_000;
@@ -57,6 +57,7 @@ export class WorkerLoop {
   #turns = 0;
   #sleeps = 0;
   #empty = 0;
+  readonly #least: number;
   #budget: number;
 
   /** @param openers for devices that are ports of their own, by kind: the thread's entry module knows them */
@@ -66,7 +67,8 @@ export class WorkerLoop {
     this.#run = new RunBlock(job.run);
     this.#bell = new Bell(job.bell);
     this.#journal = new TurnJournal(job.journal);
-    this.#budget = Math.min(2 * LEAST_BUDGET, job.poll.maximum);
+    this.#least = job.poll.minimum ?? LEAST_BUDGET;
+    this.#budget = Math.min(2 * this.#least, job.poll.maximum);
   }
 
   /** Runs until told to stop. */
@@ -129,7 +131,7 @@ export class WorkerLoop {
     this.#publishCounters();
     this.#bell.wait(ticket, deadline);
     const slept = performance.now() * 1e6 - now;
-    this.#budget = Math.min(this.#job.poll.maximum, slept < SHORT_SLEEP ? 2 * this.#budget : Math.max(LEAST_BUDGET, 0.75 * this.#budget));
+    this.#budget = Math.min(this.#job.poll.maximum, slept < SHORT_SLEEP ? 2 * this.#budget : Math.max(this.#least, 0.75 * this.#budget));
     // Nobody rang: look everywhere.
     if (this.#bell.ticket === ticket) for (const { server } of this.#servers) server.wakeAll();
   }
@@ -253,6 +255,7 @@ export class WorkerLoop {
     const port = open(message.share, {
       name: message.name,
       counters: new PortCounters(message.counters),
+      clock: this.#clock,
       wake: () => server.wake(port),
       commit: () => this.#journal.commit(),
     });

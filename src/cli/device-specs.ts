@@ -2,7 +2,6 @@
 
 import { InvalidArgumentError } from 'commander';
 import type { BellLoop } from '#core/bell-loop';
-
 import { WorkerPlace } from '#interop/netdev-port';
 import type { PortHost } from '#net/port';
 import type { E1000Options, VhostBackend, VirtioNetOptions } from '#nicbox/index';
@@ -41,6 +40,8 @@ const SLOT_LAYOUT = { firstOffset: 8, stride: 8 };
 /** Of a data plane on a worker. */
 const MOST_QUEUES = 64;
 const VIRTIO_NET_DEVICE_ID = 0x1041;
+/** The part has that many. */
+const IGB_VFS = 8;
 
 const KINDS: Readonly<Record<string, DeviceKind>> = {
   'virtio-net': {
@@ -70,10 +71,17 @@ const KINDS: Readonly<Record<string, DeviceKind>> = {
     },
   },
   e1000: {
-    options: { mac: 'a MAC address', model: '82540EM, 82544GC or 82545EM' },
+    options: { mac: 'a MAC address', model: '82540EM, 82544GC, 82545EM or 82545GM' },
     add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), model }) {
       const name = `e1000-${deviceNumber}`;
       machine.addE1000({ name, mac, segment: host(name), ...(model !== undefined && { model: model as E1000Options['model'] & string }) }, { deviceNumber });
+    },
+  },
+  igb: {
+    options: { mac: 'a MAC address' },
+    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber) }) {
+      const name = `igb-${deviceNumber}`;
+      machine.addIgb({ name, mac, segment: host(name), vfLayout: SLOT_LAYOUT }, { deviceNumber });
     },
   },
 };
@@ -118,8 +126,8 @@ export function placesOn(segment: VhostSegment, loop: BellLoop, ends: (() => voi
 }
 
 /** How many slots it takes: its own, and one for each virtual function. */
-export function slotsOf({ options }: DeviceSpec): number {
-  const vfs = number(options.vfs, 0);
+export function slotsOf({ kind, options }: DeviceSpec): number {
+  const vfs = kind === 'igb' ? IGB_VFS : number(options.vfs, 0);
   return 1 + (Number.isInteger(vfs) && vfs > 0 ? vfs : 0);
 }
 

@@ -1,9 +1,10 @@
 // `nicbox lab`: experiments. Each is a subcommand of `lab run`; what it does is in src/lab.
 
+import { availableParallelism, loadavg } from 'node:os';
 import { SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { gains, type Measurement, MODES, type Mode, nameOf, published, ratio } from '#lab/rizzo';
+import { gains, headline, type Measurement, MODES, type Mode, nameOf, published, ratio } from '#lab/rizzo';
 import { DEFAULT_COSTS, type ModelCosts } from '#lab/rizzo-model';
 import { rizzoPage } from '#lab/rizzo-page';
 import { runRizzo } from '#lab/run-rizzo';
@@ -99,6 +100,8 @@ async function rizzo(flags: Flags, signal: AbortSignal): Promise<boolean> {
     'Two guests with an e1000 each. Exits, interrupts and wakes are of both guests (and the worker) together, for each frame or round trip; sizes include the FCS.',
     'Published figures are those of BSDCan 2013: C, KVM, hardware of 2013. Compare ratios, within one mode.',
     ...(modes.includes('model') ? [declared] : []),
+    ...(modes.includes('wall') ? [`Real time was measured at a load of ${loadavg()[0]?.toFixed(1)} on ${availableParallelism()} processors.`] : []),
+    ...modes.flatMap((mode) => headline(all, mode)),
   ];
   const json = `${JSON.stringify({ costs: flags.cost, measurements: all, gains: gains(all) }, null, 2)}\n`;
   const page = await writeResult(flags.out, 'rizzo.html', rizzoPage(all, notes));

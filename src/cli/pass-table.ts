@@ -3,6 +3,7 @@
 import Table from 'cli-table3';
 import type { PassResult } from '#lab/replay';
 import type { SpreadResult } from '#lab/spread';
+import type { VfRow } from '#lab/vf-tour';
 
 const perFrame = (value: number): string => (value === 0 ? '0' : value < 0.0005 ? '<0.001' : value.toFixed(3));
 const rate = (value: number): string => (value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : `${(value / 1e3).toFixed(1)} k`);
@@ -68,6 +69,13 @@ export function spreadTable(results: readonly SpreadResult[], width: number): st
     r.errors.length === 0 ? 'all agree' : 'DISAGREE',
   ]);
   return fitted(columns, rows, width);
+}
+
+/** A row for each station of the 82576. */
+export function vfTable(rows: readonly VfRow[], width: number): string {
+  const columns = ['station', 'address', 'sent', 'received', 'lost', 'spoofs heard', 'caught', 'resets', 'missed', 'interrupts'];
+  const cells = rows.map((r) => [r.station, r.mac, ...[r.sent, r.received, r.lost, r.spoofsHeard, r.caught, r.resets, r.missed, r.interrupts].map(String)]);
+  return fitted(columns, cells, width);
 }
 
 const NOTE = `exits, kicks, interrupts and wakes are of both guests together, for each

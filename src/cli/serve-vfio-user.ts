@@ -42,6 +42,7 @@ interface Flags {
   readonly switch?: boolean;
   readonly tap?: readonly string[];
   readonly pcap?: string;
+  readonly requireSeals?: boolean;
   readonly json?: boolean;
 }
 
@@ -57,6 +58,7 @@ export function vfioUserCommand(signal: AbortSignal): Command {
     .option('--switch', 'join all devices by one learning switch (the default)')
     .option('--link', 'join the devices two by two, in the order given, by direct links')
     .option('--pcap <file>', 'capture every frame into a pcapng file')
+    .option('--require-seals', 'take no memory that its owner could cut short, which would end this process')
     .option('--json', 'print the state of each socket as a line of JSON, every second and at the end')
     .addHelpText('after', EXAMPLES)
     .exitOverride()
@@ -97,7 +99,10 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], signal: Abort
         );
         return machine.fabric.functions()[0] as PciFunction;
       };
-      const server = await serveVfioUser(add, { socket: flags.socket[i] as string, log, directInterrupts: true });
+      const server = await serveVfioUser(add, {
+        ...{ socket: flags.socket[i] as string, log, directInterrupts: true },
+        requireSeals: flags.requireSeals ?? false,
+      });
       servers.push(server);
       ends.unshift(() => server.close());
     }

@@ -45,6 +45,7 @@ interface Flags {
   readonly inBand?: boolean;
   readonly iommu?: boolean;
   readonly hashReport?: boolean;
+  readonly requireSeals?: boolean;
   readonly mtu?: number;
   readonly verbose?: boolean;
   readonly json?: boolean;
@@ -76,6 +77,7 @@ export function serveCommand(signal: AbortSignal, done: (code: number) => void):
     .option('--in-band', "offer kicks and calls by messages (user-mode Linux's time-travel modes need them; slow)")
     .option('--iommu', "let guests put their devices behind an IOMMU (QEMU's iommu_platform=on); not for drivers that have none: they would get no memory")
     .option('--hash-report', 'offer hashes of received frames in their headers, which get 8 bytes longer for it')
+    .option('--require-seals', 'take no memory that its owner could cut short, which would end this process (not for DPDK and user-mode Linux)')
     .option('--mtu <bytes>', 'offer this MTU, 68 to 65535', mtu)
     .option('--verbose', 'print every message of the protocol')
     .option('--json', 'print counters as a line of JSON for each socket, every second and at the end')
@@ -109,6 +111,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     inBand: flags.inBand ?? false,
     accessPlatform: flags.iommu ?? false,
     hashReport: flags.hashReport ?? false,
+    requireSeals: flags.requireSeals ?? false,
     ...(file !== undefined && { capture: (chunk: Uint8Array) => void writeSync(file, chunk) }),
     ...(flags.mtu !== undefined && { mtu: flags.mtu }),
     log,

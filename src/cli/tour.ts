@@ -7,7 +7,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { runTour, type TourListener, type TourResult } from '#lab/tour';
 import { loadLab } from './lspci.ts';
 import { FileError, prepareDirectory, print, writeResult } from './output.ts';
-import { passTable, spreadTable } from './pass-table.ts';
+import { passTable, spreadTable, vfTable } from './pass-table.ts';
 
 const CAPTURE = fileURLToPath(new URL('../../captures/real.pcapng', import.meta.url));
 
@@ -65,6 +65,14 @@ function listener(json: boolean): TourListener {
       console.error(`spreading over queues by RSS: ${titles[plane]}, ${ring} rings`);
       bar?.start(frames, 0);
     },
+    virtualFunctionsStart(count) {
+      console.error(`an 82576 with ${count} virtual functions, each a guest's: all to all, one that lies, one that is reset under load`);
+    },
+    virtualFunctionsEnd({ frames, seconds, errors }) {
+      console.error(
+        `  ${frames} frames in ${(seconds * 1000).toFixed(0)} ms, ${errors.length === 0 ? 'each where it belongs, the liar caught, the neighbours undisturbed' : `WRONG: ${errors.join('; ')}`}`,
+      );
+    },
     spreadEnds({ frames, queues, errors }) {
       bar?.stop();
       console.error(
@@ -77,7 +85,7 @@ function listener(json: boolean): TourListener {
 export function tourCommand(signal: AbortSignal, done: (exitCode: number) => void): Command {
   return new Command('tour')
     .description(
-      'Two guests, a real capture replayed from one to the other through virtio-net over PCI Express, every byte compared on arrival, and what it cost; then spread over four queues, every hash computed on both sides.',
+      'Two guests, a real capture replayed from one to the other through virtio-net over PCI Express, every byte compared on arrival, and what it cost; then spread over four queues, every hash computed on both sides; then seven guests on SR-IOV virtual functions of an Intel 82576.',
     )
     .option('--capture <file>', 'pcap or pcapng file to replay', CAPTURE)
     .option('--lab <file>', 'lab file: the first guest sends to the second (default: two guests on a direct link)')
@@ -90,7 +98,7 @@ export function tourCommand(signal: AbortSignal, done: (exitCode: number) => voi
     .addHelpText(
       'after',
       `
-Writes tour.pcapng (what the second guest received in the last pass) and tour.json. Exit code 0: every byte arrived as sent, every hash agrees; 1: not; 2: bad input; 130: stopped by Ctrl-C.
+Writes tour.pcapng (what the second guest received in the last pass), tour-vf0.pcapng to tour-vf6.pcapng and tour.json. Exit code 0: every byte arrived as sent, every hash agrees, every virtual function got its own frames only; 1: not; 2: bad input; 130: stopped by Ctrl-C.
 
 Examples:
   nicbox tour
@@ -100,7 +108,7 @@ Examples:
     .action(async (flags: Flags) => {
       const [lab, capture] = [await loadLab(flags.lab), await readCapture(flags.capture)];
       await prepareDirectory(flags.out);
-      const { result, received } = await runTour({
+      const { result, received, receivedByVf } = await runTour({
         lab,
         capture,
         planes: flags.plane === 'both' ? ['inline', 'vhost-net'] : [flags.plane],
@@ -110,14 +118,15 @@ Examples:
         signal,
         on: listener(flags.json === true),
       });
-      await report(result, received, flags);
+      await report(result, received, receivedByVf, flags);
       done(result.verified ? 0 : 1);
     });
 }
 
-async function report(result: TourResult, received: Uint8Array, flags: Flags): Promise<void> {
+async function report(result: TourResult, received: Uint8Array, receivedByVf: readonly Uint8Array[], flags: Flags): Promise<void> {
   const json = `${JSON.stringify(result, null, 2)}\n`;
   const pcapng = await writeResult(flags.out, 'tour.pcapng', received);
+  for (const [i, file] of receivedByVf.entries()) await writeResult(flags.out, `tour-vf${i}.pcapng`, file);
   const record = await writeResult(flags.out, 'tour.json', json);
   if (flags.json) {
     print(json);
@@ -128,6 +137,9 @@ async function report(result: TourResult, received: Uint8Array, flags: Flags): P
   print(passTable(result.passes, process.stdout.columns ?? Number.POSITIVE_INFINITY));
   print(`\nSpread over ${result.spread[0]?.queues.length} receive queues by RSS, hashes reported: frames of each queue\nand of each hash type`);
   print(spreadTable(result.spread, process.stdout.columns ?? Number.POSITIVE_INFINITY));
+  print('\nAn 82576 with virtual functions: all to all through its switch; then one pretended to be another, and one\nwas reset under load');
+  print(vfTable(result.virtualFunctions.rows, process.stdout.columns ?? Number.POSITIVE_INFINITY));
+  for (const error of result.virtualFunctions.errors) print(error);
   for (const pass of [...result.passes, ...result.spread]) for (const error of pass.errors) print(`${pass.plane}, ${pass.ring}: ${error}`);
-  print(`\nWhat the second guest received: ${pcapng}\nThe same numbers for programs: ${record}`);
+  print(`\nWhat the second guest received: ${pcapng}, and each virtual function: tour-vf0.pcapng and so on\nThe same numbers for programs: ${record}`);
 }

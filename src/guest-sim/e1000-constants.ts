@@ -13,7 +13,6 @@ export const REG = {
   STATUS: 0x0008,
   EECD: 0x0010,
   EERD: 0x0014,
-  MDIC: 0x0020,
   FCAL: 0x0028,
   FCAH: 0x002c,
   FCT: 0x0030,
@@ -80,20 +79,6 @@ export const EERD_DONE = 1 << 4;
 /** The sum of words 0 to 0x3f (5.6.32). */
 export const EEPROM_SUM = 0xbaba;
 export const EEPROM_WORDS = 64;
-// MDIC (13.4.8)
-export const MDIC_PHY = 1 << 21;
-export const MDIC_WRITE = 1 << 26;
-export const MDIC_READ = 2 << 26;
-export const MDIC_READY = 1 << 28;
-export const MDIC_ERROR = 1 << 30;
-/** PHY registers (IEEE 802.3 22.2.4). */
-export const PHY_CONTROL = 0;
-export const PHY_ID1 = 2;
-export const PHY_ADVERTISE = 4;
-export const PHY_AUTONEG_ENABLE = 1 << 12;
-export const PHY_AUTONEG_RESTART = 1 << 9;
-export const PHY_ADVERTISE_PAUSE = 3 << 10;
-
 /** Interrupt causes (13.4.17). */
 export const CAUSE = {
   TXDW: 1 << 0,
@@ -150,10 +135,8 @@ const RX_RXE = 1 << 7;
 export const RX_FRAME_ERRORS = RX_CE | RX_SE | RX_SEQ | RX_CXE | RX_RXE;
 
 // Transmit descriptors (3.3): the command byte is bits 31:24 of the third word.
-export const TX_EOP = 1 << 24;
 export const TX_IFCS = 1 << 25;
 export const TX_TSE = 1 << 26;
-export const TX_RS = 1 << 27;
 export const TX_DEXT = 1 << 29;
 export const TX_VLE = 1 << 30;
 export const TX_IDE = 0x8000_0000;
@@ -162,7 +145,6 @@ export const TX_DATA = 1 << 20;
 /** TUCMD of a context descriptor: the packet is TCP, IPv4. */
 export const TX_TCP = 1 << 24;
 export const TX_IP = 1 << 25;
-export const TX_DD = 1 << 0;
 /** Packet options of a data descriptor, in the last word. */
 export const TX_IXSM = 1 << 8;
 export const TX_TXSM = 2 << 8;

@@ -28,7 +28,7 @@ export interface E1000Options {
   readonly vlans?: readonly number[];
   /** Answer and send PAUSE frames. Default true. */
   readonly flowControl?: boolean;
-  /** Empty polls before interrupts are turned on again. Default 0. */
+  /** Looks in vain, for frames and (with the shared block) for room, before an interrupt is asked for. Default 0. */
   readonly busyPolls?: number;
 }
 

@@ -4,9 +4,12 @@ import type { GuestArena } from './arena.ts';
 import { DESCRIPTOR_BYTES, REG, RX_DD, RX_EOP, RX_FRAME_ERRORS, RX_IPCS, RX_IPE, RX_IXSM, RX_TCPCS, RX_TCPE, RX_VP } from './e1000-constants.ts';
 import type { SharedBlock } from './e1000-csb.ts';
 import type { E1000Registers } from './e1000-registers.ts';
+import { programRing } from './intel-registers.ts';
 import { CHECKSUM_UNKNOWN, CHECKSUM_VALID, type FrameSink, ReceivedFrame } from './net-receive.ts';
 
 const RECEIVE_BUFFER = 2048;
+/** As in e1000-transmit.ts. */
+const STRIDE = RECEIVE_BUFFER + 64;
 
 /** A received frame with what only this device says of it. */
 export class E1000Frame extends ReceivedFrame {
@@ -49,11 +52,11 @@ export class E1000ReceiveQueue {
     this.#parts = parts;
     this.#i32 = arena.i32;
     this.#ring = arena.allocate(size * DESCRIPTOR_BYTES, 128);
-    this.#pool = arena.allocate(size * RECEIVE_BUFFER, 64);
+    this.#pool = arena.allocate(size * STRIDE, 64);
     this.#tail = size - 1;
     this.frame = new E1000Frame(arena.views, size);
     for (let d = 0; d < size; d++) {
-      const address = arena.address(this.#pool + d * RECEIVE_BUFFER);
+      const address = arena.address(this.#pool + d * STRIDE);
       const at = (this.#ring + d * DESCRIPTOR_BYTES) >>> 2;
       this.#i32[at] = address | 0;
       this.#i32[at + 1] = (address / 2 ** 32) | 0;
@@ -63,12 +66,7 @@ export class E1000ReceiveQueue {
   /** Ring registers (14.4); the receiver is off. */
   program(): void {
     const { registers, arena, size } = this.#parts;
-    const address = arena.address(this.#ring);
-    registers.write(REG.RDBAL, address % 2 ** 32);
-    registers.write(REG.RDBAH, Math.floor(address / 2 ** 32));
-    registers.write(REG.RDLEN, size * DESCRIPTOR_BYTES);
-    registers.write(REG.RDH, 0);
-    registers.write(REG.RDT, 0);
+    programRing(registers, REG.RDBAL, arena.address(this.#ring), size * DESCRIPTOR_BYTES);
   }
 
   /** Gives the device all descriptors but one: head and tail equal means none (3.2.6). After the receiver was turned on. */
@@ -117,7 +115,7 @@ export class E1000ReceiveQueue {
         this.broken = `receive: descriptor ${d} came back with ${length} bytes in a buffer of ${RECEIVE_BUFFER}`;
         return 0;
       }
-      frame.offsets[count] = this.#pool + d * RECEIVE_BUFFER;
+      frame.offsets[count] = this.#pool + d * STRIDE;
       frame.lengths[count++] = length;
       frame.length += length;
       if ((status & RX_EOP) !== 0) break;

@@ -1,5 +1,4 @@
-// The 8254x register block as a driver reaches it: BAR 0, and the two slow devices behind it - the EEPROM (5.4) and the PHY (MDIC, 13.4.8) - whose waits are bounded by a
-// number of looks, as a broken device never answers.
+// The 8254x register block as a driver reaches it: BAR 0, and the two slow devices behind it, the EEPROM (5.4) and the PHY (MDIC, 13.4.8).
 
 import type { GuestBus } from '#core/guest-bus';
 import {
@@ -15,13 +14,9 @@ import {
   EEPROM_WORDS,
   EERD_DONE,
   EERD_START,
-  MDIC_ERROR,
-  MDIC_PHY,
-  MDIC_READ,
-  MDIC_READY,
-  MDIC_WRITE,
   REG,
 } from './e1000-constants.ts';
+import { LOOKS, phyRead, phyWrite, type RegisterBlock, RegisterWindow } from './intel-registers.ts';
 import type { PciDevice } from './pci-enumerate.ts';
 
 /** A device that does not do what the manual says, or is not there. `code` is stable. */
@@ -35,28 +30,24 @@ export class E1000Error extends Error {
   }
 }
 
-const LOOKS = 1000;
-
-export class E1000Registers {
-  readonly #bus: GuestBus;
-  readonly #base: number;
+export class E1000Registers implements RegisterBlock {
+  readonly #window: RegisterWindow;
   readonly #eerd: boolean;
 
   /** @throws E1000Error when BAR 0 was given no address */
   constructor(bus: GuestBus, device: PciDevice) {
     const bar = device.bars.find((b) => b.index === 0 && !b.io);
     if (bar?.address === undefined || bar.size < 0x20000) throw new E1000Error('ERR_E1000_BAR', 'BAR 0 of the e1000 is missing, too small or has no address');
-    this.#bus = bus;
-    this.#base = bar.address;
+    this.#window = new RegisterWindow(bus, bar.address);
     this.#eerd = !E1000_WITHOUT_EERD.has(device.device);
   }
 
   read(offset: number): number {
-    return this.#bus.mmioRead(this.#base + offset, 4);
+    return this.#window.read(offset);
   }
 
   write(offset: number, value: number): void {
-    this.#bus.mmioWrite(this.#base + offset, 4, value >>> 0);
+    this.#window.write(offset, value);
   }
 
   /** Posted writes have arrived once a read has come back. */
@@ -120,22 +111,17 @@ export class E1000Registers {
 
   /** @throws E1000Error */
   phyRead(register: number): number {
-    return this.#mdic(MDIC_READ | (register << 16)) & 0xffff;
+    const value = phyRead(this, register);
+    if (value < 0) throw silent(register);
+    return value;
   }
 
   /** @throws E1000Error */
   phyWrite(register: number, value: number): void {
-    this.#mdic(MDIC_WRITE | (register << 16) | value);
+    if (!phyWrite(this, register, value)) throw silent(register);
   }
+}
 
-  #mdic(command: number): number {
-    this.write(REG.MDIC, command | MDIC_PHY);
-    for (let look = 0; look < LOOKS; look++) {
-      const value = this.read(REG.MDIC);
-      if ((value & MDIC_READY) === 0) continue;
-      if ((value & MDIC_ERROR) !== 0) break;
-      return value;
-    }
-    throw new E1000Error('ERR_E1000_PHY', `the PHY did not carry out command 0x${(command >>> 0).toString(16)}`);
-  }
+function silent(register: number): E1000Error {
+  return new E1000Error('ERR_E1000_PHY', `the PHY did not carry out an access to register ${register}`);
 }

@@ -8,13 +8,14 @@ import { SharedBlock } from './e1000-csb.ts';
 import { checkE1000Options, type E1000Options } from './e1000-options.ts';
 import { E1000ReceiveQueue } from './e1000-receive.ts';
 import { E1000Error, E1000Registers } from './e1000-registers.ts';
-import { E1000Statistics } from './e1000-statistics.ts';
 import { E1000TransmitQueue } from './e1000-transmit.ts';
+import { PHY_ADVERTISE, PHY_ADVERTISE_PAUSE, PHY_AUTONEG_ENABLE, PHY_AUTONEG_RESTART, PHY_CONTROL, PHY_ID1 } from './intel-registers.ts';
 import type { FrameSink } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import type { ConfigAccess } from './pci-config.ts';
 import { CFG, COMMAND_INTX_DISABLE, COMMAND_MASTER, COMMAND_MEMORY } from './pci-constants.ts';
 import type { PciDevice } from './pci-enumerate.ts';
+import { StatisticsCounters } from './statistics-counters.ts';
 import { VIRTIO_NET_F } from './virtio-constants.ts';
 
 const POLL_BUDGET = 64;
@@ -43,7 +44,7 @@ export function isE1000(device: PciDevice): boolean {
 
 export class E1000 implements Nic {
   readonly registers: E1000Registers;
-  readonly statistics: E1000Statistics;
+  readonly statistics: StatisticsCounters;
   readonly rid: number;
   configuration: { readonly mac: Uint8Array; readonly mtu: number; readonly linkUp: boolean };
   receive: readonly E1000ReceiveQueue[] = [];
@@ -52,6 +53,7 @@ export class E1000 implements Nic {
   /** Why the driver gave the device up, or ''. */
   broken = '';
   readonly usesIntx = true;
+  readonly steering = undefined;
   /** The device and the driver share a block. */
   readonly usesCsb: boolean;
   readonly #arena: GuestArena;
@@ -86,7 +88,7 @@ export class E1000 implements Nic {
     if (options.csb && !paravirtual) throw new E1000Error('ERR_E1000_CSB', 'this e1000 has no shared block (its subsystem id is not 0x1101)');
     this.usesCsb = options.csb === true;
     this.registers = new E1000Registers(bus, device);
-    this.statistics = new E1000Statistics(this.registers);
+    this.statistics = new StatisticsCounters(this.registers, k.STATISTICS);
     this.#reset();
     this.configuration = { mac: this.#permanentAddress(), mtu: options.mtu ?? LONG_MTU, linkUp: false };
     this.#bringUp();
@@ -156,10 +158,10 @@ export class E1000 implements Nic {
     registers.write(REG.FCRTH, flowControl ? PAUSE_ABOVE : 0);
     registers.write(REG.FCRTL, flowControl ? PAUSE_BELOW : 0);
     registers.write(REG.VET, 0x8100);
-    if (registers.phyRead(k.PHY_ID1) === 0xffff) throw new E1000Error('ERR_E1000_PHY', 'no PHY answers');
-    const advertise = registers.phyRead(k.PHY_ADVERTISE) & ~k.PHY_ADVERTISE_PAUSE;
-    registers.phyWrite(k.PHY_ADVERTISE, advertise | (flowControl ? k.PHY_ADVERTISE_PAUSE : 0));
-    registers.phyWrite(k.PHY_CONTROL, registers.phyRead(k.PHY_CONTROL) | k.PHY_AUTONEG_ENABLE | k.PHY_AUTONEG_RESTART);
+    if (registers.phyRead(PHY_ID1) === 0xffff) throw new E1000Error('ERR_E1000_PHY', 'no PHY answers');
+    const advertise = registers.phyRead(PHY_ADVERTISE) & ~PHY_ADVERTISE_PAUSE;
+    registers.phyWrite(PHY_ADVERTISE, advertise | (flowControl ? PHY_ADVERTISE_PAUSE : 0));
+    registers.phyWrite(PHY_CONTROL, registers.phyRead(PHY_CONTROL) | PHY_AUTONEG_ENABLE | PHY_AUTONEG_RESTART);
   }
 
   /** 14.4. */
@@ -201,6 +203,7 @@ export class E1000 implements Nic {
       csb: this.#csb,
       combining: sendCombining,
       delayed: tidv !== 0,
+      busyPolls: this.#options.busyPolls ?? 0,
     });
     this.transmit = [queue];
     queue.program();
@@ -216,7 +219,7 @@ export class E1000 implements Nic {
     this.registers.write(REG.IMS, OTHER_CAUSES | TRANSMIT_CAUSES | RECEIVE_CAUSES);
     csb?.set(k.CSB.guest_need_rxkick, 1);
     this.#scheduled = true;
-    this.#idle = this.#options.busyPolls ?? 0;
+    this.#idle = 0;
     if (csb) csb.set(k.CSB.guest_need_rxkick, 0);
     else this.registers.write(REG.IMC, RECEIVE_CAUSES);
   }

@@ -5,6 +5,7 @@ import { copyBytes } from '#core/copy';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
 import { Histogram } from './histogram.ts';
+import { LinearFrame } from './linear.ts';
 import type { ReceivedFrame } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import { buildFrame, readSequence, SHORTEST_FRAME, stampSequence, UDP_PAYLOAD } from './test-frame.ts';
@@ -21,6 +22,8 @@ export interface PingJob {
   readonly count: number;
   readonly size?: number;
   readonly destination?: readonly number[];
+  /** How long an answer may take before it counts as missing, and the next request goes out. Default a second. */
+  readonly patience?: Nanos;
 }
 
 export class Echo implements Workload {
@@ -104,7 +107,7 @@ function swap(u8: Uint8Array, a: number, b: number, length: number): void {
   }
 }
 
-const LOST_AFTER = 1e9;
+const PATIENCE: Nanos = 1e9;
 const LONGEST_PING = 1514;
 
 export class Ping implements Workload {
@@ -113,7 +116,9 @@ export class Ping implements Workload {
   readonly #now: () => Nanos;
   readonly #tally = new Tally();
   readonly #histogram = new Histogram();
+  readonly #linear = new LinearFrame();
   #template: ByteViews | undefined;
+  readonly #patience: Nanos;
   #waiting = -1;
   #sequence = 0;
   #sentAt = 0;
@@ -124,6 +129,7 @@ export class Ping implements Workload {
     if (!(Number.isInteger(job.size ?? SHORTEST_FRAME) && (job.size ?? SHORTEST_FRAME) >= SHORTEST_FRAME && (job.size ?? 0) <= LONGEST_PING))
       throw new RangeError(`ping size ${job.size} is not in ${SHORTEST_FRAME}..${LONGEST_PING}`);
     this.#job = job;
+    this.#patience = job.patience ?? PATIENCE;
     this.#arena = arena;
     this.#now = now;
   }
@@ -146,8 +152,8 @@ export class Ping implements Workload {
 
   step(net: Nic, now: number): boolean {
     if (this.#waiting >= 0) {
-      if (now - this.#sentAt < LOST_AFTER) return false;
-      this.#tally.fail(() => `no answer to request ${this.#waiting} within a second`);
+      if (now - this.#sentAt < this.#patience) return false;
+      this.#tally.fail(() => `no answer to request ${this.#waiting} within ${this.#patience / 1e9} s`);
       this.#waiting = -1;
     }
     const queue = net.transmit[0];
@@ -163,7 +169,7 @@ export class Ping implements Workload {
     copyBytes(this.#arena.views, at, this.#template, 0, size);
     stampSequence(this.#arena.views, at, UDP_PAYLOAD, this.#sequence);
     this.#waiting = this.#sequence++;
-    this.nextDue = now + LOST_AFTER;
+    this.nextDue = now + this.#patience;
     this.#tally.framesSent++;
     this.#tally.bytesSent += size;
     queue.send(size);
@@ -173,8 +179,8 @@ export class Ping implements Workload {
   }
 
   receive(frame: ReceivedFrame): void {
-    const at = frame.offsets[0] as number;
-    if (frame.segmentCount !== 1 || frame.length < SHORTEST_FRAME || readSequence(frame.views, at + UDP_PAYLOAD) !== this.#waiting || this.#waiting < 0) return;
+    if (this.#waiting < 0 || frame.length < SHORTEST_FRAME || !this.#linear.load(frame)) return;
+    if (readSequence(this.#linear.views, this.#linear.offset + UDP_PAYLOAD) !== this.#waiting) return;
     this.#histogram.add(this.#now() - this.#sentAt);
     this.#waiting = -1;
     this.nextDue = Infinity;

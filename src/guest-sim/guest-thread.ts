@@ -91,7 +91,7 @@ export class GuestThread {
   run(job: Job): Promise<GuestReport> {
     if (this.#ended) return Promise.reject(this.#ended);
     if (this.#waiter) return Promise.reject(new GuestThreadError('ERR_GUEST_BUSY', 'the guest is running a job: stop it or wait for it'));
-    Atomics.store(this.#progress, PROGRESS_STOP, 0);
+    for (const word of [PROGRESS_SENT, PROGRESS_RECEIVED, PROGRESS_STOP]) Atomics.store(this.#progress, word, 0);
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject };
       this.#worker.postMessage({ kind: 'run', job } satisfies ToGuest);

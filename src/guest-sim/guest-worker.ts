@@ -6,6 +6,7 @@ import { openGuestBus } from '#core/exit-channel';
 import type { E1000 } from './e1000.ts';
 import { Guest } from './guest.ts';
 import { type FromGuest, type GuestStart, PROGRESS_JOBS, PROGRESS_RECEIVED, PROGRESS_SENT, PROGRESS_STOP, type ToGuest } from './guest-protocol.ts';
+import type { Igb } from './igb.ts';
 import { VirtioNet } from './virtio-net.ts';
 import type { Job } from './workload.ts';
 
@@ -63,7 +64,7 @@ try {
       linkUp: nic.configuration.linkUp,
       ...(nic instanceof VirtioNet
         ? { rid: nic.transport.rid, features: nic.features, packed: nic.packed, pairs: nic.pairs }
-        : { rid: (nic as E1000).rid, features: 0n, packed: false, pairs: 1 }),
+        : { rid: (nic as E1000 | Igb).rid, features: 0n, packed: false, pairs: nic.transmit.length }),
     },
   });
 } catch (error) {

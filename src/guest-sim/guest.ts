@@ -8,8 +8,13 @@ import { E1000, isE1000 } from './e1000.ts';
 import type { E1000Options } from './e1000-options.ts';
 import { Echo, Ping } from './echo.ts';
 import { Generate } from './generator.ts';
+import { Igb, isIgb } from './igb.ts';
+import type { IgbOptions, IgbvfOptions } from './igb-options.ts';
+import { Igbvf } from './igbvf.ts';
+import { Mesh } from './mesh.ts';
 import { VectorSpace } from './msix.ts';
 import type { VirtioNetOptions } from './net-options.ts';
+import type { FrameSink } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import { type ConfigAccess, EcamAccess, PortAccess } from './pci-config.ts';
 import { enumeratePci, type PciDevice, type PciTree } from './pci-enumerate.ts';
@@ -25,10 +30,23 @@ export interface GuestOptions {
   readonly net?: VirtioNetOptions;
   /** Drive an e1000 so, in place of a virtio-net. */
   readonly e1000?: E1000Options;
+  /** Drive an 82576's physical function so. */
+  readonly igb?: IgbOptions;
+  /** Of a guest that was assigned a virtual function of an 82576: drive it so. */
+  readonly igbvf?: IgbvfOptions;
   /** Which of the functions of that kind to drive, in order of discovery. Default 0. */
   readonly device?: number;
   /** How configuration space is reached. Default 'ecam'. */
   readonly config?: 'ecam' | 'ports';
+}
+
+/** A virtual function of a host's that a guest on the same thread is given, with memory of its own; interrupts are taken by whichever of them steps next. */
+export interface AssignedFunction {
+  readonly host: Guest;
+  readonly device: PciDevice;
+  readonly arena: GuestArena;
+  /** Lets time pass, and the host's driver answer. */
+  readonly delay: Delay;
 }
 
 /** A job's result with what it cost. */
@@ -75,18 +93,37 @@ export class Guest {
   #workload: Workload | undefined;
   #before: Costs | undefined;
   #finishedAt = -1;
+  /** Ticket of the vectors' bell when they were taken last: it moves after each one that becomes pending. */
+  #taken = -1;
+  /** Sees every frame before the workload does. */
+  tap: FrameSink | undefined;
   readonly #ignore = { receive(): void {} };
+  readonly #tapped: FrameSink = {
+    receive: (frame) => {
+      this.tap?.receive(frame);
+      this.#workload?.receive(frame);
+    },
+  };
 
   /** Enumerates and brings the device up. @throws RangeError when there is no such device, VirtioError when it does not come up. */
-  constructor(bus: GuestBus, options: GuestOptions = {}) {
+  constructor(bus: GuestBus, options: GuestOptions = {}, assigned?: AssignedFunction) {
     this.bus = bus;
+    if (assigned) {
+      const { host, device, delay } = assigned;
+      this.config = host.config;
+      this.arena = assigned.arena;
+      this.vectors = host.vectors;
+      this.tree = { root: host.tree.root, devices: [device], unplaced: 0 };
+      this.nic = this.openIgbvf(device, options.igbvf, delay);
+      return;
+    }
     this.config = options.config === 'ports' ? new PortAccess(bus) : new EcamAccess(bus);
     this.arena = new GuestArena(bus.memory);
     this.vectors = new VectorSpace(bus.platform.intxVectors);
     this.tree = enumeratePci(bus, { config: this.config });
-    this.nic = options.e1000
-      ? this.openE1000(this.#pick(isE1000, 'e1000', options), options.e1000)
-      : this.openNet(this.#pick(isVirtioNet, 'virtio network', options), options.net);
+    if (options.e1000) this.nic = this.openE1000(this.#pick(isE1000, 'e1000', options), options.e1000);
+    else if (options.igb) this.nic = this.openIgb(this.#pick(isIgb, 'igb', options), options.igb);
+    else this.nic = this.openNet(this.#pick(isVirtioNet, 'virtio network', options), options.net);
   }
 
   #pick(is: (device: PciDevice) => boolean, kind: string, { device = 0 }: GuestOptions): PciDevice {
@@ -108,9 +145,31 @@ export class Guest {
     throw new TypeError('this guest drives no e1000');
   }
 
+  /** The driver, of a guest that drives an 82576's physical function. @throws TypeError when it drives something else */
+  get igb(): Igb {
+    if (this.nic instanceof Igb) return this.nic;
+    throw new TypeError('this guest drives no igb');
+  }
+
+  /** The driver, of a guest that drives an 82576's virtual function. @throws TypeError when it drives something else */
+  get igbvf(): Igbvf {
+    if (this.nic instanceof Igbvf) return this.nic;
+    throw new TypeError('this guest drives no igbvf');
+  }
+
   /** Drives an e1000; the frames of one more than the guest's own are the caller's to poll. @throws RangeError, E1000Error */
   openE1000(device: PciDevice, options: E1000Options = {}): E1000 {
     return new E1000({ bus: this.bus, config: this.config, device, arena: this.arena, options });
+  }
+
+  /** Drives an 82576's physical function; the frames of one more than the guest's own are the caller's to poll. @throws RangeError, IgbError */
+  openIgb(device: PciDevice, options: IgbOptions = {}): Igb {
+    return new Igb({ bus: this.bus, config: this.config, device, arena: this.arena, vectors: this.vectors, options });
+  }
+
+  /** Drives an 82576's virtual function; the same holds. `delay` lets time pass while its physical function's driver answers. @throws RangeError, IgbError */
+  openIgbvf(device: PciDevice, options: IgbvfOptions = {}, delay: Delay = sleepOn(this.bus)): Igbvf {
+    return new Igbvf({ bus: this.bus, config: this.config, device, arena: this.arena, vectors: this.vectors, options, delay });
   }
 
   /** Drives a further function, such as a virtual one; its frames are the caller's to poll. @throws VirtioError */
@@ -143,9 +202,11 @@ export class Guest {
       case 'sink':
         return new Sink(job);
       case 'spread':
-        return new Spread(job, this.net);
+        return new Spread(job, this.nic);
       case 'echo':
         return new Echo(job, this.arena, this.nic);
+      case 'mesh':
+        return new Mesh(job, this.arena);
       case 'ping':
         return new Ping(job, this.arena, () => this.bus.now());
     }
@@ -159,16 +220,20 @@ export class Guest {
   step(): boolean {
     const { nic, bus } = this;
     let busy = false;
-    for (let i = 0; i < VECTORS; i++) {
-      const vector = bus.vectors.take();
-      if (vector < 0) break;
-      this.vectors.handlers[vector]?.();
-      busy = true;
+    const { ticket } = bus.vectors.bell;
+    if (ticket !== this.#taken) {
+      this.#taken = ticket;
+      for (let i = 0; i < VECTORS; i++) {
+        const vector = bus.vectors.take();
+        if (vector < 0) break;
+        this.vectors.handlers[vector]?.();
+        busy = true;
+      }
     }
     // A level: served until the line falls, whatever edge was or was not seen.
     if (nic.usesIntx && (bus.lines.asserted(0) || bus.lines.asserted(1) || bus.lines.asserted(2) || bus.lines.asserted(3))) nic.onIntx();
     const workload = this.#workload;
-    if (nic.poll(workload ?? this.#ignore)) busy = true;
+    if (nic.poll(this.tap ? this.#tapped : (workload ?? this.#ignore))) busy = true;
     if (workload && !workload.done) {
       if (workload.step(nic, bus.now())) busy = true;
     }

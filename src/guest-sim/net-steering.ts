@@ -5,13 +5,14 @@ import { FlowHash } from './flow-hash.ts';
 import type { ControlQueue } from './net-control.ts';
 import type { NetConfiguration, RssOptions, VirtioNetOptions } from './net-options.ts';
 import { type RssConfig, rssConfig } from './net-rss.ts';
+import type { ReceiveSteering } from './nic.ts';
 import { DEFAULT_RSS_KEY, RSS_KEY_LENGTH } from './toeplitz.ts';
 import { VIRTIO_NET_F } from './virtio-constants.ts';
 import { VirtioError } from './virtio-pci.ts';
 
 const SMALLEST_TABLE = 128;
 
-export class NetSteering {
+export class NetSteering implements ReceiveSteering {
   /** The receive-side scaling in force; undefined without it. */
   rss: RssConfig | undefined;
   /** Computes what the device should report for a frame, under the key, types and tunnels it was last told; undefined while it was told none. */
@@ -27,6 +28,11 @@ export class NetSteering {
     this.#configuration = configuration;
     this.#has = has;
     this.#pairs = pairs;
+  }
+
+  /** Received frames carry hashes. */
+  get reportsHashes(): boolean {
+    return this.#has(VIRTIO_NET_F.HASH_REPORT);
   }
 
   /** Turns the queues on that were set up, as the options ask for it. @throws VirtioError when the device refuses. */

@@ -2,6 +2,7 @@
 // device are a `TransmitOffload`, and whether it can do them is asked by virtio's feature bits.
 
 import type { ByteViews } from '#core/guest-memory';
+import type { FlowHash } from './flow-hash.ts';
 import type { FrameSink } from './net-receive.ts';
 import type { TransmitOffload } from './net-transmit.ts';
 
@@ -28,10 +29,22 @@ export interface NicTransmitQueue {
   awaitRoom(): boolean;
 }
 
+/** How received frames are spread over queues, for who wants to check it. */
+export interface ReceiveSteering {
+  /** Computes what the device should report for a frame, as it was last told; undefined while it was told nothing. */
+  readonly flowHash: FlowHash | undefined;
+  /** Received frames carry hashes. */
+  readonly reportsHashes: boolean;
+  /** The queue for a frame with this hash and kind; -1 when hashes decide nothing. */
+  receiveQueue(hashValue: number, hashReport: number): number;
+}
+
 export interface Nic {
   readonly configuration: { readonly mac: Uint8Array /** 0: no opinion. */; readonly mtu: number; readonly linkUp: boolean };
   readonly transmit: readonly NicTransmitQueue[];
   readonly receive: readonly { readonly malformed: number }[];
+  /** Undefined for a device with one queue. */
+  readonly steering: ReceiveSteering | undefined;
   /** The device does this for frames sent (VIRTIO_NET_F_CSUM, HOST_*). */
   has(feature: number): boolean;
   /** Up to a budget of received frames a queue into `sink`. True when there may be more to do right away; false: wait for an interrupt. */

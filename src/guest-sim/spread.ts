@@ -1,10 +1,10 @@
 // A receiver that checks how frames were spread over its queues: each frame's hash computed anew from its bytes, compared with the one the device reports
-// (HASH_REPORT), and with the queue the frame came on (RSS).
+// (HASH_REPORT, or a descriptor), and with the queue the frame came on (RSS).
 
 import { LinearFrame } from './linear.ts';
 import type { ReceivedFrame } from './net-receive.ts';
+import type { Nic } from './nic.ts';
 import { NET_HASH_TYPE } from './virtio-constants.ts';
-import type { VirtioNet } from './virtio-net.ts';
 import { Tally, type Workload, type WorkloadResult } from './workload.ts';
 
 export interface SpreadJob {
@@ -18,7 +18,7 @@ const KINDS = ['none', ...Object.keys(NET_HASH_TYPE)];
 
 export class Spread implements Workload {
   readonly #count: number;
-  readonly #net: VirtioNet;
+  readonly #net: Nic;
   readonly #tally = new Tally();
   readonly #linear = new LinearFrame();
   readonly #queues: number[];
@@ -27,7 +27,7 @@ export class Spread implements Workload {
   #agreed = 0;
   readonly nextDue = Infinity;
 
-  constructor(job: SpreadJob, net: VirtioNet) {
+  constructor(job: SpreadJob, net: Nic) {
     this.#count = job.count ?? Infinity;
     this.#net = net;
     this.#queues = new Array<number>(net.receive.length).fill(0);
@@ -58,15 +58,15 @@ export class Spread implements Workload {
     this.#tally.bytesReceived += frame.length;
     this.#queues[frame.queue] = (this.#queues[frame.queue] as number) + 1;
     const { steering } = this.#net;
-    const hash = steering.flowHash;
-    if (!hash) return;
+    const hash = steering?.flowHash;
+    if (!steering || !hash) return;
     if (!this.#linear.load(frame)) {
       this.#tally.fail(() => `frame ${number} has ${frame.length} bytes`);
       return;
     }
     if (hash.compute(this.#linear.views.u8, this.#linear.offset, frame.length)) this.#hashed++;
     this.#kinds[hash.report] = (this.#kinds[hash.report] as number) + 1;
-    const told = !this.#net.reportsHashes || (hash.report === frame.hashReport && hash.value === frame.hashValue);
+    const told = !steering.reportsHashes || (hash.report === frame.hashReport && hash.value === frame.hashValue);
     const queue = steering.receiveQueue(hash.value, hash.report);
     if (told && (queue < 0 || queue === frame.queue)) this.#agreed++;
     else {

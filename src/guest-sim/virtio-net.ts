@@ -93,11 +93,6 @@ export class VirtioNet {
     return this.#has[feature] === 1;
   }
 
-  /** Received frames carry hashes. */
-  get reportsHashes(): boolean {
-    return this.has(VIRTIO_NET_F.HASH_REPORT);
-  }
-
   get packed(): boolean {
     return this.has(VIRTIO_F.RING_PACKED);
   }

@@ -4,13 +4,14 @@
 import type { CompareJob } from './compare.ts';
 import type { EchoJob, PingJob } from './echo.ts';
 import type { GenerateJob } from './generator.ts';
+import type { MeshJob } from './mesh.ts';
 import type { FrameSink } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import type { ReplayJob } from './replay.ts';
 import type { SinkJob } from './sink.ts';
 import type { SpreadJob } from './spread.ts';
 
-export type Job = ReplayJob | CompareJob | GenerateJob | SinkJob | EchoJob | PingJob | SpreadJob;
+export type Job = ReplayJob | CompareJob | GenerateJob | SinkJob | EchoJob | PingJob | SpreadJob | MeshJob;
 
 /** Frames in one block of shared memory, and where each lies in it. Plain cloneable data; whatever else a capture loader knows may ride along. */
 export interface PackedFrames {

@@ -1,19 +1,16 @@
 // The rings of one front end: what it said of each, and from that which of them the data plane serves. A ring runs when it has been given its size, addresses and kick,
 // is enabled, and there is memory; anything that changes under a running ring stops it first and starts it again from where it stood.
 
-import type { RingSurvival } from '#backends/vhost-net';
 import type { DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
-import type { Call } from '#core/interrupts';
 import type { Log } from '#core/log';
-import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
-import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { NetPolicy } from '#virtio/net-policy';
-import type { VhostBackend } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { EventPoll } from './event-poll.ts';
 import { FrontDevice } from './front-device.ts';
 import type { FrontMemory } from './front-memory.ts';
+import { type FrontBackend, type FrontRing, modernHeader, newRing, untilStopped } from './front-ring.ts';
 import type { InflightArea } from './inflight-area.ts';
 import type { Native } from './native.ts';
 import { logRing, ringReachable, ringSetup } from './ring-areas.ts';
@@ -23,31 +20,6 @@ import type { PortTurns } from './turn-file.ts';
 import { ProtocolError, type VringAddresses } from './vhost-user-protocol.ts';
 
 export const MOST_ENTRIES = 32768;
-
-interface FrontRing {
-  readonly index: number;
-  readonly descriptors: RingDescriptors;
-  size: number;
-  addresses: VringAddresses | undefined;
-  base: number;
-  enabled: boolean;
-  running: boolean;
-  /** Where it goes on; undefined: where `base` says. */
-  position: VringPosition | undefined;
-  broken: boolean;
-}
-
-/** Who serves the rings; what a network device's worker can do besides may be missing elsewhere. */
-interface FrontBackend extends VhostBackend {
-  /** Keeps `survival` up to date, if it can. */
-  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call, survival?: RingSurvival): void;
-  /** Rings wait for translations. */
-  onMiss?: (() => void) | undefined;
-  /** The driver is expected back, or no longer: what is sent to it meanwhile is held. */
-  expect?(expected: boolean): void;
-  /** Sends an Ethernet frame in the driver's place. */
-  sendOwn?(frame: Uint8Array): void;
-}
 
 export interface FrontRingsParts {
   readonly native: Native;
@@ -86,17 +58,9 @@ export class FrontRings {
     this.#parts = parts;
     this.#survivals = new RingSurvivals(parts.turns);
     // The last one can only be a control queue.
-    this.#rings = Array.from({ length: 2 * backend.maxQueuePairs + 1 }, (_, index) => ({
-      index,
-      descriptors: new RingDescriptors({ ...parts, kicked: () => this.kick(index), betweenTurns: (write) => this.#betweenTurns(write) }),
-      size: 0,
-      addresses: undefined,
-      base: 0,
-      enabled: false,
-      running: false,
-      position: undefined,
-      broken: false,
-    }));
+    this.#rings = Array.from({ length: 2 * backend.maxQueuePairs + 1 }, (_, index) =>
+      newRing(index, new RingDescriptors({ ...parts, kicked: () => this.kick(index), betweenTurns: (write) => this.#betweenTurns(write) })),
+    );
     if (mac !== undefined)
       this.device = new FrontDevice({
         ...parts,
@@ -373,7 +337,7 @@ export class FrontRings {
   }
 
   async #stop(rings: readonly FrontRing[]): Promise<void> {
-    const { backend } = this.#parts;
+    const { backend, log } = this.#parts;
     const stopping = rings.filter((ring) => ring.running);
     for (const ring of stopping) {
       if (ring.index !== this.#controlIndex) backend.stopVring(ring.index);
@@ -384,26 +348,12 @@ export class FrontRings {
     }
     for (const ring of stopping) {
       if (!ring.running) continue;
-      await this.#untilStopped(ring.index);
+      await untilStopped(backend, ring.index, log);
       if (!ring.running) continue;
       ring.running = false;
       ring.position = backend.vringPosition(ring.index);
     }
     for (const ring of stopping) logRing(this.#setup(ring), this.packed, this.#parts.memory);
-  }
-
-  async #untilStopped(index: number): Promise<void> {
-    const since = performance.now();
-    let told = false;
-    for (let look = 0; ; look++) {
-      const state = this.#parts.backend.vringState(index);
-      if (state !== 'running' && state !== 'stopping') return;
-      // A turn is short: look again at once for a while, then leave the processor to the thread that is to stop.
-      await new Promise<void>((resolve) => void (look < 50 ? setImmediate(resolve) : setTimeout(resolve, 1)));
-      if (told || performance.now() - since < 5000) continue;
-      told = true;
-      this.#parts.log.guestError(`ring ${index} has been asked to stop for 5 s: its memory stays mapped until it does`);
-    }
   }
 
   // ---- what the data plane says ----
@@ -443,9 +393,4 @@ export class FrontRings {
       this.#parts.fail(error.message);
     }
   }
-}
-
-/** The header is that of 12 bytes (virtio 1.4 5.1.9: always with VERSION_1; a legacy one had it with mergeable buffers). */
-function modernHeader(features: FeatureSet): boolean {
-  return features.has(VIRTIO_F_VERSION_1) || features.has(VIRTIO_NET_F_MRG_RXBUF);
 }

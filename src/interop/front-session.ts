@@ -2,14 +2,13 @@
 // throws ProtocolError, which ends the connection.
 
 import type { Log } from '#core/log';
-import { rarpAnnouncement } from '#net/rarp';
 import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM } from '#virtio/features';
 import { BackendChannel } from './backend-channel.ts';
 import { DeviceStateTransfer } from './device-state.ts';
 import { FrontMemory } from './front-memory.ts';
 import { FrontRings, type FrontRingsParts, MOST_ENTRIES } from './front-rings.ts';
 import { InflightArea } from './inflight-area.ts';
-import type { AddressSource } from './mapped-memory.ts';
+import { type AddressSource, SEALED } from './mapped-memory.ts';
 import { TranslationRequests } from './translation-requests.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { type Message, ProtocolError } from './vhost-user-protocol.ts';
@@ -28,6 +27,8 @@ export interface SessionParts extends Omit<FrontRingsParts, 'memory' | 'broken'>
   readonly protocolFeatures?: readonly number[];
   /** Where memory is mapped, if not anywhere. */
   readonly addressSource?: AddressSource;
+  /** Memory that another process could cut short is not taken. */
+  readonly requireSeals?: boolean;
   /** The front end is gone; called before anything of its is given back. */
   readonly onGone?: () => void;
 }
@@ -60,7 +61,7 @@ export class FrontSession {
   constructor(parts: SessionParts) {
     this.#parts = parts;
     this.#transfer = new DeviceStateTransfer(parts.native, parts.log);
-    this.#memory = new FrontMemory(parts.native, parts.addressSource);
+    this.#memory = new FrontMemory(parts.native, parts.requireSeals === true ? SEALED : parts.addressSource);
     this.#requests = new TranslationRequests(this.#memory, parts.log, () => this.#rings.lookAgain());
     this.#memory.onMiss = () => this.#requests.schedule();
     parts.backend.onMiss = () => this.#requests.schedule();
@@ -213,8 +214,7 @@ export class FrontSession {
       case wire.IOTLB_MSG:
         return this.#translate(wire.readIotlb(payload), needsReply);
       case wire.SEND_RARP: {
-        const mac = new Uint8Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + 6));
-        this.#parts.backend.sendOwn?.(rarpAnnouncement(mac));
+        this.#parts.backend.announceStation?.(new Uint8Array(payload.buffer.slice(payload.byteOffset, payload.byteOffset + 6)));
         return undefined;
       }
       case wire.SET_DEVICE_STATE_FD: {
@@ -344,7 +344,7 @@ export class FrontSession {
     if (request === wire.SET_INFLIGHT_FD) {
       const [fd] = fds;
       if (fd === undefined) throw new ProtocolError('no descriptor');
-      await rings.setInflight(InflightArea.take(native, shape, fd, offset, bytes));
+      await rings.setInflight(InflightArea.take(native, shape, fd, offset, bytes, this.#parts.requireSeals === true ? SEALED : undefined));
       return undefined;
     }
     const made = InflightArea.make(native, shape);

@@ -3,7 +3,7 @@
 
 import { randomFillSync } from 'node:crypto';
 import { InflightRegion, inflightBytes } from '#virtio/inflight';
-import { MappedRegion, MappingError } from './mapped-memory.ts';
+import { type AddressSource, MappedRegion, MappingError } from './mapped-memory.ts';
 import { errorName, type Native } from './native.ts';
 import { ProtocolError } from './vhost-user-protocol.ts';
 
@@ -91,11 +91,11 @@ export class InflightArea {
   }
 
   /** Takes one back. The descriptor stays the caller's. @throws ProtocolError */
-  static take(native: Native, shape: AreaShape, fd: number, offset: number, bytes: number): InflightArea {
+  static take(native: Native, shape: AreaShape, fd: number, offset: number, bytes: number, source?: AddressSource): InflightArea {
     const { stride } = layout(shape);
     if (bytes < stride * shape.queues || bytes > MOST_BYTES)
       throw new ProtocolError(`${bytes} bytes for ${shape.queues} queues of ${shape.size}, which take ${stride} each`);
-    return new InflightArea(shape, map(native, fd, offset, bytes), bytes, false);
+    return new InflightArea(shape, map(native, fd, offset, bytes, source), bytes, false);
   }
 
   #regionAt(index: number): InflightRegion {
@@ -136,9 +136,9 @@ export class InflightArea {
 }
 
 /** @throws ProtocolError */
-function map(native: Native, fd: number, offset: number, bytes: number): MappedRegion {
+function map(native: Native, fd: number, offset: number, bytes: number, source?: AddressSource): MappedRegion {
   try {
-    return new MappedRegion(native, fd, offset, bytes);
+    return new MappedRegion(native, fd, offset, bytes, source);
   } catch (error) {
     if (error instanceof MappingError) throw new ProtocolError(error.message);
     throw error;

@@ -35,6 +35,8 @@ export interface Reservation {
 
 /** Where address space comes from, and where it goes when nothing is mapped there any more. */
 export interface AddressSource {
+  /** Nothing is mapped that another process could cut short (and end this one by a bus error): files have to be sealed against that, or let us do it. */
+  readonly requireSeals?: boolean;
   /** @param bytes a multiple of 64 KiB, at most 1 GiB and its alignment. @throws MappingError */
   reserve(native: Native, bytes: number): Reservation;
   release(reservation: Reservation): void;
@@ -72,6 +74,9 @@ const SEPARATE: AddressSource = {
   },
 };
 
+/** The same for sealed files alone. */
+export const SEALED: AddressSource = { ...SEPARATE, requireSeals: true };
+
 function up(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple;
 }
@@ -88,16 +93,18 @@ export class MappedRegion {
    * Maps `size` bytes from `offset` on, which is a multiple of 4096; the descriptor may be closed afterwards.
    * @throws MappingError when the descriptor is no memory file, is too short, or the host refuses.
    */
-  constructor(native: Native, fd: number, offset: number, size: number, source = SEPARATE) {
+  constructor(native: Native, fd: number, offset: number, size: number, source: AddressSource = SEPARATE) {
     this.#native = native;
     this.#source = source;
+    // Before anybody looks at its size: it must not shrink afterwards.
+    if (!native.sealShrink(fd) && source.requireSeals === true)
+      throw new MappingError('its memory file cannot be sealed against being made shorter (a memfd with F_SEAL_SHRINK or with sealing allowed can)');
     const file = fstatSync(fd);
     if (!file.isFile()) throw new MappingError('memory descriptor is not a memory file');
     if (offset % PAGE !== 0 || size <= 0 || offset < 0) throw new MappingError(`memory of ${size} bytes at file offset ${offset}: not whole pages`);
     // Beyond the end of the file every access would be a bus error, which ends this process.
     if (offset + size > file.size) throw new MappingError(`memory file of ${file.size} bytes is too short for ${size} bytes at ${offset}`);
     const page = file.blksize > NATURAL && file.blksize <= LARGEST_PAGE && file.size % file.blksize === 0 ? file.blksize : PAGE;
-    native.sealShrink(fd);
     const parts: MappedPart[] = [];
     const reservations: Reservation[] = [];
     this.parts = parts;

@@ -2,159 +2,115 @@
 // to nicbox it is one GuestMemory that never changes, so no thread has to be told of anything. What is mapped nowhere is zeroes of nobody and costs nothing.
 // Which of it a device may reach, and under which addresses, is an IOMMU's to say.
 
-import { fstatSync } from 'node:fs';
 import { GuestMemory } from '#core/guest-memory';
-import { MappingError } from './mapped-memory.ts';
-import { errorName, type Native } from './native.ts';
+import { type AddressSource, MappingError, type Reservation, reserve } from './mapped-memory.ts';
+import { type Native, openNative } from './native.ts';
 
-const PAGE = 4096;
-/** Places are aligned to the largest page a file may have here. */
+/** Pieces begin on the largest page that is common, so that files of such pages need no room for alignment. */
 const LARGEST_PAGE = 2 ** 21;
 const WASM_PAGE = 65_536;
-const WASM_PAGES = 65_536;
-/** What of one WebAssembly memory (4 GiB) is left when its beginning is aligned. */
-const PIECE = WASM_PAGES * WASM_PAGE - LARGEST_PAGE;
-const PIECES = 16;
+/** What of one WebAssembly memory (4 GiB, and the engine keeps twice that in addresses) is left when its beginning is aligned. */
+const PIECE = 2 ** 32 - LARGEST_PAGE;
+const MOST_PIECES = 64;
 /** Away from everything a machine has: devices, and RAM as PCs have it. */
 export const ARENA_BASE = 2 ** 44;
 
-declare const WebAssembly: { readonly Memory: new (size: { initial: number; maximum: number; shared: true }) => { readonly buffer: SharedArrayBuffer } };
+interface Hole {
+  from: number;
+  to: number;
+}
 
 interface Piece {
-  readonly buffer: SharedArrayBuffer;
-  /** Where the aligned part begins: in this process, and in the buffer. */
-  readonly address: number;
+  readonly whole: Reservation;
+  readonly base: number;
+  readonly size: number;
+  /** By place, none next to another. Offsets from the aligned beginning. */
+  readonly holes: Hole[];
+  /** Where the aligned part begins in the buffer. */
   readonly byteOffset: number;
 }
 
-/** What was mapped: `size` bytes at `address` of the arena's memory. */
-export interface ArenaPlace {
-  readonly address: number;
-  readonly size: number;
-  /** In units of the file's pages: what has to be taken back. */
-  readonly from: number;
-  readonly length: number;
-}
-
-export class MemoryArena {
+export class MemoryArena implements AddressSource {
   readonly memory: GuestMemory;
-  readonly #native: Native;
+  readonly requireSeals: boolean;
   readonly #pieces: readonly Piece[];
-  /** By ascending place. */
-  #places: ArenaPlace[] = [];
 
-  /** @throws MappingError when this process may not have so much address space. */
-  constructor(native: Native) {
-    this.#native = native;
+  /**
+   * @param bytes of all guests at a time: address space, which costs nothing until it is mapped. There may be less, when this process may not have so much.
+   * @param requireSeals see AddressSource
+   * @throws InteropError, RangeError, MappingError when it may have none
+   */
+  constructor(bytes: number = PIECE, requireSeals = false) {
+    if (!Number.isSafeInteger(bytes) || bytes <= 0 || bytes > MOST_PIECES * PIECE || bytes % WASM_PAGE !== 0)
+      throw new RangeError(`memory of ${bytes} bytes for guests: give a multiple of ${WASM_PAGE} up to ${MOST_PIECES * PIECE}`);
+    const native = openNative();
     const pieces: Piece[] = [];
     try {
-      for (let i = 0; i < PIECES; i++) {
-        const { buffer } = new WebAssembly.Memory({ initial: WASM_PAGES, maximum: WASM_PAGES, shared: true });
-        const start = native.addressOf(new Uint8Array(buffer));
-        const address = Math.ceil(start / LARGEST_PAGE) * LARGEST_PAGE;
-        pieces.push({ buffer, address, byteOffset: address - start });
+      for (let done = 0; done < bytes; done += PIECE) {
+        const size = Math.min(PIECE, bytes - done);
+        const whole = reserve(native, size + LARGEST_PAGE);
+        const byteOffset = Math.ceil(whole.address / LARGEST_PAGE) * LARGEST_PAGE - whole.address;
+        pieces.push({ whole, base: ARENA_BASE + done, size, holes: [{ from: 0, to: size }], byteOffset });
       }
     } catch (error) {
       // Less will do for most guests; none will not.
-      if (pieces.length === 0) throw new MappingError(`no address space for guests' memory: ${(error as Error).message}`);
+      if (pieces.length === 0) throw error;
     }
     this.#pieces = pieces;
-    this.memory = new GuestMemory(
-      pieces.map(({ buffer, byteOffset }, i) => ({ base: ARENA_BASE + i * PIECE, size: PIECE, source: buffer, sourceOffset: byteOffset })),
-    );
+    this.requireSeals = requireSeals;
+    this.memory = new GuestMemory(pieces.map(({ whole, base, size, byteOffset }) => ({ base, size, source: whole.memory.buffer, sourceOffset: byteOffset })));
   }
 
   /** Bytes there is room for. */
   get size(): number {
-    return this.#pieces.length * PIECE;
+    return this.#pieces.reduce((sum, { size }) => sum + size, 0);
   }
 
-  /** How much is mapped. */
-  get used(): number {
-    return this.#places.reduce((sum, { size }) => sum + size, 0);
+  /** The memory's address of a byte of a mapped part. */
+  addressOf(buffer: ArrayBufferLike, byteOffset: number): number | undefined {
+    const piece = this.#pieces.find(({ whole }) => whole.memory.buffer === buffer);
+    return piece && piece.base + byteOffset - piece.byteOffset;
   }
 
-  /**
-   * Maps `size` bytes from `offset` on, both whole pages; the descriptor may be closed afterwards.
-   * @throws MappingError when the descriptor is no memory file, is too short, or there is no room.
-   */
-  map(fd: number, offset: number, size: number): ArenaPlace {
-    // Before anybody looks at its size: it must not shrink afterwards.
-    this.#native.sealShrink(fd);
-    const file = fstatSync(fd);
-    if (!file.isFile()) throw new MappingError('memory descriptor is not a memory file');
-    // Beyond the end of the file every access would be a bus error, which ends this process.
-    if (offset + size > file.size) throw new MappingError(`memory file of ${file.size} bytes is too short for ${size} bytes at ${offset}`);
-    const large = file.blksize > WASM_PAGE && file.size % file.blksize === 0;
-    if (large && file.blksize > LARGEST_PAGE) throw new MappingError(`memory file with pages of ${file.blksize} bytes: at most ${LARGEST_PAGE} are served`);
-    const page = large ? file.blksize : PAGE;
-    const fileFrom = Math.floor(offset / page) * page;
-    const length = Math.ceil((offset + size) / page) * page - fileFrom;
-    const from = this.#room(length, page);
-    const place: ArenaPlace = { address: ARENA_BASE + from + (offset - fileFrom), size, from, length };
-    this.#insert(place);
-    let done = 0;
-    const error = this.#each(place, (address, bytes) => {
-      const result = this.#native.mapAt(address, bytes, fd, fileFrom + done);
-      done += bytes;
-      return result;
-    });
-    if (error === 0) return place;
-    this.unmap(place);
-    throw new MappingError(`cannot map ${size} bytes: ${errorName(error)}`);
-  }
-
-  /** Nobody uses it any more. */
-  unmap(place: ArenaPlace): void {
-    const error = this.#each(place, (address, bytes) => this.#native.unmapAt(address, bytes));
-    // A range that could not be taken back must not be handed out again.
-    if (error === 0) this.#places.splice(this.#places.indexOf(place), 1);
-  }
-
-  /** The place that holds an address of the arena's memory. */
-  placeAt(address: number): ArenaPlace | undefined {
-    const place = this.#places[this.#firstEndingAfter(address - ARENA_BASE)];
-    return place !== undefined && address >= place.address && address < place.address + place.size ? place : undefined;
-  }
-
-  #firstEndingAfter(offset: number): number {
-    let low = 0;
-    let high = this.#places.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const { from, length } = this.#places[middle] as ArenaPlace;
-      if (from + length > offset) high = middle;
-      else low = middle + 1;
+  /** The first place it fits. */
+  reserve(_native: Native, bytes: number): Reservation {
+    for (const { whole, holes, byteOffset } of this.#pieces) {
+      const at = holes.findIndex(({ from, to }) => to - from >= bytes);
+      const hole = holes[at];
+      if (hole === undefined) continue;
+      const place = byteOffset + hole.from;
+      hole.from += bytes;
+      if (hole.from === hole.to) holes.splice(at, 1);
+      return { memory: whole.memory, bytes, address: whole.address + place, byteOffset: place };
     }
-    return low;
+    throw new MappingError(`no room for ${bytes} bytes: at most ${this.size} of guests' memory are served`);
   }
 
-  #insert(place: ArenaPlace): void {
-    this.#places.splice(this.#firstEndingAfter(place.from), 0, place);
+  release({ memory, bytes, byteOffset }: Reservation): void {
+    const piece = this.#pieces.find(({ whole }) => whole.memory === memory);
+    if (piece === undefined) return;
+    const { holes } = piece;
+    const from = byteOffset - piece.byteOffset;
+    const to = from + bytes;
+    const at = firstFrom(holes, from);
+    const [before, after] = [holes[at - 1], holes[at]];
+    if (before?.to === from && after?.from === to) {
+      before.to = after.to;
+      holes.splice(at, 1);
+    } else if (before?.to === from) before.to = to;
+    else if (after?.from === to) after.from = from;
+    else holes.splice(at, 0, { from, to });
   }
+}
 
-  /** The first gap that is large enough. */
-  #room(length: number, page: number): number {
-    let at = 0;
-    for (const place of this.#places) {
-      if (place.from - at >= length) break;
-      at = Math.ceil((place.from + place.length) / page) * page;
-    }
-    if (at + length > this.size)
-      throw new MappingError(`no room for ${length} bytes: at most ${this.size} of guests' memory are served, ${this.used} are in use`);
-    return at;
+/** Index of the first hole from there on. */
+function firstFrom(holes: readonly Hole[], from: number): number {
+  let low = 0;
+  let high = holes.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((holes[middle] as Hole).from < from) low = middle + 1;
+    else high = middle;
   }
-
-  /** Does something with each run of a place that lies in one piece, until it fails. */
-  #each(place: ArenaPlace, act: (address: number, bytes: number) => number): number {
-    for (let done = 0; done < place.length; ) {
-      const at = place.from + done;
-      const piece = this.#pieces[Math.floor(at / PIECE)] as Piece;
-      const bytes = Math.min(place.length - done, PIECE - (at % PIECE));
-      const result = act(piece.address + (at % PIECE), bytes);
-      if (result < 0) return result;
-      done += bytes;
-    }
-    return 0;
-  }
+  return low;
 }

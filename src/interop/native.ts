@@ -1,8 +1,9 @@
 // The one module with foreign functions: what Node lacks of Linux to speak vhost-user - file descriptors over UNIX sockets, mappings, eventfds, epoll, ioctl. A thin
 // layer over libc by koffi, an optional dependency. Calls return what libc does, or minus the error number; who calls says what it means.
 
-import { closeSync } from 'node:fs';
+import { closeSync, fstatSync, readlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { EventSignals } from './event-signals.ts';
 
 export type InteropErrorCode =
   | 'NICBOX_NATIVE_MISSING'
@@ -43,6 +44,9 @@ interface Koffi {
 const NO_SUCH = 2;
 export const EAGAIN = 11;
 const EINTR = 4;
+const EINVAL = 22;
+const EOPNOTSUPP = 95;
+const RWF_NOWAIT = 8;
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
@@ -66,6 +70,7 @@ const LOCK_EXCLUSIVE_NOW = 2 | 4;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 2;
 const EPOLL_CLOEXEC = SOCK_CLOEXEC;
 const EPOLL_ADD = 1;
@@ -88,6 +93,7 @@ class Native {
   readonly #koffi: Koffi;
   readonly #call: Readonly<Record<string, NativeFunction>>;
   readonly #one = fixed(8);
+  readonly #signals: EventSignals | undefined;
   // One message header for all: no call here is re-entered.
   readonly #message = fixed(MESSAGE_HEADER);
   readonly #messageView = new DataView(this.#message.buffer);
@@ -110,6 +116,8 @@ class Native {
       write: f('write', 'int', 'void *', 'size_t'),
       readAt: libc.func('read', 'intptr_t', ['int', 'intptr_t', 'size_t']),
       writeAt: libc.func('write', 'intptr_t', ['int', 'intptr_t', 'size_t']),
+      preadv2: f('preadv2', 'int', 'void *', 'int', 'int64_t', 'int'),
+      system: libc.func('syscall', 'intptr_t', ['intptr_t', 'intptr_t', 'intptr_t', 'intptr_t', 'intptr_t', 'intptr_t']),
       mmap: f('mmap', 'intptr_t', 'size_t', 'int', 'int', 'int', 'int64_t'),
       socket: i('socket', 'int', 'int', 'int'),
       bind: i('bind', 'int', 'void *', 'uint32_t'),
@@ -129,6 +137,8 @@ class Native {
       epollWait: i('epoll_wait', 'int', 'void *', 'int', 'int'),
     };
     this.#one[0] = 1;
+    const system = (number: number, a = 0, b = 0, c = 0, d = 0, e = 0): number => this.#do('system', number, a, b, c, d, e);
+    this.#signals = EventSignals.open(system, (bytes) => this.addressOf(bytes));
     const vectorAddress = this.addressOf(this.#vector);
     this.#controlAddress = this.addressOf(this.#control);
     this.#messageView.setBigUint64(16, BigInt(vectorAddress), true);
@@ -231,17 +241,29 @@ class Native {
     return this.#do('eventfd', 0, EFD_CLOEXEC_NONBLOCK);
   }
 
-  /** Adds one to an eventfd (eight bytes to a pipe that stands in for one). */
+  /** Adds one to an eventfd, or sends eight bytes to a socket in its place; never waits. Below 0: minus the error. */
   writeEvent(fd: number): number {
-    return this.#do('write', fd, this.#one, 8);
+    // Without signals it does not wait as long as nobody takes O_NONBLOCK away.
+    if (this.#signals === undefined) return this.#do('write', fd, this.#one, 8);
+    const result = this.#signals.add(fd);
+    return result === -EINVAL ? this.send(fd, this.#one) : result;
   }
 
-  /** Takes an eventfd's count into `into` (eight bytes). 8, or minus the error. */
+  /** Takes an eventfd's count into `into` (eight bytes); never waits. 8, or minus the error. */
   readEvent(fd: number, into: Uint8Array): number {
-    return this.#do('read', fd, into, 8);
+    this.#vectorView.setBigUint64(0, BigInt(this.addressOf(into)), true);
+    this.#vectorView.setBigUint64(8, 8n, true);
+    const result = this.#do('preadv2', fd, this.#vector, 1, -1, RWF_NOWAIT);
+    // An old kernel: it does not wait as long as nobody takes O_NONBLOCK away.
+    return result === -EOPNOTSUPP ? this.#do('read', fd, into, 8) : result;
   }
 
-  /** Writes never wait from here on, whatever the other holders of the descriptor do meanwhile. */
+  /** What events may go to and come from: an eventfd, or a socket in its place. A file would fill up, a terminal would print them, a pipe could be made to wait. */
+  isEvent(fd: number): boolean {
+    return fstatSync(fd).isSocket() || readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+  }
+
+  /** Reads and writes do not wait from here on, unless another holder of the descriptor takes that back. */
   setNonBlocking(fd: number): number {
     const flags = this.#do('fcntl', fd, F_GETFL, 0);
     return flags < 0 ? flags : this.#do('fcntl', fd, F_SETFL, flags | SOCK_NONBLOCK);
@@ -262,9 +284,11 @@ class Native {
     return this.#do('ftruncate', fd, size);
   }
 
-  /** Keeps a memory file from being made shorter under a mapping, where the file allows that. */
-  sealShrink(fd: number): void {
+  /** Keeps a memory file from being made shorter under a mapping; false: the file does not allow that. */
+  sealShrink(fd: number): boolean {
     this.#do('fcntl', fd, F_ADD_SEALS, F_SEAL_SHRINK);
+    const seals = this.#do('fcntl', fd, F_GET_SEALS, 0);
+    return seals >= 0 && (seals & F_SEAL_SHRINK) !== 0;
   }
 
   /** Puts `length` bytes of a file from `offset` on at `address`, in place of what was mapped there. 0, or minus the error. */

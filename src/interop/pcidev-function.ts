@@ -4,7 +4,7 @@
 import type { Timer } from '#core/clock';
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
-import type { IommuDomain } from '#core/iommu';
+import type { Iommu, IommuDomain } from '#core/iommu';
 import type { Log } from '#core/log';
 import type { AccessSize } from '#core/region';
 import { SegmentList } from '#core/segments';
@@ -15,7 +15,7 @@ import { FeatureSet } from '#virtio/features';
 import { openQueue } from '#virtio/open-queue';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import { QUEUE_BROKEN, QUEUE_EMPTY, type QueueSetup, type VirtQueue, type VringPosition } from '#virtio/virtqueue';
-import type { RemoteMemory } from './remote-memory.ts';
+import type { MemoryArena } from './memory-arena.ts';
 
 /** What a message is about, its first byte. 4 is a write to a BAR. */
 const CFG_READ = 1;
@@ -48,7 +48,8 @@ const MOST_PENDING = 4096;
 
 export interface PcidevFunctionParts {
   readonly machine: Machine;
-  readonly memory: RemoteMemory;
+  readonly arena: MemoryArena;
+  readonly iommu: Iommu;
   readonly bdf: number;
   readonly log: Log;
 }
@@ -91,12 +92,12 @@ export class PcidevFunction implements VhostBackend {
   readonly #counts = { configAccesses: 0, memoryAccesses: 0, pins: 0, messages: 0, badMessages: 0 };
 
   constructor(parts: PcidevFunctionParts) {
-    const { machine, memory, bdf } = parts;
+    const { machine, arena, iommu, bdf } = parts;
     this.#parts = parts;
     this.name = `pcidev ${(bdf >>> 3).toString(16).padStart(2, '0')}.${bdf & 7}`;
-    this.#domain = memory.iommu.domain();
-    memory.iommu.attach(bdf, this.#domain);
-    const { views } = memory.memory.slabs[0] as { views: SegmentList['views'][number] };
+    this.#domain = iommu.domain();
+    iommu.attach(bdf, this.#domain);
+    const { views } = arena.memory.slabs[0] as { views: SegmentList['views'][number] };
     this.#segments = new SegmentList(MOST_SEGMENTS, views);
     this.#interruptSegments = new SegmentList(MOST_SEGMENTS, views);
     this.#reader = new ChainReader(this.#segments);
@@ -119,7 +120,7 @@ export class PcidevFunction implements VhostBackend {
   close(): void {
     this.powerCycle();
     clearImmediate(this.#soon);
-    this.#parts.memory.iommu.detach(this.#parts.bdf);
+    this.#parts.iommu.detach(this.#parts.bdf);
   }
 
   // ---- VhostBackend ----
@@ -185,7 +186,7 @@ export class PcidevFunction implements VhostBackend {
 
   #mapMemory({ memory }: VhostSession): void {
     for (const { base, size, views } of memory.memory.slabs) {
-      const address = this.#parts.memory.addressOf(views.u8.buffer, views.u8.byteOffset);
+      const address = this.#parts.arena.addressOf(views.u8.buffer, views.u8.byteOffset);
       if (address !== undefined) this.#domain.map(base, address, size);
     }
   }

@@ -1,7 +1,6 @@
 // The descriptors of one ring: where kicks come from, where calls and errors go. Owns them from the moment they are given, closes each exactly once, and never while the data
 // plane may still write to it.
 
-import { fstatSync, readlinkSync } from 'node:fs';
 import type { Doorbell } from '#core/doorbell';
 import { Call } from '#core/interrupts';
 import type { EventPoll, Watch } from './event-poll.ts';
@@ -114,15 +113,10 @@ export class RingDescriptors {
     this.setErr(undefined);
   }
 
-  /** A descriptor to write events to: an eventfd, or a pipe or socket in its place. A file would fill up, a terminal would print them. */
   #check(fd: number | undefined): void {
-    if (fd === undefined) return;
     const { native } = this.#parts;
-    const stat = fstatSync(fd);
-    const event = stat.isFIFO() || stat.isSocket() || readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
-    // A full one must not stop the data plane.
-    if (event && native.setNonBlocking(fd) >= 0) return;
+    if (fd === undefined || (native.isEvent(fd) && native.setNonBlocking(fd) >= 0)) return;
     native.close(fd);
-    throw new ProtocolError('its descriptor for events is neither an eventfd nor a pipe nor a socket');
+    throw new ProtocolError('its descriptor for events is neither an eventfd nor a socket');
   }
 }

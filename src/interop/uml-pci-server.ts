@@ -2,16 +2,18 @@
 // bus mastering and SR-IOV are the machine's own; the functions' DMA goes through the memory that the guest shares. A socket outlives its guests.
 
 import { BellLoop } from '#core/bell-loop';
+import type { GuestMemory } from '#core/guest-memory';
 import { setEventWriter } from '#core/interrupts';
+import { Iommu } from '#core/iommu';
 import { Log } from '#core/log';
 import type { Machine } from '#nicbox/machine';
 import type { HostInterrupts, MachineOptions } from '#nicbox/machine-options';
 import { FeatureSet, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
+import { MemoryArena } from './memory-arena.ts';
 import { InteropError, openNative } from './native.ts';
 import { PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
-import { RemoteMemory } from './remote-memory.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
 
@@ -57,17 +59,24 @@ class RemoteInterrupts implements HostInterrupts {
   }
 }
 
-const takers = new WeakMap<RemoteMemory, RemoteInterrupts>();
+/** What a machine that was made for this has behind its memory. */
+interface Remote {
+  readonly arena: MemoryArena;
+  readonly iommu: Iommu;
+  readonly interrupts: RemoteInterrupts;
+}
+
+const remotes = new WeakMap<GuestMemory, Remote>();
 
 /**
- * What a machine has to be made of whose functions user-mode Linux drives: `new Machine({ ...umlPciMachine(), name })`. @param bytes of address space for guests' memory (default 4 GiB):
- * each socket takes as much as its guest has. @throws InteropError
+ * What a machine has to be made of whose functions user-mode Linux drives: `new Machine({ ...umlPciMachine(), name })`. @param bytes of address space for guests' memory (default nearly
+ * 4 GiB): each socket takes as much as its guest has. @throws InteropError, RangeError, MappingError
  */
 export function umlPciMachine(bytes?: number): Pick<MachineOptions, 'memory' | 'iommu' | 'interrupts' | 'platform'> {
-  const remote = new RemoteMemory(bytes);
-  const interrupts = new RemoteInterrupts();
-  takers.set(remote, interrupts);
-  return { memory: remote.memory, iommu: remote.iommu, interrupts, platform: { msiAddress: MSI_ADDRESS } };
+  const remote: Remote = { arena: new MemoryArena(bytes), iommu: new Iommu(), interrupts: new RemoteInterrupts() };
+  const { memory } = remote.arena;
+  remotes.set(memory, remote);
+  return { memory, iommu: remote.iommu, interrupts: remote.interrupts, platform: { msiAddress: MSI_ADDRESS } };
 }
 
 /** Where the kernel aims message interrupts (seen in MSI-X tables). */
@@ -84,10 +93,10 @@ export class UmlPciServer {
   /** @throws InteropError */
   constructor(machine: Machine, options: UmlPciOptions) {
     const { sockets, inBand = false } = options;
-    const memory = RemoteMemory.of(machine.memory);
-    const interrupts = memory && takers.get(memory);
-    if (memory === undefined || interrupts === undefined)
+    const remote = remotes.get(machine.memory);
+    if (remote === undefined)
       throw new InteropError('NICBOX_UML_PCI_OPTION', `${machine.name} has memory and interrupts of its own: make it with 'new Machine(umlPciMachine())'`);
+    const { arena, iommu, interrupts } = remote;
     if (interrupts.functions.size > 0) throw new InteropError('NICBOX_UML_PCI_OPTION', `${machine.name} is being served already`);
     if (sockets.length < 1 || sockets.length > MOST_SLOTS || new Set(sockets).size !== sockets.length)
       throw new InteropError('NICBOX_UML_PCI_OPTION', `${sockets.length} sockets: give 1 to ${MOST_SLOTS} different paths`);
@@ -102,7 +111,7 @@ export class UmlPciServer {
     sockets.forEach((path, i) => {
       const bdf = i << 3;
       const own = log.child(`uml-pci ${path}`);
-      const fn = new PcidevFunction({ machine, memory, bdf, log: own });
+      const fn = new PcidevFunction({ machine, arena, iommu, bdf, log: own });
       const socket = new VhostUserSocket({
         native,
         poll: this.#poll,
@@ -115,7 +124,7 @@ export class UmlPciServer {
         backend: fn,
         mac: undefined,
         mtu: undefined,
-        addressSource: memory,
+        addressSource: arena,
         onGone: () => fn.powerCycle(),
         log: own,
       });

@@ -149,6 +149,7 @@ export class VfioUserIrqs {
     if (type === DATA_BOOL ? data.byteLength < count : data.byteLength > 0 && type === DATA_NONE)
       throw new Refusal(EINVAL, `${what}: ${data.byteLength} bytes of data`);
     if (fds.length > 0 && (type !== DATA_EVENTFD || fds.length !== count)) throw new Refusal(EINVAL, `${what}: with ${fds.length} descriptors`);
+    if (!fds.every((fd) => this.#parts.native.isEvent(fd))) throw new Refusal(EINVAL, `${what}: a descriptor is neither an eventfd nor a socket`);
     if (count === 0) this.#tearDown(kind, lines);
     else if (type === DATA_EVENTFD && action === ACTION_TRIGGER)
       for (let i = start; i < start + count; i++) this.#connect(kind, i, lines[i] as Line, fds.shift() ?? NONE);

@@ -4,8 +4,9 @@
 import { DMA_READ, DMA_WRITE, type DmaAccess, type RemoteMemory } from '#core/dma-space';
 import { ADDRESS_LIMIT } from '#core/guest-memory';
 import type { IommuDomain } from '#core/iommu';
-import { MappingError } from './mapped-memory.ts';
-import type { ArenaPlace, MemoryArena } from './memory-arena.ts';
+import { MappedRegion, MappingError } from './mapped-memory.ts';
+import type { MemoryArena } from './memory-arena.ts';
+import type { Native } from './native.ts';
 import { EEXIST, EINVAL, ENOENT, ENOSPC, MOST_BITMAP, MOST_MAPS, Refusal } from './vfio-user-protocol.ts';
 
 const PAGE = 4096;
@@ -19,9 +20,17 @@ interface DmaRegion {
   /** DMA_READ | DMA_WRITE. */
   readonly permissions: number;
   /** Absent: by message. */
-  readonly place: ArenaPlace | undefined;
+  readonly mapped: MappedRegion | undefined;
   /** A bit a page, while pages are logged. */
   dirty: Uint32Array | undefined;
+}
+
+/** A part of a region in the arena's memory: `size` bytes at `address`, which are the region's from `offset` on. */
+interface Place {
+  readonly address: number;
+  readonly size: number;
+  readonly region: DmaRegion;
+  readonly offset: number;
 }
 
 /** How memory without a descriptor is reached. */
@@ -31,32 +40,36 @@ export interface DmaMessages {
 }
 
 export class VfioUserMemory implements RemoteMemory {
+  readonly #native: Native;
   readonly #arena: MemoryArena;
   readonly #domain: IommuDomain;
   readonly #messages: DmaMessages;
   /** By ascending address. */
   #regions: DmaRegion[] = [];
-  readonly #byPlace = new Map<ArenaPlace, DmaRegion>();
+  /** By ascending address. */
+  readonly #places: Place[] = [];
+  #mapped = 0;
   #logging = false;
   #byMessage = 0;
 
-  constructor(arena: MemoryArena, domain: IommuDomain, messages: DmaMessages) {
+  constructor(native: Native, arena: MemoryArena, domain: IommuDomain, messages: DmaMessages) {
+    this.#native = native;
     this.#arena = arena;
     this.#domain = domain;
     this.#messages = messages;
   }
 
   get mapped(): number {
-    return this.#byPlace.size;
+    return this.#mapped;
   }
 
   get everything(): boolean {
-    return this.#byPlace.size === 0 && this.#regions.length > 0;
+    return this.#mapped === 0 && this.#regions.length > 0;
   }
 
   /** Regions that are reached by message. */
   get unmapped(): number {
-    return this.#regions.length - this.#byPlace.size;
+    return this.#regions.length - this.#mapped;
   }
 
   // ---- DMA_MAP, DMA_UNMAP ----
@@ -71,26 +84,36 @@ export class VfioUserMemory implements RemoteMemory {
     const next = this.#regions[at];
     if (next !== undefined && next.iova < iova + size) throw new Refusal(EEXIST, `${where}: overlaps the one at 0x${next.iova.toString(16)}`);
     if (this.#regions.length === MOST_MAPS) throw new Refusal(ENOSPC, `${where}: there are ${MOST_MAPS} already`);
-    let place: ArenaPlace | undefined;
+    let mapped: MappedRegion | undefined;
     if (fd !== undefined) {
       if (offset % PAGE !== 0 || !Number.isSafeInteger(offset + size)) throw new Refusal(EINVAL, `${where}: file offset ${offset}`);
-      place = this.#place(where, fd, offset, size);
-      this.#domain.map(iova, place.address, size, flags);
+      mapped = this.#map(where, fd, offset, size);
     } else {
       if (this.#byMessage + size > MOST_BY_MESSAGE) throw new Refusal(ENOSPC, `${where}: more than ${MOST_BY_MESSAGE} bytes without a descriptor`);
       this.#byMessage += size;
     }
-    const region: DmaRegion = { iova, size, permissions: flags, place, dirty: this.#logging ? makeBitmap(size) : undefined };
-    if (place !== undefined) this.#byPlace.set(place, region);
+    const region: DmaRegion = { iova, size, permissions: flags, mapped, dirty: this.#logging ? makeBitmap(size) : undefined };
     this.#regions.splice(at, 0, region);
+    if (mapped !== undefined) this.#reach(region, mapped);
   }
 
-  #place(where: string, fd: number, offset: number, size: number): ArenaPlace {
+  #map(where: string, fd: number, offset: number, size: number): MappedRegion {
     try {
-      return this.#arena.map(fd, offset, size);
+      return new MappedRegion(this.#native, fd, offset, size, this.#arena);
     } catch (error) {
       if (error instanceof MappingError) throw new Refusal(EINVAL, `${where}: ${error.message}`);
       throw error;
+    }
+  }
+
+  #reach(region: DmaRegion, mapped: MappedRegion): void {
+    this.#mapped++;
+    let offset = 0;
+    for (const { buffer, byteOffset, size } of mapped.parts) {
+      const address = this.#arena.addressOf(buffer, byteOffset) as number;
+      this.#domain.map(region.iova + offset, address, size, region.permissions);
+      this.#places.splice(firstEndingAfter(this.#places, address), 0, { address, size, region, offset });
+      offset += size;
     }
   }
 
@@ -103,7 +126,7 @@ export class VfioUserMemory implements RemoteMemory {
     let bitmap: Uint8Array | undefined;
     if (unit !== undefined) {
       this.reportBytes(iova, size, unit);
-      if (region.place !== undefined) this.#domain.unmap(iova, size);
+      if (region.mapped !== undefined) this.#domain.unmap(iova, size);
       bitmap = this.report(iova, size, unit);
     }
     this.#remove(at);
@@ -115,36 +138,31 @@ export class VfioUserMemory implements RemoteMemory {
   }
 
   #remove(at: number): void {
-    const { iova, size, place } = this.#regions[at] as DmaRegion;
+    const region = this.#regions[at] as DmaRegion;
+    const { iova, size, mapped } = region;
     this.#regions.splice(at, 1);
-    if (place === undefined) {
+    if (mapped === undefined) {
       this.#byMessage -= size;
       return;
     }
     this.#domain.unmap(iova, size);
     // Its log, too, before somebody else gets the place.
     this.#collect();
-    this.#byPlace.delete(place);
-    this.#arena.unmap(place);
+    for (const { buffer, byteOffset } of mapped.parts)
+      this.#places.splice(firstEndingAfter(this.#places, this.#arena.addressOf(buffer, byteOffset) as number), 1);
+    this.#mapped--;
+    mapped.unmap();
   }
 
   #firstEndingAfter(iova: number): number {
-    let low = 0;
-    let high = this.#regions.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const region = this.#regions[middle] as DmaRegion;
-      if (region.iova + region.size > iova) high = middle;
-      else low = middle + 1;
-    }
-    return low;
+    return firstEndingAfter(this.#regions, iova);
   }
 
   // ---- RemoteMemory ----
 
   run(address: number, length: number, access: DmaAccess): number {
     const region = this.#regions[this.#firstEndingAfter(address)];
-    if (region === undefined || region.place !== undefined || address < region.iova || (region.permissions & access) === 0) return 0;
+    if (region === undefined || region.mapped !== undefined || address < region.iova || (region.permissions & access) === 0) return 0;
     return Math.min(length, region.iova + region.size - address);
   }
 
@@ -185,9 +203,9 @@ export class VfioUserMemory implements RemoteMemory {
   #collect(): void {
     if (!this.#logging) return;
     for (const address of this.#arena.memory.dirty.take()) {
-      const place = this.#arena.placeAt(address);
-      const region = place && this.#byPlace.get(place);
-      if (place !== undefined && region?.dirty !== undefined) setBit(region.dirty, (address - place.address) / PAGE);
+      const place = this.#places[firstEndingAfter(this.#places, address)];
+      if (place === undefined || address < place.address || place.region.dirty === undefined) continue;
+      setBit(place.region.dirty, (place.offset + address - place.address) / PAGE);
     }
   }
 
@@ -214,6 +232,19 @@ export class VfioUserMemory implements RemoteMemory {
     }
     return bitmap;
   }
+}
+
+/** Index of the first run that ends after `address`, in a list by ascending address. */
+function firstEndingAfter(runs: readonly (DmaRegion | Place)[], address: number): number {
+  let low = 0;
+  let high = runs.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const run = runs[middle] as DmaRegion | Place;
+    if (('iova' in run ? run.iova : run.address) + run.size > address) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 function makeBitmap(size: number): Uint32Array {

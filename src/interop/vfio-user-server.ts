@@ -32,6 +32,8 @@ export interface VfioUserOptions {
   readonly name?: string;
   /** Connections come and go as traces, peers' errors as guest errors. */
   readonly log?: Log;
+  /** Takes no memory that its owner could cut short, which would end this process: only files that are sealed, or may be, as QEMU's memfd. */
+  readonly requireSeals?: boolean;
   /** The device's time. Default: real time. */
   readonly clock?: Clock;
   /** Data planes' threads write the client's event descriptors themselves; they must be of a pool whose entry is DATA_PLANE_WORKER. Default: by way of this thread. */
@@ -82,7 +84,7 @@ export class VfioUserServer {
     setEventWriter((descriptor) => void native.writeEvent(descriptor));
     this.path = options.socket;
     this.#log = (options.log ?? new Log()).child(`vfio-user ${options.name ?? this.path}`);
-    const arena = makeArena(native);
+    const arena = makeArena(options.requireSeals);
     const iommu = new Iommu();
     let irqs: VfioUserIrqs | undefined;
     this.machine = new Machine({
@@ -114,7 +116,7 @@ export class VfioUserServer {
     }
     const domain = iommu.domain();
     iommu.attach(this.fn.requesterId, domain);
-    this.#memory = new VfioUserMemory(arena, domain, {
+    this.#memory = new VfioUserMemory(native, arena, domain, {
       read: (address, into, offset, length) => this.#connection?.readMemory(address, into, offset, length) ?? false,
       write: (address, from, offset, length) => this.#connection?.writeMemory(address, from, offset, length) ?? false,
     });
@@ -221,9 +223,12 @@ export class VfioUserServer {
   }
 }
 
-function makeArena(native: Native): MemoryArena {
+/** For one guest: 64 GiB, less what alignment takes. */
+const ARENA_BYTES = 16 * (2 ** 32 - 2 ** 21);
+
+function makeArena(requireSeals?: boolean): MemoryArena {
   try {
-    return new MemoryArena(native);
+    return new MemoryArena(ARENA_BYTES, requireSeals);
   } catch (error) {
     if (error instanceof MappingError) throw new InteropError('NICBOX_NATIVE_CALL', error.message);
     throw error;

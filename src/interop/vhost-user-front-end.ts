@@ -9,26 +9,27 @@ import type { GuestMemory } from '#core/guest-memory';
 import type { Call } from '#core/interrupts';
 import { Log } from '#core/log';
 import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
-import { NET_DATA_PLANE_FEATURES, NET_POLICY_FEATURES, VIRTIO_NET_F_MQ } from '#virtio/net-features';
+import { NET_DATA_PLANE_FEATURES, NET_POLICY_FEATURES, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU } from '#virtio/net-features';
 import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-policy';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
-import { EventPoll, type Watch } from './event-poll.ts';
+import { BackEnds } from './back-ends.ts';
+import type { Watch } from './event-poll.ts';
+import { descriptorsOf, type FrontEndRing, makeRings, memoryTable, ringAddresses, ringBase } from './front-end-rings.ts';
 import { KeptArea } from './kept-area.ts';
 import { placed, type SharedRegion, sharedRegions } from './memory-file.ts';
-import { errorName, InteropError, type Native, openNative } from './native.ts';
-import { RequestChannel } from './request-channel.ts';
-import { VhostUserDial } from './vhost-user-dial.ts';
-import { introduce, type Peer, unfit, words } from './vhost-user-peer.ts';
+import { errorName, InteropError, type Native } from './native.ts';
+import type { RequestChannel } from './request-channel.ts';
+import { type Peer, unfit, words } from './vhost-user-peer.ts';
 import * as wire from './vhost-user-protocol.ts';
 
 const MOST_PAIRS = 64;
 /** How long the first back end may take to be there, in milliseconds. */
 const DEFAULT_PATIENCE = 10_000;
-/** Ring addresses go as addresses of the front end's process: any will do that are not 0 and map back. */
-const USER_BASE = 2 ** 40;
+/** Ethernet header and a VLAN tag: what the longest frame has besides the MTU. */
+const HEADER_AND_TAG = 18;
 /** What a back end needs to know of what the driver accepted. */
-const SESSION_FEATURES = NET_DATA_PLANE_FEATURES.or(FeatureSet.of(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MQ));
+const SESSION_FEATURES = NET_DATA_PLANE_FEATURES.or(FeatureSet.of(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU));
 
 /**
  * For `VirtioNetOptions.features`: leaves out what the device answers for and only its data plane could keep, which a vhost-user back end is not told: receive filters,
@@ -52,30 +53,15 @@ export interface VhostUserFrontEndOptions {
   readonly log?: Log;
 }
 
-interface Ring {
-  readonly kick: number;
-  readonly called: number;
-  readonly failed: number;
-  call: Call | undefined;
-  setup: QueueSetup | undefined;
-  /** Where it starts, or has stopped. */
-  position: VringPosition;
-  state: VringState;
-  /** The present back end has been given it. */
-  told: boolean;
-  enabled: boolean;
-}
-
 export class VhostUserBackend implements VhostBackend {
   readonly name: string;
   readonly features: FeatureSet;
   readonly maxQueuePairs: number;
   onEvent: ((event: VhostEvent) => void) | undefined;
   readonly #native: Native;
-  readonly #poll: EventPoll;
-  readonly #dial: VhostUserDial;
+  readonly #back: BackEnds;
   readonly #log: Log;
-  readonly #rings: Ring[] = [];
+  readonly #rings: readonly FrontEndRing[];
   readonly #watches: Watch[] = [];
   readonly #kept: KeptArea;
   #channel: RequestChannel | undefined;
@@ -94,97 +80,34 @@ export class VhostUserBackend implements VhostBackend {
     if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > MOST_PAIRS)
       throw new InteropError('NICBOX_VHOST_USER_OPTION', `queue pairs ${queuePairs}: 1 to ${MOST_PAIRS}`);
     sharedRegions(memory, wire.MOST_REGIONS);
-    const native = openNative();
     const log = (options.log ?? new Log()).child(`vhost-user ${path}`);
-    const poll = new EventPoll(native);
-    let backend: VhostUserBackend | undefined;
-    let reason = listen ? 'none has connected' : '';
-    return new Promise((resolve, reject) => {
-      const fail = (error: InteropError): void => {
-        clearTimeout(timer);
-        dial.close();
-        poll.close();
-        reject(error);
-      };
-      const timer = setTimeout(() => {
-        channel?.close();
-        fail(new InteropError('NICBOX_VHOST_USER_PEER', `no vhost-user back end at ${path} within ${patience} ms: ${reason || dial.trouble}`));
-      }, patience);
-      let channel: RequestChannel | undefined;
-      const dial = new VhostUserDial({
-        ...{ native, poll, path, listen, log },
-        onConnection: (fd) => {
-          const mine = new RequestChannel(native, poll, fd, (why) => {
-            if (backend !== undefined) backend.#lose(mine, why);
-            else {
-              reason = why;
-              dial.over();
-            }
-          });
-          channel = mine;
-          introduce(mine, (peer) => {
-            if (backend !== undefined) {
-              backend.#adopt(mine, peer);
-              return;
-            }
-            const lacking = unfit(peer, queuePairs);
-            if (lacking !== undefined) {
-              mine.close();
-              fail(new InteropError('NICBOX_VHOST_USER_PEER', `the vhost-user back end at ${path} ${lacking}`));
-              return;
-            }
-            clearTimeout(timer);
-            try {
-              backend = new VhostUserBackend(options, { native, poll, dial, log, peer });
-            } catch (error) {
-              mine.close();
-              fail(error as InteropError);
-              return;
-            }
-            backend.#adopt(mine, peer);
-            resolve(backend);
-          });
-        },
-      });
-      try {
-        dial.open();
-      } catch (error) {
-        fail(error as InteropError);
-      }
+    return BackEnds.first({ path, listen, patience, log, lacking: (peer) => unfit(peer, queuePairs) }, (back, channel, peer) => {
+      const backend = new VhostUserBackend(options, back, log, peer);
+      back.owner = { adopt: (other, its) => backend.#adopt(other, its), lose: (other, why) => backend.#lose(other, why) };
+      backend.#adopt(channel, peer);
+      return backend;
     });
   }
 
-  private constructor(options: VhostUserFrontEndOptions, parts: { native: Native; poll: EventPoll; dial: VhostUserDial; log: Log; peer: Peer }) {
+  private constructor(options: VhostUserFrontEndOptions, back: BackEnds, log: Log, peer: Peer) {
     this.name = `vhost-user ${options.path}`;
     this.maxQueuePairs = options.queuePairs ?? 1;
     // What is set up through the policy words the other process cannot know of.
-    const carried = parts.peer.features.and(NET_DATA_PLANE_FEATURES).without(NET_POLICY_FEATURES);
+    const carried = peer.features.and(NET_DATA_PLANE_FEATURES).without(NET_POLICY_FEATURES);
     this.features = carried.without(FeatureSet.of(...(options.withoutFeatures ?? [])));
-    this.#native = parts.native;
-    this.#kept = new KeptArea(parts.native);
-    this.#poll = parts.poll;
-    this.#dial = parts.dial;
-    this.#log = parts.log;
-    const events: number[] = [];
-    for (let i = 0; i < 6 * this.maxQueuePairs; i++) {
-      const fd = this.#native.eventfd();
-      if (fd >= 0) events.push(fd);
-      else {
-        for (const other of events) this.#native.close(other);
-        throw new InteropError('NICBOX_NATIVE_CALL', `${this.name}: cannot make event descriptors: ${errorName(fd)}`);
-      }
-    }
-    for (let index = 0; index < 2 * this.maxQueuePairs; index++) {
-      const [kick, called, failed] = events.slice(3 * index) as [number, number, number];
-      const position = { available: 0, used: 0 };
-      this.#rings.push({ kick, called, failed, call: undefined, setup: undefined, position, state: 'stopped', told: false, enabled: false });
-      this.#watch(called, () => this.#rings[index]?.call?.signal());
-      this.#watch(failed, () => this.#break(index, 'the back end found the ring broken'));
-    }
+    this.#native = back.native;
+    this.#kept = new KeptArea(back.native);
+    this.#back = back;
+    this.#log = log;
+    this.#rings = makeRings(back.native, 2 * this.maxQueuePairs, this.name);
+    this.#rings.forEach((ring, index) => {
+      this.#watch(ring.called, () => ring.call?.signal());
+      this.#watch(ring.failed, () => this.#break(index, 'the back end found the ring broken'));
+    });
   }
 
   #watch(fd: number, ready: () => void): void {
-    const watch = this.#poll.add(fd, ready);
+    const watch = this.#back.poll.add(fd, ready);
     if (typeof watch === 'number') throw new InteropError('NICBOX_NATIVE_CALL', `${this.name}: cannot wait for an event descriptor: ${errorName(watch)}`);
     this.#watches.push(watch);
   }
@@ -209,11 +132,10 @@ export class VhostUserBackend implements VhostBackend {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#dial.close();
     this.#channel?.close();
     this.#channel = undefined;
     for (const watch of this.#watches) watch.remove();
-    this.#poll.close();
+    this.#back.close();
     this.#abandon('it was closed');
     this.#kept.drop();
     for (const { kick, called, failed } of this.#rings) for (const fd of [kick, called, failed]) this.#native.close(fd);
@@ -227,7 +149,7 @@ export class VhostUserBackend implements VhostBackend {
     if (lacking !== undefined) {
       this.#log.guestError(`the back end ${lacking}: hanging up`);
       channel.close();
-      this.#dial.over();
+      this.#back.next();
       return;
     }
     this.#channel = channel;
@@ -252,7 +174,7 @@ export class VhostUserBackend implements VhostBackend {
       this.#log.guestError(`the connection ended: ${reason}`);
       this.#abandon(reason);
     }
-    this.#dial.over();
+    this.#back.next();
   }
 
   /** Nobody serves the rings any more. */
@@ -271,7 +193,7 @@ export class VhostUserBackend implements VhostBackend {
   }
 
   /** Where a ring stands whose back end is gone: what it took and did not return is taken again. */
-  #recover(index: number, ring: Ring): boolean {
+  #recover(index: number, ring: FrontEndRing): boolean {
     const { setup } = ring;
     const packed = this.#negotiated.has(VIRTIO_F_RING_PACKED);
     const used = !packed ? this.#usedIndex(ring) : setup && this.#memory && this.#kept.position(index, setup, this.#memory);
@@ -280,7 +202,7 @@ export class VhostUserBackend implements VhostBackend {
     return true;
   }
 
-  #usedIndex({ setup }: Ring): number {
+  #usedIndex({ setup }: FrontEndRing): number {
     return setup === undefined ? -1 : (this.#memory?.load16(setup.deviceArea + 2) ?? -1);
   }
 
@@ -305,15 +227,9 @@ export class VhostUserBackend implements VhostBackend {
     const peer = this.#peer as Peer;
     const features = this.#negotiated.and(peer.features).or(peer.features.and(PROTOCOL_FEATURES));
     this.#tell(wire.SET_FEATURES, words(features.words[0], features.words[1]), [], 'the features');
-    const table = new DataView(new ArrayBuffer(8 + wire.REGION_BYTES * this.#regions.length));
-    table.setUint32(0, this.#regions.length, true);
-    this.#regions.forEach(({ guestAddress, size, fileOffset }, i) => {
-      [guestAddress, size, USER_BASE + guestAddress, fileOffset].forEach((value, field) => {
-        table.setBigUint64(8 + wire.REGION_BYTES * i + 8 * field, BigInt(value), true);
-      });
-    });
-    const fds = this.#regions.map((region) => region.fd);
-    this.#tell(wire.SET_MEM_TABLE, new Uint8Array(table.buffer), fds, 'the memory table');
+    this.#tell(wire.SET_MEM_TABLE, memoryTable(this.#regions), descriptorsOf(this.#regions), 'the memory table');
+    if (!features.has(VIRTIO_NET_F_MTU) || !peer.protocol.has(wire.PROTOCOL_F_MTU)) return;
+    this.#tell(wire.NET_SET_MTU, words((this.#policy as NetPolicy).maximumFrame - HEADER_AND_TAG, 0), [], 'the MTU');
   }
 
   startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
@@ -349,22 +265,16 @@ export class VhostUserBackend implements VhostBackend {
     return this.#kept.has(channel, shape, () => this.#beginAll());
   }
 
-  #begin(index: number, ring: Ring): void {
+  #begin(index: number, ring: FrontEndRing): void {
     if (!this.#areaReady) return;
-    const { size, descriptorArea, driverArea, deviceArea } = ring.setup as QueueSetup;
-    const { available, used } = ring.position;
+    const setup = ring.setup as QueueSetup;
     // Of an earlier run.
     this.#native.readEvent(ring.failed, new Uint8Array(new ArrayBuffer(8)));
     ring.told = true;
     ring.enabled = false;
-    this.#tell(wire.SET_VRING_NUM, words(index, size));
-    this.#tell(wire.SET_VRING_BASE, words(index, this.#negotiated.has(VIRTIO_F_RING_PACKED) ? (available | (used << 16)) >>> 0 : available));
-    const addresses = new DataView(new ArrayBuffer(40));
-    addresses.setUint32(0, index, true);
-    [descriptorArea, deviceArea, driverArea].forEach((address, i) => {
-      addresses.setBigUint64(8 + 8 * i, BigInt(USER_BASE + address), true);
-    });
-    this.#tell(wire.SET_VRING_ADDR, new Uint8Array(addresses.buffer), [], `the addresses of ring ${index}`);
+    this.#tell(wire.SET_VRING_NUM, words(index, setup.size));
+    this.#tell(wire.SET_VRING_BASE, words(index, ringBase(ring.position, this.#negotiated.has(VIRTIO_F_RING_PACKED))));
+    this.#tell(wire.SET_VRING_ADDR, ringAddresses(index, setup), [], `the addresses of ring ${index}`);
     this.#tell(wire.SET_VRING_ERR, words(index, 0), [ring.failed]);
     this.#tell(wire.SET_VRING_CALL, words(index, 0), [ring.called]);
     this.#tell(wire.SET_VRING_KICK, words(index, 0), [ring.kick], `ring ${index}`);
@@ -372,7 +282,7 @@ export class VhostUserBackend implements VhostBackend {
   }
 
   /** A ring that is not enabled swallows what is sent and receives nothing: a cable that is pulled, a pair that is not in use. */
-  #enable(index: number, ring: Ring): void {
+  #enable(index: number, ring: FrontEndRing): void {
     const policy = this.#policy;
     const up = POLICY_LINK_UP | POLICY_ACTIVE;
     const wanted = policy !== undefined && (policy.flags & up) === up && index >>> 1 < policy.activePairs;
@@ -400,7 +310,7 @@ export class VhostUserBackend implements VhostBackend {
     channel.ask(wire.GET_VRING_BASE, words(index, 0), 8, (reply) => this.#stopped(index, ring, reply.getUint32(4, true)));
   }
 
-  #stopped(index: number, ring: Ring, base: number): void {
+  #stopped(index: number, ring: FrontEndRing, base: number): void {
     ring.told = false;
     if (ring.state !== 'stopping') return;
     // DPDK gives the available half alone and means both.
@@ -446,6 +356,14 @@ export class VhostUserBackend implements VhostBackend {
   /** None: what another process waits for is no word of memory, so guest threads kick by exits. */
   kickDoorbell(_index: number): Doorbell | undefined {
     return undefined;
+  }
+
+  announceStation(mac: Uint8Array): boolean {
+    if (this.#channel === undefined || this.#peer?.protocol.has(wire.PROTOCOL_F_RARP) !== true) return false;
+    const payload = new Uint8Array(8);
+    payload.set(mac);
+    this.#tell(wire.SEND_RARP, payload, [], 'to announce the station');
+    return true;
   }
 
   policyChanged(): void {

@@ -13,6 +13,8 @@ export interface Peer {
   readonly queuePairs: number;
 }
 
+/** Protocol features that a front end of ours makes use of. */
+const SPOKEN = FeatureSet.of(wire.PROTOCOL_F_MQ, wire.PROTOCOL_F_RARP, wire.PROTOCOL_F_REPLY_ACK, wire.PROTOCOL_F_MTU, wire.PROTOCOL_F_INFLIGHT_SHMFD);
 const NOTHING = new Uint8Array(0);
 
 /** A payload of two 32-bit words. */
@@ -40,7 +42,7 @@ export function introduce(channel: RequestChannel, done: (peer: Peer) => void): 
       return;
     }
     channel.ask(wire.GET_PROTOCOL_FEATURES, NOTHING, 8, (offered) => {
-      const protocol = featuresOf(offered).and(FeatureSet.of(wire.PROTOCOL_F_MQ, wire.PROTOCOL_F_REPLY_ACK, wire.PROTOCOL_F_INFLIGHT_SHMFD));
+      const protocol = featuresOf(offered).and(SPOKEN);
       channel.tell(wire.SET_PROTOCOL_FEATURES, words(protocol.words[0], 0));
       if (!protocol.has(wire.PROTOCOL_F_MQ)) finish(protocol, 1);
       else channel.ask(wire.GET_QUEUE_NUM, NOTHING, 8, (pairs) => finish(protocol, pairs.getUint32(0, true)));

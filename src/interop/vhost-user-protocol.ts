@@ -48,9 +48,9 @@ export const BACKEND_VRING_ERR = 5;
 /** Protocol feature bits. */
 export const PROTOCOL_F_MQ = 0;
 const PROTOCOL_F_LOG_SHMFD = 1;
-const PROTOCOL_F_RARP = 2;
+export const PROTOCOL_F_RARP = 2;
 export const PROTOCOL_F_REPLY_ACK = 3;
-const PROTOCOL_F_MTU = 4;
+export const PROTOCOL_F_MTU = 4;
 export const PROTOCOL_F_BACKEND_REQ = 5;
 export const PROTOCOL_F_CONFIG = 9;
 export const PROTOCOL_F_INFLIGHT_SHMFD = 12;

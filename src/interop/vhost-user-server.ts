@@ -44,6 +44,8 @@ export interface VhostUserOptions {
   readonly accessPlatform?: boolean;
   /** Offers HASH_REPORT: hashes of received frames in their headers, which get longer for it. */
   readonly hashReport?: boolean;
+  /** Takes no memory that its owner could cut short, which would end this process: only files that are sealed, or may be (QEMU's memfd is; DPDK's and user-mode Linux's files cannot be). */
+  readonly requireSeals?: boolean;
   /** Device feature bits not to offer. */
   readonly withoutFeatures?: readonly number[];
   /** Gets a pcapng file, piece by piece, of every frame that is sent, as on a wire. An interface for each switch or link. */
@@ -107,7 +109,8 @@ export class VhostUserServer {
     const offered = offeredFeatures(queuePairs, options.mtu, options.hashReport ?? false)
       .or(platform)
       .without(FeatureSet.of(...(options.withoutFeatures ?? [])));
-    const shared = { native, poll: this.#poll, relay, offered, mtu: options.mtu, inBand: options.inBand ?? false, client: options.client ?? false };
+    const { mtu, inBand = false, client = false, requireSeals = false } = options;
+    const shared = { native, poll: this.#poll, relay, offered, mtu, inBand, client, requireSeals };
     let segment = this.#worker.segment({ kind: topology });
     const segments = [segment];
     const place = (i: number): VhostSegment => {

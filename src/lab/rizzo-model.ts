@@ -211,7 +211,7 @@ export async function measureModel(techniques: Techniques, load: Load, costs: Mo
         negotiation: NEGOTIATION,
         sharedBlock: techniques.csb,
       });
-      return new ModelGuest(new Guest(machine.localBus(), { e1000: driverFor(techniques) }), host, costs);
+      return new ModelGuest(new Guest(machine.localBus(), { e1000: driverFor('model', techniques) }), host, costs);
     }) as [ModelGuest, ModelGuest];
     const [a, b] = guests;
     const run = (until: () => boolean): void => advance(clock, [a, b, host], guests, until);

@@ -1,6 +1,6 @@
-// Runs the experiment: all sixteen combinations, in the modes asked for.
+// Runs the experiment: all sixteen combinations, in the modes asked for; in real time also guests that poll.
 
-import { COMBINATIONS, loadsFor, type Measurement, type Mode, type RizzoListener } from './rizzo.ts';
+import { COMBINATIONS, loadsFor, type Measurement, type Mode, POLLING, type RizzoListener, type Techniques } from './rizzo.ts';
 import { type ModelCosts, measureModel } from './rizzo-model.ts';
 import { measureWall } from './rizzo-wall.ts';
 
@@ -19,10 +19,11 @@ export interface RizzoOptions {
 export async function runRizzo({ modes, seconds, sizes, costs, signal, on }: RizzoOptions): Promise<Measurement[]> {
   const loads = loadsFor(sizes);
   const results: Measurement[] = [];
-  const total = modes.length * COMBINATIONS.length;
+  const rows = (mode: Mode): readonly Techniques[] => (mode === 'wall' ? [...COMBINATIONS, POLLING] : COMBINATIONS);
+  const total = modes.reduce((sum, mode) => sum + rows(mode).length, 0);
   let done = 0;
   for (const mode of modes) {
-    for (const techniques of COMBINATIONS) {
+    for (const techniques of rows(mode)) {
       signal.throwIfAborted();
       on.starts(mode, techniques, done++, total);
       if (mode === 'wall') results.push(...(await measureWall(techniques, loads, seconds, signal)));

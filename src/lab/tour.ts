@@ -1,15 +1,16 @@
 // The tour: what nicbox is, shown. Prints the PCIe trees of a lab's guests, replays a capture from the first to the second over each data plane and ring format,
-// compares every byte, and reports what it cost; then spreads the capture over several queues and checks every hash.
+// compares every byte, and reports what it cost; then spreads the capture over several queues and checks every hash; then seven guests on virtual functions of an 82576.
 
 import type { FrameStore, PackedFrames } from '#guest-sim/index';
 import { type Capture, openCapture } from '#net/capture';
 import { CaptureError, LINKTYPE_ETHERNET } from '#net/captured-packet';
-import { PcapngWriter } from '#net/pcapng';
 import { inspectLab } from './inspect.ts';
 import type { DataPlane } from './lab.ts';
 import { type LabDescription, LabError } from './lab-file.ts';
+import { pcapngFile } from './pcapng-file.ts';
 import { type PassResult, runPass } from './replay.ts';
 import { runSpread, type SpreadResult } from './spread.ts';
+import { runVfTour, type VfTourResult } from './vf-tour.ts';
 
 export interface TourOptions {
   readonly lab: LabDescription;
@@ -31,16 +32,21 @@ export interface TourListener {
   passEnds(result: PassResult): void;
   spreadStarts(plane: DataPlane, ring: 'split' | 'packed', frames: number): void;
   spreadEnds(result: SpreadResult): void;
+  virtualFunctionsStart(count: number): void;
+  virtualFunctionsEnd(result: VfTourResult): void;
 }
 
 export interface TourResult {
   readonly capture: { readonly format: Capture['format']; readonly frames: number; readonly bytes: number; readonly longest: number };
   readonly passes: readonly PassResult[];
   readonly spread: readonly SpreadResult[];
-  /** Everything arrived as it was sent, in every pass, and every hash and queue was the guest's own. */
+  readonly virtualFunctions: VfTourResult;
+  /** Everything arrived as it was sent, in every pass, every hash and queue was the guest's own, and virtual functions did as they should. */
   readonly verified: boolean;
 }
 
+/** All but one of the eight pools of an 82576, which its physical function keeps. */
+const VFS = 7;
 /** Rounds of the capture that are spread: each frame's hash is computed a second time, by the guest, and one round would do. */
 const SPREAD_ROUNDS = 100;
 
@@ -126,10 +132,12 @@ function checkLab(lab: LabDescription): void {
 }
 
 /**
- * Runs the tour. Returns the result and what the receiver got in the last pass, as a pcapng file.
+ * Runs the tour. Returns the result, what the receiver got in the last pass, as a pcapng file, and one for each virtual function.
  * @throws LabError, CaptureError, and the typed errors of what cannot be built
  */
-export async function runTour(options: TourOptions): Promise<{ readonly result: TourResult; readonly received: Uint8Array }> {
+export async function runTour(
+  options: TourOptions,
+): Promise<{ readonly result: TourResult; readonly received: Uint8Array; readonly receivedByVf: readonly Uint8Array[] }> {
   const { lab, on, signal } = options;
   checkLab(lab);
   const capture = openCapture(options.capture);
@@ -158,37 +166,35 @@ export async function runTour(options: TourOptions): Promise<{ readonly result: 
       on.spreadEnds(result);
     }
   }
+  signal.throwIfAborted();
+  on.virtualFunctionsStart(VFS);
+  const vfs = await runVfTour(VFS);
+  on.virtualFunctionsEnd(vfs.result);
   return {
     result: {
       capture: { format: capture.format, frames: frames.count, bytes: frames.total, longest: frames.longest },
       passes,
       spread,
-      verified: [...passes, ...spread].every(({ errors }) => errors.length === 0),
+      virtualFunctions: vfs.result,
+      verified: [...passes, ...spread, vfs.result].every(({ errors }) => errors.length === 0),
     },
     received: writePcapng(store, (lab.guests[1] as { name: string }).name),
+    receivedByVf: vfs.captures,
   };
 }
 
 function writePcapng(store: FrameStore, receiver: string): Uint8Array {
-  const chunks: Uint8Array[] = [];
-  const writer = new PcapngWriter((chunk) => chunks.push(chunk), { interfaces: [`guest ${receiver}`] });
   const bytes = new Uint8Array(store.bytes);
   const offsets = new Uint32Array(store.offsets);
   const times = new Float64Array(store.times);
   const count = new Int32Array(store.count)[0] as number;
   const started = Date.now() / 1000;
   const first = times[0] ?? 0;
-  for (let i = 0; i < count; i++) {
-    const time = started + ((times[i] as number) - first) / 1e9;
-    const seconds = Math.floor(time);
-    writer.packet(bytes.slice(offsets[i], offsets[i + 1]), seconds, Math.floor((time - seconds) * 1e9));
-  }
-  writer.flush();
-  const file = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    file.set(chunk, at);
-    at += chunk.length;
-  }
-  return file;
+  return pcapngFile(`guest ${receiver}`, (writer) => {
+    for (let i = 0; i < count; i++) {
+      const time = started + ((times[i] as number) - first) / 1e9;
+      const seconds = Math.floor(time);
+      writer.packet(bytes.slice(offsets[i], offsets[i + 1]), seconds, Math.floor((time - seconds) * 1e9));
+    }
+  });
 }

@@ -80,6 +80,7 @@ export class Sriov implements Capability, VirtualFunctions {
   readonly #bars: readonly Bar[];
   #area!: CapabilityArea;
   #ready = false;
+  #told = 0;
   #timer: Timer | undefined;
 
   /** @throws RangeError or TypeError on numbers or VFs that cannot be. */
@@ -263,9 +264,12 @@ export class Sriov implements Capability, VirtualFunctions {
   }
 
   #setReady(ready: boolean): void {
-    const before = this.enabled;
     this.#ready = ready;
-    if (this.enabled !== before) this.#options.onEnabled?.(this.enabled);
+    const { enabled } = this;
+    // What was told last: a reset of the PF has cleared NumVFs before it comes here.
+    if (enabled === this.#told) return;
+    this.#told = enabled;
+    this.#options.onEnabled?.(enabled);
   }
 
   /** A reset of the PF cleared VF Enable; the fabric has reset the VFs with it. */

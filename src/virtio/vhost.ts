@@ -50,6 +50,8 @@ export interface VhostBackend {
   kick(index: number): void;
   /** The doorbell a guest thread may ring directly in place of an exit, when the data plane waits on one. */
   kickDoorbell(index: number): Doorbell | undefined;
+  /** Announces the station at this address in its driver's place, as after a migration (a RARP broadcast). False: it cannot be done now; absent: never. */
+  announceStation?(mac: Uint8Array): boolean;
   /** Where events go; called on the machine's thread. */
   onEvent: ((event: VhostEvent) => void) | undefined;
   /**

@@ -64,3 +64,24 @@ it('never says there is room when a frame was just refused, whatever the sizes',
   }
   expect(refusals).toBeGreaterThan(100);
 });
+
+it('carries all that a sender asks for, and every byte', () => {
+  const shares = createRingLink(new Bell(), new Bell());
+  const near = new RingLink('near', shares.near);
+  const far = new RingLink('far', shares.far);
+  const columns = ['flags', 'gsoType', 'headerLength', 'gsoSize', 'csumStart', 'csumOffset', 'outerTransport', 'innerNetwork'] as const;
+  for (let i = 0; i < 65536; i++) bytes.u8[i] = i * 7;
+  const sent = batchOf(60, 61, 1514);
+  for (let f = 0; f < 3; f++) for (const [c, name] of columns.entries()) sent[name][f] = 17 * f + 31 * c + 3;
+  expect(near.deliver(sent, 0, 3)).toBe(3);
+  near.flush();
+  const got = new FrameBatch(bytes);
+  expect(far.collect(got, 3, 1e6)).toBe(3);
+  for (let f = 0; f < 3; f++) {
+    for (const name of columns) expect(`${name} ${got[name][f]}`).toBe(`${name} ${sent[name][f]}`);
+    const { views, offset, length } = got.segments;
+    const at = offset[f] as number;
+    expect(views[f]?.u8.subarray(at, at + (length[f] as number))).toEqual(bytes.u8.subarray(0, sent.length[f]));
+  }
+  far.complete(got, 3);
+});

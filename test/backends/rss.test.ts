@@ -195,6 +195,46 @@ describe('RSS', () => {
     expect(flags & POLICY_ALL_UNICAST).toBe(0);
   });
 
+  it.each([
+    ['split', []],
+    ['packed', [VIRTIO_F_RING_PACKED]],
+    ['split, mergeable', [VIRTIO_NET_F_MRG_RXBUF]],
+  ])('what is held, dropped or in need of several buffers on one ring changes nothing on another, and is counted once (%s)', (_, features) => {
+    const mergeable = features.includes(VIRTIO_NET_F_MRG_RXBUF);
+    const { a, b, backendB } = linked({ size: 64, features }, { size: 16, pairs: 2, features, bufferSize: mergeable ? 128 : 512 });
+    b.policy.update((p) => {
+      p.maximumFrame = 400;
+    });
+    configure(b, { table: Uint16Array.of(0, 1) });
+    const ofPair = (pair: number, payload: number): Uint8Array[] =>
+      Array.from({ length: 60 }, (_, i) => flow(i, 6, payload)).filter((frame) => queueOf(frame, [0, 1], 0) === pair);
+    const [zero, one, long, twoBuffers] = [ofPair(0, 30), ofPair(1, 30), ofPair(1, 500), ofPair(1, 100)] as [
+      Uint8Array[],
+      Uint8Array[],
+      Uint8Array[],
+      Uint8Array[],
+    ];
+    const frames = [0, 1, 2, 3].flatMap((i) => [zero[i], one[i], long[i], twoBuffers[i], zero[i + 10]] as Uint8Array[]);
+    const got: Uint8Array[][] = [[], []];
+    const take = (): void => {
+      for (const pair of [0, 1]) got[pair]?.push(...b.receive(pair).map(({ frame }) => frame.slice()));
+    };
+    // Pair 0 has three: its fourth holds all that come after it, those of pair 1 as well.
+    b.post(3, 0);
+    b.post(16, 1);
+    a.send(...frames);
+    take();
+    const dealtWith = frames.slice(0, 9);
+    expect(got).toEqual([0, 1].map((pair) => dealtWith.filter((frame) => frame.length < 400 && queueOf(frame, [0, 1], 0) === pair)));
+    expect(backendB.counters.snapshot()).toMatchObject({ receiveFrames: 7, receiveDrops: { 'too-long': 2 } });
+    expect(a.reap()).toBe(9);
+    b.post(10, 0);
+    take();
+    expect(got).toEqual([0, 1].map((pair) => frames.filter((frame) => frame.length < 400 && queueOf(frame, [0, 1], 0) === pair)));
+    expect(backendB.counters.snapshot()).toMatchObject({ receiveFrames: 16, receiveDrops: { 'too-long': 4 } });
+    expect(a.reap()).toBe(11);
+  });
+
   it('an entry beyond the rings there are takes nothing with it', () => {
     // What a control plane checks (CVE-2024-6505); a data plane must not depend on it.
     const { a, b } = linked({}, { pairs: 2 });
@@ -511,9 +551,13 @@ describe('any traffic', () => {
 });
 
 describe('flows', () => {
+  /** Every ring runs. */
+  const everywhere = Int8Array.from({ length: 64 }, (_, pair) => pair);
+
   it('are the same wherever and in whatever pieces their frames lie, and in both directions', () => {
     const batch = new FrameBatch(viewsOf(new ArrayBuffer(8)));
     const flows = new FlowTable();
+    const chosen = new Int8Array(batch.capacity);
     for (let n = 0; n < 64; n++) {
       const there = flow(n, n % 2 === 0 ? 6 : 17);
       const back = ip(ipv4([10, 1, 0, 1], [10, 0, n >> 8, n & 0xff], n % 2 === 0 ? 6 : 17, transport(n % 2 === 0 ? 6 : 17, [80, 1000 + n], [1])));
@@ -522,8 +566,9 @@ describe('flows', () => {
       for (let misaligned = 0; misaligned < 8; misaligned++) appendFrame(batch, { bytes: back, misaligned });
       for (const first of [13, 20, 37]) appendFrame(batch, { bytes: back, pieces: [first, 3] });
       const pair = n % 16;
-      flows.learn(batch, 0, pair);
-      for (let f = 1; f < batch.count; f++) expect(flows.pair(batch, f, 16)).toBe(pair);
+      flows.learn(batch, 0, 1, pair);
+      flows.choose(batch, 1, batch.count, 16, everywhere, chosen);
+      expect([...chosen.subarray(1, batch.count)]).toEqual(new Array(batch.count - 1).fill(pair));
     }
   });
 
@@ -532,7 +577,9 @@ describe('flows', () => {
     for (let n = 0; n < 512; n++) appendFrame(batch, { bytes: flow(n) });
     for (const active of [2, 3, 16, 64]) {
       const flows = new FlowTable();
-      const pairs = new Set(Array.from({ length: 512 }, (_, f) => flows.pair(batch, f, active)));
+      const chosen = new Int8Array(512);
+      flows.choose(batch, 0, 512, active, everywhere, chosen);
+      const pairs = new Set(chosen);
       expect([Math.min(...pairs), Math.max(...pairs), pairs.size]).toEqual([0, active - 1, active]);
     }
   });

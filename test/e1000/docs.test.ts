@@ -88,7 +88,7 @@ function table(): string {
   for (const [name, spec] of sorted) {
     const { count = 1, stride = 4 } = spec;
     const place = count === 1 ? hex(spec.offset, 5) : `${hex(spec.offset, 5)} + ${stride}n, n < ${count}`;
-    if (spec.aliasOf !== undefined) lines.push(`| ${place} | ${spec.aliasOf} |  | the same register, where an 82542 has it | table |`);
+    if (spec.aliasOf !== undefined) lines.push(`| ${place} | ${spec.aliasOf} |  | the same register, ${name.endsWith('_82542') ? 'where an 82542 has it' : 'once more'} | table |`);
     else
       lines.push(
         `| ${place} | ${name} | ${hex(spec.reset ?? 0)} | ${modes(name, spec)} | ${COUNTS.has(name) ? 'counts' : `table${name in TESTS ? `; ${TESTS[name]}` : ''}`} |`,

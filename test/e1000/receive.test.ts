@@ -1,4 +1,5 @@
 // Receive, from the cable to descriptors: filters, sizes, buffers, tags, check sequences, checksums, the causes and what is counted.
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   BROADCAST,
@@ -490,5 +491,46 @@ describe('two stations', () => {
       b.refill(frames.length);
     }
     expect(got).toEqual(Array.from({ length: 30 }, (_, i) => 60 + i));
+  });
+});
+
+describe('the frame that most are', () => {
+  it('is stored, described and counted as any other: the same frames in one piece and in two', () => {
+    const anyPacket = fc.record({ version: fc.constantFrom<4 | 6>(4, 4, 4, 6), udp: fc.boolean(), payload: fc.nat(1460), filled: fc.boolean() });
+    const change = fc.record({ at: fc.nat(80), to: fc.nat(255) });
+    const any = fc.record({ of: anyPacket, changes: fc.array(change, { maxLength: 2 }), misaligned: fc.nat(7) });
+    fc.assert(
+      fc.property(
+        fc.array(any, { minLength: 1, maxLength: 20 }),
+        fc.constantFrom(0, 0x100, 0x300, 0x30e, 0x70e, 0x33f, 0x3ff),
+        fc.boolean(),
+        (frames, rxcsum, vlans) => {
+          const [whole, pieces] = [false, true].map((split) => {
+            const { nic, peer, segment } = wired();
+            nic.start({ ctrl: vlans ? CTRL_VME : 0 });
+            nic.write(R.RXCSUM, rxcsum);
+            for (const { of, changes, misaligned } of frames) {
+              const bytes = Uint8Array.from(packet(of));
+              for (const { at, to } of changes) if (at < bytes.length) bytes[at] = to;
+              peer.outbox.push({ bytes, misaligned, ...(split && { pieces: [20] }) });
+            }
+            segment.wake(peer);
+            const counts = [R.TPR, R.TORL, R.GPRC, R.GORCL, R.MPRC, R.BPRC, R.PRC64, R.PRC127, R.PRC1522, R.ROC].map((register) => nic.read(register));
+            return { received: nic.received(), counts, head: nic.read(R.RDH), icr: nic.read(R.ICR) };
+          });
+          expect(whole).toEqual(pieces);
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+
+  it('a run that finds no buffer ends there, and goes on with the next', () => {
+    const { nic, peer, inject } = wired();
+    nic.start({ buffers: 5 });
+    inject(...Array.from({ length: 12 }, (_, i) => frame(60 + i)));
+    expect([nic.received().map(({ bytes }) => bytes.length), nic.read(R.RDH), peer.outbox.length]).toEqual([[60, 61, 62, 63, 64], 5, 7]);
+    nic.refill(20);
+    expect([nic.received().map(({ bytes }) => bytes.length), nic.read(R.RDH)]).toEqual([[65, 66, 67, 68, 69, 70, 71], 12]);
   });
 });

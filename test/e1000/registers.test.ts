@@ -15,7 +15,7 @@ interface Spec {
 }
 const TABLE = Object.entries(E1000_REGISTERS) as [string, Spec][];
 /** Registers that do something when written; each has tests of its own. */
-const ACTIVE = new Set(['CTRL', 'EECD', 'EERD', 'MDIC', 'ICR', 'ICS', 'IMS', 'IMC', 'TCTL', 'PBA', 'WUC', 'WUS', 'CSBAL', 'CSBAH']);
+const ACTIVE = new Set(['CTRL', 'CTRL_DUP', 'EECD', 'EERD', 'MDIC', 'ICR', 'ICS', 'IMS', 'IMC', 'TCTL', 'PBA', 'WUC', 'WUS', 'CSBAL', 'CSBAH']);
 const PATTERNS = [0x5a5a_5a5a, 0xa5a5_a5a5, 0, 0xffff_ffff];
 
 describe('the table', () => {
@@ -57,6 +57,13 @@ describe('the table', () => {
     nic.write(0x0128, 18);
     nic.write(0x0200 + 4 * 127, 19);
     expect([nic.read(R.TDT), nic.read(R.RDT), nic.read(R.MTA + 4 * 127)]).toEqual([17, 18, 19]);
+  });
+
+  it('CTRL resets by its second address as well', () => {
+    const nic = new Station({ model: '82545GM' });
+    nic.write(R.RDTR, 5);
+    nic.write(0x0004, 0x0400_0000);
+    expect([nic.read(R.RDTR), nic.read(R.CTRL)]).toEqual([0, 0x0010_0200]);
   });
 
   it('nothing else in the BAR stores anything', () => {

@@ -233,6 +233,21 @@ describe('segmentation', () => {
     expect([nic.read(R.GPTC), nic.read(R.TSCTC), nic.read(R.GOTCL)]).toEqual([4, 1, 5000 + 4 * (hdrlen + 4)]);
   });
 
+  it('cuts a packet of more pieces than a segment makes of one', () => {
+    const { nic, peer } = wired();
+    nic.start();
+    const bytes = packet({ payload: 5000, seed: true });
+    nic.context({ command: 3 | TSE, paylen: 5000, mss: 2, hdrlen: 54 });
+    const index = nic.data(bytes, EOP | IFCS | RS | TSE, IXSM | TXSM);
+    nic.go();
+    // What one access may do is bounded: the rest comes with the next.
+    for (let looks = 0; looks < 20 && nic.sent(index) === 0; looks++) nic.go();
+    const frames = outbox(peer);
+    expect(frames.length).toBe(2500);
+    expect(frames.flatMap((f) => [...f.subarray(54, 56)])).toEqual(bytes.slice(54));
+    expect([nic.sent(index), nic.read(R.GPTC), nic.read(R.TSCTC), nic.nic.counters.snapshot().transmitDrops]).toEqual([1, 2500, 1, {}]);
+  });
+
   it('cuts what no parser knows by the offsets of its context: SNAP', () => {
     const { nic, peer } = wired();
     nic.start();

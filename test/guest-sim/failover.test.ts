@@ -34,6 +34,7 @@ class OtherNic implements Nic, NicTransmitQueue {
   readonly longestFrame = 2048;
   readonly reservedBuffer = 0;
   readonly usesIntx = false;
+  readonly steering = undefined;
   readonly kicks = 0;
   readonly interrupts = 0;
   readonly broken = '';

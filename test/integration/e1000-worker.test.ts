@@ -3,6 +3,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostWorker } from '#backends/vhost-worker';
+import { Iommu } from '#core/iommu';
 import type { E1000 } from '#devices/e1000/device';
 import type { E1000Options } from '#guest-sim/e1000-options';
 import { Guest } from '#guest-sim/guest';
@@ -28,10 +29,13 @@ interface Side {
   readonly nic: E1000;
 }
 
-function pair(worker: VhostWorker, csb: boolean): [Side, Side] {
+const RAM = 64 * 2 ** 20;
+
+/** @param iommu of the second one */
+function pair(worker: VhostWorker, csb: boolean, iommu?: Iommu): [Side, Side] {
   const segment = worker.segment();
   return [1, 2].map((n) => {
-    const machine = new Machine({ name: `m${n}`, memory: 64 * 2 ** 20 });
+    const machine = new Machine({ name: `m${n}`, memory: RAM, ...(n === 2 && iommu && { iommu }) });
     open.machines.push(machine);
     return { machine, nic: machine.addE1000({ mac: `52:54:00:00:00:0${n}`, segment, negotiation: 1000, sharedBlock: csb }) };
   }) as [Side, Side];
@@ -108,8 +112,9 @@ async function step(guests: readonly Guest[], so: () => boolean, what: string): 
 }
 
 describe.each(DRIVERS)('in the middle of traffic, by %s', (_name, driver) => {
-  const run = async (worker: VhostWorker): Promise<{ sides: [Side, Side]; guests: [Guest, Guest] }> => {
-    const sides = pair(worker, driver.csb === true);
+  const run = async (worker: VhostWorker, iommu?: Iommu, attached = (): void => {}): Promise<{ sides: [Side, Side]; guests: [Guest, Guest] }> => {
+    const sides = pair(worker, driver.csb === true, iommu);
+    attached();
     const guests = sides.map(({ machine }) => new Guest(machine.localBus(), { e1000: driver })) as [Guest, Guest];
     await step(guests, () => guests.every((guest) => guest.nic.configuration.linkUp), 'the links');
     return { sides, guests };
@@ -154,6 +159,73 @@ describe.each(DRIVERS)('in the middle of traffic, by %s', (_name, driver) => {
     expect(sides[0].nic.counters.snapshot().transmitFrames).toBe(sent);
     sides[0].machine.configWrite(0x0008, 4, 2, 7);
     await finish(guests, work);
+  });
+
+  /** Traffic goes on although the receiver is not there for a while: then its driver sets it up again, and a stream arrives whole. */
+  const goesOn = async ([a, b]: [Guest, Guest], flood: Workload): Promise<void> => {
+    b.e1000.recover();
+    await step([a, b], () => b.e1000.configuration.linkUp, 'the link of the receiver');
+    const more = flood.framesSent + 500;
+    b.start({ kind: 'sink', verify: 'none' });
+    await step([a, b], () => flood.framesSent > more, 'the flood to go on');
+    a.start({ kind: 'generate', count: 0 });
+    await step([a, b], () => a.e1000.transmitOutstanding === 0, 'the end of the flood');
+    for (let idle = 0; idle < 50; idle++) await step([a, b], () => !b.step(), 'the receiver to have taken it');
+    await finish([a, b], traffic([a, b], 1000));
+    expect([a.nic.broken, b.nic.broken]).toEqual(['', '']);
+  };
+
+  it.each([
+    ['is put to sleep (D3) and back', 0x00e0, 3, 0],
+    ['loses bus mastering and gets it back', 0x0004, 3, 7],
+  ] as const)('the receiver %s: nothing of its memory is touched meanwhile, and the sender goes on', async (_what, register, off, on) => {
+    const { sides, guests } = await run(startPool().worker());
+    const [a, b] = guests;
+    const flood = a.start({ kind: 'generate', count: 1e6 });
+    const sink = b.start({ kind: 'sink', verify: 'none' });
+    await step(guests, () => sink.framesReceived > 300, 'some frames');
+    const { machine } = sides[1];
+    // Leaving D3 resets a function: an operating system puts its configuration back.
+    const kept = [0x10, 0x18, 0x04].map((at) => [at, machine.configRead(0x0008, at, 4)] as const);
+    machine.configWrite(0x0008, register, 2, off);
+    const ram = machine.memory.slabs.map(({ views }) => views.u8.slice());
+    // Frames for it are lost, not held.
+    const more = flood.framesSent + 3000;
+    await step([a], () => flood.framesSent > more, 'frames that nobody takes');
+    machine.memory.slabs.forEach(({ views }, i) => {
+      expect(Buffer.compare(views.u8, ram[i] as Uint8Array)).toBe(0);
+    });
+    machine.configWrite(0x0008, register, 2, on);
+    for (const [at, value] of kept) machine.configWrite(0x0008, at, 4, value);
+    await goesOn(guests, flood);
+  });
+
+  it('memory is taken from the receiver and given back (IOMMU): nothing of it is touched meanwhile, and the sender goes on', async () => {
+    const iommu = new Iommu();
+    const domain = iommu.domain();
+    const { sides, guests } = await run(startPool().worker(), iommu, () => {
+      domain.map(0, 0, RAM);
+      iommu.attach(0x0008, domain);
+    });
+    const [a, b] = guests;
+    const flood = a.start({ kind: 'generate', count: 1e6 });
+    const sink = b.start({ kind: 'sink', verify: 'none' });
+    for (let round = 1; round <= 3; round++) {
+      await step(guests, () => sink.framesReceived > 300 * round, `frames before round ${round}`);
+      domain.unmap(0, RAM);
+      const ram = sides[1].machine.memory.slabs[0]?.views.u8.slice() as Uint8Array;
+      const until = performance.now() + 20;
+      while (performance.now() < until) {
+        a.step();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      expect(Buffer.compare(sides[1].machine.memory.slabs[0]?.views.u8 as Uint8Array, ram)).toBe(0);
+      domain.map(0, 0, RAM);
+      b.e1000.recover();
+      await step(guests, () => b.e1000.configuration.linkUp, `the link in round ${round}`);
+    }
+    expect(sink.framesReceived).toBeGreaterThan(900);
+    await goesOn(guests, flood);
   });
 
   it('the driver resets its device and goes on', async () => {

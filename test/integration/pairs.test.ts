@@ -389,6 +389,13 @@ describe.each(WIRES)('a legacy driver on a transitional device, %s', (wire) => {
     await settle([a, b], 'the acknowledgement', () => !sides[0].net.announcing);
   });
 
+  it('is announced for, where it cannot do so itself', async () => {
+    const { sides, a, b } = world(wire, legacy({ without: [F.GUEST_ANNOUNCE] }), legacy());
+    b.start({ kind: 'sink' });
+    expect([sides[0].net.announce(), sides[0].net.announcing]).toEqual([true, false]);
+    await settle([a, b], 'the announcement', () => received(b) === 1);
+  });
+
   it('goes on over a save and a restore', async () => {
     const device: Setup = legacy();
     let sides = machines(wire, device, device);

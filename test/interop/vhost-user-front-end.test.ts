@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { GuestMemory } from '#core/guest-memory';
 import { Iommu } from '#core/iommu';
 import { Log } from '#core/log';
-import type { VirtioNet } from '#devices/virtio-net/device';
+import type { VirtioNet, VirtioNetOptions } from '#devices/virtio-net/device';
 import { Guest, type GuestOptions } from '#guest-sim/guest';
 import {
   MemoryFile,
@@ -55,7 +55,7 @@ interface Side {
   boot(options?: GuestOptions): Guest;
 }
 
-async function side(name: 'a' | 'b', options: Partial<VhostUserFrontEndOptions> = {}): Promise<Side> {
+async function side(name: 'a' | 'b', options: Partial<VhostUserFrontEndOptions> = {}, net: Partial<VirtioNetOptions> = {}): Promise<Side> {
   const log = new Log(name);
   const ram = new MemoryFile(RAM);
   closing.push(() => ram.close());
@@ -65,8 +65,11 @@ async function side(name: 'a' | 'b', options: Partial<VhostUserFrontEndOptions> 
   const machine = new Machine({ name, memory: ram.memory, log });
   closing.push(() => machine.close());
   // Frames of the generator take their flow from the last byte: the two guests send the same flows, so what one sends teaches its device where to put what the other sends.
-  const { net } = machine.addVirtioNet({ mac: `52:54:00:00:0${name}:01`, backend, queuePairs: options.queuePairs ?? 1, features: VHOST_USER_NET_FEATURES });
-  return { machine, net, backend, log, boot: (guest) => new Guest(machine.localBus(), guest) };
+  const { net: device } = machine.addVirtioNet({
+    ...{ mac: `52:54:00:00:0${name}:01`, backend, queuePairs: options.queuePairs ?? 1, features: VHOST_USER_NET_FEATURES },
+    ...net,
+  });
+  return { machine, net: device, backend, log, boot: (guest) => new Guest(machine.localBus(), guest) };
 }
 
 async function bothWays(a: Guest, b: Guest, count: number): Promise<void> {
@@ -115,7 +118,7 @@ describe.each(['split', 'packed'] as const)('%s rings', (ring) => {
     expect(a.backend.connections).toBe(1);
   });
 
-  it('are reset by drivers that poll, with no event loop meanwhile, and survive a back end that is killed', async () => {
+  it('are reset by drivers that poll, with no event loop meanwhile, and survive a back end that is killed', { timeout: 120_000 }, async () => {
     // A back end in a process of its own, as this thread will not serve anybody inside a reset.
     const start = async (): Promise<ChildProcess> => {
       const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -128,13 +131,15 @@ describe.each(['split', 'packed'] as const)('%s rings', (ring) => {
       return child;
     };
     const child = await start();
-    const [a, b] = await Promise.all([side('a'), side('b')]);
+    // A whole process has to start, on a machine that may be busy.
+    const patience = 40_000;
+    const [a, b] = await Promise.all([side('a', { patience }), side('b', { patience })]);
     for (let boot = 0; boot < 3; boot++) await bothWays(a.boot({ net: { ring } }), b.boot({ net: { ring } }), 300);
     const guests = [a.boot({ net: { ring } }), b.boot({ net: { ring } })] as const;
     child.kill('SIGKILL');
     await eventually('both to miss it', () => !a.backend.connected && !b.backend.connected);
     await start();
-    await eventually('the next one', () => a.backend.connected && b.backend.connected);
+    await eventually('the next one', () => a.backend.connected && b.backend.connected, patience);
     await bothWays(...(ring === 'split' ? guests : ([a.boot({ net: { ring } }), b.boot({ net: { ring } })] as const)), 300);
   });
 });
@@ -179,6 +184,34 @@ it('passes nothing while its cable is pulled', async () => {
   await eventually('the rings to be disabled', () => server.statistics[0]?.session?.running.includes(true) === false);
   a.net.setLink(true);
   await bothWays(...guests, 100);
+});
+
+it('tells the MTU its driver negotiated: longer frames do not come', async () => {
+  const server = await serve({ mtu: 9000 });
+  const [a, b] = [await side('a', {}, { mtu: 1000 }), await side('b')];
+  const guests = [a.boot(), b.boot()] as const;
+  await eventually('the back ends to be up', () => backends.every((backend) => backend.ready));
+  // 14 bytes of header, a tag and the MTU; one byte more.
+  const sink = guests[0].start({ kind: 'sink', count: 2 });
+  const sent = guests[1].start({ kind: 'generate', count: 3, sizes: [1018, 1019, 60] });
+  await eventually('two of three', () => {
+    for (const guest of guests) guest.step();
+    return sent.done && sink.done;
+  });
+  expect(server.statistics[0]?.counters).toMatchObject({ receiveFrames: 2, receiveDrops: { 'too-long': 1 } });
+});
+
+it('announces its station by SEND_RARP where the driver cannot', async () => {
+  const server = await serve();
+  const [a, b] = [await side('a', {}, { features: { ...VHOST_USER_NET_FEATURES, GUEST_ANNOUNCE: false } }), await side('b')];
+  expect(a.net.announce()).toBe(false);
+  const guests = [a.boot(), b.boot()] as const;
+  await eventually('the back ends to be up', () => backends.every((backend) => backend.ready));
+  expect([a.net.announce(), a.net.announcing]).toEqual([true, false]);
+  await eventually('the announcement', () => {
+    for (const guest of guests) guest.step();
+    return server.statistics[1]?.counters.receiveFrames === 1;
+  });
 });
 
 it('waits for a back end that calls', async () => {

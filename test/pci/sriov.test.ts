@@ -82,6 +82,15 @@ describe('enabling VFs', () => {
     expect(enabled).toEqual([3, 0]);
   });
 
+  it('tells when a reset of the PF takes them away', () => {
+    const { start, fabric, pfAt, enabled } = makeSriov();
+    start(3);
+    fabric.configWrite(pfAt, findCapability(fabric, pfAt, 0x10) + 8, 2, 0x8000);
+    expect(enabled).toEqual([3, 0]);
+    start(2);
+    expect(enabled).toEqual([3, 0, 2]);
+  });
+
   it('locks NumVFs, the page size and the hierarchy bit meanwhile', () => {
     const { start, read, write } = makeSriov();
     start(3);

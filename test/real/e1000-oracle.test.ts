@@ -47,6 +47,7 @@ const MASK_DIFFERENCES: Readonly<Record<string, string>> = {
   LEDCTL: 'reserved bits read as 0 (8254x, LEDCTL)',
   RAH: 'reserved bits read as 0 (8254x 13.5.3)',
   WUFC: 'reserved bits read as 0 (8254x, WUFC)',
+  VET: 'bits 31:16 read as 0 (8254x, VET)',
   CTRL_EXT: 'QEMU keeps all of it; ours what is no self-clearing or reserved bit (8254x 13.4.6)',
 };
 /** Registers that QEMU lacks or does not store (docs/e1000.md, "Beside QEMU"): FCAL and on. */

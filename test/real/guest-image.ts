@@ -3,7 +3,6 @@
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { gzipSync } from 'node:zlib';
 import { type ArchiveEntry, archive } from './cpio.ts';
 import { cache, mustRun, Unavailable, unpacked } from './host.ts';
 
@@ -37,9 +36,9 @@ export interface ImageOptions {
   readonly tools?: Readonly<Record<string, string>>;
 }
 
-/** The initramfs for a kernel whose modules lie under `modules` (a folder lib/modules/VERSION or the like), with those `wanted`, loaded at boot, and all they depend on. */
+/** The initramfs, not packed (an emulated processor unpacks slowly), for a kernel whose modules lie under `modules` (a folder lib/modules/VERSION or the like), with those `wanted`, loaded at boot, and all they depend on. */
 export async function guestImage(name: string, modules: string, wanted: readonly string[], { carried = [], tools = {} }: ImageOptions = {}): Promise<Buffer> {
-  const file = join(cache, `initramfs-${name}.cpio.gz`);
+  const file = join(cache, `initramfs-${name}.cpio`);
   const busybox = find(await unpacked('busybox-static'), 'busybox', 'bin');
   const programs = { ethtool: 'ethtool', ...tools };
   const key = JSON.stringify([INIT, wanted, carried, modules, busybox, programs, 4]);
@@ -76,7 +75,7 @@ export async function guestImage(name: string, modules: string, wanted: readonly
   for (const module of files.values()) put({ path: `modules/${module.name}.ko`, mode: 0o100644, content: module.content });
   // Parents first: the kernel makes no folder by itself.
   entries.sort((a, b) => Number(b.mode === 0o040755) - Number(a.mode === 0o040755) || (a.path < b.path ? -1 : 1));
-  const image = gzipSync(archive(entries), { level: 6 });
+  const image = archive(entries);
   mkdirSync(cache, { recursive: true });
   const work = `${file}.${process.pid}`;
   writeFileSync(work, image);
@@ -116,7 +115,7 @@ async function ownerOf(library: string, packages: readonly string[]): Promise<st
 
 /** A test's script as an archive to put behind the image. */
 export function scriptArchive(script: string): Buffer {
-  return gzipSync(archive([{ path: 'test.sh', mode: 0o100644, content: Buffer.from(script) }]));
+  return archive([{ path: 'test.sh', mode: 0o100644, content: Buffer.from(script) }]);
 }
 
 /** The first file of that name below a folder, in a folder whose name ends so. */

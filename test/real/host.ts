@@ -2,7 +2,7 @@
 // Whatever cannot be had is a reason to skip, said in so many words; nothing else is.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,6 +15,9 @@ export const cache = process.env.NICBOX_CACHE ?? join(process.env.XDG_CACHE_HOME
 function projectAbove(folder: string): string {
   return existsSync(join(folder, 'package.json')) ? folder : projectAbove(dirname(folder));
 }
+
+/** NICBOX_TRACE=1 shows what children say while they do. */
+const TRACE = process.env.NICBOX_TRACE === '1';
 
 /** A client cannot be had here; the message says why and what would help. */
 export class Unavailable extends Error {}
@@ -58,6 +61,30 @@ export function onPath(program: string): string | undefined {
     .find((path) => existsSync(path));
 }
 
+/** Does what only one process at a time may do, whoever it is of; the lock of one that was killed does not count. Says so when it has to wait. */
+export async function exclusively<T>(lock: string, work: () => Promise<T>): Promise<T> {
+  for (let said = false; ; said = true) {
+    try {
+      mkdirSync(dirname(lock), { recursive: true });
+      writeFileSync(lock, String(process.pid), { flag: 'wx' });
+      break;
+    } catch {
+      const owner = existsSync(lock) ? readFileSync(lock, 'utf8') : '';
+      if (owner !== '' && !existsSync(`/proc/${owner}`)) rmSync(lock, { force: true });
+      else if (!said) progress(`process ${owner} is at ${lock}: waiting`);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  }
+  try {
+    return await work();
+  } finally {
+    rmSync(lock, { force: true });
+  }
+}
+
+/** Around whatever fetches packages. */
+const packageLock = (): string => join(cache, 'packages.lock');
+
 let updated: Promise<unknown> | undefined;
 
 async function apt(args: readonly string[], seconds: number, cwd?: string): Promise<void> {
@@ -75,7 +102,13 @@ async function apt(args: readonly string[], seconds: number, cwd?: string): Prom
 /** A Debian package's files, unpacked in the cache; nothing is installed. */
 export async function unpacked(name: string): Promise<string> {
   const folder = join(cache, 'packages', name);
-  if (existsSync(folder)) return folder;
+  if (!existsSync(folder)) await exclusively(packageLock(), () => unpack(name, folder));
+  return folder;
+}
+
+async function unpack(name: string, folder: string): Promise<void> {
+  // Somebody else may have been at it.
+  if (existsSync(folder)) return;
   progress(`fetching Debian's ${name}`);
   mkdirSync(join(cache, 'packages'), { recursive: true });
   const work = mkdtempSync(join(cache, 'packages', '.work-'));
@@ -88,7 +121,6 @@ export async function unpacked(name: string): Promise<string> {
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
-  return folder;
 }
 
 /** The path of an installed program; as root its package is installed first if need be. */
@@ -96,8 +128,11 @@ export async function installed(program: string, packages: readonly string[]): P
   const present = onPath(program);
   if (present !== undefined) return present;
   if (process.getuid?.() !== 0) throw new Unavailable(`${program} is not installed and this is not root: apt-get install ${packages.join(' ')}`);
-  progress(`installing ${packages.join(', ')}`);
-  await apt(['install', '-y', '-q', '--no-install-recommends', ...packages], 300);
+  await exclusively(packageLock(), async () => {
+    if (onPath(program) !== undefined) return;
+    progress(`installing ${packages.join(', ')}`);
+    await apt(['install', '-y', '-q', '--no-install-recommends', ...packages], 300);
+  });
   const now = onPath(program);
   if (now === undefined) throw new Unavailable(`${packages.join(' ')} brought no ${program}`);
   return now;
@@ -145,6 +180,7 @@ export class Child {
       const parts = `${partial}${piece.toString('latin1')}`.split(/\r*\n/);
       partial = parts.pop() ?? '';
       this.lines.push(...parts);
+      if (TRACE) process.stderr.write(parts.map((line) => `${name}: ${line}\n`).join(''));
       for (const listener of this.#listeners) listener();
     };
     this.process.stdout?.on('data', take);

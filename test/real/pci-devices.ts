@@ -1,8 +1,8 @@
 // Network functions of ours that a real Linux drives, as data: how the command line names the device, which drivers it needs, what is checked of it. A new device is a row here.
 
-import { commonChecks, type DriverFacts, type PciCheck } from './pci-checks.ts';
+import { commonChecks, type DriverFacts, type Limited, type PathKind, type PciCheck } from './pci-checks.ts';
 
-export interface PciDevice {
+export interface PciDevice extends Limited {
   readonly name: string;
   /** `--device` of `nicbox serve`, of the function under test and of its peer. */
   readonly device: string;
@@ -13,13 +13,23 @@ export interface PciDevice {
   readonly peerSlot?: number;
   /** Words of the guest's command line. */
   readonly append?: readonly string[];
-  /** It interrupts by INTx, which drivers cannot have in user-mode Linux: up to 6.1 its bus hands out numbers that nothing is behind, and request_irq says ENOSYS. */
-  readonly pins?: boolean;
   readonly checks: readonly PciCheck[];
 }
 
-const VIRTIO: DriverFacts = { pci: 'virtio-pci', net: 'virtio_net', modules: ['virtio_pci', 'virtio_net'], reset: 'flr' };
-const E1000: DriverFacts = { pci: 'e1000', net: 'e1000', modules: ['e1000'], reset: 'pm' };
+/** Of a device, or of its checks, what a path can show. */
+export function shown<T extends Limited>(all: readonly T[], path: PathKind): T[] {
+  return all.filter(({ not }) => not?.[path] === undefined);
+}
+
+const EMULATED = 'minutes of an emulated processor: done in user-mode Linux';
+const VIRTIO: DriverFacts = {
+  pci: 'virtio-pci',
+  net: 'virtio_net',
+  modules: ['virtio_pci', 'virtio_net'],
+  reset: 'flr',
+  millionNot: { 'vfio-user': EMULATED },
+};
+const E1000: DriverFacts = { pci: 'e1000', net: 'e1000', modules: ['e1000'], reset: 'pm', burst: 32 };
 
 /** @param pairs queue pairs: `ethtool -L` to one and back, with traffic behind each. */
 const channels = (pairs: number): PciCheck => ({
@@ -36,20 +46,20 @@ const pin: PciCheck = {
   script: '[ $(ls /sys/bus/pci/devices/$pci/msi_irqs 2> /dev/null | wc -l) -eq 0 ] && [ $(cat /sys/bus/pci/devices/$pci/irq) -gt 0 ]',
 };
 
-/** User-mode Linux's bus does not find a function again that was removed. */
 const rescan: PciCheck = {
   name: 'removed and found again',
+  not: { 'uml-pci': "user-mode Linux's bus does not find a function again that was removed" },
   script:
     'for i in 1 2; do echo 1 > /sys/bus/pci/devices/$pci/remove && [ ! -e /sys/bus/pci/devices/$pci ] && echo 1 > /sys/bus/pci/rescan && up && ping_all 10 || return 1; done',
 };
 
-/** Of a PF in slot 0 with VFs in slots 1 and 2: what the kernel's SR-IOV core does with it, and the VFs' driver. $vf is the first one. */
-const VIRTUAL_FUNCTIONS: readonly PciCheck[] = [
+/** Of a PF in slot 0 with VFs in slots 1 and 2: what the kernel's SR-IOV core does with it, and the VFs' driver. $vf is the first one. @param id device id of the VFs */
+const virtualFunctions = (driver: string, id: number): PciCheck[] => [
   {
     name: 'VF Enable',
     script: `vf=0000:00:01.0; vf2=0000:00:02.0
 [ ! -e /sys/bus/pci/devices/$vf ] && echo 2 > /sys/bus/pci/devices/$pci/sriov_numvfs && await has_net $vf && await has_net $vf2
-[ "$(drivers $vf)" = virtio-pci ] && [ "$(cat /sys/bus/pci/devices/$vf/device)" = 0x1041 ] && [ "$(basename $(readlink /sys/bus/pci/devices/$vf/physfn))" = $pci ]`,
+[ "$(drivers $vf)" = ${driver} ] && [ "$(cat /sys/bus/pci/devices/$vf/device)" = 0x${id.toString(16)} ] && [ "$(basename $(readlink /sys/bus/pci/devices/$vf/physfn))" = $pci ]`,
   },
   {
     name: 'VF to peer',
@@ -59,8 +69,7 @@ vf_up $vf 10.0.0.3 && vf_ping $there && vf_ping $here`,
   },
   {
     name: 'VF reset',
-    script:
-      'echo $vf > /sys/bus/pci/drivers/virtio-pci/unbind && echo 1 > /sys/bus/pci/devices/$vf/reset && echo $vf > /sys/bus/pci/drivers/virtio-pci/bind && await has_net $vf && vf_up $vf 10.0.0.3 && vf_ping $there && ping_all 20',
+    script: `echo $vf > /sys/bus/pci/drivers/${driver}/unbind && echo 1 > /sys/bus/pci/devices/$vf/reset && echo $vf > /sys/bus/pci/drivers/${driver}/bind && await has_net $vf && vf_up $vf 10.0.0.3 && vf_ping $there && ping_all 20`,
   },
   {
     name: 'VFs off and on, 10 times',
@@ -129,6 +138,8 @@ const SELF_TEST: PciCheck = {
 grep -q PASS /tmp/t && [ $(grep -c 'line)[^0-9]*0$' /tmp/t) -eq 5 ] && await answers && ping_all 20 && tcp 1024`,
 };
 
+const NO_PORTS = 'Linux resets this part by I/O ports, and user-mode Linux has none';
+
 export const PCI_DEVICES: readonly PciDevice[] = [
   {
     name: 'virtio-net, split rings, 4 queue pairs',
@@ -150,7 +161,6 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     peer: 'virtio-net',
     modules: VIRTIO.modules,
     append: ['pci=nomsi'],
-    pins: true,
     checks: [pin, ...commonChecks(VIRTIO), rescan],
   },
   {
@@ -159,23 +169,32 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     peer: 'virtio-net',
     peerSlot: 3,
     modules: VIRTIO.modules,
-    checks: VIRTUAL_FUNCTIONS,
+    checks: virtualFunctions(VIRTIO.pci, 0x1041),
+    not: { 'vfio-user': "QEMU's vfio code leaves SR-IOV out of what its guest sees" },
   },
   {
     name: 'e1000 (82540EM)',
     device: 'e1000',
     peer: 'virtio-net',
     modules: [...VIRTIO.modules, ...E1000.modules],
-    pins: true,
     checks: [pin, ...commonChecks(E1000), ...INTEL_CHECKS, SELF_TEST],
+    not: { 'uml-pci': NO_PORTS },
   },
   {
     name: 'e1000 (82545EM)',
     device: 'e1000,model=82545EM',
     peer: 'e1000',
     modules: E1000.modules,
-    pins: true,
     // Linux has no coalescing for older parts.
-    checks: [...INTEL_CHECKS, COALESCING, SELF_TEST],
+    checks: [pin, ...INTEL_CHECKS, COALESCING, SELF_TEST],
+    not: { 'uml-pci': NO_PORTS },
+  },
+  {
+    name: 'e1000 (82545GM)',
+    device: 'e1000,model=82545GM',
+    peer: 'virtio-net',
+    modules: [...VIRTIO.modules, ...E1000.modules],
+    checks: [pin, ...commonChecks(E1000), ...INTEL_CHECKS, COALESCING, SELF_TEST],
+    not: { 'vfio-user': 'its older relatives are driven there' },
   },
 ];

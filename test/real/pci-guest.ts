@@ -11,6 +11,8 @@ import { PCI_OVER_VIRTIO, umlKernel } from './uml-kernel.ts';
 
 export interface PciPath {
   readonly name: string;
+  /** Transfers are so many times smaller: an emulated processor is slow to make, copy and compare what it sends. */
+  readonly divisor: number;
   /** Where the guest finds the function in a slot. */
   slot(number: number): string;
   /** Starts a server of ours and a guest that runs `script`; both are one child, whose lines are the guest's console and what the server says. */
@@ -28,6 +30,9 @@ export interface GuestReport {
   /** `lspci -vvv` of the function under test. */
   readonly lspci: string;
 }
+
+/** Takes back the long looks that a kernel as it comes is told to have (they make all of its delays long): ours has patience of its own. */
+const OWN_LOOPS = 'lpj=0';
 
 /** User-mode Linux, whose kernel can also be started by itself. */
 export interface UmlPciPath extends PciPath {
@@ -50,6 +55,7 @@ export async function umlPciPath(): Promise<UmlPciPath> {
   };
   return {
     name: 'user-mode Linux (uml-pci)',
+    divisor: 1,
     slot: (number) => `0000:00:0${number}.0`,
     boot(script, { devices, append = [], args = [] }) {
       return new Child('nicbox serve uml-pci', process.execPath, [
@@ -57,13 +63,13 @@ export async function umlPciPath(): Promise<UmlPciPath> {
         'serve',
         'uml-pci',
         ...devices.flatMap((device) => ['--device', device]),
-        ...['--guest', kernel, '--initrd', initrd(script), '--append', 'quiet', ...append],
+        ...['--guest', kernel, '--initrd', initrd(script), '--append', 'quiet', OWN_LOOPS, ...append],
         ...args,
       ]);
     },
     guest(script, sockets, append = []) {
       const devices = sockets.map((socket, i) => `virtio_uml.device=${socket}:${PCI_OVER_VIRTIO}:${i}`);
-      const args = ['mem=256M', `initrd=${initrd(script)}`, 'rdinit=/init', 'con=null', 'con0=null,fd:1', 'lpj=100000000', 'quiet', ...append, ...devices];
+      const args = ['mem=256M', `initrd=${initrd(script)}`, 'rdinit=/init', 'con=null', 'con0=null,fd:1', 'quiet', ...append, ...devices];
       return new Child('user-mode Linux', kernel, args, { TMPDIR: '/dev/shm' });
     },
   };
@@ -90,6 +96,7 @@ export async function vfioUserPath(options: { readonly postedWrites?: boolean; r
   return {
     version: qemu.version,
     name: `QEMU ${qemu.version} (vfio-user)`,
+    divisor: 4,
     slot: (number) => `0000:00:${(8 + number).toString(16).padStart(2, '0')}.0`,
     boot(script, { devices, append, args = [] }) {
       const folder = scratch();
@@ -113,8 +120,8 @@ kill $server; wait $server; echo SERVER-ENDED $?`;
 
 /** Boots a guest with the device and runs all of its checks; returns when it is over. @throws when it does not come to its end in time */
 export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, modules, append = [], checks }: PciDevice): Promise<GuestReport> {
-  const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks), { devices: [device, peer], append });
-  await guest.line(/^GUEST-DONE/, 400);
+  const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks, path.divisor), { devices: [device, peer], append });
+  await guest.line(/^GUEST-DONE/, 900);
   const { lines } = guest;
   const from = lines.indexOf('LSPCI-BEGIN');
   const report = {

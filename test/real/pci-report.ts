@@ -1,8 +1,11 @@
-// The table of docs/real-guests.md that says which check passed on which device by which path: written from the run, one section for each path, between markers.
+// The tables of docs/real-guests.md that say which check passed on which device by which path: written from the run, one section for each path, between markers. What a path cannot
+// show has its reason below the table.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { project } from './host.ts';
+import type { PathKind } from './pci-checks.ts';
+import { PCI_DEVICES } from './pci-devices.ts';
 import type { CheckResult } from './pci-guest.ts';
 
 const FILE = join(project, 'docs/real-guests.md');
@@ -13,18 +16,30 @@ export interface DeviceResult {
 }
 
 /** @param path names the section; its markers have to be in the file */
-export function writeReport(path: string, results: readonly DeviceResult[]): void {
-  const names = [...new Set(results.flatMap(({ checks }) => checks.filter(({ ok }) => ok).map(({ name }) => name)))];
-  const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  // A check that failed has the guest's line for a name. What a device was not asked is neither.
-  const cell = ({ checks }: DeviceResult, name: string): string => {
-    if (checks.some((check) => check.ok && check.name === name)) return 'ok';
-    return checks.some((check) => !check.ok && check.name.includes(` ${name}:`)) ? 'failed' : '-';
+export function writeReport(path: PathKind, results: readonly DeviceResult[]): void {
+  const reasons: string[] = [];
+  const note = (reason: string): string => {
+    if (!reasons.includes(reason)) reasons.push(reason);
+    return `(${reasons.indexOf(reason) + 1})`;
   };
+  const names = [...new Set(PCI_DEVICES.flatMap(({ checks }) => checks.map(({ name }) => name)))];
+  const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  const columns = PCI_DEVICES.map(({ name: device, checks, not }) => {
+    const ran = results.find((result) => result.device === device)?.checks ?? [];
+    return names.map((name) => {
+      const asked = checks.find((check) => check.name === name);
+      if (asked === undefined) return '-';
+      const why = not?.[path] ?? asked.not?.[path];
+      if (why !== undefined) return note(why);
+      // A check that failed has the guest's line for a name.
+      return ran.some((check) => check.ok && check.name === name) ? 'ok' : 'failed';
+    });
+  });
   const table = [
-    row(['check', ...results.map(({ device }) => device)]),
-    row(['---', ...results.map(() => '---')]),
-    ...names.map((name) => row([name, ...results.map((result) => cell(result, name))])),
+    row(['check', ...PCI_DEVICES.map(({ name }) => name)]),
+    row(['---', ...PCI_DEVICES.map(() => '---')]),
+    ...names.map((name, i) => row([name, ...columns.map((column) => column[i] as string)])),
+    ...(reasons.length === 0 ? [] : ['', reasons.map((reason, i) => `(${i + 1}) ${reason}.`).join(' ')]),
   ];
   const [begin, end] = [`<!-- ${path}: begin -->`, `<!-- ${path}: end -->`];
   const text = readFileSync(FILE, 'utf8');

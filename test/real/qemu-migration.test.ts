@@ -22,10 +22,12 @@ describe.skipIf(missing !== undefined)(`QEMU ${qemu?.version ?? `(skipped: ${mis
     const folder = scratch();
     const [a, b, c] = ['a', 'b', 'c'].map((name) => join(folder, name)) as [string, string, string];
     const server = await VhostUserServer.start([a, b, c], ['--verbose']);
+    // Between two files nobody listens for a moment.
     const rounds = `
+load_file() { tries=0; until nc -w 20 10.0.0.1 5002 <&3 > /tmp/round; do tries=$((tries + 1)); [ $tries -lt 50 ] || break; sleep 0.1; done; sha1sum < /tmp/round | cut -c 1-40; }
 for i in $(seq 1 500); do
   ping=$(ping -c 1 -W 1 -q 10.0.0.1 2>/dev/null | grep -c '1 packets received')
-  echo ROUND $i $ping $(nc -w 20 10.0.0.1 5002 <&3 | sha1sum | cut -c 1-40)
+  echo ROUND $i $ping $(load_file)
 done`;
     const monitor = (name: string): string[] => ['-qmp', `unix:${join(folder, name)},server=on,wait=off`];
     const answering = qemu.boot('answering', answeringScript(KIBIBYTES), vhostUserArgs(a, 1, MACS[0], { packed }));

@@ -4,7 +4,7 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { find, guestImage, type ImageOptions, scriptArchive, uncompressedKernel } from './guest-image.ts';
-import { Child, cache, installed, mustRun, onPath, progress, run, scratch, Unavailable, unpacked } from './host.ts';
+import { Child, cache, exclusively, installed, mustRun, onPath, progress, run, scratch, Unavailable, unpacked } from './host.ts';
 
 export interface Qemu {
   readonly version: string;
@@ -58,7 +58,7 @@ export async function findNewQemu(image?: GuestImage): Promise<Qemu> {
     if (major(own.version) >= 11) return own;
   }
   const root = join(cache, 'qemu-newer');
-  if (!existsSync(join(root, 'usr/bin/qemu-system-x86_64'))) await bootstrap(root);
+  if (!existsSync(join(root, 'usr/bin/qemu-system-x86_64'))) await exclusively(`${root}.lock`, () => bootstrap(root));
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu');
   const own = join(root, 'usr/bin/qemu-system-x86_64');
   const data = ['usr/share/qemu', 'usr/share/seabios', 'usr/lib/ipxe/qemu'].flatMap((folder) => ['-L', join(root, folder)]);
@@ -73,6 +73,7 @@ export async function findNewQemu(image?: GuestImage): Promise<Qemu> {
 }
 
 async function bootstrap(root: string): Promise<void> {
+  if (existsSync(root)) return;
   if (process.getuid?.() !== 0) throw new Unavailable('no QEMU of 11 or later, and fetching one (debootstrap) needs root');
   const sources = ['/etc/apt/sources.list.d/debian.sources', '/etc/apt/sources.list']
     .filter((file) => existsSync(file))

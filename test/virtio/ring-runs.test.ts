@@ -119,3 +119,23 @@ describe.each([
     else expect(byRuns).toBeGreaterThan(500);
   });
 });
+
+it.each([
+  ['split', []],
+  ['packed', [VIRTIO_F_RING_PACKED]],
+])('a run takes what was added since the last one as well (%s)', (_, bits) => {
+  const { driver, queue, list } = new World(FeatureSet.of(VIRTIO_F_VERSION_1, ...bits));
+  const tokens = new Int32Array(SIZE);
+  const add = (count: number): void => {
+    for (let i = 0; i < count; i++) driver.add(i, [{ address: 0x20000 + 0x100 * i, length: 0x100, write: true }]);
+    driver.expose();
+  };
+  add(4);
+  // The first goes the long way: no window is known yet.
+  tokens[0] = queue.pop(list);
+  expect(queue.popRun(list, tokens, 1, 2, 1e9, true)).toBe(2);
+  add(5);
+  expect(queue.popRun(list, tokens, 3, SIZE, 1e9, true)).toBe(6);
+  expect(queue.popRun(list, tokens, 9, SIZE, 1e9, true)).toBe(0);
+  expect(queue.broken).toBeUndefined();
+});

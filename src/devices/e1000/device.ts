@@ -6,7 +6,9 @@ import { RegisterFile } from '#core/register-file';
 import { RestoreError, seal } from '#core/saved';
 import { MicrowireEeprom, sealEeprom } from '#devices/intel/eeprom';
 import { IoWindow } from '#devices/intel/io-window';
+import { parseMac } from '#devices/intel/mac';
 import { Statistics } from '#devices/intel/statistics';
+import { Unplugged } from '#devices/intel/unplugged';
 import { PortCounters } from '#net/counters';
 import type { PortHost, RemotePortHost } from '#net/port';
 import { EFFECT_NONE } from '#pci/capability';
@@ -37,7 +39,6 @@ import { type HookHost, registerHooks } from './register-hooks.ts';
 import { RegisterSpace } from './register-space.ts';
 import { E1000_REGISTERS, ICR_RXT0, ICR_TXDW, PACKET_BUFFER, REGISTER_SPACE } from './registers.ts';
 import { checkE1000, type E1000State, PART, VERSION } from './saved-e1000.ts';
-import { Unplugged } from './unplugged.ts';
 import { WUC_PME_EN } from './wake-up.ts';
 
 export interface E1000Options {
@@ -117,7 +118,7 @@ export class E1000 {
     this.model = modelName;
     if (options.segment !== undefined && 'openPort' in options.segment && options.bell === undefined)
       throw new E1000OptionError('a port on another thread needs a bell that this thread listens to: add the device with Machine.addE1000');
-    this.mac = parseMac(options.mac);
+    this.mac = requireMac(options.mac);
     this.name = options.name ?? `e1000 ${options.mac}`;
     this.#cable = options.segment !== undefined;
     const subsystemId = options.sharedBlock ? CSB_SUBSYSTEM_ID : this.#parts.subsystemId;
@@ -185,7 +186,9 @@ export class E1000 {
         clock: services.clock,
         setLine: (asserted) => {
           services.interrupts.setLine(asserted);
-          if (asserted) services.interrupts.raise(0);
+          if (!asserted) return;
+          services.interrupts.raise(0);
+          if (this.#live?.port.remote) state.rose();
         },
         restoreLine: (asserted) => services.interrupts.setLine(asserted),
         flushTransmit: () => this.#change(() => this.#live?.engine.flushTransmit()),
@@ -438,11 +441,10 @@ export class E1000 {
   }
 }
 
-function parseMac(text: string): Uint8Array {
-  const bytes = text.split(':').map((part) => (/^[0-9a-f]{2}$/i.test(part) ? Number.parseInt(part, 16) : Number.NaN));
-  if (bytes.length !== 6 || bytes.some(Number.isNaN)) throw new E1000OptionError(`mac "${text}": six bytes in hexadecimal, as 52:54:00:12:34:56`);
-  if (((bytes[0] as number) & 1) !== 0) throw new E1000OptionError(`mac "${text}" is a group address`);
-  return Uint8Array.from(bytes);
+function requireMac(text: string): Uint8Array {
+  const mac = parseMac(text);
+  if (typeof mac === 'string') throw new E1000OptionError(mac);
+  return mac;
 }
 
 function checkEeprom(words: Uint16Array | undefined): Uint16Array | undefined {

@@ -3,7 +3,7 @@
 
 import { CONTEXT_WORDS } from '#devices/intel/checksum-context';
 import { COUNTED } from '#devices/intel/statistics';
-import { REGISTER_WORDS } from './registers.ts';
+import { AT, REGISTER_WORDS } from './registers.ts';
 
 /** The MAC sees a link and its medium carries frames. */
 export const FLAG_LINK = 1;
@@ -40,6 +40,9 @@ export const EVENT_MAGIC = 1 << 28;
 /** Context descriptors between the head and where a turn got to. */
 export const MOST_CONTEXTS = 256;
 
+/** Of ITR, in milliseconds. */
+const THROTTLE_UNIT = 256e-6;
+
 const GENERATION = 0;
 const FLAGS = 1;
 const PAUSE_QUANTA = 2;
@@ -57,7 +60,8 @@ const REGISTERS = CONTROL_WORDS * 4;
 const CONTEXTS = REGISTERS + REGISTER_WORDS * 4;
 const ALL_CONTEXTS = (2 + MOST_CONTEXTS) * CONTEXT_WORDS;
 const STATISTICS = (CONTEXTS + ALL_CONTEXTS * 4 + 7) & ~7;
-const BLOCK_BYTES = STATISTICS + COUNTED.length * 8;
+const TIMES = STATISTICS + COUNTED.length * 8;
+const BLOCK_BYTES = TIMES + 8;
 
 export class EngineState {
   readonly buffer: SharedArrayBuffer;
@@ -66,6 +70,7 @@ export class EngineState {
   /** Context descriptors in force at the head: single frames, segmentation; then those that lie further on, in order. */
   readonly contexts: Uint32Array;
   readonly #control: Int32Array;
+  readonly #times: Float64Array;
 
   constructor(buffer = new SharedArrayBuffer(BLOCK_BYTES)) {
     this.buffer = buffer;
@@ -73,6 +78,7 @@ export class EngineState {
     this.registers = new Uint32Array(buffer, REGISTERS, REGISTER_WORDS);
     this.contexts = new Uint32Array(buffer, CONTEXTS, ALL_CONTEXTS);
     this.statistics = new Float64Array(buffer, STATISTICS, COUNTED.length);
+    this.#times = new Float64Array(buffer, TIMES, 1);
   }
 
   get generation(): number {
@@ -160,6 +166,18 @@ export class EngineState {
 
   // ---- events ----
 
+  /** The interrupt line rose just now: until ITR has passed it will not do so again. */
+  rose(): void {
+    this.#times[0] = wallTime();
+  }
+
+  /** Milliseconds until the throttle (8254x 13.4.18) lets an interrupt through, by real time. */
+  get throttled(): number {
+    const interval = (this.registers[AT.ITR] as number) * THROTTLE_UNIT;
+    if (interval === 0) return 0;
+    return Math.min(interval, (this.#times[0] as number) + interval - wallTime());
+  }
+
   /** Leaves events for the control plane's thread; true when there were none before, so that it has to be told. */
   post(events: number): boolean {
     return Atomics.or(this.#control, EVENTS, events) === 0;
@@ -168,4 +186,9 @@ export class EngineState {
   take(): number {
     return Atomics.load(this.#control, EVENTS) === 0 ? 0 : Atomics.exchange(this.#control, EVENTS, 0);
   }
+}
+
+/** Milliseconds, the same on every thread. */
+function wallTime(): number {
+  return performance.timeOrigin + performance.now();
 }

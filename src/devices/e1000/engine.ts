@@ -1,8 +1,10 @@
 // The ring engine: one e1000 as one port of a segment. It knows memory, the shared state (engine-state.ts) and nothing of the control plane, so the thread that serves the segment may be any. What it has
 // to say goes out as events once a turn, after everything it did is in memory.
 
+import type { Nanos } from '#core/clock';
 import type { DmaSpace } from '#core/dma-space';
 import { viewsOf } from '#core/guest-memory';
+import { PauseFrames } from '#devices/intel/pause-frames';
 import { COUNT } from '#devices/intel/statistics';
 import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
 import { FrameBatch, type TurnPort } from '#net/port';
@@ -21,7 +23,6 @@ import {
   FLAG_SEND_XON,
   FLAG_STILL,
 } from './engine-state.ts';
-import { PauseFrames } from './pause-frames.ts';
 import { Receive } from './receive.ts';
 import { AT, CTRL_TFCE, ICR_RXDMT0, ICR_RXT0, ICR_SRPD, ICR_TXD_LOW, ICR_TXDW, ICR_TXQE } from './registers.ts';
 import { SharedBlock } from './shared-block.ts';
@@ -51,12 +52,20 @@ export interface EngineOptions {
   readonly wake: () => void;
   /** Makes the turn happen, where others on the segment wait for that. */
   readonly commit?: () => void;
+  /** What is told later than it was signalled. */
+  readonly late?: LateEvents;
+}
+
+/** Told at `deadline`, by `look`; at the end at once. */
+export interface LateEvents {
+  readonly deadline: Nanos;
+  look(): void;
+  end(): void;
 }
 
 export class Engine implements TurnPort {
   readonly name: string;
   readonly accepts = 0;
-  readonly deadline = Infinity;
   readonly counters: PortCounters;
   readonly transmit: Transmit;
   readonly receive: Receive;
@@ -66,6 +75,7 @@ export class Engine implements TurnPort {
   readonly #signal: (events: number) => void;
   readonly #wake: () => void;
   readonly #commit: () => void;
+  readonly #late: LateEvents | undefined;
   readonly #wakeUp: WakeUpFilter;
   readonly #pauses: PauseFrames;
   readonly #loop = new FrameBatch(viewsOf(new ArrayBuffer(8)), LOOPBACK_FRAMES);
@@ -84,10 +94,11 @@ export class Engine implements TurnPort {
     this.#signal = options.signal;
     this.#wake = options.wake;
     this.#commit = options.commit ?? (() => {});
+    this.#late = options.late;
     this.transmit = new Transmit(state, dma, this.counters, { hasLow: options.hasLow });
     this.receive = new Receive(state, dma, this.counters);
     this.#wakeUp = new WakeUpFilter(state.registers, this.receive.filter);
-    this.#pauses = new PauseFrames(state.registers);
+    this.#pauses = new PauseFrames(state.registers, AT);
     const block = new SharedBlock(state.registers, dma);
     this.block = block;
     this.transmit.tail = () => (block.on ? block.transmitTail : Atomics.load(state.registers, TDT));
@@ -133,6 +144,7 @@ export class Engine implements TurnPort {
 
   enter(): void {
     this.#dma.enter();
+    this.#late?.look();
     const { reader } = this.#dma;
     if (this.#state.reader !== reader) this.#state.reader = reader;
   }
@@ -141,7 +153,12 @@ export class Engine implements TurnPort {
     this.#dma.leave();
   }
 
+  get deadline(): Nanos {
+    return this.#late?.deadline ?? Infinity;
+  }
+
   close(): void {
+    this.#late?.end();
     this.#dma.close();
     this.#state.reader = -1;
   }

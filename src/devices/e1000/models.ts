@@ -16,6 +16,8 @@ export const E1000_MODELS = {
   '82540EM': { deviceId: 0x100e, revision: 2, subsystemId: 0x001e, phyId: [0x0141, 0x0c20], arbitratesEeprom: true, hasLow: true },
   '82544GC': { deviceId: 0x100c, revision: 2, subsystemId: 0x110d, phyId: [0x0141, 0x0c30], arbitratesEeprom: false, hasLow: false },
   '82545EM': { deviceId: 0x100f, revision: 1, subsystemId: 0x1001, phyId: [0x0141, 0x0c20], arbitratesEeprom: true, hasLow: true },
+  // Drivers reset this one by CTRL's second address, and need no I/O ports.
+  '82545GM': { deviceId: 0x1026, revision: 4, subsystemId: 0x1026, phyId: [0x0141, 0x0c20], arbitratesEeprom: true, hasLow: true },
 } as const satisfies Record<string, E1000Model>;
 
 export type E1000ModelName = keyof typeof E1000_MODELS;

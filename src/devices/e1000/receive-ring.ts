@@ -1,7 +1,7 @@
 // The receive descriptor ring (8254x 3.2.3 to 3.2.6): finding buffers for a frame before anything of it is written, and write-back. A descriptor is complete in memory before its DD shows: length and checksum
 // first, then status, errors and tag in one store. A frame's first descriptor is written last, and the head moves with it: a thread that dies leaves whole frames, and the head behind the last of them.
 
-import { DMA_READ, DMA_WRITE, type DmaSpace } from '#core/dma-space';
+import { DMA_READ, DMA_WRITE, type DmaSpace, type Window } from '#core/dma-space';
 import type { EngineState } from './engine-state.ts';
 import { AT } from './registers.ts';
 
@@ -22,10 +22,13 @@ export class ReceiveRing {
   descriptors = 0;
   buffers = 0;
   readonly address = new Float64Array(MOST_BUFFERS);
+  /** The whole ring, where it lies in one piece of memory: that piece, and its ring's first word in it. */
+  whole: Window | null = null;
+  first = 0;
+  base = 0;
   readonly #distance = new Int32Array(MOST_BUFFERS);
   readonly #words: Uint32Array;
   readonly #dma: DmaSpace;
-  #base = 0;
 
   constructor(state: EngineState, dma: DmaSpace) {
     this.#words = state.registers;
@@ -36,15 +39,19 @@ export class ReceiveRing {
   look(tail: number): void {
     const words = this.#words;
     this.size = (words[RDLEN] as number) >>> 4;
-    this.#base = (words[RDBAH] as number) * 2 ** 32 + (words[RDBAL] as number);
+    this.base = (words[RDBAH] as number) * 2 ** 32 + (words[RDBAL] as number);
     this.head = words[RDH] as number;
     this.tail = tail;
     this.available = this.head >= this.size || tail >= this.size ? 0 : (tail - this.head + this.size) % this.size;
+    const bytes = this.size * DESCRIPTOR_BYTES;
+    const window = this.available > 0 ? this.#dma.window(this.base, bytes, DMA_WRITE) : null;
+    this.whole = window !== null && this.#dma.window(this.base, bytes, DMA_READ) === window ? window : null;
+    if (this.whole !== null) this.first = (this.base + this.whole.bias) >>> 2;
   }
 
   #place(distance: number): number {
     const index = this.head + distance;
-    return this.#base + (index < this.size ? index : index - this.size) * DESCRIPTOR_BYTES;
+    return this.base + (index < this.size ? index : index - this.size) * DESCRIPTOR_BYTES;
   }
 
   /** Finds buffers of `each` bytes for `length` bytes. 1: found; 0: the driver has too few; -1: the ring cannot be read. Descriptors without an address are passed over (CVE-2020-28916). */
@@ -100,11 +107,16 @@ export class ReceiveRing {
     this.#words[RDH] = next < this.size ? next : next - this.size;
   }
 
+  /** The descriptors of a run of frames that somebody else wrote back, one each, are the driver's again. */
+  advanceBy(count: number): void {
+    const next = this.head + count;
+    this.head = next < this.size ? next : next - this.size;
+    this.available -= count;
+  }
+
   /** The frame's descriptors are the driver's again. */
   advance(): void {
-    const next = this.head + this.descriptors;
-    this.head = next < this.size ? next : next - this.size;
-    this.available -= this.descriptors;
+    this.advanceBy(this.descriptors);
   }
 
   /** Shows how far it came; not over a head that was set meanwhile. */

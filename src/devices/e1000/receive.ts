@@ -2,9 +2,10 @@
 // source (or lost, where the embedder wants a wire that loses); nothing of it is written before all of its buffers are there.
 
 import { copyBytes } from '#core/copy';
-import { DMA_WRITE, type DmaSpace } from '#core/dma-space';
+import type { DmaSpace } from '#core/dma-space';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { AddressFilter, FILTER_DROP, FILTER_INEXACT } from '#devices/intel/address-filter';
+import { copyOut } from '#devices/intel/copy-out';
 import { packetChecksum, ReceiveChecksum, STATUS_IXSM } from '#devices/intel/receive-checksum';
 import { COUNT, countSize } from '#devices/intel/statistics';
 import { sumBytes, sumSegments } from '#net/checksum';
@@ -13,6 +14,7 @@ import { crc32 } from '#net/frame-check';
 import { gatherHeader } from '#net/headers';
 import { FRAME_MALFORMED, type FrameBatch } from '#net/port';
 import { type EngineState, EVENT_PAUSE, EVENT_RECEIVED, FLAG_LOOPBACK, FLAG_LOSSY, FLAG_RUNTS } from './engine-state.ts';
+import { PlainReceive } from './receive-plain.ts';
 import { ReceiveRing } from './receive-ring.ts';
 import {
   AT,
@@ -62,6 +64,7 @@ export class Receive {
   readonly #dma: DmaSpace;
   readonly #counters: PortCounters;
   readonly #checksum = new ReceiveChecksum();
+  readonly #plain: PlainReceive;
   readonly #linear = viewsOf(new ArrayBuffer(LONGEST_LPE + 16));
   readonly #header = new Uint8Array(32);
   #starvedTail = 0;
@@ -96,6 +99,7 @@ export class Receive {
     this.#counters = counters;
     this.filter = new AddressFilter(state.registers, AT);
     this.ring = new ReceiveRing(state, dma);
+    this.#plain = new PlainReceive(state, dma, this.ring);
     this.tail = () => Atomics.load(state.registers, RDT);
   }
 
@@ -115,6 +119,7 @@ export class Receive {
     this.#checksum.control = words[RXCSUM] as number;
     this.#checksumStart = (words[RXCSUM] as number) & 0xff;
     this.filter.rebuild();
+    this.#plain.configure(this.#keepsFcs ? 0 : this.#bufferBytes);
   }
 
   deliver(batch: FrameBatch, from: number, to: number): number {
@@ -130,6 +135,13 @@ export class Receive {
     let bytes = 0;
     let f = from;
     for (; f < to; f++) {
+      const run = this.#plain.run(batch, f, to, this.#flags);
+      if (run > 0) {
+        frames += run;
+        bytes += this.#plain.bytes;
+        f += run - 1;
+        continue;
+      }
       const length = batch.length[f] as number;
       if (this.#judge(batch, f, length) === VERDICT_DROP) {
         this.#counters.receiveDropped(this.#reason, 1);
@@ -362,7 +374,7 @@ export class Receive {
       for (let filled = 0; filled < wanted; ) {
         const size = segments.length[segment] as number;
         const run = Math.min(size - ahead, wanted - filled);
-        this.#put(address + filled, segments.views[segment] as ByteViews, (segments.offset[segment] as number) + ahead, run);
+        copyOut(this.#dma, address + filled, segments.views[segment] as ByteViews, (segments.offset[segment] as number) + ahead, run);
         filled += run;
         ahead += run;
         if (ahead === size) {
@@ -398,33 +410,11 @@ export class Receive {
     }
     for (let done = 0, n = 0; done < stored; n++) {
       const run = Math.min(this.#bufferBytes, stored - done);
-      this.#put(this.ring.address[n] as number, linear, begin + done, run);
+      copyOut(this.#dma, this.ring.address[n] as number, linear, begin + done, run);
       done += run;
     }
     const start = this.#checksumStart;
     return start < stored ? sumBytes(linear, begin + start, stored - start) : 0;
-  }
-
-  /** Copies to a guest buffer, which may lie in several windows. What cannot be reached is not written, and recorded as a fault. */
-  #put(address: number, from: ByteViews, source: number, length: number): void {
-    const dma = this.#dma;
-    const window = dma.window(address, length, DMA_WRITE);
-    if (window !== null) {
-      copyBytes(window.slab.views, address + window.bias, from, source, length);
-      dma.markDirty(window, address, length);
-      return;
-    }
-    for (let done = 0; done < length; ) {
-      const part = dma.window(address + done, 0, DMA_WRITE);
-      if (part === null) {
-        dma.fault(address + done, length - done, DMA_WRITE);
-        return;
-      }
-      const run = Math.min(length - done, part.end - address - done);
-      copyBytes(part.slab.views, address + done + part.bias, from, source + done, run);
-      dma.markDirty(part, address + done, run);
-      done += run;
-    }
   }
 }
 

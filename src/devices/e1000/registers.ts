@@ -213,6 +213,8 @@ export const E1000_REGISTERS = {
   BPTC: { offset: 0x40f4 },
   TSCTC: { offset: 0x40f8 },
   TSCTFC: { offset: 0x40fc },
+  // ---- a second address by which Linux resets an 82545GM (seen) ----
+  CTRL_DUP: { offset: 0x0004, aliasOf: 'CTRL' },
   // ---- the same registers where an 82542 has them (8254x 13.2, "alias offset") ----
   RAL_82542: { offset: 0x0040, aliasOf: 'RAL' },
   RAH_82542: { offset: 0x0044, aliasOf: 'RAH' },

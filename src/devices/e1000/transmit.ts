@@ -4,11 +4,11 @@
 import { DMA_READ, type DmaSpace } from '#core/dma-space';
 import { CONTEXT_WORDS } from '#devices/intel/checksum-context';
 import { COUNT, countSize } from '#devices/intel/statistics';
+import { type StagedPacket, TransmitOffload } from '#devices/intel/transmit-offload';
 import { DROP_MALFORMED, type PortCounters } from '#net/counters';
 import type { FrameBatch } from '#net/port';
 import { type EngineState, FLAG_PAUSED, MOST_CONTEXTS } from './engine-state.ts';
 import { AT, CTRL_VME, TCTL_EN, TCTL_PSP } from './registers.ts';
-import { type StagedPacket, TransmitOffload } from './transmit-offload.ts';
 import { CMD_DEXT, CMD_EOP, CMD_IC, CMD_IFCS, CMD_TSE, CMD_VLE, LONGEST_PACKET, type PlainLimit, SHORTEST_FRAME, TransmitRing } from './transmit-ring.ts';
 
 const { CTRL, TCTL, TDT, VET } = AT;

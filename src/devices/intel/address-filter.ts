@@ -8,6 +8,9 @@ export interface FilterLayout {
   readonly RAH: number;
   readonly MTA: number;
   readonly VFTA: number;
+  /** More exact addresses, where the part has them. */
+  readonly RAL2?: number;
+  readonly RAH2?: number;
 }
 
 const UPE = 1 << 3;
@@ -17,6 +20,7 @@ const VFE = 1 << 18;
 const CFIEN = 1 << 19;
 
 const ADDRESSES = 16;
+const MORE_ADDRESSES = 8;
 const ADDRESS_VALID = 0x8000_0000;
 const BY_SOURCE = 1;
 /** Bits of the address that choose one of the 4096 hash bits, by RCTL.MO: 47:36, 46:35, 45:34, 43:32. */
@@ -32,9 +36,9 @@ export class AddressFilter {
   readonly #words: Uint32Array;
   readonly #at: FilterLayout;
   // Valid exact entries: bytes 0-3 and 4-5 of the address, which of the frame's addresses they are compared with.
-  readonly #low = new Int32Array(ADDRESSES);
-  readonly #high = new Int32Array(ADDRESSES);
-  readonly #source = new Uint8Array(ADDRESSES);
+  readonly #low = new Int32Array(ADDRESSES + MORE_ADDRESSES);
+  readonly #high = new Int32Array(ADDRESSES + MORE_ADDRESSES);
+  readonly #source = new Uint8Array(ADDRESSES + MORE_ADDRESSES);
   #count = 0;
   #control = 0;
 
@@ -45,15 +49,21 @@ export class AddressFilter {
 
   rebuild(): void {
     const words = this.#words;
-    const { RCTL, RAL, RAH } = this.#at;
+    const { RCTL, RAL, RAH, RAL2, RAH2 } = this.#at;
     this.#control = words[RCTL] as number;
     this.#count = 0;
-    for (let i = 0; i < ADDRESSES; i++) {
-      const high = words[RAH + i] as number;
+    this.#take(RAL, RAH, ADDRESSES);
+    if (RAL2 !== undefined && RAH2 !== undefined) this.#take(RAL2, RAH2, MORE_ADDRESSES);
+  }
+
+  #take(lows: number, highs: number, count: number): void {
+    const words = this.#words;
+    for (let i = 0; i < count; i++) {
+      const high = words[highs + i] as number;
       // AS: 00 destination, 01 source, the others are reserved and match nothing.
       const select = (high >>> 16) & 3;
       if ((high & ADDRESS_VALID) === 0 || select > BY_SOURCE) continue;
-      this.#low[this.#count] = words[RAL + i] as number;
+      this.#low[this.#count] = words[lows + i] as number;
       this.#high[this.#count] = high & 0xffff;
       this.#source[this.#count++] = select;
     }

@@ -6,6 +6,9 @@ import type { ByteViews } from '#core/guest-memory';
 /** A context as it lies in its descriptor: four words. */
 export const CONTEXT_WORDS = 4;
 
+export const TCP_FIN_PSH = 0x09;
+export const TCP_CWR = 0x80;
+
 /** Unpacked; one object is filled again and again. */
 export class ChecksumContext {
   ipStart = 0;
@@ -18,7 +21,12 @@ export class ChecksumContext {
   /** Octets after the headers, over all segments. */
   payload = 0;
   tcp = false;
+  sctp = false;
   ipv4 = false;
+  /** What of the TCP flags (12 bits) passes in the first, the middle and the last of several segments. */
+  firstFlags = 0xfff & ~TCP_FIN_PSH;
+  middleFlags = 0xfff & ~TCP_FIN_PSH;
+  lastFlags = 0xfff;
   headerLength = 0;
   segmentSize = 0;
 
@@ -51,8 +59,6 @@ function read16(bytes: Uint8Array, at: number): number {
   return ((bytes[at] as number) << 8) | (bytes[at + 1] as number);
 }
 
-const TCP_FIN_PSH = 0x09;
-
 /**
  * Makes the headers of segment `n` of `total`, with `size` octets of payload, out of the copied prototype header at `at` (8254x 3.5.4 to 3.5.7): lengths, IP identification, TCP sequence number and flags.
  * Checksum fields are left as they are: the prototype's partial sums. Offsets outside the header change nothing.
@@ -74,5 +80,8 @@ export function makeSegmentHeader(views: ByteViews, at: number, context: Checksu
   const sequence = read16(u8, at + start + 4) * 0x10000 + read16(u8, at + start + 6) + n * context.segmentSize;
   write16(u8, at + start + 4, sequence / 0x10000);
   write16(u8, at + start + 6, sequence);
-  if (n < total - 1) u8[at + start + 13] = (u8[at + start + 13] as number) & ~TCP_FIN_PSH;
+  if (total === 1) return;
+  const passes = n === 0 ? context.firstFlags : n < total - 1 ? context.middleFlags : context.lastFlags;
+  u8[at + start + 12] = (u8[at + start + 12] as number) & (0xf0 | (passes >>> 8));
+  u8[at + start + 13] = (u8[at + start + 13] as number) & passes;
 }

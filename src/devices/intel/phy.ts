@@ -1,4 +1,4 @@
-// The copper transceiver behind MDIC: IEEE 802.3 clause 22 registers and those of the M88E1011 family (8254x 13.4.7, chapter 11, 8254x 13.6). Autonegotiation takes time on the clock. The partner at
+// The copper transceiver behind MDIC: IEEE 802.3 clause 22 registers and, beyond, those of the M88E1011 family (8254x 13.4.7, chapter 11, 8254x 13.6) or of the IGP one in an 82576 (82576 3.5.8), whose upper registers come in pages. Autonegotiation takes time on the clock. The partner at
 // the other end of the cable offers everything, so that what both can do is what this end advertises.
 
 import type { Clock, Nanos, Timer } from '#core/clock';
@@ -62,11 +62,25 @@ const RESET_VALUES: Readonly<Record<number, number>> = {
 
 /** 10 and 100 Mb/s in both duplexes, autonegotiation, extended status, preamble suppression. */
 const STATUS_ABILITIES = 0x7949;
+const ALL_BITS = 0xffff;
 const PARTNER = 0x4de1;
 const REGISTERS = 32;
 
+/** `kind`: its registers from 16 on are of the IGP family. */
+export const IGP_PHY = 1;
+
+/** IGP: register 31 chooses a page for the others, and holds what a driver calls the register's whole number. */
+const PAGE_SELECT = 31;
+const PAGE_SHIFT = 5;
+const PORT_STATUS = 17;
+/** Pages with the automatic gain of the four pairs, by which drivers guess the cable's length: of a short one. */
+const GAIN_PAGES = [0x8d, 0x95, 0xa5, 0xc5] as const;
+const GAIN_SHORT = 4 << 9;
+
 export interface PhyOptions {
   readonly clock: Clock;
+  /** IGP_PHY; absent: of the M88E1011 family. */
+  readonly kind?: number;
   /** Identifier words. */
   readonly id: readonly [number, number];
   /** How long autonegotiation takes. */
@@ -151,7 +165,8 @@ export class Phy {
 
   #load(): void {
     this.#registers.fill(0);
-    for (const [register, value] of Object.entries(RESET_VALUES)) this.#registers[Number(register)] = value;
+    for (const [register, value] of Object.entries(RESET_VALUES))
+      if (this.#options.kind !== IGP_PHY || Number(register) < 16) this.#registers[Number(register)] = value;
     this.#complete = false;
     this.#timer.cancel();
     this.#begin();
@@ -178,6 +193,7 @@ export class Phy {
   }
 
   #note(condition: number): void {
+    if (this.#options.kind === IGP_PHY) return;
     this.#registers[INTERRUPT_STATUS] = this.#at(INTERRUPT_STATUS) | condition;
     if ((this.#at(INTERRUPT_ENABLE) & condition) !== 0) this.#options.onInterrupt();
   }
@@ -191,6 +207,7 @@ export class Phy {
   }
 
   read(register: number): number {
+    if (this.#options.kind === IGP_PHY && register >= 16) return this.#readIgp(register);
     switch (register) {
       case PHY_STATUS: {
         const link = this.linkUp && !this.#linkWasLost;
@@ -228,8 +245,19 @@ export class Phy {
     return (resolved ? (this.speed << 14) | (this.fullDuplex ? 0x2000 : 0) | 0x0800 : 0) | (linkUp ? 0x0400 | (1 << 7) : 0);
   }
 
+  /** Page 0: control registers that are stored, and the port's status. Of other pages only the gains are there. */
+  #readIgp(register: number): number {
+    if (register === PAGE_SELECT) return this.#at(PAGE_SELECT);
+    const page = this.#at(PAGE_SELECT) >>> PAGE_SHIFT;
+    if (page !== 0) return (GAIN_PAGES as readonly number[]).includes(page) && register === PORT_STATUS ? GAIN_SHORT : 0;
+    if (register !== PORT_STATUS) return this.#at(register);
+    // Speed 15:14 (1: 10, 2: 100, 3: 1000), link 10, duplex 9.
+    return this.linkUp ? ((this.speed + 1) << 14) | 0x0400 | (this.fullDuplex ? 0x0200 : 0) : 0;
+  }
+
   write(register: number, value: number): void {
-    const mask = WRITABLE[register & 31] ?? 0;
+    if (this.#options.kind === IGP_PHY && register >= 16 && register !== PAGE_SELECT && this.#at(PAGE_SELECT) >>> PAGE_SHIFT !== 0) return;
+    const mask = this.#options.kind === IGP_PHY && register >= 16 ? ALL_BITS : (WRITABLE[register & 31] ?? 0);
     const before = this.linkUp;
     const old = this.#at(register & 31);
     this.#registers[register & 31] = (old & ~mask) | (value & mask);
@@ -269,7 +297,8 @@ export class Phy {
     if (![cable, complete, linkWasLost].every((flag) => typeof flag === 'boolean')) throw new RestoreError('saved PHY state is malformed');
     if (!(Number.isFinite(ends) && (ends as number) >= -1)) throw new RestoreError(`saved PHY ends autonegotiation at ${ends}`);
     registers.forEach((value, register) => {
-      const fixed = ~((WRITABLE[register] ?? 0) | (RESET_VALUES[register] ?? 0));
+      const upper = this.#options.kind === IGP_PHY && register >= 16;
+      const fixed = upper ? 0 : ~((WRITABLE[register] ?? 0) | (RESET_VALUES[register] ?? 0));
       if (register !== INTERRUPT_STATUS && (value & fixed) !== 0) throw new RestoreError(`saved PHY register ${register} holds ${value}`);
     });
   }

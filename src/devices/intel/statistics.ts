@@ -54,10 +54,11 @@ const LIMIT_64 = 2 ** 53;
 export class Statistics {
   /** Running counts, perhaps shared with the thread that adds to them. */
   readonly running: Float64Array;
-  readonly #taken = new Float64Array(COUNTED.length);
+  readonly #taken: Float64Array;
 
   constructor(running: Float64Array) {
     this.running = running;
+    this.#taken = new Float64Array(running.length);
   }
 
   /** Counted since the register was last cleared. */
@@ -93,8 +94,8 @@ export class Statistics {
 
   /** @throws RestoreError, having changed nothing */
   check(saved: unknown): asserts saved is number[] {
-    const fits = Array.isArray(saved) && saved.length === COUNTED.length && saved.every((n) => Number.isSafeInteger(n) && n >= 0);
-    if (!fits) throw new RestoreError(`saved statistics need ${COUNTED.length} counts`);
+    const fits = Array.isArray(saved) && saved.length === this.running.length && saved.every((n) => Number.isSafeInteger(n) && n >= 0);
+    if (!fits) throw new RestoreError(`saved statistics need ${this.running.length} counts`);
   }
 
   restore(saved: readonly number[]): void {

@@ -249,13 +249,14 @@ export class VirtioNet implements VirtioDevice {
   }
 
   /**
-   * Asks the driver to announce itself to the network (virtio 1.4 5.1.9.5.4), as after it has moved to another place; also between `restore` and `resume`. Returns false when
-   * there is no driver to ask: none is up, or it did not negotiate GUEST_ANNOUNCE and STATUS. `announcing` tells when it has acknowledged.
+   * Asks the driver to announce itself to the network (virtio 1.4 5.1.9.5.4), as after it has moved to another place; also between `restore` and `resume`. `announcing` tells
+   * when it has acknowledged. One that did not negotiate GUEST_ANNOUNCE and STATUS is not asked: the data plane announces its address in its place, if it can. Returns false when
+   * nobody will: no driver is up, or neither can.
    */
   announce(): boolean {
     const host = this.#host;
     if (host === undefined || !(host.driverOk || host.suspended)) return false;
-    if (!host.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE) || !host.features.has(VIRTIO_NET_F_STATUS)) return false;
+    if (!host.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE) || !host.features.has(VIRTIO_NET_F_STATUS)) return this.backend.announceStation?.(this.#mac) === true;
     this.#announcing = true;
     this.#showConfig(true);
     return true;

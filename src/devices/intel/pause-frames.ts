@@ -1,27 +1,38 @@
-// PAUSE frames that this device sends (IEEE 802.3 31B, 8254x 8.7): to the flow control address, with the time in FCTTV or zero.
+// PAUSE frames that a device sends (IEEE 802.3 31B, 8254x 8.7): to the flow control address, with the time in FCTTV or zero.
 
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { FrameBatch } from '#net/port';
-import { AT } from './registers.ts';
 
 const LENGTH = 60;
 const OPCODE_PAUSE = 1;
 
+/** Where the registers are in the words. */
+export interface PauseLayout {
+  readonly FCAL: number;
+  readonly FCAH: number;
+  readonly FCT: number;
+  readonly RAL: number;
+  readonly RAH: number;
+}
+
 export class PauseFrames {
   readonly #words: Uint32Array;
+  readonly #at: PauseLayout;
   readonly #bytes: ByteViews = viewsOf(new ArrayBuffer(64));
 
-  constructor(words: Uint32Array) {
+  constructor(words: Uint32Array, at: PauseLayout) {
     this.#words = words;
+    this.#at = at;
   }
 
   /** Appends one frame. */
   append(batch: FrameBatch, quanta: number): void {
     const words = this.#words;
+    const at = this.#at;
     const { u8 } = this.#bytes;
-    storeAddress(u8, 0, words[AT.FCAL] as number, words[AT.FCAH] as number);
-    storeAddress(u8, 6, words[AT.RAL] as number, words[AT.RAH] as number);
-    const type = words[AT.FCT] as number;
+    storeAddress(u8, 0, words[at.FCAL] as number, words[at.FCAH] as number);
+    storeAddress(u8, 6, words[at.RAL] as number, words[at.RAH] as number);
+    const type = words[at.FCT] as number;
     u8[12] = type >>> 8;
     u8[13] = type;
     u8[14] = OPCODE_PAUSE >>> 8;

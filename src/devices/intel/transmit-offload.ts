@@ -1,25 +1,32 @@
-// What a transmitted packet becomes on the wire: VLAN tag, IP and TCP/UDP checksums (8254x 3.3.3, 3.5, 9.2), segmentation, padding, a frame check sequence of the driver's own. Headers are copied into scratch
+// What a transmitted packet becomes on the wire, on any of Intel's parts: VLAN tag, IP, TCP, UDP and SCTP checksums (8254x 3.3.3, 3.5, 9.2; 82576 7.2), segmentation, padding, a frame check sequence of the driver's own. Headers are copied into scratch
 // and changed there; payload stays where it lies. A TCP or UDP checksum that goes to the end of the frame is left to who takes the frame (NEEDS_CSUM), and so is the cutting of a regular large one.
 
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
-import { ChecksumContext, makeSegmentHeader, write16 } from '#devices/intel/checksum-context';
 import { fold, pseudoHeaderSum, storeChecksum, storeSum, sumBytes, sumSegments, swap16 } from '#net/checksum';
-import { crcSegments } from '#net/frame-check';
+import { crc32c, crcSegments } from '#net/frame-check';
 import { FrameHeaders, PROTOCOL_TCP, PROTOCOL_UDP, parseHeaders } from '#net/headers';
-import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 } from '#net/port';
+import { MAXIMUM_GSO_SEGMENTS } from '#net/offload-request';
+import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 } from '#net/port';
+import { ChecksumContext, makeSegmentHeader, TCP_CWR, TCP_FIN_PSH, write16 } from './checksum-context.ts';
 
 /** Fragments of one packet; one of more is dropped whole. */
 const MOST_FRAGMENTS = 1024;
 const SHORTEST_FRAME = 60;
 const FCS = 4;
 const TAG = 4;
+const TAG_PLACE = 12;
+/** Of an SCTP header: where its CRC-32c is, and the end of the header. */
+const SCTP_CHECKSUM = 8;
+const SCTP_HEADER = 12;
 /** Bytes of a frame that are copied when something in it changes: every place a context or a legacy descriptor can name. */
 const COPIED = 258;
 const SLOT = 320;
 /** Where a frame starts in its slot, to leave room for a tag. */
 const ROOM = TAG;
 const SLOTS = 256;
+/** What a switch decides by: two addresses, two tags, a type. */
+export const HEAD = 22;
 const OPTIONS = { none: { zeroIsNone: false }, udp: { zeroIsNone: true } } as const;
 const LONGEST_IP = 65535;
 
@@ -31,6 +38,8 @@ export class StagedPacket {
   broken = false;
   tagged = false;
   tag = 0;
+  /** Where the tag goes: behind the addresses, or behind an outer tag (16). */
+  tagPlace = TAG_PLACE;
   insertsFcs = false;
   pads = false;
   /** Legacy descriptor with IC: where the sum starts and goes. */
@@ -41,6 +50,9 @@ export class StagedPacket {
   ipChecksum = false;
   checksum = false;
   segmented = false;
+  /** The first bytes as a decision was made by them, and how many (0: none was): they are sent, whatever memory says by then. */
+  readonly head = new Uint8Array(HEAD);
+  judged = 0;
 
   constructor(filler: ByteViews) {
     this.fragments = new SegmentList(MOST_FRAGMENTS, filler);
@@ -51,11 +63,13 @@ export class StagedPacket {
     this.length = 0;
     this.broken = false;
     this.tagged = false;
+    this.tagPlace = TAG_PLACE;
     this.insertsFcs = false;
     this.legacyChecksum = false;
     this.ipChecksum = false;
     this.checksum = false;
     this.segmented = false;
+    this.judged = 0;
   }
 }
 
@@ -82,7 +96,7 @@ export class TransmitOffload {
     if (!packet.segmented) return 1;
     const { headerLength, segmentSize } = context;
     // CVE-2015-6815: a step of nothing. Headers alone are one frame.
-    if (segmentSize === 0 || headerLength < 14 || headerLength > packet.length) return 0;
+    if (segmentSize === 0 || headerLength < 14 || headerLength > packet.length || headerLength > COPIED || context.sctp) return 0;
     return Math.max(1, Math.ceil((packet.length - headerLength) / segmentSize));
   }
 
@@ -105,7 +119,7 @@ export class TransmitOffload {
     clearRequest(batch, frame);
     const changes = packet.tagged || packet.legacyChecksum || packet.ipChecksum || packet.checksum;
     if (changes) length = this.#changed(batch, frame, length, whole);
-    else slice(packet.fragments, batch.segments, 0, length);
+    else this.#plain(batch, frame, length);
     if (packet.pads && packet.insertsFcs && length < SHORTEST_FRAME) {
       batch.segments.addHost(this.scratch, this.#zeros, SHORTEST_FRAME - length);
       length = SHORTEST_FRAME;
@@ -114,6 +128,25 @@ export class TransmitOffload {
     batch.length[frame] = length;
     batch.needs[frame] = bad ? FRAME_MALFORMED : 0;
     return true;
+  }
+
+  #plain(batch: FrameBatch, frame: number, length: number): void {
+    const { fragments, head, judged } = this.packet;
+    const copied = Math.min(judged, length);
+    if (copied > 0) {
+      const at = frame * SLOT + ROOM;
+      for (let i = 0; i < copied; i++) this.scratch.u8[at + i] = head[i] as number;
+      batch.segments.addHost(this.scratch, at, copied);
+    }
+    slice(fragments, batch.segments, copied, length - copied);
+  }
+
+  /** Copies the packet's first `length` bytes to `at` in the scratch. */
+  #gather(at: number, length: number): void {
+    const { fragments, head, judged } = this.packet;
+    const { u8 } = this.scratch;
+    gather(fragments, u8, at, length);
+    for (let i = 0; i < judged && i < length; i++) u8[at + i] = head[i] as number;
   }
 
   #fcsFits(length: number): boolean {
@@ -129,13 +162,14 @@ export class TransmitOffload {
     const slot = frame * SLOT;
     const at = slot + ROOM;
     const copied = Math.min(length, COPIED);
-    gather(packet.fragments, scratch.u8, at, copied);
+    this.#gather(at, copied);
     const shift = packet.tagged ? TAG : 0;
     if (packet.ipChecksum) this.#fill(at, length, context.ipStart, context.ipOffset, context.ipEnd, OPTIONS.none);
     const start = packet.legacyChecksum ? packet.legacyStart : context.start;
     const offset = packet.legacyChecksum ? packet.legacyOffset : context.offset;
     const end = packet.legacyChecksum ? 0 : context.end;
-    if (packet.legacyChecksum || packet.checksum) {
+    if (packet.checksum && context.sctp) this.#sctp(at, length);
+    else if (packet.legacyChecksum || packet.checksum) {
       const udp = !packet.legacyChecksum && !context.tcp;
       const toEnd = end === 0 || end >= length - 1;
       if (toEnd && !whole && offset > start && offset + 2 <= length && (offset - start === 6) === udp) {
@@ -164,13 +198,27 @@ export class TransmitOffload {
     storeChecksum(this.scratch.u8, at + offset, sum, options);
   }
 
-  /** Puts a tag in front of byte 12 of the frame at `at`; returns where the frame starts now (8254x 9.2.1). */
+  /** The CRC-32c of an SCTP packet (82576 7.2.5.3): whole, or not at all where the packet is shorter than its header (CVE-2024-3567). */
+  #sctp(at: number, length: number): void {
+    const { start } = this.context;
+    if (start + SCTP_HEADER > Math.min(length, COPIED)) return;
+    const { u8 } = this.scratch;
+    const near = Math.min(length, COPIED);
+    const place = at + start + SCTP_CHECKSUM;
+    u8.fill(0, place, place + 4);
+    const begun = crc32c(u8, at + start, near - start);
+    const crc = crcSegments(this.packet.fragments, 0, length - near, { from: near, crc: begun, over: crc32c });
+    for (let i = 0; i < 4; i++) u8[place + i] = crc >>> (8 * i);
+  }
+
+  /** Puts a tag in front of byte `tagPlace` of the frame at `at`; returns where the frame starts now (8254x 9.2.1). */
   #tag(at: number): number {
     const { u8 } = this.scratch;
+    const { tag, tagPlace } = this.packet;
     const begin = at - TAG;
-    u8.copyWithin(begin, at, at + 12);
-    write16(u8, begin + 12, this.tagType);
-    write16(u8, begin + 14, this.packet.tag);
+    u8.copyWithin(begin, at, at + tagPlace);
+    write16(u8, begin + tagPlace, this.tagType);
+    write16(u8, begin + tagPlace + 2, tag);
     return begin;
   }
 
@@ -190,7 +238,7 @@ export class TransmitOffload {
       batch.firstSegment[frame] = first;
       clearRequest(batch, frame);
       const at = frame * SLOT + ROOM;
-      gather(fragments, scratch.u8, at, headerLength);
+      this.#gather(at, headerLength);
       makeSegmentHeader(scratch, at, context, n, total, size);
       this.#pieceChecksums(at, from, size);
       const begin = packet.tagged ? this.#tag(at) : at;
@@ -234,8 +282,12 @@ export class TransmitOffload {
     const frame = batch.count;
     const at = frame * SLOT + ROOM;
     const { u8 } = scratch;
-    if (!packet.checksum || packet.length - headerLength <= context.segmentSize) return false;
-    gather(packet.fragments, u8, at, headerLength);
+    const { pieces } = this;
+    // More pieces than a segment deals with in one frame would be dropped there: this transmitter has no such limit.
+    if (!packet.checksum || pieces < 2 || pieces > MAXIMUM_GSO_SEGMENTS) return false;
+    const ordinary = ((context.firstFlags | context.middleFlags) & TCP_FIN_PSH) === 0 && (context.lastFlags & TCP_FIN_PSH) === TCP_FIN_PSH;
+    if (!ordinary && context.tcp) return false;
+    this.#gather(at, headerLength);
     if (!parseHeaders(this.#slots[frame] as Uint8Array, headerLength, headers)) return false;
     const { version, network, transport, protocol } = headers;
     const field = context.tcp ? 16 : 6;
@@ -271,6 +323,9 @@ export class TransmitOffload {
     batch.length[frame] = packet.length + shift;
     batch.flags[frame] = FRAME_NEEDS_CSUM;
     batch.gsoType[frame] = !context.tcp ? GSO_UDP_L4 : version === 4 ? GSO_TCPV4 : GSO_TCPV6;
+    // Congestion Window Reduced is of the first segment only.
+    if (context.tcp && (context.middleFlags & TCP_CWR) === 0 && ((u8[begin + shift + transport + 13] as number) & TCP_CWR) !== 0)
+      batch.gsoType[frame] = (batch.gsoType[frame] as number) | GSO_ECN;
     batch.gsoSize[frame] = context.segmentSize;
     batch.headerLength[frame] = headerLength + shift;
     batch.csumStart[frame] = transport + shift;

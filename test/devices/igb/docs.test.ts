@@ -1,0 +1,113 @@
+// docs/igb.md has the register table of the code. `NICBOX_WRITE_DOCS=1 npx vitest run test/devices/igb/docs.test.ts` writes it anew.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { expect, it } from 'vitest';
+import { IGB_REGISTERS } from '#devices/igb/registers';
+import { COUNT } from '#devices/igb/statistics';
+
+interface Spec {
+  readonly offset: number;
+  readonly count?: number;
+  readonly stride?: number;
+  readonly reset?: number;
+  readonly writable?: number;
+  readonly writeOneToClear?: number;
+  readonly clearOnRead?: number;
+  readonly sticky?: number;
+  readonly aliasOf?: string;
+}
+
+const FILE = new URL('../../../docs/igb.md', import.meta.url);
+const BEGIN = '<!-- registers: written by test/devices/igb/docs.test.ts -->\n';
+const END = '<!-- end of registers -->\n';
+const COUNTS = new Set<string>(Object.keys(COUNT).flatMap((name) => (`${name}L` in IGB_REGISTERS ? [`${name}L`, `${name}H`] : [name])));
+
+/** Which tests look at what a register does; every one is in the table test. */
+const TESTS: readonly (readonly [test: string, names: string])[] = [
+  ['registers', 'CTRL STATUS CTRL_EXT EECD EERD MDIC EEMNGCTL SWSM SW_FW_SYNC FACTPS FRTIMER RXPBS'],
+  ['interrupts', 'ICR ICS IMS IMC IAM GPIE EICS EIMS EIMC EIAC EIAM EICR EITR IVAR IVAR_MISC TCPTIMER IMIR IMIREXT IMIRVP'],
+  [
+    'receive',
+    'RCTL RXCSUM RLPML RFCTL MTA RAL RAH RAL2 RAH2 PSRTYPE VFTA MRQC RETA RSSRK RDBAL RDBAH RDLEN SRRCTL RDH RDT RXDCTL RQDPC SYNQF SAQF DAQF SPQF FTQF ETQF VET',
+  ],
+  ['flow', 'FCAL FCAH FCT FCTTV FCRTL FCRTH'],
+  ['transmit', 'TCTL DTXTCPFLGL DTXTCPFLGH TDBAL TDBAH TDLEN TDH TDT TXDCTL TDWBAL TDWBAH'],
+  ['time', 'TSYNCRXCFG SYSTIML SYSTIMH TIMINCA TIMADJL TIMADJH TSYNCTXCTL TXSTMPL TXSTMPH TSYNCRXCTL RXSTMPL RXSTMPH RXSATRL RXSATRH'],
+  ['mailbox, vf', 'VMBMEM P2VMAILBOX V2PMAILBOX MBVFICR MBVFIMR VFLRE VFRE VFTE VTCTRL VTEICS VTEIMS VTEIMC VTEIAC VTEIAM VTEICR VTIVAR VTIVAR_MISC'],
+  [
+    'switch/terms, vf-traffic',
+    'QDE DTXSWC LVMMC WVBR MDFB RTTDQSEL RTTBCNRM RTTBCNRC VMVIR VT_CTL VMOLR RPLOLR VLVF VMRCTL VMRVLAN VMRVM SCCRL SCSTS BSCTRH MSCTRH BSCCNT MSCCNT UTA DTXCTL',
+  ],
+  ['vf-traffic', 'PVFGPRC PVFGPTC PVFGORC PVFGOTC PVFMPRC PVFGPRLBC PVFGPTLBC PVFGORLBC PVFGOTLBC'],
+];
+const TEST_OF = new Map(TESTS.flatMap(([test, names]) => names.split(' ').map((name) => [name, test] as const)));
+/** Kept, and nothing comes of it. */
+const STORED = new Set(['LEDCTL', 'GCR', 'RXCTL', 'TXCTL', 'TCTL_EXT', 'TIPG', 'SWPBS', 'TXPBS', 'RXPBS', 'DTXMXSZRQ', 'FWSM']);
+/** What the device alone writes. */
+const ACTIVE = new Set([
+  'ICR',
+  'ICS',
+  'IMS',
+  'IMC',
+  'EICS',
+  'EIMS',
+  'EIMC',
+  'EICR',
+  'P2VMAILBOX',
+  'V2PMAILBOX',
+  'VTCTRL',
+  'VTEICS',
+  'VTEIMS',
+  'VTEIMC',
+  'VTEIAC',
+  'VTEIAM',
+  'VTEICR',
+]);
+
+function hex(value: number, digits = 8): string {
+  return (value >>> 0).toString(16).padStart(digits, '0');
+}
+
+function modes(name: string, spec: Spec): string {
+  if (COUNTS.has(name)) return name.endsWith('L') && COUNTS.has(`${name.slice(0, -1)}H`) ? 'read only; clears with its high half' : 'read clears';
+  const found: string[] = [];
+  if (spec.writable !== undefined) found.push(`write ${hex(spec.writable)}`);
+  if (spec.writeOneToClear !== undefined) found.push(`1 clears ${hex(spec.writeOneToClear)}`);
+  if (spec.clearOnRead !== undefined) found.push('read clears');
+  if (spec.sticky !== undefined) found.push(`outlives CTRL.RST ${hex(spec.sticky)}`);
+  if (STORED.has(name)) found.push('kept, no effect');
+  if (found.length === 0) found.push(ACTIVE.has(name) ? 'by what it does' : 'read only');
+  return found.join(', ');
+}
+
+function table(): string {
+  const lines = ['| offset | name | reset | modes (bits) | tests |', '|---|---|---|---|---|'];
+  const sorted = (Object.entries(IGB_REGISTERS) as [string, Spec][]).sort(([, a], [, b]) => a.offset - b.offset);
+  for (const [name, spec] of sorted) {
+    const original: Spec = spec.aliasOf === undefined ? spec : IGB_REGISTERS[spec.aliasOf as keyof typeof IGB_REGISTERS];
+    const count = spec.count ?? original.count ?? 1;
+    const stride = spec.stride ?? original.stride ?? 4;
+    const place = count === 1 ? hex(spec.offset, 5) : `${hex(spec.offset, 5)} + ${stride.toString(16)}n, n < ${count}`;
+    if (spec.aliasOf !== undefined) lines.push(`| ${place} | ${spec.aliasOf} |  | the same register, where an older part has it | registers |`);
+    else {
+      const tests = COUNTS.has(name)
+        ? 'counts'
+        : TEST_OF.has(name)
+          ? `registers; ${TEST_OF.get(name)}`.replace(/^registers; registers$/, 'registers')
+          : 'registers';
+      lines.push(`| ${place} | ${name} | ${hex(spec.reset ?? 0)} | ${modes(name, spec)} | ${tests} |`);
+    }
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+it('the register table in docs/igb.md is that of the code', () => {
+  const text = readFileSync(FILE, 'utf8');
+  const [before, rest] = text.split(BEGIN) as [string, string];
+  const [old, after] = rest.split(END) as [string, string];
+  if (process.env.NICBOX_WRITE_DOCS === '1') writeFileSync(FILE, `${before}${BEGIN}${table()}${END}${after}`);
+  else expect(old).toBe(table());
+});
+
+it('names only registers that are there', () => {
+  for (const name of [...TEST_OF.keys(), ...STORED, ...ACTIVE]) expect([name, name in IGB_REGISTERS]).toEqual([name, true]);
+});
