@@ -18,6 +18,7 @@ import {
   type RunOptions,
   runCases,
   type TargetSource,
+  watchOwnDriver,
 } from '#conformance/index';
 import { htmlReport } from '#conformance/report-html';
 import { jsonReport, junitReport } from '#conformance/reports';
@@ -31,6 +32,7 @@ class SelectionError extends Error {
 type Format = 'table' | 'json' | 'junit' | 'html';
 
 interface Flags {
+  readonly party: 'device' | 'driver';
   readonly target: string[];
   readonly area: string[];
   readonly clause?: string;
@@ -73,7 +75,7 @@ function list(options: RunOptions): string {
 }
 
 /** One row for each area, then what failed. */
-function table(report: Report): string {
+function table(report: Report, party: 'device' | 'driver'): string {
   const verdicts = judge(report);
   const t = new Table({
     head: ['area', 'clauses', 'pass', 'fail', 'skip', 'no case'],
@@ -81,7 +83,7 @@ function table(report: Report): string {
     style,
   });
   for (const name of AREAS) {
-    const rows = CLAUSES.filter((clause) => clause.area === name && clause.observable === 'device');
+    const rows = CLAUSES.filter((clause) => clause.area === name && clause.observable === party);
     const count = (verdict: string): number => rows.filter((clause) => verdicts.get(clause.key)?.verdict === verdict).length;
     if (rows.length > count('none')) t.push([name, rows.length, count('pass'), count('fail'), count('skip'), count('none')]);
   }
@@ -98,14 +100,19 @@ function table(report: Report): string {
   ].join('\n');
 }
 
-function render(reports: readonly Report[], format: Format): string {
+function render(reports: readonly Report[], format: Format, party: 'device' | 'driver'): string {
   if (format === 'json') return jsonReport(reports);
   if (format === 'junit') return junitReport(reports);
   if (format === 'html') return htmlReport(reports);
-  return reports.map(table).join('\n\n');
+  return reports.map((report) => table(report, party)).join('\n\n');
 }
 
 async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
+  if (flags.party === 'driver') {
+    const report = await watchOwnDriver();
+    print(render([report], flags.format, 'driver'));
+    return !breaksMust(report);
+  }
   const selection: RunOptions = {
     areas: flags.area,
     ...(flags.clause !== undefined && { clause: flags.clause }),
@@ -139,7 +146,7 @@ async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
       await source.close?.();
     }
   }
-  print(render(reports, flags.format));
+  print(render(reports, flags.format, 'device'));
   return !reports.some(breaksMust);
 }
 
@@ -151,6 +158,11 @@ export function conformanceCommand(signal: AbortSignal, done: (exitCode: number)
       new Option('--target <name>', 'inproc (this device), qemu or qemu:PATH (its virtio-net-pci over qtest); may be repeated')
         .argParser(collect)
         .default(undefined, 'inproc'),
+    )
+    .addOption(
+      new Option('--party <party>', "who is tested: a device, or this project's driver, watched on a device of its own")
+        .choices(['device', 'driver'])
+        .default('device'),
     )
     .addOption(new Option('--area <area>', 'only cases about this area; may be repeated').argParser(area))
     .option('--clause <id>', 'only cases about this clause, by key or id')

@@ -3,9 +3,11 @@
 export { type Case, nameOf, variantsOf } from './case.ts';
 export { CASES } from './cases.ts';
 export { AREAS, CLAUSES, type Clause, findClause, isBinding, type Party, type Strength } from './catalogue.ts';
+export { WATCHED, WatchedBus } from './driver-watch.ts';
 export { breaksMust, type CaseResult, type ClauseVerdict, judge, plan, type Report, type RunOptions, runCases, type Verdict } from './runner.ts';
 export type { Check } from './session.ts';
 export type { AccessBytes, Awaitable, Hands, Target, TargetSource, WireOffload } from './target.ts';
 export { Cable } from './targets/cable.ts';
 export { inprocSource } from './targets/inproc.ts';
+export { watchOwnDriver } from './targets/own-driver.ts';
 export { type QemuOptions, qemuSource } from './targets/qemu.ts';

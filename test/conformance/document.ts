@@ -4,7 +4,9 @@
 import { readFileSync } from 'node:fs';
 import { CASES } from '#conformance/cases';
 import { AREAS, CLAUSES, type Clause } from '#conformance/catalogue';
+import { WATCHED } from '#conformance/driver-watch';
 import { judge, type Report } from '#conformance/runner';
+import { DRIVER_MUTATIONS } from './mutations/driver.ts';
 import { MUTATIONS } from './mutations.ts';
 
 const FILE = new URL('../../docs/conformance.md', import.meta.url);
@@ -13,7 +15,7 @@ const BEGIN = '<!-- clauses: written by test/conformance/inproc.test.ts -->\n';
 const END = '<!-- end of clauses -->\n';
 
 /** Clauses that some seeded fault was seen to break. */
-export const proven: ReadonlySet<string> = new Set(MUTATIONS.flatMap(({ breaks }) => breaks));
+export const proven: ReadonlySet<string> = new Set([...MUTATIONS, ...DRIVER_MUTATIONS].flatMap(({ breaks }) => breaks));
 
 /** Why there is no case about a clause, by its key or its area. */
 const REASONS: Readonly<Record<string, string>> = {
@@ -32,18 +34,26 @@ function reason(clause: Clause): string {
 const escaped = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
 
 /** The document as it is, and as it would be with these results. */
-export function conformanceDocument(report: Report): { readonly file: URL; readonly text: string; readonly written: string } {
+export function conformanceDocument(report: Report, driver: Report): { readonly file: URL; readonly text: string; readonly written: string } {
   const own = judge(report);
+  const watched = judge(driver);
   const cases = new Map<string, string[]>();
   for (const { name, clauses } of CASES) for (const key of clauses) cases.set(key, [...(cases.get(key) ?? []), name]);
+  for (const key of WATCHED) cases.set(key, ['driver/initialisation-and-traffic']);
   const columns = Object.keys(QEMU);
   const lines: string[] = [];
 
   const total = (rows: readonly Clause[], test: (clause: Clause) => boolean): number => rows.filter(test).length;
-  lines.push('| area | can be tested on a device | covered | seen failing under a fault | on a driver | cannot be seen |', '|---|---:|---:|---:|---:|---:|');
+  lines.push(
+    '| area | can be tested on a device | covered | seen failing under a fault | on a driver | covered | seen failing under a fault | cannot be seen |',
+    '|---|---:|---:|---:|---:|---:|---:|---:|',
+  );
   const row = (name: string, rows: readonly Clause[]): string => {
-    const device = rows.filter(({ observable }) => observable === 'device');
-    return `| ${name} | ${device.length} | ${total(device, ({ key }) => cases.has(key))} | ${total(device, ({ key }) => proven.has(key))} | ${total(rows, ({ observable }) => observable === 'driver')} | ${total(rows, ({ observable }) => observable === 'no')} |`;
+    const of = (party: string): string => {
+      const those = rows.filter(({ observable }) => observable === party);
+      return `${those.length} | ${total(those, ({ key }) => cases.has(key))} | ${total(those, ({ key }) => proven.has(key))}`;
+    };
+    return `| ${name} | ${of('device')} | ${of('driver')} | ${total(rows, ({ observable }) => observable === 'no')} |`;
   };
   for (const area of AREAS)
     lines.push(
@@ -64,7 +74,9 @@ export function conformanceDocument(report: Report): { readonly file: URL; reado
     for (const clause of CLAUSES.filter((found) => found.area === area)) {
       const names = cases.get(clause.key);
       const verdicts =
-        names === undefined ? ['', ...columns.map(() => '')] : [own.get(clause.key)?.verdict ?? '', ...columns.map((name) => QEMU[name]?.[clause.key] ?? '')];
+        names === undefined
+          ? ['', ...columns.map(() => '')]
+          : [(clause.observable === 'driver' ? watched : own).get(clause.key)?.verdict ?? '', ...columns.map((name) => QEMU[name]?.[clause.key] ?? '')];
       const what = `${escaped(clause.summary)}${clause.features === '' ? '' : ` (${clause.features})`}`;
       const about = names === undefined ? `_${reason(clause)}_` : names.map((name) => name.replace(`${area}/`, '/')).join(', ');
       lines.push(
