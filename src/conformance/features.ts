@@ -109,10 +109,6 @@ const IMPLIED: readonly (readonly [FeatureName, readonly (readonly FeatureName[]
 /** By bit number. */
 export type FeatureBits = ReadonlySet<number>;
 
-export function bitsOf(...names: readonly FeatureName[]): FeatureBits {
-  return new Set(names.map((name) => FEATURE[name]));
-}
-
 export function fromWords(words: readonly number[]): FeatureBits {
   const bits = new Set<number>();
   for (const [window, word] of words.entries()) for (let bit = 0; bit < 32; bit++) if ((word >>> bit) & 1) bits.add(32 * window + bit);

@@ -19,9 +19,9 @@ import { type Session, SetupFailure } from './session.ts';
 
 export const PACKED_AVAIL = 0x80;
 export const PACKED_USED = 0x8000;
-export const EVENT_ENABLE = 0;
-export const EVENT_DISABLE = 1;
-export const EVENT_DESC = 2;
+const EVENT_ENABLE = 0;
+const EVENT_DISABLE = 1;
+const EVENT_DESC = 2;
 
 export class RawPacked implements RawRing {
   readonly place: RingPlace;

@@ -12,7 +12,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align:
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .pass { color: var(--pass); } .fail { color: var(--fail); font-weight: 600; } .skip, .none { color: var(--skip); }
 .id { color: var(--skip); font-size: .85em; } code { white-space: nowrap; }
-details summary { cursor: pointer; } details pre { overflow-x: auto; background: #8881; padding: .5rem; }
+details summary { cursor: pointer; } pre { white-space: pre-wrap; overflow-wrap: anywhere; } details pre { background: #8881; padding: .5rem; }
 nav { columns: 4; margin-bottom: 1.5rem; }`;
 
 const WORDS = { pass: 'pass', fail: 'FAIL', skip: 'skipped', none: 'no case' } as const;

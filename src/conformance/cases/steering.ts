@@ -31,7 +31,7 @@ export function hashConfig(hashTypes: number, key: Uint8Array = DEFAULT_RSS_KEY)
   return [...le32(hashTypes), 0, 0, 0, 0, 0, 0, 0, 0, key.length, ...key];
 }
 
-export const pairsCommand = (b: Bench, pairs: number): Promise<{ ack: number }> => b.net.command(CTRL.MQ, CTRL.VQ_PAIRS_SET, le16(pairs));
+const pairsCommand = (b: Bench, pairs: number): Promise<{ ack: number }> => b.net.command(CTRL.MQ, CTRL.VQ_PAIRS_SET, le16(pairs));
 
 /** Frames of flow `n`. */
 const flow = (n: number, reversed = false): Uint8Array =>
