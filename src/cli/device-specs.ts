@@ -40,8 +40,6 @@ const SLOT_LAYOUT = { firstOffset: 8, stride: 8 };
 /** Of a data plane on a worker. */
 const MOST_QUEUES = 64;
 const VIRTIO_NET_DEVICE_ID = 0x1041;
-/** The part has that many. */
-const IGB_VFS = 8;
 
 const KINDS: Readonly<Record<string, DeviceKind>> = {
   'virtio-net': {
@@ -78,10 +76,10 @@ const KINDS: Readonly<Record<string, DeviceKind>> = {
     },
   },
   igb: {
-    options: { mac: 'a MAC address' },
-    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber) }) {
+    options: { mac: 'a MAC address', vfs: 'virtual functions' },
+    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), vfs }) {
       const name = `igb-${deviceNumber}`;
-      machine.addIgb({ name, mac, segment: host(name), vfLayout: SLOT_LAYOUT }, { deviceNumber });
+      machine.addIgb({ name, mac, segment: host(name), vfs: number(vfs, 0), vfLayout: SLOT_LAYOUT }, { deviceNumber });
     },
   },
 };
@@ -126,8 +124,8 @@ export function placesOn(segment: VhostSegment, loop: BellLoop, ends: (() => voi
 }
 
 /** How many slots it takes: its own, and one for each virtual function. */
-export function slotsOf({ kind, options }: DeviceSpec): number {
-  const vfs = kind === 'igb' ? IGB_VFS : number(options.vfs, 0);
+export function slotsOf({ options }: DeviceSpec): number {
+  const vfs = number(options.vfs, 0);
   return 1 + (Number.isInteger(vfs) && vfs > 0 ? vfs : 0);
 }
 

@@ -29,6 +29,7 @@ const VIRTIO: DriverFacts = {
   reset: 'flr',
   millionNot: { 'vfio-user': EMULATED },
 };
+const IGB: DriverFacts = { pci: 'igb', net: 'igb', modules: ['igb'], reset: 'flr', burst: 32, millionNot: { 'vfio-user': EMULATED } };
 const E1000: DriverFacts = { pci: 'e1000', net: 'e1000', modules: ['e1000'], reset: 'pm', burst: 32 };
 
 /** @param pairs queue pairs: `ethtool -L` to one and back, with traffic behind each. */
@@ -79,10 +80,31 @@ vf_up $vf 10.0.0.3 && vf_ping $there && vf_ping $here`,
 done
 vf_up $vf 10.0.0.3 && vf_ping $there && ping_all 20`,
   },
-  {
-    name: 'VF Enable by pci-pf-stub',
-    script: `echo 0 > /sys/bus/pci/devices/$pci/sriov_numvfs && load pci_pf_stub && unbind && echo pci-pf-stub > /sys/bus/pci/devices/$pci/driver_override && echo $pci > /sys/bus/pci/drivers_probe
+];
+
+/** VFs that need no driver of the PF's. After the others. */
+const byStub: PciCheck = {
+  name: 'VF Enable by pci-pf-stub',
+  script: `echo 0 > /sys/bus/pci/devices/$pci/sriov_numvfs && load pci_pf_stub && unbind && echo pci-pf-stub > /sys/bus/pci/devices/$pci/driver_override && echo $pci > /sys/bus/pci/drivers_probe
 [ "$(drivers $pci)" = pci-pf-stub ] && echo 2 > /sys/bus/pci/devices/$pci/sriov_numvfs && await has_net $vf && vf_up $vf 10.0.0.3 && vf_ping $there`,
+};
+
+/** What the 82576's embedded switch does for VFs at its PF's word; each on an interface of $dev's. After the others. */
+const SWITCH_CHECKS: readonly PciCheck[] = [
+  {
+    name: 'VF to VF',
+    script: `echo 0 > /sys/bus/pci/devices/$pci/sriov_numvfs; echo 2 > /sys/bus/pci/devices/$pci/sriov_numvfs && await has_net $vf && await has_net $vf2 && vf_up $vf 10.0.0.3
+other=$(netof $vf2); ip netns add vf2; ip link set $other netns vf2 && ip netns exec vf2 ip addr add 10.0.0.4/24 dev $other && ip netns exec vf2 ip link set $other up
+vf_ping 10.0.0.4 && ip netns exec vf2 ping -A -q -c 20 -w 20 $there | grep -q ' 20 packets received' && ping_all 20`,
+  },
+  {
+    name: 'ip link set vf: vlan, spoofchk, max_tx_rate, mac',
+    script: `vf_answers() { ip netns exec vf ping -c 1 -W 1 -q $there; }
+ip link set $dev vf 0 vlan 5 && ! vf_answers && ! vf_answers && ip link set $dev vf 0 vlan 0 && vf_ping $there || return 1
+for s in off on; do ip link set $dev vf 0 spoofchk $s && ip link show $dev | grep -q "vf 0 .*spoof checking $s" && vf_ping $there || return 1; done
+ip link set $dev vf 0 max_tx_rate 100 && vf_ping $there && ip link set $dev vf 0 max_tx_rate 0 && vf_ping $there || return 1
+ip link set $dev vf 0 mac 52:54:00:00:00:77 && echo $vf > /sys/bus/pci/drivers/igbvf/unbind && echo $vf > /sys/bus/pci/drivers/igbvf/bind && await has_net $vf && vf_up $vf 10.0.0.3
+[ "$(ip netns exec vf cat /sys/class/net/$vf_dev/address)" = 52:54:00:00:00:77 ] && vf_ping $there && vf_ping 10.0.0.4`,
   },
 ];
 
@@ -169,7 +191,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     peer: 'virtio-net',
     peerSlot: 3,
     modules: VIRTIO.modules,
-    checks: virtualFunctions(VIRTIO.pci, 0x1041),
+    checks: [...virtualFunctions(VIRTIO.pci, 0x1041), byStub],
     not: { 'vfio-user': "QEMU's vfio code leaves SR-IOV out of what its guest sees" },
   },
   {
@@ -196,5 +218,21 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     modules: [...VIRTIO.modules, ...E1000.modules],
     checks: [pin, ...commonChecks(E1000), ...INTEL_CHECKS, COALESCING, SELF_TEST],
     not: { 'vfio-user': 'its older relatives are driven there' },
+  },
+  {
+    name: 'igb (82576)',
+    device: 'igb',
+    peer: 'virtio-net',
+    modules: [...VIRTIO.modules, ...IGB.modules],
+    checks: [...commonChecks(IGB), ...INTEL_CHECKS, COALESCING, SELF_TEST],
+  },
+  {
+    name: 'igb (82576) with 2 virtual functions',
+    device: 'igb,vfs=2',
+    peer: 'virtio-net',
+    peerSlot: 3,
+    modules: [...VIRTIO.modules, ...IGB.modules, 'igbvf'],
+    checks: [...virtualFunctions('igbvf', 0x10ca), ...SWITCH_CHECKS],
+    not: { 'vfio-user': "QEMU's vfio code leaves SR-IOV out of what its guest sees" },
   },
 ];

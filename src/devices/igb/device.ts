@@ -47,6 +47,8 @@ export interface IgbOptions {
   readonly negotiation?: Nanos;
   /** What a frame does that finds no buffer in a queue that does not drop (SRRCTL.DROP_EN): hold (default), it waits at its source; drop: it is lost and counted (MPC), as on a wire. */
   readonly fullRing?: 'hold' | 'drop';
+  /** Virtual functions there can be (the NVM's IOV Control), 0 to 8: default 8. With 0 the function has no SR-IOV capability. */
+  readonly vfs?: number;
   /** Where VFs are: first VF offset 80h and stride 2 as the part has them, unless a bus needs it otherwise. */
   readonly vfLayout?: VfLayout;
   /** Frames between pools: switch (default), inside the port; reflective-relay, by way of the neighbour, which sends them back (802.1Qbg). */
@@ -110,6 +112,8 @@ export class Igb {
     const { port = 0, ports = 1, pcieType = 'endpoint' } = options;
     if (port >= ports) throw new IgbOptionError(`port ${port} of ${ports}: a part with one port has port 0`);
     if (pcieType === 'conventional') throw new IgbOptionError('an 82576 is a PCI Express function');
+    const { vfs = POOLS } = options;
+    if (!(Number.isInteger(vfs) && vfs >= 0 && vfs <= POOLS)) throw new IgbOptionError(`${vfs} virtual functions: 0 to ${POOLS} is possible`);
     const mac = parseMac(options.mac);
     if (typeof mac === 'string') throw new IgbOptionError(mac);
     this.mac = mac;
@@ -131,7 +135,7 @@ export class Igb {
 
   #makeVirtual(words: Uint32Array, pcieType: PcieType): VirtualFunctions {
     const device = this;
-    const { port = 0, vfLayout, between } = this.#options;
+    const { port = 0, vfs = POOLS, vfLayout, between } = this.#options;
     return new VirtualFunctions({
       words,
       now: () => this.#live?.services.clock.now() ?? 0,
@@ -140,6 +144,7 @@ export class Igb {
       subsystemId: SUBSYSTEM_ID,
       pcieType,
       lowest: port === 0,
+      total: vfs,
       layout: vfLayout ?? { firstOffset: 0x80, stride: 2 },
       between: between ?? 'switch',
       host: {
@@ -174,6 +179,7 @@ export class Igb {
 
   #makeFunction(pcieType: PcieType): PciFunction {
     const { port = 0, ports = 1 } = this.#options;
+    const { capability: sriov } = this.#virtual;
     const msix = new Msix({ vectors: VECTORS, table: { bar: 3, offset: 0 }, pendingBits: { bar: 3, offset: PENDING_BITS } });
     // Where the part has them (82576 9.3).
     const capabilities: PlacedCapability[] = [
@@ -184,7 +190,7 @@ export class Igb {
       { capability: new Aer(), offset: 0x100 },
       { capability: SerialNumber.ofMac(this.mac), offset: 0x140 },
       { capability: new Ari(port + 1 < ports ? port + 1 : 0), offset: 0x150 },
-      { capability: this.#virtual.capability, offset: 0x160 },
+      ...(sriov === undefined ? [] : [{ capability: sriov, offset: 0x160 }]),
     ];
     return new PciFunction({
       name: 'igb',

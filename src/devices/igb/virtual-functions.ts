@@ -33,6 +33,8 @@ export interface VirtualOptions {
   readonly subsystemId: number;
   readonly pcieType: PcieType;
   readonly layout: VfLayout;
+  /** TotalVFs; 0: no capability. */
+  readonly total: number;
   /** False in the second port. */
   readonly lowest: boolean;
   /** Between pools: embedded-switch.ts. */
@@ -48,7 +50,7 @@ export interface SavedVirtual {
 type Hooks = { readonly [K in IgbRegister]?: RegisterHooks };
 
 export class VirtualFunctions {
-  readonly capability: Sriov;
+  readonly capability: Sriov | undefined;
   readonly switch: EmbeddedSwitch;
   readonly hooks: Hooks;
   readonly #host: VfHost;
@@ -71,8 +73,14 @@ export class VirtualFunctions {
     });
     this.#mailboxes = new Mailboxes({ words, interruptPf: () => host.raise(ICR_VMMB), interruptVf: (vf) => this.#interruptVf(vf) });
     this.hooks = this.#makeHooks();
-    this.capability = new Sriov({
-      totalVfs: POOLS,
+    this.capability = options.total === 0 ? undefined : this.#makeCapability(options);
+    this.#mailboxes.resetAll();
+  }
+
+  #makeCapability(options: VirtualOptions): Sriov {
+    const { host } = options;
+    return new Sriov({
+      totalVfs: options.total,
       vfDeviceId: VF_DEVICE_ID,
       layout: options.layout,
       lowest: options.lowest,
@@ -88,7 +96,6 @@ export class VirtualFunctions {
         }),
       onEnabled: (count) => this.#enabled(count),
     });
-    this.#mailboxes.resetAll();
   }
 
   get count(): number {
@@ -113,7 +120,7 @@ export class VirtualFunctions {
     if (vector < 1 || vector >= VECTORS) return false;
     const vf = POOLS - 1 - Math.floor((vector - 1) / VF_VECTORS);
     if (vf >= this.#count) return false;
-    this.capability.functions[vf]?.services?.interrupts.raise((vector - 1) % VF_VECTORS);
+    this.capability?.functions[vf]?.services?.interrupts.raise((vector - 1) % VF_VECTORS);
     return true;
   }
 
@@ -129,7 +136,7 @@ export class VirtualFunctions {
     this.#count = count;
     this.#showCount();
     for (let vf = before; vf < count; vf++) {
-      this.#host.attachQueues(vf, this.capability.functions[vf]?.services?.dma);
+      this.#host.attachQueues(vf, this.capability?.functions[vf]?.services?.dma);
       this.#resetVf(vf, true);
       for (const counter of COUNTERS) this.#words[counter + vf] = 0;
     }
@@ -316,7 +323,7 @@ export class VirtualFunctions {
     this.switch.storms.restore(saved.storm);
     // The record's STATUS may name more or fewer than the capability enabled.
     this.#showCount();
-    for (let vf = 0; vf < POOLS; vf++) this.#host.attachQueues(vf, vf < this.#count ? this.capability.functions[vf]?.services?.dma : undefined);
+    for (let vf = 0; vf < POOLS; vf++) this.#host.attachQueues(vf, vf < this.#count ? this.capability?.functions[vf]?.services?.dma : undefined);
     this.#host.changed();
   }
 }
