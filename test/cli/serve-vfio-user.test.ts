@@ -151,7 +151,9 @@ describe('nicbox serve vfio-user', () => {
     const before = await settled();
     expect(before[1]).toBe(0);
     for (let i = 0; i < 1000; i++) await cycle();
-    expect(await settled()).toEqual(before);
+    const after = await settled();
+    // No more than at first: then, one of the tenth client's may still have been on its way out.
+    expect(after.map((n, i) => Math.max(n, before[i] as number))).toEqual(before);
     child?.kill('SIGTERM');
     expect(await running.ended).toBe(130);
     expect(states(running, 1)).toMatchObject([{ connections: 1012, refused: 0 }]);

@@ -17,6 +17,16 @@ describe('what a VF is', () => {
     expect([at(12, 2), at(14, 2), at(20, 2), at(22, 2), at(26, 2)]).toEqual([8, 8, 0x80, 2, 0x10ca]);
   });
 
+  test('there can be fewer, or none and then no capability', () => {
+    const found = (vfs: number): number => {
+      const machine = new Machine({ memory: 2 ** 20, clock: new SimClock() });
+      machine.addIgb({ mac: '52:54:00:00:00:01', vfs }, { deviceNumber: 1 });
+      return machine.configRead(8, SRIOV, 2) === 0x10 ? machine.configRead(8, SRIOV + 14, 2) : -1;
+    };
+    expect([found(0), found(1), found(8)]).toEqual([-1, 1, 8]);
+    expect(() => found(9)).toThrow('0 to 8 is possible');
+  });
+
   test('its configuration space: no ids, MSI-X with three vectors, Express with FLR, AER, ARI', () => {
     const bench = new Bench();
     bench.enable(8);
