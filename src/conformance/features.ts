@@ -1,4 +1,4 @@
-// Feature bits (virtio 1.4 6, 5.1.3) as the suite reads them, and sets of them.
+// Feature bits (virtio 1.4 6, 5.1.3) as the suite reads them, and sets of them. Not guest-sim's: the suite judges that driver, and a wrong number there must not agree with itself.
 
 export const FEATURE = {
   CSUM: 0,
