@@ -6,6 +6,7 @@ import { BASIC_CASES } from './cases/basic.ts';
 import { COALESCING_CASES } from './cases/coalescing.ts';
 import { FLOW_FILTER_CASES } from './cases/flow-filter.ts';
 import { HASH_CASES } from './cases/hash.ts';
+import { LEGACY_CASES } from './cases/legacy.ts';
 import { MSIX_CASES } from './cases/msix.ts';
 import { NET_CASES } from './cases/net.ts';
 import { NET_CTRL_CASES } from './cases/net-ctrl.ts';
@@ -37,4 +38,5 @@ export const CASES: readonly Case[] = [
   ...ADMIN_CASES,
   ...OBJECT_CASES,
   ...FLOW_FILTER_CASES,
+  ...LEGACY_CASES,
 ];

@@ -3,6 +3,7 @@
 import type { Mutation } from './mutant.ts';
 import { ADMIN_MUTATIONS } from './mutations/admin.ts';
 import { FLOW_FILTER_MUTATIONS } from './mutations/flow-filter.ts';
+import { LEGACY_MUTATIONS } from './mutations/legacy.ts';
 import { NET_MUTATIONS } from './mutations/net.ts';
 import { PCI_MUTATIONS } from './mutations/pci.ts';
 import { RING_MUTATIONS } from './mutations/rings.ts';
@@ -15,4 +16,5 @@ export const MUTATIONS: readonly Mutation[] = [
   ...SUSPEND_MUTATIONS,
   ...ADMIN_MUTATIONS,
   ...FLOW_FILTER_MUTATIONS,
+  ...LEGACY_MUTATIONS,
 ];

@@ -53,7 +53,10 @@ class InprocTarget implements Target {
         },
       },
     });
-    const { net, pci } = this.#machine.addVirtioNet({ ...DEVICE, backend: wiring.backend }, { notificationData: model === 'notification-data' });
+    const { net, pci } = this.#machine.addVirtioNet(
+      { ...DEVICE, backend: wiring.backend },
+      { notificationData: model === 'notification-data', transitional: model === 'transitional' },
+    );
     // A BAR without an address is not decoded, whatever goes by its number: any place in the window will do, aligned as BARs are.
     this.#bdf = pci.fn.requesterId;
     this.#placeBars();
@@ -64,13 +67,21 @@ class InprocTarget implements Target {
   }
 
   #placeBars(): void {
-    const { memory32 } = this.#machine.platform;
+    const { memory32, io } = this.#machine.platform;
     let at = memory32.base;
+    let port = io.base;
     for (let bar = 0; bar < 6; bar++) {
       const register = 0x10 + 4 * bar;
       this.configWrite(register, 4, 0xffff_ffff);
       const low = this.configRead(register, 4);
       if (low === 0) continue;
+      if ((low & 1) !== 0) {
+        const size = (~(low & ~3) >>> 0) + 1;
+        port = Math.ceil(port / size) * size;
+        this.configWrite(register, 4, port);
+        port += size;
+        continue;
+      }
       const size = (~(low & ~15) >>> 0) + 1;
       at = Math.ceil(at / size) * size;
       this.configWrite(register, 4, at);
