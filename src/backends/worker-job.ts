@@ -42,6 +42,8 @@ export interface WorkerJob {
   readonly bell: BellShare;
   readonly port: MessagePort;
   readonly poll: PollOptions;
+  /** Of a ToldTime, which the worker goes by. Absent: real time. */
+  readonly time?: SharedArrayBuffer | undefined;
 }
 
 export type WorkerMessage =
