@@ -58,6 +58,8 @@ export interface VfHost {
   resetQueue(queue: number): void;
   /** Queues pool and pool + 8 use this memory from now on; undefined: the physical function's. */
   attachQueues(pool: number, dma: DmaSpace | undefined): void;
-  /** Registers that engines keep copies of were changed. */
+  /** Registers that tables are derived from were changed. */
   changed(): void;
+  /** Queues may do otherwise than before: they are looked at again. */
+  queuesChanged(): void;
 }

@@ -79,7 +79,8 @@ export class Steering {
   readonly #hasher = new FrameHasher();
   readonly #key = new Uint8Array(types.HASH_KEY_BYTES);
   #mode = 0;
-  #filters = false;
+  /** Some filter is on. */
+  filters = false;
   #hashes = false;
 
   constructor(words: Uint32Array) {
@@ -96,13 +97,18 @@ export class Steering {
     this.#hashes = (this.#mode === MRQC_RSS || this.#mode === MRQC_VMDQ_RSS) && wanted !== 0;
     for (let i = 0; i < this.#key.length; i++) this.#key[i] = (words[RSSRK + (i >>> 2)] as number) >>> (8 * (i & 3));
     this.#hasher.configure(this.#hashes ? { key: this.#key.slice(), types: wanted, tunnels: 0 } : undefined);
-    this.#filters = ((words[SYNQF] as number) & 1) !== 0 || ((words[IMIRVP] as number) & VLAN_ENABLE) !== 0;
-    for (let n = 0; n < FILTERS; n++) if (((words[ETQF + n] as number) & ETQF_ENABLE) !== 0 || this.#tupleInUse(n)) this.#filters = true;
+    this.filters = ((words[SYNQF] as number) & 1) !== 0 || ((words[IMIRVP] as number) & VLAN_ENABLE) !== 0;
+    for (let n = 0; n < FILTERS; n++) if (((words[ETQF + n] as number) & ETQF_ENABLE) !== 0 || this.#tupleInUse(n)) this.filters = true;
   }
 
   /** Lets go of what the hash's parameters stand for. */
   close(): void {
     this.#hasher.configure(undefined);
+  }
+
+  /** Hashes frames that are looked at soon, all at a time. */
+  hashAll(batch: FrameBatch, from: number, to: number): void {
+    if (this.#hashes) this.#hasher.hash(batch, from, to);
   }
 
   #tupleInUse(n: number): boolean {
@@ -125,7 +131,7 @@ export class Steering {
       this.hash = batch.hash[frame] as number;
       this.rssType = TYPE_OF_REPORT[batch.hashReport[frame] as number] as number;
     }
-    if (this.#filters) this.#filter(batch, frame, info, tag, pools);
+    if (this.filters) this.#filter(batch, frame, info, tag, pools);
   }
 
   /** The queue outside of pools. */

@@ -97,6 +97,10 @@ export class Transmit {
     context.firstFlags = (words[DTXTCPFLGL] as number) & 0xfff;
     context.middleFlags = ((words[DTXTCPFLGL] as number) >>> 16) & 0xfff;
     context.lastFlags = (words[DTXTCPFLGH] as number) & 0xfff;
+  }
+
+  /** Queues may be able to do what they were not. */
+  queuesChanged(): void {
     this.#blocked = 0;
     for (const queue of this.#host.queues) queue.stalledAt = -1;
   }
@@ -444,16 +448,19 @@ export class Transmit {
     const local = this.#local;
     const loopback = (state.flags & FLAG_LOOPBACK) !== 0;
     local.clear();
+    receive.distribution.beginLocal();
     const done = this.#emit(queue, local, LOCAL_FRAMES, true, queue.localPieces);
     for (let f = 0; f < local.count; f++) {
       if (!(loopback ? receive.deliver(local, f, f + 1) === 1 : receive.deliverLocal(local, f, pools))) {
         this.#blocked |= 1 << queue.index;
+        receive.distribution.settle();
         return false;
       }
       if (!loopback) this.#countPool(queue, local.length[f] as number, 1, false);
       else this.#countFrame(local, f);
       queue.localPieces++;
     }
+    receive.distribution.settle();
     if (!done && local.count > 0) return false;
     queue.locallyDone = true;
     if (loopback && this.#stamped) this.#host.time.sent();
