@@ -107,7 +107,11 @@ export class PlainReceive {
     const protocol = (u16[ip + 4] as number) >>> 8;
     if (protocol === PROTOCOL_TCP) {
       const octets = ((u16[transport + 6] as number) & 0xf0) >>> 2;
-      if (octets < TCP_OCTETS || octets > total - IP_OCTETS || ETHERNET_OCTETS + IP_OCTETS + octets > (batch.segments.length[batch.firstSegment[f] as number] as number))
+      if (
+        octets < TCP_OCTETS ||
+        octets > total - IP_OCTETS ||
+        ETHERNET_OCTETS + IP_OCTETS + octets > (batch.segments.length[batch.firstSegment[f] as number] as number)
+      )
         return false;
       this.type = TYPE_IPV4 | TYPE_TCP;
     } else if (protocol === PROTOCOL_UDP) this.type = TYPE_IPV4 | TYPE_UDP;
