@@ -1,7 +1,6 @@
 // A frame that the port takes, into queues (82576 7.1.1.4 to 7.1.10): which queue in each pool, whether all of them have room, then into their descriptors. A frame that finds no buffers where its queue does not drop is held at
 // its source; nothing of it is written before every queue that gets a copy has said yes. Usual frames' descriptors show, and they are counted, a run at a time.
 
-import type { Window } from '#core/dma-space';
 import type { ByteViews } from '#core/guest-memory';
 import { DROP_BROKEN, DROP_NOT_READY, DROP_RING_FULL } from '#net/counters';
 import type { FrameBatch } from '#net/port';
@@ -11,7 +10,7 @@ import type { ReceiveHost } from './receive.ts';
 import { isBroadcast, type ReceiveCounts } from './receive-counts.ts';
 import { PlainReceive } from './receive-plain.ts';
 import type { ReceiveQueue } from './receive-queue.ts';
-import { ReceiveStore, STATUS_LB, STATUS_PIF, STATUS_WHOLE, type StoredFrame } from './receive-store.ts';
+import { ReceiveStore, STATUS_WHOLE, type StoredFrame } from './receive-store.ts';
 import { AT, CTRL_VME, ICR_RXDMT0, ICR_RXMISS, POOLS, QUEUES, RCTL_SECRC } from './registers.ts';
 import { COUNT, count } from './statistics.ts';
 import { Steering } from './steering.ts';
@@ -148,40 +147,36 @@ export class Distribution {
     this.#steering.close();
   }
 
-  /** A usual frame, if each queue it is for has a buffer that holds it. False: nothing was done. */
-  storeUsual(batch: FrameBatch, f: number, pools: number): boolean {
-    const { queues, pools: terms } = this.#host;
-    const { plain, frame } = this;
-    const steering = this.#steering;
+  /** A usual frame, if each queue it is for has a buffer that holds it. False: nothing was done. @param bits of the descriptor's status, beside what is found out here */
+  storeUsual(batch: FrameBatch, f: number, pools: number, bits: number): boolean {
+    const { plain } = this;
     const length = batch.length[f] as number;
     if (!plain.read(batch, f)) return false;
-    steering.look(batch, f, this.#info, -1, pools);
+    this.#steering.lookUsual(batch, f);
     const all = this.#choose(pools);
     let kept = 0;
     for (let i = 0; i < all; i++) {
       const index = this.#targets[i] as number;
-      const queue = queues[index] as ReceiveQueue;
+      const queue = this.#host.queues[index] as ReceiveQueue;
       queue.look(this.#turn);
       if (!queue.live) continue;
-      const keepsFcs = pools !== 0 ? terms?.stripsCrc(index % POOLS) !== true : this.#keepsFcs;
-      if (keepsFcs || queue.nextBuffer(length) === null) return false;
+      if ((pools !== 0 ? this.#host.pools?.stripsCrc(index % POOLS) !== true : this.#keepsFcs) || !queue.hasBuffer(length)) return false;
       this.#targets[kept++] = index;
     }
     if (kept === 0) return false;
     const { u8 } = plain.views as ByteViews;
-    const single = ((u8[plain.at] as number) & 1) === 0;
-    const status = STATUS_WHOLE | plain.checks | (frame.inexact ? STATUS_PIF : 0) | (frame.local ? STATUS_LB : 0);
+    const group = ((u8[plain.at] as number) & 1) !== 0;
     for (let i = 0; i < kept; i++) {
-      const queue = queues[this.#targets[i] as number] as ReceiveQueue;
-      plain.store(queue, queue.nextBuffer(length) as Window, batch, f);
-      queue.put(plain.type | steering.rssType, steering.hash, status, length);
+      const queue = this.#host.queues[this.#targets[i] as number] as ReceiveQueue;
+      plain.store(queue, batch, f);
+      queue.put(plain.type | this.#steering.rssType, this.#steering.hash, STATUS_WHOLE | plain.checks | bits, length);
       queue.octets += length + FCS;
-      if (!single && !isBroadcast(u8, plain.at)) queue.group++;
+      if (group && !isBroadcast(u8, plain.at)) queue.group++;
       this.#unsettled |= 1 << queue.index;
     }
     this.received |= this.#unsettled;
     this.#counts.stored(length, kept);
-    if (!frame.local) this.#counts.usual(length, u8, plain.at);
+    if (this.#fromWire) this.#counts.usual(length, u8, plain.at);
     return true;
   }
 
@@ -232,7 +227,10 @@ export class Distribution {
     }
     const { pools: pool } = this.#host;
     let all = 0;
-    for (let p = 0; p < POOLS; p++) if ((pools & (1 << p)) !== 0) this.#targets[all++] = steering.queueIn(p, pool?.rssIn(p) === true);
+    for (let left = pools; left !== 0; left &= left - 1) {
+      const p = 31 - Math.clz32(left & -left);
+      this.#targets[all++] = steering.queueIn(p, pool?.rssIn(p) === true);
+    }
     return all;
   }
 

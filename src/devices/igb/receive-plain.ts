@@ -144,7 +144,8 @@ export class PlainReceive {
   }
 
   /** Stores the frame in the buffer that was found for it. */
-  store(queue: ReceiveQueue, window: Window, batch: FrameBatch, f: number): void {
+  store(queue: ReceiveQueue, batch: FrameBatch, f: number): void {
+    const window = queue.buffer as Window;
     const { segments } = batch;
     const { dma } = queue;
     const address = queue.address[0] as number;

@@ -1,5 +1,5 @@
 // A receive descriptor ring (82576 7.1.5 to 7.1.9, 8.10): buffers for a frame are found before anything of it is written. Legacy and advanced descriptors have the address of the packet buffer in the same place; advanced ones
-// add a header buffer's. A descriptor is complete in memory before its DD shows; a frame's first descriptor is written last. Frames of one buffer, the usual ones, go the short way: `nextBuffer`, `put`, and `publish` for all of a run.
+// add a header buffer's. A descriptor is complete in memory before its DD shows; a frame's first descriptor is written last. Frames of one buffer, the usual ones, go the short way: `hasBuffer`, `put`, and `publish` for all of a run.
 
 import { DMA_READ, DMA_WRITE, type DmaSpace, type Window } from '#core/dma-space';
 import { AT } from './registers.ts';
@@ -44,6 +44,8 @@ export class ReceiveQueue {
   live = false;
   /** A frame was refused for want of buffers while the tail stood here; -1: none. */
   starvedAt = -1;
+  /** What `hasBuffer` found. */
+  buffer: Window | null = null;
   // Of the frames that were `put`, until who counts them has taken these: how many, their octets with FCS, those for a group but not for all.
   shown = 0;
   octets = 0;
@@ -110,16 +112,18 @@ export class ReceiveQueue {
 
   // ---- one buffer a frame ----
 
-  /** The next descriptor's buffer, at `address[0]`, for all of `length` bytes. Null: there is none, or it is not that simple. */
-  nextBuffer(length: number): Window | null {
+  /** The next descriptor has a buffer for all of `length` bytes: `buffer`, from `address[0]` on. False: there is none, or it is not that simple. */
+  hasBuffer(length: number): boolean {
     const whole = this.#whole;
-    if (whole === null || this.available === 0 || length > this.#each) return null;
+    if (whole === null || this.available === 0 || length > this.#each) return false;
     const { u32 } = whole.slab.views;
     const at = this.#firstWord + this.head * 4;
     const address = (u32[at + 1] as number) * 2 ** 32 + (u32[at] as number);
-    if (address === 0) return null;
+    if (address === 0) return false;
+    const window = this.dma.window(address, length, DMA_WRITE);
     this.address[0] = address;
-    return this.dma.window(address, length, DMA_WRITE);
+    if (this.buffer !== window) this.buffer = window;
+    return window !== null;
   }
 
   /** The frame is in that buffer: its descriptor is complete, but for the word with DD. */

@@ -11,6 +11,7 @@ import { type PoolSwitch, WIRE } from './pools.ts';
 import { FLAG_LOOPBACK, type PortState } from './port-state.ts';
 import { ReceiveCounts } from './receive-counts.ts';
 import type { ReceiveQueue } from './receive-queue.ts';
+import { STATUS_LB, STATUS_PIF } from './receive-store.ts';
 import { AT, CTRL_EXT_EXT_VLAN, RCTL_LPE, RCTL_RXEN, RCTL_SBP } from './registers.ts';
 import type { TimeSync } from './time-sync.ts';
 
@@ -49,6 +50,7 @@ export class Receive {
   #tagType = 0x8100;
   #outerType = 0x8100;
   #controlType = 0;
+  #longestUntagged = LONGEST;
   /** Where the header of the frame in hand begins. */
   #headerAt = 0;
 
@@ -70,6 +72,7 @@ export class Receive {
     this.#tagType = (words[VET] as number) & 0xffff;
     this.#outerType = (words[VET] as number) >>> 16;
     this.#controlType = words[FCT] as number;
+    this.#longestUntagged = (this.#modes & RCTL_LPE) !== 0 ? Math.min(words[RLPML] as number, LONGEST_STORED) : LONGEST;
     this.#filter.rebuild();
     this.#control.configure();
     this.distribution.configure();
@@ -97,16 +100,16 @@ export class Receive {
   deliverLocal(batch: FrameBatch, f: number, pools: number): boolean {
     const { distribution } = this;
     if (!this.#enabled || (batch.length[f] as number) < 14) return true;
+    const usual = distribution.takes(batch, f);
+    if (usual && distribution.storeUsual(batch, f, pools, STATUS_LB)) return true;
     const { frame } = distribution;
     frame.bad = false;
     frame.short = false;
     frame.inexact = false;
     frame.local = true;
     frame.good = false;
-    if (distribution.takes(batch, f)) {
-      this.#untagged();
-      if (distribution.storeUsual(batch, f, pools)) return true;
-    } else this.#tags(batch, f);
+    if (usual) this.#untagged();
+    else this.#tags(batch, f);
     return distribution.store(batch, f, pools);
   }
 
@@ -120,15 +123,10 @@ export class Receive {
   #arriveUsual(batch: FrameBatch, f: number, pools: PoolSwitch | undefined): boolean {
     const { distribution } = this;
     const length = batch.length[f] as number;
-    const { frame, plain } = distribution;
+    const { plain } = distribution;
     const { u8 } = plain.views as ByteViews;
-    frame.bad = false;
-    frame.short = false;
-    frame.inexact = false;
-    frame.local = false;
-    frame.good = true;
-    this.#untagged();
     let mask = 0;
+    let inexact = false;
     if (pools !== undefined) {
       mask = pools.receive(u8, plain.at, length, WIRE);
       if (mask === 0) {
@@ -138,10 +136,18 @@ export class Receive {
     } else {
       const verdict = this.#filter.judge(u8, plain.at);
       if (verdict === FILTER_DROP) return this.#refuse(length + FCS, DROP_FILTERED);
-      frame.inexact = verdict === FILTER_INEXACT;
-      if (length + FCS > this.#longest) return this.#arrive(batch, f, false);
+      inexact = verdict === FILTER_INEXACT;
+      if (length + FCS > this.#longestUntagged) return this.#arrive(batch, f, false);
     }
-    return distribution.storeUsual(batch, f, mask) || distribution.store(batch, f, mask);
+    if (distribution.storeUsual(batch, f, mask, inexact ? STATUS_PIF : 0)) return true;
+    const { frame } = distribution;
+    frame.bad = false;
+    frame.short = false;
+    frame.inexact = inexact;
+    frame.local = false;
+    frame.good = true;
+    this.#untagged();
+    return distribution.store(batch, f, mask);
   }
 
   #untagged(): void {
@@ -194,10 +200,11 @@ export class Receive {
     return this.distribution.store(batch, f, 0);
   }
 
+  /** The longest frame that is taken, with its FCS. */
   get #longest(): number {
-    if ((this.#modes & RCTL_LPE) !== 0) return Math.min(this.#words[RLPML] as number, LONGEST_STORED);
+    if ((this.#modes & RCTL_LPE) !== 0) return this.#longestUntagged;
     const { frame } = this.distribution;
-    return LONGEST + (frame.tagAt >= 0 ? TAG : 0) + (frame.outer ? TAG : 0);
+    return this.#longestUntagged + (frame.tagAt >= 0 ? TAG : 0) + (frame.outer ? TAG : 0);
   }
 
   /** Finds the frame's first bytes (at `#headerAt` of what is returned), and its tags. */

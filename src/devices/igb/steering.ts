@@ -91,6 +91,7 @@ export class Steering {
   configure(): void {
     const words = this.#words;
     const control = words[MRQC] as number;
+    this.#forget();
     this.#mode = control & 7;
     let wanted = 0;
     for (const [bit, type] of FIELDS.entries()) if ((control & (1 << (16 + bit))) !== 0) wanted |= type;
@@ -116,8 +117,7 @@ export class Steering {
     return ((words[FTQF + n] as number) & (FTQF_QUEUE | FTQF_TIMESTAMP)) !== 0 || ((words[IMIR + n] as number) & IMIR_IMMEDIATE) !== 0;
   }
 
-  /** Looks at a frame whose headers were read. @param tag its VLAN tag, -1: none. @param pools it is for, 0 while there are none */
-  look(batch: FrameBatch, frame: number, info: PacketInfo, tag: number, pools: number): void {
+  #forget(): void {
     this.queue = -1;
     this.pools = 0xff;
     this.etherType = -1;
@@ -126,12 +126,21 @@ export class Steering {
     this.timeL4 = false;
     this.hash = 0;
     this.rssType = 0;
-    if (this.#hashes) {
-      this.#hasher.hash(batch, frame, frame + 1);
-      this.hash = batch.hash[frame] as number;
-      this.rssType = TYPE_OF_REPORT[batch.hashReport[frame] as number] as number;
-    }
+  }
+
+  /** Looks at a frame whose headers were read. @param tag its VLAN tag, -1: none. @param pools it is for, 0 while there are none */
+  look(batch: FrameBatch, frame: number, info: PacketInfo, tag: number, pools: number): void {
+    this.#forget();
+    this.lookUsual(batch, frame);
     if (this.filters) this.#filter(batch, frame, info, tag, pools);
+  }
+
+  /** The same while no filter is on. */
+  lookUsual(batch: FrameBatch, frame: number): void {
+    if (!this.#hashes) return;
+    this.#hasher.hash(batch, frame, frame + 1);
+    this.hash = batch.hash[frame] as number;
+    this.rssType = TYPE_OF_REPORT[batch.hashReport[frame] as number] as number;
   }
 
   /** The queue outside of pools. */

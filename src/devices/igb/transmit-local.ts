@@ -61,7 +61,10 @@ export class LocalDelivery {
   /** The frame that `plain` holds, to these pools. */
   plain(pools: number): number {
     const batch = this.#batch;
-    batch.clear();
+    // All of `clear` that one frame needs.
+    batch.count = 0;
+    batch.segments.truncate(0);
+    batch.hashedBy[0] = 0;
     this.#plain.append(batch);
     return this.#give(0, pools) ? DONE : BLOCKED;
   }
