@@ -7,7 +7,7 @@ import type { FlowRuleSpec } from '#net/embedded-switch/domain';
 import type { FlowMatch } from '#net/embedded-switch/match';
 import { ethernet, ipv4, ipv6, tcp, udp } from '../frames.ts';
 import type { Frame } from '../memory-port.ts';
-import { type Endpoint, plainly, ReferenceSwitch, takeApart, withChecksums } from './reference.ts';
+import { behindTags, type Endpoint, plainly, ReferenceSwitch, takeApart, withChecksums } from './reference.ts';
 import { bytesOf, rig } from './rig.ts';
 
 const MACS = ['02:00:00:00:00:01', '02:00:00:00:00:02', '02:00:00:01:00:01', 'ff:ff:ff:ff:ff:ff'];
@@ -152,15 +152,30 @@ const listRule: fc.Arbitrary<FlowRuleSpec> = fc.record({
 });
 const rules = fc.array(fc.oneof({ weight: 5, arbitrary: forwardRule }, { weight: 1, arbitrary: listRule }), { maxLength: 25 });
 
-/** Frames that grow a header more than there is room for in front of them, which the reference does not know. */
-const tooTall = (specs: readonly FlowRuleSpec[]): boolean => specs.filter(({ actions }) => actions.some(({ kind }) => kind === 'encapsulate')).flatMap(({ actions }) => actions.filter(({ kind }) => kind === 'encapsulate')).length > 2;
+/**
+ * Within what the reference knows: the source port of an outer header is the switch's to choose, so where frames are encapsulated no rule asks for it, and none makes such a frame look like something else. And not so
+ * many headers that there is no room in front of a frame for them.
+ */
+function comparable(specs: readonly FlowRuleSpec[]): FlowRuleSpec[] {
+  let tunnels = 0;
+  const kept = specs.filter(({ actions }) => {
+    tunnels += actions.filter(({ kind }) => kind === 'encapsulate').length;
+    return tunnels <= 2 || !actions.some(({ kind }) => kind === 'encapsulate');
+  });
+  if (tunnels === 0) return kept;
+  return kept.map((spec) => {
+    const { sourcePort: _, ...rest } = spec.match;
+    const actions = spec.actions.map((action): FlowAction => (action.kind === 'set' && action.destinationPort !== undefined ? { kind: 'set', source: '10.1.2.3' } : action));
+    return { ...spec, match: rest, actions };
+  });
+}
 
 describe('rule sets', () => {
   it('do what the reference says, frame by frame', () => {
     let delivered = 0;
     let met = 0;
     fc.assert(
-      fc.property(rules.filter((specs) => !tooTall(specs)), fc.array(fc.tuple(one(...PORTS), frame), { minLength: 1, maxLength: 20 }), fc.array(number(24)), (specs, frames, removed) => {
+      fc.property(rules.map(comparable), fc.array(fc.tuple(one(...PORTS), frame), { minLength: 1, maxLength: 20 }), fc.array(number(24)), (specs, frames, removed) => {
         const made = rig({ mode: 'switchdev' }, PORTS.map((name) => `${name}-rep`));
         const reference = new ReferenceSwitch(ENDPOINTS);
         for (const [name, endpoint] of Object.entries(ENDPOINTS)) made.nic.root.addTunnel(name, endpoint);
@@ -214,7 +229,8 @@ const sorted = (copies: Record<string, number[][]>): Record<string, string[]> =>
   Object.fromEntries(Object.entries(copies).map(([name, list]) => [name, list.map((bytes) => bytes.join()).sort()]));
 
 /** Headers whole and checksums right. */
-function isRight(bytes: number[]): boolean {
+function isRight(frame: number[]): boolean {
+  const bytes = behindTags(frame);
   const { ip } = takeApart(bytes);
   return ip === undefined || withChecksums(bytes).every((byte, i) => byte === bytes[i]);
 }

@@ -216,15 +216,23 @@ export function withChecksums(bytes: readonly number[]): number[] {
   if (protocol === 17 && at16(made, field) === 0) return made;
   made.splice(field, 2, 0, 0);
   const covered = made.slice(body);
-  const pseudo = protocol === 1 ? [] : [...ip.source, ...ip.destination, 0, 0, ...u16(covered.length), 0, protocol];
+  const pseudo = protocol === 1 || (protocol === 58 && ip.version === 4) ? [] : [...ip.source, ...ip.destination, 0, 0, ...u16(covered.length), 0, protocol];
   const sum = ~onesComplementSum([...pseudo, ...covered]) & 0xffff;
   made.splice(field, 2, ...u16(sum === 0 && protocol === 17 ? 0xffff : sum));
   return made;
 }
 
+/** A frame without its tags, however many: rules put on more than are looked behind. */
+export function behindTags(bytes: readonly number[]): number[] {
+  let at = 12;
+  while (at + 6 <= bytes.length && [0x8100, 0x88a8].includes(at16(bytes, at))) at += 4;
+  return [...bytes.slice(0, 12), ...bytes.slice(at)];
+}
+
 /** With fields that are the encapsulating side's to choose, and checksums, at 0: for comparison. */
 export function plainly(bytes: readonly number[]): number[] {
-  const made = [...bytes];
+  const made = behindTags(bytes);
+  if (made.length < bytes.length) return [...bytes.slice(0, 12 + bytes.length - made.length), ...plainly(made).slice(12)];
   const { ip, network, ports, icmp, tunnel } = takeApart(made);
   if (ip === undefined) return made;
   if (ip.version === 4) made.splice(network + 10, 2, 0, 0);
