@@ -124,7 +124,7 @@ describe('records that are not exact', () => {
     ['queues that are missing', (s: never) => ((s as { queues: unknown[] }).queues.length = 3)],
     ['a count of pieces that is none', (s: never) => ((s as { queues: { pieces: number }[] }).queues[0] = { pieces: -1 })],
     ['a time that is none', (s: never) => ((s as { time: unknown[] }).time[0] = 5)],
-    ['moderation of too few vectors', (s: never) => ((s as { interrupts: { free: number[] } }).interrupts.free.length = 2)],
+    ['moderation of too few vectors', (s: never) => ((s as { interrupts: { moderation: { free: number[] } } }).interrupts.moderation.free.length = 2)],
     ['waiting vectors that are not there', (s: never) => ((s as { interrupts: { waiting: number } }).interrupts.waiting = 0xffff_ffff)],
     ['statistics that are no numbers', (s: never) => ((s as { statistics: unknown[] }).statistics[0] = 'many')],
     ['virtual functions that are missing', (s: never) => ((s as { virtual: unknown }).virtual = null)],
