@@ -16,9 +16,11 @@ export { type DiagnosticsChannel, Log, type LogKind, type LogRecord, type LogSin
 export { type AccessSize, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
 export { RegisterFile, type RegisterHooks, type RegisterSpec, type RegisterTable } from '#core/register-file';
 export { type Envelope, RestoreError } from '#core/saved';
-export { E1000, E1000OptionError, type E1000Options } from '#devices/e1000/device';
+export { E1000 } from '#devices/e1000/device';
 export type { E1000ModelName } from '#devices/e1000/models';
-export { Igb, IgbOptionError, type IgbOptions } from '#devices/igb/device';
+export { E1000OptionError, type E1000Options } from '#devices/e1000/options';
+export { Igb } from '#devices/igb/device';
+export { IgbOptionError, type IgbOptions } from '#devices/igb/options';
 export { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
 export { CaptureSink, CaptureSource } from '#net/capture-ports';
 export { DirectLink } from '#net/direct-link';
