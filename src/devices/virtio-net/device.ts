@@ -42,7 +42,7 @@ export type { VirtioNetOptions } from './net-options.ts';
 
 const CONTROL_QUEUE_SIZE = 64;
 const ADMIN_QUEUE_SIZE = 64;
-const VIRTIO_ID_NETWORK = 1;
+export const VIRTIO_ID_NETWORK = 1;
 
 export class VirtioNet implements VirtioDevice {
   readonly name = 'virtio-net';
@@ -259,6 +259,10 @@ export class VirtioNet implements VirtioDevice {
     if (standby === this.#standby) return;
     this.#standby = standby;
     this.#options.onStandby?.(standby);
+  }
+
+  get permanentMac(): Uint8Array {
+    return this.#permanentMac.slice();
   }
 
   /** The address in use: the permanent one, or what the driver set. */
