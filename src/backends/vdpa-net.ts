@@ -93,14 +93,17 @@ export class VdpaNet implements VdpaDevice {
   }
 
   #portEvent(event: VhostEvent): void {
-    if (event.kind === 'broken')
-      this.#spaces.forEach(({ space }, addressSpace) => {
-        const { count, records } = space.takeFaults();
-        if (count > 0) this.#tell({ kind: 'fault', addressSpace, count, faults: records });
-      });
-    // Whoever had rings starts them again: from `vringPosition`.
-    else this.#vrings.forEach((vring, index) => this.port.vringState(index) === 'lost' && (vring.ready = false));
+    if (event.kind === 'broken') this.#tellFaults();
+    // Whoever had rings makes them ready again: from `vringPosition`.
+    else for (const [index, vring] of this.#vrings.entries()) if (this.port.vringState(index) === 'lost') vring.ready = false;
     this.#tell(event);
+  }
+
+  #tellFaults(): void {
+    this.#spaces.forEach(({ space }, addressSpace) => {
+      const { count, records } = space.takeFaults();
+      if (count > 0) this.#tell({ kind: 'fault', addressSpace, count, faults: records });
+    });
   }
 
   #tell(event: VdpaEvent): void {
