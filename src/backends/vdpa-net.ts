@@ -166,24 +166,21 @@ export class VdpaNet implements VdpaDevice {
     const before = this.status;
     if (this.#resetting) throw new TypeError(`${this.name}: its reset is not over: wait until its status reads 0`);
     if ((before & ~value) !== 0) throw new TypeError(`${this.name}: status bits are cleared by a reset only`);
-    const added = value & ~before;
-    this.#status |= added & ~(VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK);
+    let status = before | value;
     // virtio 1.4 2.2.2 (device MUST): FEATURES_OK is not accepted with features it does not have.
-    if ((added & VIRTIO_STATUS_FEATURES_OK) !== 0 && this.#driverFeatures.without(this.features).empty) this.#status |= VIRTIO_STATUS_FEATURES_OK;
-    if ((added & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#driverOk();
+    if (!this.#driverFeatures.without(this.features).empty) status &= ~VIRTIO_STATUS_FEATURES_OK;
+    if ((status & ~before & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#driverOk(status);
+    this.#status = status;
   }
 
-  #driverOk(): void {
+  #driverOk(status: number): void {
     const space = this.#spaces[this.#groupSpace]?.space;
     if (space === undefined || this.#control === undefined)
       throw new TypeError(`${this.name}: an owner, its memory and its control words come before DRIVER_OK`);
-    if ((this.#status & VIRTIO_STATUS_FEATURES_OK) === 0) throw new TypeError(`${this.name}: FEATURES_OK comes before DRIVER_OK`);
-    this.#status |= VIRTIO_STATUS_DRIVER_OK;
+    if ((status & VIRTIO_STATUS_FEATURES_OK) === 0) throw new TypeError(`${this.name}: FEATURES_OK comes before DRIVER_OK`);
     const { policy, statistics, clock } = this.#control;
     this.port.open({ features: this.#driverFeatures, memory: space, policy, statistics, clock });
-    this.#vrings.forEach((vring, index) => {
-      if (vring.ready) this.#start(index, vring);
-    });
+    for (const [index, vring] of this.#vrings.entries()) if (vring.ready) this.#start(index, vring);
   }
 
   get #live(): boolean {
