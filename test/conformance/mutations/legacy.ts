@@ -68,9 +68,9 @@ export const LEGACY_MUTATIONS: readonly Mutation[] = [
     reads('device_features', (value) => value & ~(1 << 27)),
   ),
   mutation(
-    'bit 30 offered',
+    'bit 30 negotiated',
     ['legacy.15'],
-    reads('device_features', (value) => value | (1 << 30)),
+    reads('driver_features', (value) => value | (1 << 30)),
   ),
   mutation(
     'driver features cannot be read',
