@@ -112,7 +112,8 @@ export function parseDevice(text: string): DeviceSpec {
   const queues = number(options.queues, 1);
   if (!Number.isInteger(queues) || queues < 1 || queues > MOST_QUEUES) throw new InvalidArgumentError(`queues is a whole number from 1 to ${MOST_QUEUES}.`);
   const negotiation = number(options.negotiation, 0);
-  if (!(negotiation >= 0 && negotiation <= MOST_NEGOTIATION)) throw new InvalidArgumentError(`negotiation is a time from 0 to ${MOST_NEGOTIATION} milliseconds.`);
+  if (!(negotiation >= 0 && negotiation <= MOST_NEGOTIATION))
+    throw new InvalidArgumentError(`negotiation is a time from 0 to ${MOST_NEGOTIATION} milliseconds.`);
   return { kind: name, options };
 }
 

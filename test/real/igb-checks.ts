@@ -129,4 +129,13 @@ grep 'master offset.* s2 ' /tmp/slave | tail -n 20
 grep 'master offset.* s2 ' /tmp/slave | tail -n 20 | sed 's/.*master offset *-*\\([0-9]*\\) .*/\\1/' | sort -n | sed -n 10p | awk '{ print "median", $1; exit !($1 < 50000000) }'`,
 });
 
-export const IGB_CHECKS: readonly PciCheck[] = [COUNTERS, CHANNELS, INDIRECTION, FLOW_HASH, STAMPING, CLOCK, synchronised('Ethernet', '-2'), synchronised('UDP', '-4')];
+export const IGB_CHECKS: readonly PciCheck[] = [
+  COUNTERS,
+  CHANNELS,
+  INDIRECTION,
+  FLOW_HASH,
+  STAMPING,
+  CLOCK,
+  synchronised('Ethernet', '-2'),
+  synchronised('UDP', '-4'),
+];

@@ -24,7 +24,7 @@ ip link del v5; peer ip link del v5; there=10.0.0.2; ping_all 3`,
   {
     name: 'frames of 9000 bytes',
     script: `ip link set $dev mtu 9000 && peer ip link set $peer_dev mtu 9000 || return 1
-await answers; ping -A -q -c 50 -s 8900 -w 20 $there | grep -q ' 50 packets received' && tcp 4096 || return 1
+await answers; ping -A -q -c 50 -s 8900 -w 120 $there | grep -q ' 50 packets received' && tcp 4096 || return 1
 ip link set $dev mtu 1500 && peer ip link set $peer_dev mtu 1500 && ping_all 3`,
   },
   {

@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { guestImage, scriptArchive } from './guest-image.ts';
-import { Child, project, scratch } from './host.ts';
+import { Child, PATIENCE, project, scratch } from './host.ts';
 import { checkScript, type Workload } from './pci-checks.ts';
 import type { PciDevice } from './pci-devices.ts';
 import { findNewQemu } from './qemu.ts';
@@ -120,7 +120,7 @@ kill $server; wait $server; echo SERVER-ENDED $?`;
 /** Boots a guest with the device and runs all of its checks; returns when it is over. @throws when it does not come to its end in time */
 export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, modules, append = [], checks }: PciDevice): Promise<GuestReport> {
   const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks, path.workload), { devices: [device, peer], append });
-  await guest.line(/^GUEST-DONE/, 900);
+  await guest.line(/^GUEST-DONE/, 6 * PATIENCE);
   const { lines } = guest;
   const from = lines.indexOf('LSPCI-BEGIN');
   const report = {
@@ -135,6 +135,6 @@ export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, mod
   };
   const problems = lines.filter((line) => /GUEST-PROBLEM|WARNING:|BUG:|Oops|Call Trace|internal error/.test(line));
   if (problems.length > 0) throw new Error(`the guest complains:\n${lines.join('\n')}`);
-  await guest.until('its end', 20, () => guest.over || undefined);
+  await guest.until('its end', PATIENCE, () => guest.over || undefined);
   return report;
 }
