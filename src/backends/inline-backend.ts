@@ -40,9 +40,12 @@ export class InlineSegment {
   #paused: boolean;
   #again = false;
   #deferred = false;
+  /** For ports that may send again later. */
+  readonly #timer: Timer;
 
   constructor(segment: Segment, options: InlineOptions = {}) {
     this.server = new SegmentServer(segment, options.budget);
+    this.#timer = segment.clock.timer(() => this.service());
     this.#defer = options.defer ?? ((work) => void setTimeout(work, 0));
     this.#rounds = options.rounds ?? DEFAULT_ROUNDS;
     this.#paused = options.paused ?? false;
@@ -103,6 +106,8 @@ export class InlineSegment {
         this.#defer(this.#resume);
       }
     }
+    const resume = this.server.segment.nextResume;
+    if (resume !== undefined) this.#timer.arm(resume);
   }
 }
 

@@ -8,6 +8,7 @@ import {
   breaksMust,
   CASES,
   CLAUSES,
+  DATA_PLANE_NAMES,
   findClause,
   inprocSource,
   isBinding,
@@ -47,9 +48,11 @@ const style = { head: [], border: [] };
 /** @throws SelectionError */
 function sourceOf(name: string): TargetSource {
   if (name === 'inproc') return inprocSource();
+  const plane = DATA_PLANE_NAMES.find((known) => name === `inproc:${known}`);
+  if (plane !== undefined) return inprocSource(plane);
   if (name === 'qemu') return qemuSource('qemu', { file: 'qemu-system-x86_64' });
   if (name.startsWith('qemu:')) return qemuSource(name, { file: name.slice(5) });
-  throw new SelectionError(`no target is called ${name}: give inproc, qemu or qemu:PATH`);
+  throw new SelectionError(`no target is called ${name}: give inproc, ${DATA_PLANE_NAMES.map((plane) => `inproc:${plane}`).join(', ')}, qemu or qemu:PATH`);
 }
 
 function collect(value: string, before: string[] | undefined): string[] {
@@ -155,7 +158,10 @@ export function conformanceCommand(signal: AbortSignal, done: (exitCode: number)
   return new Command('conformance')
     .description(`Check a virtio-net device against VIRTIO 1.4, clause by clause (${CLAUSES.length} clauses, ${binding} of them MUST or MUST NOT).`)
     .addOption(
-      new Option('--target <name>', 'inproc (this device), qemu or qemu:PATH (its virtio-net-pci over qtest); may be repeated')
+      new Option(
+        '--target <name>',
+        'inproc (this device, served inline), inproc:worker (by a vhost worker), qemu or qemu:PATH (its virtio-net-pci over qtest); may be repeated',
+      )
         .argParser(collect)
         .default(undefined, 'inproc'),
     )

@@ -1,6 +1,7 @@
 // Suspending a device (virtio 1.4 3.4), and its statistics (5.1.9.5.12).
 
 import type { Bench } from '../bench.ts';
+import { le16 } from '../bytes.ts';
 import type { Case } from '../case.ts';
 import { ACK_ERR, ACK_OK, CTRL, STATUS } from '../layout.ts';
 import type { Session } from '../session.ts';
@@ -33,7 +34,6 @@ async function suspended(b: Bench, s: Session): Promise<void> {
   s.ensure((status & BOTH) === STATUS.SUSPEND, 'the device did not suspend', status);
 }
 
-const le16 = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff];
 /** Bits of types_bitmap, by number. */
 const types = (...bits: readonly number[]): number[] => {
   const bytes = [0, 0, 0, 0, 0, 0, 0, 0];

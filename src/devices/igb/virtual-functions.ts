@@ -92,7 +92,7 @@ export class VirtualFunctions {
           pcieType: options.pcieType,
           registers: new VfRegisters(vf, this.#mailboxes, () => host.registers),
           onReset: () => this.#functionReset(vf),
-          onMastering: () => host.changed(),
+          onMastering: () => host.queuesChanged(),
         }),
       onEnabled: (count) => this.#enabled(count),
     });
@@ -154,7 +154,7 @@ export class VirtualFunctions {
   #functionReset(vf: number): void {
     if (vf >= this.#count) return;
     this.#resetVf(vf, true);
-    this.#host.changed();
+    this.#host.queuesChanged();
     this.#host.raise(ICR_VMMB);
   }
 
@@ -211,7 +211,6 @@ export class VirtualFunctions {
       if ((entry & VALID) !== 0 && vector < VF_VECTORS) entries |= (VALID | (firstVector(vf) + vector)) << (8 * i);
     }
     this.#words[IVAR + vf] = entries;
-    this.#host.changed();
   }
 
   // ---- registers ----
@@ -299,7 +298,7 @@ export class VirtualFunctions {
   #softwareReset(vf: number): void {
     if (vf >= this.#count) return;
     this.#resetVf(vf, false);
-    this.#host.changed();
+    this.#host.queuesChanged();
     this.#host.raise(ICR_VMMB);
   }
 
