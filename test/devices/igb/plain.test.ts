@@ -73,7 +73,7 @@ function pad(bytes: number[]): number[] {
 }
 
 const often = <T>(usual: T, ...rare: T[]): fc.Arbitrary<T> =>
-  fc.oneof({ arbitrary: fc.constant(usual), weight: 6 }, ...rare.map((value) => ({ arbitrary: fc.constant(value), weight: 1 })));
+  fc.oneof({ arbitrary: fc.constant(usual), weight: 20 }, ...rare.map((value) => ({ arbitrary: fc.constant(value), weight: 1 })));
 
 const shapes = fc.record<Shape>({
   to: often('station', 'everybody', 'group', 'other') as fc.Arbitrary<Shape['to']>,
@@ -151,7 +151,7 @@ describe('usual frames on receive', () => {
   test('leave what the long way leaves: descriptors, buffers, registers', () => {
     let short = 0;
     fc.assert(
-      fc.property(modes, fc.array(shapes, { minLength: 8, maxLength: 24 }), (mode, wanted) => {
+      fc.property(modes, fc.array(shapes, { minLength: 16, maxLength: 30 }), (mode, wanted) => {
         const frames = wanted.map(made);
         const [fast, slow] = [false, true].map((way) => station(mode, way)) as [ReturnType<typeof wired>, ReturnType<typeof wired>];
         short += counting(stores, () => fast.inject(...frames));
@@ -160,10 +160,10 @@ describe('usual frames on receive', () => {
         expect(registers(fast.nic)).toEqual(registers(slow.nic));
         expect(Buffer.compare(fast.nic.bytes, slow.nic.bytes)).toBe(0);
       }),
-      { numRuns: 40 },
+      { numRuns: 16 },
     );
     // And it is taken.
-    expect(short).toBeGreaterThan(100);
+    expect(short).toBeGreaterThan(30);
   });
 
   test('take it: TCP and UDP in one queue, and a batch of them shows as one', () => {
@@ -245,9 +245,9 @@ describe('usual packets on transmit', () => {
         });
         expect(results[0]).toEqual(results[1]);
       }),
-      { numRuns: 60 },
+      { numRuns: 20 },
     );
-    expect(short).toBeGreaterThan(100);
+    expect(short).toBeGreaterThan(50);
   });
 
   test('with anything asked of them are not', () => {
