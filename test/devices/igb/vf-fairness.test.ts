@@ -199,23 +199,25 @@ describe('one VF among others', () => {
   });
 
   test('copies are what a turn is made of: one who floods everybody leaves his neighbour his share', () => {
-    const host = new Host().start();
-    host.write(H.QDE, 0xffff);
-    const [noisy, quiet, listener] = host.guests as [Host['guests'][number], Host['guests'][number], Host['guests'][number]];
-    for (let i = 0; i < RING - 1; i++) {
-      noisy.describe(frame(BROADCAST, macOf(0)));
-      quiet.describe(frame(macOf(2), macOf(1)));
-    }
-    host.nic.pause();
-    noisy.go();
-    quiet.go();
-    host.nic.resume();
-    for (let call = 0; call < 20 && quiet.sent() < RING - 1; call++) host.segment.service();
-    const from = listener.received().map(({ bytes }) => bytes[11] as number);
-    // Seven copies each: ten of them are a share.
-    const firstQuiet = from.indexOf(1);
-    expect(firstQuiet).toBeGreaterThanOrEqual(0);
-    expect(firstQuiet).toBeLessThanOrEqual(10);
+    const firsts = [
+      [0, 1],
+      [1, 0],
+    ].map(([noisy, quiet]) => {
+      const host = new Host().start();
+      host.write(H.QDE, 0xffff);
+      for (let i = 0; i < RING - 1; i++) {
+        host.guests[noisy as number]?.describe(frame(BROADCAST, macOf(noisy as number)));
+        host.guests[quiet as number]?.describe(frame(macOf(2), macOf(quiet as number)));
+      }
+      host.nic.pause();
+      host.guests[noisy as number]?.go();
+      host.guests[quiet as number]?.go();
+      host.nic.resume();
+      const from = host.guests[2]?.received().map(({ bytes }) => bytes[11]);
+      return from?.indexOf(quiet);
+    });
+    // Whoever comes first: seven copies each, so that ten broadcasts are a share.
+    expect(firsts.sort()).toEqual([0, 10]);
   });
 
   test('packets that are dropped count, too', () => {
