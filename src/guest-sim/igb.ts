@@ -337,7 +337,7 @@ export class Igb implements Nic {
     if (this.#interrupts.style !== 'msix') throw new RangeError('with virtual functions the physical one has to use MSI-X');
     if ((this.#options.pairs ?? 1) > 2) throw new RangeError('with virtual functions the physical one has at most 2 queue pairs');
     const { config, device } = this.#parts;
-    this.#tearDown();
+    this.shutDown();
     const found = enableVirtualFunctions(config, device, count, delay);
     const pools = new IgbSwitch(this.registers);
     this.#switch = pools;
@@ -351,7 +351,7 @@ export class Igb implements Nic {
   disableVfs(delay: Delay): void {
     if (!this.vfs) return;
     const { config, device } = this.#parts;
-    this.#tearDown();
+    this.shutDown();
     disableVirtualFunctions(config, device, delay);
     this.vfs = undefined;
     this.#switch = undefined;
@@ -381,20 +381,16 @@ export class Igb implements Nic {
 
   /** Resets the device and brings it up again. Frames in flight are lost; virtual functions are told and come back when their drivers reset them. @throws IgbError */
   recover(): void {
-    this.#tearDown();
+    this.shutDown();
     this.broken = '';
     this.#startOver();
   }
 
-  #tearDown(): void {
+  /** Resets the device, then takes all memory back. Virtual functions stay enabled, and dead. */
+  shutDown(): void {
     resetDevice(this.registers);
     this.#interrupts.stop();
     this.#pairs?.dispose();
     this.#pairs = undefined;
-  }
-
-  /** Resets the device, then takes all memory back. Virtual functions stay enabled, and dead. */
-  shutDown(): void {
-    this.#tearDown();
   }
 }
