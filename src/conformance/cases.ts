@@ -1,14 +1,18 @@
 // All cases.
 
 import type { Case } from './case.ts';
+import { ADMIN_CASES } from './cases/admin.ts';
 import { BASIC_CASES } from './cases/basic.ts';
 import { COALESCING_CASES } from './cases/coalescing.ts';
+import { FLOW_FILTER_CASES } from './cases/flow-filter.ts';
 import { HASH_CASES } from './cases/hash.ts';
+import { LEGACY_CASES } from './cases/legacy.ts';
 import { MSIX_CASES } from './cases/msix.ts';
 import { NET_CASES } from './cases/net.ts';
 import { NET_CTRL_CASES } from './cases/net-ctrl.ts';
 import { NET_RX_CASES } from './cases/net-rx.ts';
 import { NET_TX_CASES } from './cases/net-tx.ts';
+import { OBJECT_CASES } from './cases/objects.ts';
 import { PACKED_CASES } from './cases/packed.ts';
 import { PCI_CASES } from './cases/pci.ts';
 import { RING_CASES } from './cases/rings.ts';
@@ -31,4 +35,8 @@ export const CASES: readonly Case[] = [
   ...HASH_CASES,
   ...COALESCING_CASES,
   ...SUSPEND_CASES,
+  ...ADMIN_CASES,
+  ...OBJECT_CASES,
+  ...FLOW_FILTER_CASES,
+  ...LEGACY_CASES,
 ];

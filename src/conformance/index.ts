@@ -8,6 +8,7 @@ export { breaksMust, type CaseResult, type ClauseVerdict, judge, plan, type Repo
 export type { Check } from './session.ts';
 export type { AccessBytes, Awaitable, Hands, Target, TargetSource, WireOffload } from './target.ts';
 export { Cable } from './targets/cable.ts';
+export { DATA_PLANE_NAMES, type DataPlaneName } from './targets/data-plane.ts';
 export { inprocSource } from './targets/inproc.ts';
 export { watchOwnDriver } from './targets/own-driver.ts';
 export { type QemuOptions, qemuSource } from './targets/qemu.ts';

@@ -60,10 +60,10 @@ export interface Target {
 }
 
 /**
- * Devices that differ in what no driver can choose. Ordinary: offers all it has. notification-data: offers NOTIFICATION_DATA besides. A target that has no such device opens its
- * ordinary one, and cases skip what is not offered.
+ * Devices that differ in what no driver can choose. Ordinary: offers all it has. notification-data: offers NOTIFICATION_DATA besides. transitional: has the legacy interface, too.
+ * A target that has no such device opens its ordinary one, and cases skip what is not offered.
  */
-export type Model = 'ordinary' | 'notification-data';
+export type Model = 'ordinary' | 'notification-data' | 'transitional';
 
 /** Opens a device in its power-on state, again and again. */
 export interface TargetSource {

@@ -126,6 +126,15 @@ export class Sriov implements Capability, VirtualFunctions {
     return this.#ready ? Math.min(this.#area.get16(NUMBER), this.functions.length) : 0;
   }
 
+  /** As the guest has set them; VFs answer a while after that (`enabled`). */
+  get vfEnable(): boolean {
+    return (this.#area.get16(CONTROL) & ENABLE) !== 0;
+  }
+
+  get numVfs(): number {
+    return this.#area.get16(NUMBER);
+  }
+
   get firstOffset(): number {
     return this.#area.get16(OFFSET);
   }

@@ -34,8 +34,8 @@ function reason(clause: Clause): string {
 const escaped = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
 
 /** The document as it is, and as it would be with these results. */
-export function conformanceDocument(report: Report, driver: Report): { readonly file: URL; readonly text: string; readonly written: string } {
-  const own = judge(report);
+export function conformanceDocument(reports: readonly Report[], driver: Report): { readonly file: URL; readonly text: string; readonly written: string } {
+  const own = reports.map((report) => ({ name: report.target, verdicts: judge(report) }));
   const watched = judge(driver);
   const cases = new Map<string, string[]>();
   for (const { name, clauses } of CASES) for (const key of clauses) cases.set(key, [...(cases.get(key) ?? []), name]);
@@ -68,15 +68,21 @@ export function conformanceDocument(report: Report, driver: Report): { readonly 
     lines.push(
       `## ${area}`,
       '',
-      `| clause | party | strength | what | cases | fault | nicbox | ${columns.join(' | ')} |`,
-      `|---|---|---|---|---|---|---|${columns.map(() => '---|').join('')}`,
+      `| clause | party | strength | what | cases | fault | ${[...own.map(({ name }) => name), ...columns].join(' | ')} |`,
+      `|---|---|---|---|---|---|${[...own, ...columns].map(() => '---|').join('')}`,
     );
     for (const clause of CLAUSES.filter((found) => found.area === area)) {
       const names = cases.get(clause.key);
       const verdicts =
         names === undefined
-          ? ['', ...columns.map(() => '')]
-          : [(clause.observable === 'driver' ? watched : own).get(clause.key)?.verdict ?? '', ...columns.map((name) => QEMU[name]?.[clause.key] ?? '')];
+          ? [...own, ...columns].map(() => '')
+          : [
+              ...own.map(
+                ({ verdicts }, i) =>
+                  (clause.observable === 'driver' ? (i === 0 ? watched.get(clause.key) : undefined) : verdicts.get(clause.key))?.verdict ?? '',
+              ),
+              ...columns.map((name) => QEMU[name]?.[clause.key] ?? ''),
+            ];
       const what = `${escaped(clause.summary)}${clause.features === '' ? '' : ` (${clause.features})`}`;
       const about = names === undefined ? `_${reason(clause)}_` : names.map((name) => name.replace(`${area}/`, '/')).join(', ');
       lines.push(

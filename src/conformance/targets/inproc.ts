@@ -1,14 +1,10 @@
-// nicbox's own virtio-net in this process, served on the same thread, with everything offered that it has and time that stands still unless told otherwise.
+// nicbox's own virtio-net in this process, over any of its data planes, with everything offered that it has and time that stands still unless told otherwise.
 
-import { InlineSegment } from '#backends/inline-backend';
-import { SimClock } from '#core/clock';
 import { GuestMemory } from '#core/guest-memory';
 import { Log } from '#core/log';
-import { DirectLink } from '#net/direct-link';
-import { Segment } from '#net/segment';
 import { Machine } from '#nicbox/machine';
-import type { AccessBytes, Hands, Model, Target, TargetSource, WireOffload } from '../target.ts';
-import { Cable } from './cable.ts';
+import type { AccessBytes, Awaitable, Hands, Model, Target, TargetSource, WireOffload } from '../target.ts';
+import { DATA_PLANES, type DataPlane, type DataPlaneName, type Wiring } from './data-plane.ts';
 
 const MEMORY = 9 * 2 ** 20;
 const RAM_BASE = 2 ** 20;
@@ -32,23 +28,21 @@ class InprocTarget implements Target {
   readonly countsMessages = true;
   readonly hands: Hands;
   readonly #machine: Machine;
-  readonly #segment: InlineSegment;
-  readonly #cable = new Cable();
-  readonly #clock = new SimClock();
+  readonly #wiring: Wiring;
   readonly #bdf: number;
-  #deferred: (() => void)[] = [];
   #messages: number[] = [];
   #line = false;
   /** End of what the suite has written: it lays memory out from the start, and the device writes there only. */
   #highest = 0;
   readonly #closed: (used: number) => void;
 
-  constructor(memory: SharedArrayBuffer, model: Model, closed: (used: number) => void) {
+  constructor(memory: SharedArrayBuffer, model: Model, wiring: Wiring, closed: (used: number) => void) {
+    this.#wiring = wiring;
     this.#closed = closed;
     const log = new Log('conformance');
     this.#machine = new Machine({
       memory: new GuestMemory([{ base: 0, size: MEMORY, source: memory }]),
-      clock: this.#clock,
+      clock: wiring.clock,
       log,
       interrupts: {
         message: ({ addressLow, data }) => {
@@ -59,11 +53,9 @@ class InprocTarget implements Target {
         },
       },
     });
-    this.#segment = new InlineSegment(new Segment(new DirectLink(), { clock: this.#clock }), { defer: (work) => void this.#deferred.push(work) });
-    this.#segment.addPort(this.#cable);
     const { net, pci } = this.#machine.addVirtioNet(
-      { ...DEVICE, backend: this.#segment.port('device', DEVICE.queuePairs) },
-      { notificationData: model === 'notification-data' },
+      { ...DEVICE, backend: wiring.backend },
+      { notificationData: model === 'notification-data', transitional: model === 'transitional' },
     );
     // A BAR without an address is not decoded, whatever goes by its number: any place in the window will do, aligned as BARs are.
     this.#bdf = pci.fn.requesterId;
@@ -75,13 +67,21 @@ class InprocTarget implements Target {
   }
 
   #placeBars(): void {
-    const { memory32 } = this.#machine.platform;
+    const { memory32, io } = this.#machine.platform;
     let at = memory32.base;
+    let port = io.base;
     for (let bar = 0; bar < 6; bar++) {
       const register = 0x10 + 4 * bar;
       this.configWrite(register, 4, 0xffff_ffff);
       const low = this.configRead(register, 4);
       if (low === 0) continue;
+      if ((low & 1) !== 0) {
+        const size = (~(low & ~3) >>> 0) + 1;
+        port = Math.ceil(port / size) * size;
+        this.configWrite(register, 4, port);
+        port += size;
+        continue;
+      }
       const size = (~(low & ~15) >>> 0) + 1;
       at = Math.ceil(at / size) * size;
       this.configWrite(register, 4, at);
@@ -136,41 +136,49 @@ class InprocTarget implements Target {
   }
 
   send(frame: Uint8Array, offload?: WireOffload): void {
-    this.#cable.put(frame, offload);
+    this.#wiring.cable.put(frame, offload);
   }
 
   sent(): Uint8Array[] {
-    return this.#cable.take();
+    return this.#wiring.cable.take();
   }
 
   advance(nanos: number): void {
-    this.#clock.advance(nanos);
+    this.#wiring.clock.advance(nanos);
   }
 
-  settle(): void {
-    this.#segment.wake(this.#cable);
-    // Bounded: what each deferred turn leaves undone asks for another one.
-    for (let n = 0; n < 10_000 && this.#deferred.length > 0; n++) (this.#deferred.shift() as () => void)();
+  settle(): Awaitable<void> {
+    const settled = this.#wiring.settle();
+    if (settled !== undefined) return settled.then(() => this.#machine.service());
     this.#machine.service();
   }
 
   async close(): Promise<void> {
     await this.#machine.close();
+    await this.#wiring.close();
     this.#closed(this.#highest);
   }
 }
 
-export function inprocSource(): TargetSource {
+const NAMES: Readonly<Record<DataPlaneName, string>> = { inline: 'nicbox, inline', worker: 'nicbox, vhost worker' };
+
+export function inprocSource(name: DataPlaneName = 'inline'): TargetSource {
+  let plane: DataPlane | undefined;
   // A buffer of this size costs more than most cases: it is used again, cleared.
   const free: SharedArrayBuffer[] = [];
   return {
-    name: 'nicbox, inline',
+    name: NAMES[name],
     open(model) {
+      plane ??= DATA_PLANES[name]();
       const memory = free.pop() ?? new SharedArrayBuffer(MEMORY);
-      return new InprocTarget(memory, model ?? 'ordinary', (used) => {
+      return new InprocTarget(memory, model ?? 'ordinary', plane.wire(DEVICE.queuePairs), (used) => {
         new Uint8Array(memory).fill(0, 0, Math.min(used + 2 ** 16, MEMORY));
         free.push(memory);
       });
+    },
+    async close() {
+      await plane?.close?.();
+      plane = undefined;
     },
   };
 }

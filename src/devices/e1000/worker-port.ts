@@ -1,7 +1,7 @@
 // The engine on another thread: what it is made from, and the opener for that thread's entry module. Registers, contexts and positions are shared words, so neither side keeps anything the other
 // needs; what the engine has to say goes into the state's event word, and its owner's doorbell is rung for the first of it.
 
-import type { Clock, Nanos } from '#core/clock';
+import type { Nanos, TimeSource } from '#core/clock';
 import { DmaSpace, type DmaSpaceShare } from '#core/dma-space';
 import { Doorbell, type DoorbellShare } from '#core/doorbell';
 import type { PortSite, TurnPort } from '#net/port';
@@ -52,9 +52,9 @@ class ThrottledBell implements LateEvents {
   deadline: Nanos = Infinity;
   readonly #state: EngineState;
   readonly #doorbell: Doorbell;
-  readonly #clock: Clock;
+  readonly #clock: TimeSource;
 
-  constructor(state: EngineState, doorbell: Doorbell, clock: Clock) {
+  constructor(state: EngineState, doorbell: Doorbell, clock: TimeSource) {
     this.#state = state;
     this.#doorbell = doorbell;
     this.#clock = clock;

@@ -117,13 +117,20 @@ export class Igb {
           this.#live?.engine.attachQueue(pool + POOLS, dma);
         },
         changed: () => this.#changed(),
+        queuesChanged: () => this.#queuesChanged(),
       },
     });
   }
 
-  /** Registers of which engines keep copies were changed by a virtual function; its queues may go on now. */
+  /** Registers that tables are derived from were changed; queues may go on now. */
   #changed(): void {
     this.#state.changed();
+    this.#wake();
+  }
+
+  /** What a VF does by itself: no table is made anew for it. */
+  #queuesChanged(): void {
+    this.#state.queuesChanged();
     this.#wake();
   }
 

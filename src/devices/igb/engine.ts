@@ -63,6 +63,7 @@ export class Engine implements NetPort {
   readonly #pauses: PauseFrames;
   readonly #later: Timer;
   #generation = -1;
+  #tables = -1;
   /** Frames of our own at the front of the batch in hand. */
   #own = 0;
 
@@ -97,10 +98,14 @@ export class Engine implements NetPort {
 
   /** Takes up what the control plane changed. True: memory may be touched. */
   #look(): boolean {
-    this.receive.begin();
-    const { generation, registers } = this.#state;
+    this.receive.distribution.begin();
+    const { generation, tables, registers } = this.#state;
     if (generation !== this.#generation) {
       this.#generation = generation;
+      this.transmit.queuesChanged();
+    }
+    if (tables !== this.#tables) {
+      this.#tables = tables;
       this.transmit.configure();
       this.receive.configure();
     }
@@ -116,7 +121,7 @@ export class Engine implements NetPort {
 
   reset(): void {
     this.transmit.reset();
-    this.receive.reset();
+    this.receive.distribution.reset();
     for (const queue of this.receiveQueues) queue.reset();
     this.#state.setFlag(FLAG_HOLDS_PEER, false);
     this.#later.cancel();
@@ -146,7 +151,7 @@ export class Engine implements NetPort {
 
   stop(): void {
     this.#later.cancel();
-    this.receive.close();
+    this.receive.distribution.close();
   }
 
   // ---- NetPort ----
@@ -186,16 +191,16 @@ export class Engine implements NetPort {
 
   /** The last thing in a turn: an interrupt may run the guest. */
   #tell(): void {
-    const { receive, transmit } = this;
-    receive.end();
-    const { received, urgent } = receive;
+    const { transmit } = this;
+    const { distribution } = this.receive;
+    const { received, urgent } = distribution;
     const { sent } = transmit;
     const { pools } = this.#options;
-    const causes = receive.causes | (pools?.causes ?? 0);
+    const causes = distribution.causes | (pools?.causes ?? 0);
     if (pools !== undefined) pools.causes = 0;
-    receive.received = 0;
-    receive.urgent = 0;
-    receive.causes = 0;
+    distribution.received = 0;
+    distribution.urgent = 0;
+    distribution.causes = 0;
     transmit.sent = 0;
     if ((received | sent | causes) !== 0) this.#options.signal(received, sent, urgent, causes);
     this.#options.sleep.tell();

@@ -96,13 +96,6 @@ const KEPT = [
   'DTXCTL',
   'DTXTCPFLGL',
   'DTXTCPFLGH',
-  'SRRCTL',
-  'RDBAL',
-  'RDBAH',
-  'RDLEN',
-  'TDBAL',
-  'TDBAH',
-  'TDLEN',
   'VT_CTL',
   'VMOLR',
   'VLVF',
@@ -120,6 +113,9 @@ const KEPT = [
   'MSCTRH',
 ] as const satisfies readonly IgbRegister[];
 
+/** A queue's own: looked at each turn. */
+const OF_QUEUE = ['SRRCTL', 'RDBAL', 'RDBAH', 'RDLEN', 'TDBAL', 'TDBAH', 'TDLEN'] as const satisfies readonly IgbRegister[];
+
 /** 64-bit statistics, by the names they are counted under. */
 const WIDE = {
   GORC: ['GORCL', 'GORCH'],
@@ -136,6 +132,7 @@ export function registerHooks(host: HookHost, virtual: Hooks): Hooks {
   const changed: RegisterHooks = { afterWrite: () => state.changed() };
   const hooks: Hooks = {};
   for (const name of KEPT) hooks[name] = changed;
+  for (const name of OF_QUEUE) hooks[name] = { afterWrite: () => state.queuesChanged() };
   return { ...hooks, ...generalHooks(host), ...interruptHooks(host), ...queueHooks(host), ...timeHooks(host), ...statisticsHooks(host.statistics), ...virtual };
 }
 
@@ -204,7 +201,7 @@ function queueHooks(host: HookHost): Hooks {
       host.registers.set(head, 0, queue);
       if (head === 'TDH') host.live?.engine.transmitQueues[queue]?.reset();
       else host.live?.engine.receiveQueues[queue]?.reset();
-      host.state.changed();
+      host.state.queuesChanged();
     }
     if (name === 'TXDCTL' && (value & lanes & SWFLSH) !== 0) host.live?.engine.quiet(1 << queue);
     host.wake();

@@ -136,7 +136,7 @@ function checkQueue(saved: Partial<SavedTransmitQueue> | undefined): void {
   if (!Array.isArray(contexts) || contexts.length !== CONTEXTS * CONTEXT_WORDS || !contexts.every(isWord))
     throw new RestoreError('saved transmit contexts are malformed');
   const isCount = (n: unknown): boolean => Number.isInteger(n) && (n as number) >= 0 && (n as number) <= 0x10_0000;
-  if (!isCount(pieces) || !isCount(localPieces) || typeof locallyDone !== 'boolean') throw new RestoreError('saved packet in transmission is malformed');
+  if (!isCount(pieces) || !isCount(localPieces) || !isCount(locallyDone)) throw new RestoreError('saved packet in transmission is malformed');
   const isIndex = (n: unknown): boolean => Number.isInteger(n) && (n as number) >= 0 && (n as number) < 0x1_0000;
   if (!isIndex(waitingFrom) || !isIndex(waiting)) throw new RestoreError('saved write-back is malformed');
 }

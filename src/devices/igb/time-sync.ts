@@ -130,6 +130,11 @@ export class TimeSync {
     this.#words[high] = Number(now / WORD);
   }
 
+  /** A frame that comes may be the one to be stamped. */
+  get awaitsReceived(): boolean {
+    return ((this.#words[TSYNCRXCTL] as number) & (ENABLE | VALID)) === ENABLE;
+  }
+
   /** A frame came, whose headers were read. True: it is the one the stamp is of. */
   received(info: PacketInfo, steering: Steering): boolean {
     const words = this.#words;

@@ -100,7 +100,7 @@ export class VirtualFunctions {
           registers: new VfRegisters(vf, this.#mailboxes, msix, () => host.registers),
           msix,
           onReset: () => this.#functionReset(vf),
-          onMastering: () => host.changed(),
+          onMastering: () => host.queuesChanged(),
         });
       },
       onEnabled: (count, restored) => this.#enabled(count, restored),
@@ -170,7 +170,7 @@ export class VirtualFunctions {
   #functionReset(vf: number): void {
     if (vf >= this.#count) return;
     this.#resetVf(vf, true);
-    this.#host.changed();
+    this.#host.queuesChanged();
     this.#host.raise(ICR_VMMB);
   }
 
@@ -227,7 +227,6 @@ export class VirtualFunctions {
       if ((entry & VALID) !== 0 && vector < VF_VECTORS) entries |= (VALID | (firstVector(vf) + vector)) << (8 * i);
     }
     this.#words[IVAR + vf] = entries;
-    this.#host.changed();
   }
 
   // ---- registers ----
@@ -315,7 +314,7 @@ export class VirtualFunctions {
   #softwareReset(vf: number): void {
     if (vf >= this.#count) return;
     this.#resetVf(vf, false);
-    this.#host.changed();
+    this.#host.queuesChanged();
     this.#host.raise(ICR_VMMB);
   }
 

@@ -31,7 +31,7 @@ const ringWrite = (change: (spot: RingSpot, bytes: Uint8Array, m: Mutant) => Uin
 });
 
 /** Alters id, length and flags of each used entry; packed: of each descriptor that shows as used. */
-const usedEntry = (change: (entry: { id: number; length: number; flags: number }, spot: RingSpot) => void): Fault =>
+export const usedEntry = (change: (entry: { id: number; length: number; flags: number }, spot: RingSpot) => void): Fault =>
   ringRead((spot, bytes) => {
     if (!spot.packed) {
       if (spot.area !== 'device' || spot.offset < 4 || bytes.length !== 8) return;
