@@ -1,7 +1,6 @@
 // `nicbox conformance`: runs the suite against one or more targets and says, clause by clause, what holds.
 
 import { SingleBar } from 'cli-progress';
-import Table from 'cli-table3';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import {
   AREAS,
@@ -12,7 +11,6 @@ import {
   findClause,
   inprocSource,
   isBinding,
-  judge,
   plan,
   qemuSource,
   type Report,
@@ -23,6 +21,7 @@ import {
 } from '#conformance/index';
 import { htmlReport } from '#conformance/report-html';
 import { jsonReport, junitReport } from '#conformance/reports';
+import { conformanceTable } from './conformance-table.ts';
 import { print } from './output.ts';
 
 /** A name that means nothing here. `code` is stable. */
@@ -42,8 +41,6 @@ interface Flags {
   readonly list?: boolean;
   readonly format: Format;
 }
-
-const style = { head: [], border: [] };
 
 /** @throws SelectionError */
 function sourceOf(name: string): TargetSource {
@@ -77,37 +74,11 @@ function list(options: RunOptions): string {
     .join('\n');
 }
 
-/** One row for each area, then what failed. */
-function table(report: Report, party: 'device' | 'driver'): string {
-  const verdicts = judge(report);
-  const t = new Table({
-    head: ['area', 'clauses', 'pass', 'fail', 'skip', 'no case'],
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'right'],
-    style,
-  });
-  for (const name of AREAS) {
-    const rows = CLAUSES.filter((clause) => clause.area === name && clause.observable === party);
-    const count = (verdict: string): number => rows.filter((clause) => verdicts.get(clause.key)?.verdict === verdict).length;
-    if (rows.length > count('none')) t.push([name, rows.length, count('pass'), count('fail'), count('skip'), count('none')]);
-  }
-  const failed = CLAUSES.filter((clause) => verdicts.get(clause.key)?.verdict === 'fail').flatMap((clause) => [
-    `${clause.key} ${clause.strength}: ${clause.summary} (${clause.id})`,
-    ...(verdicts.get(clause.key)?.evidence ?? []).map((line) => `    ${line}`),
-  ]);
-  const ran = report.results.length;
-  const of = (verdict: string): number => report.results.filter((result) => result.verdict === verdict).length;
-  return [
-    `${report.target}: ${ran} cases in ${(report.milliseconds / 1000).toFixed(1)} s: ${of('pass')} passed, ${of('fail')} failed, ${of('skip')} skipped`,
-    t.toString(),
-    ...failed,
-  ].join('\n');
-}
-
 function render(reports: readonly Report[], format: Format, party: 'device' | 'driver'): string {
   if (format === 'json') return jsonReport(reports);
   if (format === 'junit') return junitReport(reports);
   if (format === 'html') return htmlReport(reports);
-  return reports.map((report) => table(report, party)).join('\n\n');
+  return conformanceTable(reports, party);
 }
 
 async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {

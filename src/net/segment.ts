@@ -332,7 +332,7 @@ export class Segment {
     return first;
   }
 
-  get clock(): Clock {
+  get clock(): TimeSource {
     return this.#clock;
   }
 

@@ -1,6 +1,7 @@
 // All seeded faults.
 
 import type { Mutation } from './mutant.ts';
+import { ABSENT_MUTATIONS } from './mutations/absent.ts';
 import { ADMIN_MUTATIONS } from './mutations/admin.ts';
 import { FLOW_FILTER_MUTATIONS } from './mutations/flow-filter.ts';
 import { LEGACY_MUTATIONS } from './mutations/legacy.ts';
@@ -17,4 +18,5 @@ export const MUTATIONS: readonly Mutation[] = [
   ...ADMIN_MUTATIONS,
   ...FLOW_FILTER_MUTATIONS,
   ...LEGACY_MUTATIONS,
+  ...ABSENT_MUTATIONS,
 ];

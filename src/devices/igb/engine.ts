@@ -6,10 +6,21 @@ import { PauseFrames } from '#devices/intel/pause-frames';
 import { DROP_LINK_DOWN, DROP_NOT_READY, type PortCounters } from '#net/counters';
 import type { FrameBatch, NetPort } from '#net/port';
 import type { PoolSwitch } from './pools.ts';
-import { FLAG_HOLDS_PEER, FLAG_LINK, FLAG_LOOPBACK, FLAG_PAUSED, FLAG_SEND_XOFF, FLAG_SEND_XON, FLAG_STILL, type PortState } from './port-state.ts';
+import {
+  FLAG_ASLEEP,
+  FLAG_HOLDS_PEER,
+  FLAG_LINK,
+  FLAG_LOOPBACK,
+  FLAG_PAUSED,
+  FLAG_SEND_XOFF,
+  FLAG_SEND_XON,
+  FLAG_STILL,
+  type PortState,
+} from './port-state.ts';
 import { Receive } from './receive.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { AT, CTRL_GIO_MASTER_DISABLE, CTRL_TFCE, POOLS, QUEUES } from './registers.ts';
+import type { Sleep } from './sleep.ts';
 import { COUNT, count } from './statistics.ts';
 import type { TimeSync } from './time-sync.ts';
 import { Transmit } from './transmit.ts';
@@ -31,6 +42,7 @@ export interface EngineOptions {
   readonly pools: PoolSwitch | undefined;
   /** VFTE. */
   readonly mayTransmit: (queue: number) => boolean;
+  readonly sleep: Sleep;
   readonly isQuiet: (queue: number) => boolean;
   /** Queues got frames, queues reported, receiving queues that may not wait, causes of ICR. */
   readonly signal: (received: number, sent: number, urgent: number, causes: number) => void;
@@ -97,6 +109,7 @@ export class Engine implements NetPort {
       this.transmit.configure();
       this.receive.configure();
     }
+    if ((this.#state.flags & FLAG_ASLEEP) !== 0) return false;
     return ((registers[CTRL] as number) & CTRL_GIO_MASTER_DISABLE) === 0 && (this.#options.dma.busMaster || this.#virtualMaster);
   }
 
@@ -190,6 +203,7 @@ export class Engine implements NetPort {
     distribution.causes = 0;
     transmit.sent = 0;
     if ((received | sent | causes) !== 0) this.#options.signal(received, sent, urgent, causes);
+    this.#options.sleep.tell();
   }
 
   /** 8.18: flow control frames are no good packets; they have counters of their own. */
@@ -207,8 +221,9 @@ export class Engine implements NetPort {
     const frames = to - from;
     if ((this.#state.flags & FLAG_STILL) !== 0) return 0;
     if (!this.#look()) {
-      // Hardware would lose it.
-      this.counters.receiveDropped(DROP_NOT_READY, frames);
+      // Hardware would lose it, unless it sleeps and waits for just this one.
+      if ((this.#state.flags & FLAG_ASLEEP) !== 0) this.#options.sleep.examine(batch, from, to);
+      else this.counters.receiveDropped(DROP_NOT_READY, frames);
       return frames;
     }
     if (!this.linkUp) {

@@ -17,6 +17,8 @@ export const FLAG_HOLDS_PEER = 1 << 5;
 export const FLAG_STILL = 1 << 6;
 /** A frame that finds no buffer is lost, as on a wire. */
 export const FLAG_LOSSY = 1 << 7;
+/** Not in D0: frames are looked at for whether they wake. */
+export const FLAG_ASLEEP = 1 << 8;
 
 export class PortState {
   flags = 0;

@@ -5,8 +5,8 @@ import { ETHERTYPE_QINQ, ETHERTYPE_VLAN, PROTOCOL_TCP, PROTOCOL_UDP } from '../h
 import {
   HAS_FRAGMENT,
   HAS_ICMP,
-  HAS_IP,
   HAS_INNER_TAG,
+  HAS_IP,
   HAS_IPV4,
   HAS_IPV6,
   HAS_LATER_FRAGMENT,
@@ -83,7 +83,8 @@ export class FrameKey {
     this.inner = 0;
     this.routed = false;
     this.cut = false;
-    words[KEY_TO_LOW] = (bytes[from] as number) | ((bytes[from + 1] as number) << 8) | ((bytes[from + 2] as number) << 16) | ((bytes[from + 3] as number) << 24);
+    words[KEY_TO_LOW] =
+      (bytes[from] as number) | ((bytes[from + 1] as number) << 8) | ((bytes[from + 2] as number) << 16) | ((bytes[from + 3] as number) << 24);
     words[KEY_FROM_LOW] =
       (bytes[from + 6] as number) | ((bytes[from + 7] as number) << 8) | ((bytes[from + 8] as number) << 16) | ((bytes[from + 9] as number) << 24);
     words[KEY_HIGHS] =

@@ -67,11 +67,9 @@ export const LEGACY_MUTATIONS: readonly Mutation[] = [
     ['legacy.13'],
     reads('device_features', (value) => value & ~(1 << 27)),
   ),
-  mutation(
-    'bit 30 offered',
-    ['legacy.15'],
-    reads('device_features', (value) => value | (1 << 30)),
-  ),
+  mutation('bit 30 negotiated', ['legacy.15'], {
+    barRead: (_m, place, value) => (isField(place, 'driver_features') || isField(place, 'device_features') ? value | (1 << 30) : value),
+  }),
   mutation(
     'driver features cannot be read',
     ['legacy.D1'],
