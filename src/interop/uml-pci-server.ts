@@ -11,8 +11,9 @@ import type { HostInterrupts, MachineOptions } from '#nicbox/machine-options';
 import { FeatureSet, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
+import { InteropError } from './interop-error.ts';
 import { MemoryArena } from './memory-arena.ts';
-import { InteropError, openNative } from './native.ts';
+import { openNative } from './native.ts';
 import { PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
@@ -102,7 +103,7 @@ export class UmlPciServer {
       throw new InteropError('NICBOX_UML_PCI_OPTION', `${sockets.length} sockets: give 1 to ${MOST_SLOTS} different paths`);
     this.#interrupts = interrupts;
     const native = openNative();
-    setEventWriter((descriptor) => void native.writeEvent(descriptor));
+    setEventWriter((descriptor) => void native.events.writeEvent(descriptor));
     const log = (options.log ?? new Log()).child('uml-pci');
     this.#poll = new EventPoll(native);
     const { doorbell: relay } = this.#bells.doorbell(() => {
