@@ -3,7 +3,7 @@
 export { type Case, nameOf, variantsOf } from './case.ts';
 export { CASES } from './cases.ts';
 export { AREAS, CLAUSES, type Clause, findClause, isBinding, type Party, type Strength } from './catalogue.ts';
-export { WATCHED, WatchedBus } from './driver-watch.ts';
+export { WatchedBus } from './driver-watch.ts';
 export { breaksMust, type CaseResult, type ClauseVerdict, judge, plan, type Report, type RunOptions, runCases, type Verdict } from './runner.ts';
 export type { Check } from './session.ts';
 export type { AccessBytes, Awaitable, Hands, Target, TargetSource, WireOffload } from './target.ts';
