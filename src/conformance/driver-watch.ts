@@ -6,7 +6,7 @@ import type { IntxLines, PendingVectors } from '#core/interrupts';
 import { Findings } from './driver/findings.ts';
 import { DriverJudge } from './driver/judge.ts';
 import { PciJudge } from './driver/pci-judge.ts';
-import { type AccessSize, type Peek, PciPlaces } from './driver/pci-places.ts';
+import { type AccessSize, PciPlaces, type Peek } from './driver/pci-places.ts';
 import type { DriverView } from './driver/view.ts';
 import { type CommonField, PCI } from './layout.ts';
 

@@ -30,6 +30,8 @@ it.each(DRIVER_MUTATIONS.map((mutation) => [mutation.name, mutation] as const))(
   expect(planned.length).toBeGreaterThan(0);
   const broken = new Set<string>();
   for (const { name } of planned) {
+    // One ring format is enough where it shows everything.
+    if (breaks.every((key) => broken.has(key))) break;
     const { results } = await watchOwnDriver({ case: name }, (stage) => faultyBus(stage, fault()));
     for (const { failures } of results) for (const { clause } of failures) broken.add(clause);
   }

@@ -1,7 +1,7 @@
 // The control virtqueue's commands (virtio 1.4 5.1.9.5) as a device sees them come: sent only for what was negotiated, with values in the bounds the device gave.
 
-import { CTRL, type NET_CONFIG } from '../layout.ts';
 import type { FeatureName } from '../features.ts';
+import { CTRL, type NET_CONFIG } from '../layout.ts';
 import type { NetState } from './judge.ts';
 import { type Chain, gather } from './view.ts';
 
@@ -108,7 +108,12 @@ export class ControlJudge {
     if (command === CTRL.RSS_CONFIG) this.#rss(view, 0);
     else if (command === CTRL.VQ_PAIRS_SET) this.#pairs(view);
     else if (command === CTRL.HASH_CONFIG && view.byteLength >= 13)
-      this.#net.findings.check('net-hash.13', 'reserved words of a hash configuration', [0, 1, 2, 3].map((i) => view.getUint16(4 + 2 * i, true)), [0, 0, 0, 0]);
+      this.#net.findings.check(
+        'net-hash.13',
+        'reserved words of a hash configuration',
+        [0, 1, 2, 3].map((i) => view.getUint16(4 + 2 * i, true)),
+        [0, 0, 0, 0],
+      );
   }
 
   #pairs(view: DataView): void {
@@ -140,7 +145,12 @@ export class ControlJudge {
     const tail = start + 8 + 2 * entries;
     if (tail > view.byteLength) return;
     const queues = [view.getUint16(start + 6, true), ...Array.from({ length: entries }, (_, i) => view.getUint16(start + 8 + 2 * i, true))];
-    findings.check('net-rss.4', 'receive queues of an indirection table that are not enabled', [...new Set(queues)].filter((queue) => !this.#net.isEnabled(2 * queue)), []);
+    findings.check(
+      'net-rss.4',
+      'receive queues of an indirection table that are not enabled',
+      [...new Set(queues)].filter((queue) => !this.#net.isEnabled(2 * queue)),
+      [],
+    );
     // 5.1.9.5.7: it enables the queues it names, and so many transmit queues.
     if (start === 0 && tail + 2 <= view.byteLength) this.#net.pairs = Math.max(1, view.getUint16(tail, true), ...queues.map((queue) => queue + 1));
   }
@@ -160,12 +170,17 @@ export class ControlJudge {
   #offloads(view: DataView): void {
     if (view.byteLength < 8) return;
     const bits = view.getBigUint64(0, true);
-    const other = [...Array(64).keys()].filter((bit) => ((bits >> BigInt(bit)) & 1n) === 1n && !OFFLOADS.some(([known, name]) => known === bit && this.#net.has(name)));
+    const other = [...Array(64).keys()].filter(
+      (bit) => ((bits >> BigInt(bit)) & 1n) === 1n && !OFFLOADS.some(([known, name]) => known === bit && this.#net.has(name)),
+    );
     this.#net.findings.check('net-ctrl.36', 'offload bits enabled that were not negotiated', other, []);
   }
 
   #coalescing(command: number, view: DataView): void {
-    if (command === CTRL.COAL_TX_SET || command === CTRL.COAL_RX_SET) return this.#needs('net-coal.2', `coalescing command ${command} sent`, 'NOTF_COAL');
+    if (command === CTRL.COAL_TX_SET || command === CTRL.COAL_RX_SET) {
+      this.#needs('net-coal.2', `coalescing command ${command} sent`, 'NOTF_COAL');
+      return;
+    }
     this.#needs('net-coal.3', `coalescing command ${command} sent`, 'VQ_NOTF_COAL');
     if (view.byteLength < 2) return;
     const queue = view.getUint16(0, true);
@@ -220,7 +235,8 @@ export class ControlJudge {
       const types = view.getBigUint64(at + 8, true);
       const role = this.#net.role(queue);
       const suits = role === 'control' ? STATS.control : role === 'receive' ? STATS.receive : role === 'transmit' ? STATS.transmit : 0n;
-      if (supported !== undefined) findings.that('net-stats.11', `statistics of queue ${queue} asked for`, (types & ~supported) === 0n, `among 0x${supported.toString(16)}`, types);
+      if (supported !== undefined)
+        findings.that('net-stats.11', `statistics of queue ${queue} asked for`, (types & ~supported) === 0n, `among 0x${supported.toString(16)}`, types);
       findings.that('net-stats.12', `statistics of queue ${queue} (${role}) asked for`, (types & ~suits) === 0n, `among 0x${suits.toString(16)}`, types);
       for (const [bit, size] of REPLIES) if ((types >> BigInt(bit)) & 1n) room += size;
     }

@@ -220,11 +220,23 @@ export class DriverJudge implements DriverEvents, NetState {
     if (this.has('MRG_RXBUF')) {
       findings.that('net-rx.3', what, chain.writable >= headerSize, `at least the header's ${headerSize}`, chain.writable);
       if (mtu > 0 && ring)
-        findings.that('net.18', `${what}, times its ${ring.setup.size} of them`, chain.writable * ring.setup.size >= headerSize + 14 + mtu, `a frame of mtu ${mtu}`, chain.writable);
+        findings.that(
+          'net.18',
+          `${what}, times its ${ring.setup.size} of them`,
+          chain.writable * ring.setup.size >= headerSize + 14 + mtu,
+          `a frame of mtu ${mtu}`,
+          chain.writable,
+        );
       return;
     }
     const big = GUEST_GSO.some((name) => this.has(name));
-    findings.that(big ? 'net-rx.1' : 'net-rx.2', what, chain.writable >= headerSize + (big ? BIG : PLAIN), `at least ${headerSize + (big ? BIG : PLAIN)}`, chain.writable);
+    findings.that(
+      big ? 'net-rx.1' : 'net-rx.2',
+      what,
+      chain.writable >= headerSize + (big ? BIG : PLAIN),
+      `at least ${headerSize + (big ? BIG : PLAIN)}`,
+      chain.writable,
+    );
     if (mtu > 0) findings.that('net.18', what, chain.writable >= headerSize + 14 + mtu, `a frame of mtu ${mtu}`, chain.writable);
   }
 }

@@ -37,7 +37,9 @@ export function judgeNegotiation(findings: Findings, offered: FeatureBits, accep
       [],
     );
   const lacking = (bits: FeatureBits): string[] =>
-    DEPENDENCIES.filter(([name, groups]) => bits.has(FEATURE[name]) && groups.some((group) => !group.some((need) => bits.has(FEATURE[need])))).map(([name]) => name);
+    DEPENDENCIES.filter(([name, groups]) => bits.has(FEATURE[name]) && groups.some((group) => !group.some((need) => bits.has(FEATURE[need])))).map(
+      ([name]) => name,
+    );
   findings.check('features.2', 'bits accepted without what they need', lacking(accepted), []);
   const odd = lacking(offered);
   if (odd.length > 0)
@@ -47,10 +49,12 @@ export function judgeNegotiation(findings: Findings, offered: FeatureBits, accep
       odd.filter((name) => accepted.has(FEATURE[name as FeatureName])),
       [],
     );
-  for (const [clause, name] of WANTED) if (offered.has(FEATURE[name])) findings.check(clause, `${name} accepted, as it was offered`, accepted.has(FEATURE[name]), true);
+  for (const [clause, name] of WANTED)
+    if (offered.has(FEATURE[name])) findings.check(clause, `${name} accepted, as it was offered`, accepted.has(FEATURE[name]), true);
   for (const [clause, name] of [
     ['net-ctrl.2', 'CTRL_RX_EXTRA'],
     ['net-hash.2', 'HASH_REPORT'],
   ] as const)
-    if (offered.has(FEATURE[name])) findings.check(clause, `${name} accepted without CTRL_VQ`, accepted.has(FEATURE[name]) && !accepted.has(FEATURE.CTRL_VQ), false);
+    if (offered.has(FEATURE[name]))
+      findings.check(clause, `${name} accepted without CTRL_VQ`, accepted.has(FEATURE[name]) && !accepted.has(FEATURE.CTRL_VQ), false);
 }

@@ -134,7 +134,8 @@ export class PackedWatch implements RingWatch {
     if (position === undefined) return;
     const { findings, queue } = this.#context;
     const expected = this.#next | (this.#nextWrap ? 0x8000 : 0);
-    for (const clause of ['packed.11', 'notify.D2'] as const) findings.check(clause, `queue ${queue}: next slot and wrap counter told by a notification`, position, expected);
+    for (const clause of ['packed.11', 'notify.D2'] as const)
+      findings.check(clause, `queue ${queue}: next slot and wrap counter told by a notification`, position, expected);
   }
 
   quiet(): void {}

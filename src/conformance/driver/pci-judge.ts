@@ -1,14 +1,14 @@
 // Judges a driver by its accesses to a virtio device over PCI (virtio 1.4 3.1, 4.1): the order of initialisation, features, queue set-up, resets, notifications, vectors. What it learns about
 // queues it passes on to `DriverJudge`, which reads them in memory. Register by register; configuration space is `ConfigSpaceJudge`'s.
 
-import { FEATURE, type FeatureBits, type FeatureName, fromWords } from '../features.ts';
-import { CFG_TYPE, COMMON, type CommonField, NET_CONFIG, NO_VECTOR, STATUS } from '../layout.ts';
-import { ConfigReads } from './config-reads.ts';
+import { FEATURE, type FeatureBits, fromWords } from '../features.ts';
+import { CFG_TYPE, COMMON, type CommonField, NO_VECTOR, STATUS } from '../layout.ts';
+import { ConfigReads, judgeOptional } from './config-reads.ts';
 import { ConfigSpaceJudge } from './config-space-judge.ts';
 import type { Findings } from './findings.ts';
 import type { DriverJudge } from './judge.ts';
 import { NotifyJudge } from './notify-judge.ts';
-import { type AccessSize, type Peek, PciPlaces, type Place } from './pci-places.ts';
+import { type AccessSize, PciPlaces, type Peek, type Place } from './pci-places.ts';
 
 const READ_ONLY: readonly CommonField[] = [
   'device_feature',
@@ -20,19 +20,6 @@ const READ_ONLY: readonly CommonField[] = [
   'admin_queue_num',
 ];
 const ADDRESSES = ['queue_desc_lo', 'queue_desc_hi', 'queue_driver_lo', 'queue_driver_hi', 'queue_device_lo', 'queue_device_hi'] as const;
-/** Fields of the device configuration that come with a feature; any of them is enough. */
-const OPTIONAL: readonly (readonly [field: keyof typeof NET_CONFIG, features: readonly FeatureName[]])[] = [
-  ['mac', ['MAC']],
-  ['status', ['STATUS']],
-  ['max_virtqueue_pairs', ['MQ', 'RSS']],
-  ['mtu', ['MTU']],
-  ['speed', ['SPEED_DUPLEX']],
-  ['duplex', ['SPEED_DUPLEX']],
-  ['rss_max_key_size', ['RSS', 'HASH_REPORT']],
-  ['rss_max_indirection_table_length', ['RSS']],
-  ['supported_hash_types', ['RSS', 'HASH_REPORT']],
-  ['supported_tunnel_types', ['HASH_TUNNEL']],
-];
 /** More of the device configuration than any driver knows. */
 const CONFIG_BYTES = 64;
 
@@ -130,7 +117,7 @@ export class PciJudge {
     }
     if (type === CFG_TYPE.DEVICE) {
       for (let i = 0; i < size; i++) this.#read8.set(offset + i, (value >>> (8 * i)) & 0xff);
-      if (this.#offered.length > 0) this.#optional(offset);
+      if (this.#offered.length > 0) judgeOptional(this.findings, offset, this.offered);
     }
     if (field === undefined) return;
     this.#width(field, size);
@@ -148,20 +135,14 @@ export class PciJudge {
     }
   }
 
-  #optional(offset: number): void {
-    const [name, features] = OPTIONAL.find(([found]) => offset >= NET_CONFIG[found][0] && offset < NET_CONFIG[found][0] + NET_CONFIG[found][1]) ?? [];
-    const { offered } = this;
-    const comes = features?.some((need) => offered.has(FEATURE[need]));
-    if (features) this.#check('config.3', `a feature offered that brings ${name}, which is read`, comes, true);
-  }
-
   #statusRead(value: number): void {
     if (value === 0 && this.#resetting) {
       this.#resetting = false;
       for (const clause of ['reset.3', 'pci.52']) this.#check(clause, 'status read until it was 0', value, 0);
     }
     this.#readSinceFeaturesOk = true;
-    if ((this.#status & STATUS.FEATURES_OK) !== 0 && (this.#status & STATUS.DRIVER_OK) === 0 && this.#suspending === 'no') this.#refused = (value & STATUS.FEATURES_OK) === 0;
+    if ((this.#status & STATUS.FEATURES_OK) !== 0 && (this.#status & STATUS.DRIVER_OK) === 0 && this.#suspending === 'no')
+      this.#refused = (value & STATUS.FEATURES_OK) === 0;
     const both = value & (STATUS.SUSPEND | STATUS.DRIVER_OK);
     if (this.#suspending === 'asked' && both === STATUS.SUSPEND) {
       this.#check('suspend.2', 'status read until SUSPEND was set and DRIVER_OK clear', both, STATUS.SUSPEND);
@@ -251,7 +232,8 @@ export class PciJudge {
     }
     const selects = field === 'queue_select';
     if (this.#queueResetting >= 0 && !selects && field !== 'device_status') {
-      for (const clause of ['reset.6', 'pci.54']) this.#check(clause, `queue_reset of queue ${this.#queueResetting} seen to be 0 before ${field} was written`, false, true);
+      for (const clause of ['reset.6', 'pci.54'])
+        this.#check(clause, `queue_reset of queue ${this.#queueResetting} seen to be 0 before ${field} was written`, false, true);
       this.#queueResetting = -1;
     }
     if (!field.endsWith('msix_vector') && this.#mapped !== undefined && !selects) {
@@ -265,7 +247,8 @@ export class PciJudge {
     }
     if (this.#failed) {
       const resets = field === 'device_status' && value === 0;
-      if (field === 'device_status') this.#check('status.3', `status 0x${value.toString(16)} written after FAILED`, resets || (value & STATUS.FAILED) !== 0, true);
+      if (field === 'device_status')
+        this.#check('status.3', `status 0x${value.toString(16)} written after FAILED`, resets || (value & STATUS.FAILED) !== 0, true);
       this.#check('init.13', `${field} written after FAILED`, gives, true);
     }
   }
@@ -304,11 +287,17 @@ export class PciJudge {
 
   #suspendWritten(value: number, added: number): void {
     if (added & STATUS.SUSPEND) {
-      this.#check('suspend.1', 'DRIVER_OK and the feature when SUSPEND is written', (value & STATUS.DRIVER_OK) !== 0 && this.features.has(FEATURE.SUSPEND), true);
+      this.#check(
+        'suspend.1',
+        'DRIVER_OK and the feature when SUSPEND is written',
+        (value & STATUS.DRIVER_OK) !== 0 && this.features.has(FEATURE.SUSPEND),
+        true,
+      );
       this.#suspending = 'asked';
       this.rings.suspended(true);
     } else if (this.#suspending === 'done' && (value & STATUS.DRIVER_OK) !== 0) this.#suspending = 'resuming';
-    else if (this.#suspending === 'asked' && (value & STATUS.FAILED) === 0) this.#check('suspend.2', 'status written before it was seen that the device is suspended', true, false);
+    else if (this.#suspending === 'asked' && (value & STATUS.FAILED) === 0)
+      this.#check('suspend.2', 'status written before it was seen that the device is suspended', true, false);
   }
 
   #restart(): void {

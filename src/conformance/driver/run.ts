@@ -4,7 +4,7 @@ import { findClause } from '../catalogue.ts';
 import type { CaseResult, Report } from '../runner.ts';
 import { Skip } from '../session.ts';
 import type { DriverMaker, DriverScenario } from './scenario.ts';
-import { type BusWrap, Stage } from './stage.ts';
+import { type BusWrap, Stage, type StageDeviceMaker } from './stage.ts';
 
 export interface ScenarioOptions {
   /** Only scenarios whose name, with or without ring format, is this. */
@@ -34,6 +34,7 @@ export function planScenarios(scenarios: readonly DriverScenario[], options: Sce
 export async function runScenarios(
   scenarios: readonly DriverScenario[],
   target: string,
+  device: StageDeviceMaker,
   make: DriverMaker,
   options: ScenarioOptions = {},
   wrap?: BusWrap,
@@ -43,16 +44,16 @@ export async function runScenarios(
   const results: CaseResult[] = [];
   for (const [i, item] of planned.entries()) {
     options.onCase?.(i, planned.length, item.name);
-    const result = await runScenario(item, make, wrap);
+    const result = await runScenario(item, device, make, wrap);
     const narrowed = narrow(result, options);
     if (narrowed) results.push(narrowed);
   }
   return { target, results, milliseconds: performance.now() - started };
 }
 
-export async function runScenario({ scenario, ring, name }: PlannedScenario, make: DriverMaker, wrap?: BusWrap): Promise<CaseResult> {
+export async function runScenario({ scenario, ring, name }: PlannedScenario, device: StageDeviceMaker, make: DriverMaker, wrap?: BusWrap): Promise<CaseResult> {
   const started = performance.now();
-  const stage = new Stage(scenario, ring, make, wrap);
+  const stage = new Stage(scenario, ring, device, make, wrap);
   let reason: string | undefined;
   let skipped = false;
   try {

@@ -1,10 +1,10 @@
 // All driver scenarios, and what is watched in every one of them.
 
-import { CONTROL_SCENARIOS } from './scenarios/control.ts';
-import { NET_SCENARIOS } from './scenarios/net.ts';
-import { RING_SCENARIOS } from './scenarios/rings.ts';
-import { STARTUP_SCENARIOS } from './scenarios/startup.ts';
+import { CONTROL_SCENARIOS } from './control-scenarios.ts';
+import { NET_SCENARIOS } from './net-scenarios.ts';
+import { RING_SCENARIOS } from './rings-scenarios.ts';
 import type { DriverScenario } from './scenario.ts';
+import { STARTUP_SCENARIOS } from './startup-scenarios.ts';
 
 export const SCENARIOS: readonly DriverScenario[] = [...STARTUP_SCENARIOS, ...RING_SCENARIOS, ...NET_SCENARIOS, ...CONTROL_SCENARIOS];
 

@@ -62,7 +62,13 @@ export class SplitWatch implements RingWatch {
     const added = (index - this.#avail) & 0xffff;
     if (added === 0) return;
     const fits = added <= size;
-    findings.that('split.15', `queue ${queue}: avail.idx moved on from ${this.#avail}`, fits, `by no more than ${size}`, added <= 0x7fff ? added : added - 0x10000);
+    findings.that(
+      'split.15',
+      `queue ${queue}: avail.idx moved on from ${this.#avail}`,
+      fits,
+      `by no more than ${size}`,
+      added <= 0x7fff ? added : added - 0x10000,
+    );
     if (!fits) {
       this.#avail = index;
       return;
@@ -171,7 +177,8 @@ export class SplitWatch implements RingWatch {
   quiet(): void {
     const { findings, queue } = this.#context;
     if (this.#owed) findings.check(this.#eventIdx ? 'split.37' : 'split.35', `queue ${queue}: notified when the device wants it`, false, true);
-    else if (this.#fresh > 0) findings.check(this.#eventIdx ? 'split.38' : 'split.34', `queue ${queue}: notified when the device does not want it`, false, false);
+    else if (this.#fresh > 0)
+      findings.check(this.#eventIdx ? 'split.38' : 'split.34', `queue ${queue}: notified when the device does not want it`, false, false);
     this.#owed = false;
     this.#fresh = 0;
   }

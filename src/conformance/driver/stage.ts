@@ -1,37 +1,37 @@
 // Where a scenario takes place: our device, provoked as the scenario wants, a driver on it, and the watch between them. One thread: the device is at work only inside the driver's stores and
 // in its turns, so that what is seen in between stands still.
 
-import { InlineSegment } from '#backends/inline-backend';
 import type { GuestBus } from '#core/guest-bus';
 import { udpFrame } from '../cases/frames.ts';
-import { DirectLink } from '#net/direct-link';
-import { Segment } from '#net/segment';
-import { Machine } from '#nicbox/machine';
 import { WatchedBus } from '../driver-watch.ts';
 import { FEATURE, wordOf } from '../features.ts';
 import { STATUS } from '../layout.ts';
 import { Skip } from '../session.ts';
-import { Cable } from '../targets/cable.ts';
 import type { WireOffload } from '../target.ts';
 import type { Findings } from './findings.ts';
 import type { Role } from './judge.ts';
 import { type Provocation, ProvokedBus } from './provoked-bus.ts';
-import type { DriverHandle, DriverMaker, DriverScenario, DriverWish } from './scenario.ts';
+import type { DeviceWish, DriverHandle, DriverMaker, DriverScenario, DriverWish } from './scenario.ts';
 import type { Chain } from './view.ts';
 
-const MEMORY = 64 * 2 ** 20;
-const DEVICE = {
-  mac: '52:54:00:c0:ff:ee',
-  link: { speed: 10_000, duplex: 'full' },
-  rss: { contexts: 4 },
-  features: {
-    HASH_REPORT: true,
-    GUEST_UDP_TUNNEL_GSO: true,
-    HOST_UDP_TUNNEL_GSO: true,
-    ADMIN_VQ: true,
-    STANDBY: false,
-  },
-} as const;
+/** A network device on a bus of its own, at work only when it is told to be, or inside accesses. */
+export interface StageDevice {
+  readonly bus: GuestBus;
+  /** Its bus, device and function number. */
+  readonly rid: number;
+  /** Everything it can do now, and interrupts. */
+  work(): void;
+  /** Interrupts of what it did inside accesses. */
+  deliver(): void;
+  put(frame: Uint8Array, offload?: WireOffload): void;
+  sent(): Uint8Array[];
+  setLink(up: boolean): void;
+  announce(): void;
+  close(): Promise<void>;
+}
+
+export type StageDeviceMaker = (wish: DeviceWish) => StageDevice;
+
 /** Turns of driver and device after which nothing more is to be expected. */
 const TURNS = 60;
 
@@ -51,11 +51,7 @@ export class Stage {
   readonly bus: DriverSideBus;
   readonly findings: Findings;
   readonly provocation: Provocation;
-  readonly cable = new Cable();
-  readonly #machine: Machine;
-  readonly #net: ReturnType<Machine['addVirtioNet']>['net'];
-  readonly #segment: InlineSegment;
-  readonly #deferred: (() => void)[] = [];
+  readonly #device: StageDevice;
   readonly #scenario: DriverScenario;
   readonly #make: DriverMaker;
   #driver: DriverHandle | undefined;
@@ -66,26 +62,12 @@ export class Stage {
   /** The device does nothing of its own accord while this is set. */
   stalled = false;
 
-  constructor(scenario: DriverScenario, ring: 'split' | 'packed', make: DriverMaker, wrap: BusWrap = (stage) => stage.watched) {
+  constructor(scenario: DriverScenario, ring: 'split' | 'packed', device: StageDeviceMaker, make: DriverMaker, wrap: BusWrap = (stage) => stage.watched) {
     this.#scenario = scenario;
     this.#make = make;
     this.ring = ring;
-    const { device = {} } = scenario;
-    const pairs = device.pairs ?? 1;
-    this.#segment = new InlineSegment(new Segment(new DirectLink()), { defer: (work) => void this.#deferred.push(work) });
-    this.#segment.addPort(this.cable);
-    this.#machine = new Machine({ memory: MEMORY });
-    const { net, pci } = this.#machine.addVirtioNet(
-      { ...DEVICE, queuePairs: pairs, mtu: device.mtu ?? 1500, backend: this.#segment.port('watched', pairs) },
-      {
-        notificationData: device.notificationData ?? false,
-        notifConfigData: device.notifConfigData ?? false,
-        ...(device.vectors !== undefined && { vectors: device.vectors }),
-      },
-    );
-    this.#net = net;
-    const bus = this.#machine.localBus();
-    const rid = pci.fn.requesterId;
+    this.#device = device(scenario.device ?? {});
+    const { bus, rid } = this.#device;
     const provoked = new ProvokedBus(bus, bus.platform.ecam.base + (rid - (bus.platform.ecam.firstBus << 8)) * 4096);
     this.provocation = provoked.provocation;
     this.watched = new WatchedBus(provoked, rid, (address, size) => provoked.peek(address, size));
@@ -157,13 +139,13 @@ export class Stage {
     this.#driver?.step();
     this.bus.quiet();
     if (this.stalled) return;
-    for (const later of this.#deferred.splice(0)) later();
+    this.#device.work();
     this.#served();
   }
 
   /** The device was at work. */
   #served(): void {
-    this.#machine.service();
+    this.#device.deliver();
     this.provocation.served?.();
     this.watched.rings.served();
   }
@@ -174,14 +156,13 @@ export class Stage {
 
   /** Frames come in from the wire. */
   put(bytes: Uint8Array, offload?: WireOffload): void {
-    this.cable.put(bytes, offload);
-    this.#segment.wake(this.cable);
+    this.#device.put(bytes, offload);
     this.#served();
   }
 
   /** Frames out of the wire since the last call. */
   sent(): Uint8Array[] {
-    return this.cable.take();
+    return this.#device.sent();
   }
 
   /** Whether the driver takes frames and sends others: as many as are put in come back. */
@@ -201,12 +182,12 @@ export class Stage {
   // ---- the device ----
 
   setLink(up: boolean): void {
-    this.#net.setLink(up);
+    this.#device.setLink(up);
     this.#served();
   }
 
   announce(): void {
-    this.#net.announce();
+    this.#device.announce();
     this.#served();
   }
 
@@ -227,7 +208,8 @@ export class Stage {
     const bytes = view.bytes(piece.address, role === 'receive' ? Math.min(piece.length, this.watched.rings.headerSize) : piece.length);
     const length = view.bytes(lengthAt, 4);
     if (bytes === undefined || length === undefined) return;
-    if (role === 'receive') this.#receivedHook?.(bytes, (value) => length.set([value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]), chain);
+    if (role === 'receive')
+      this.#receivedHook?.(bytes, (value) => length.set([value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]), chain);
     if (role === 'control') this.#answeredHook?.(bytes);
   }
 
@@ -251,6 +233,6 @@ export class Stage {
   }
 
   close(): Promise<void> {
-    return this.#machine.close();
+    return this.#device.close();
   }
 }

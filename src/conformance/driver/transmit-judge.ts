@@ -26,7 +26,13 @@ export class TransmitJudge {
     const { findings, headerSize } = net;
     if (net.has('MQ') || net.has('RSS')) {
       // Clause 11 is about the time before the command, 12 about what it left out.
-      findings.that(net.pairs === 1 ? 'net-mq.11' : 'net-mq.12', `frame on transmit queue ${queue}`, queue < 2 * net.pairs, `among the ${net.pairs} in use`, queue);
+      findings.that(
+        net.pairs === 1 ? 'net-mq.11' : 'net-mq.12',
+        `frame on transmit queue ${queue}`,
+        queue < 2 * net.pairs,
+        `among the ${net.pairs} in use`,
+        queue,
+      );
     }
     const bytes = gather(net.memory, chain, false, MOST);
     const whole = bytes.length >= headerSize + 14;
@@ -45,9 +51,17 @@ export class TransmitJudge {
   #size(queue: number, frame: Uint8Array): void {
     const { type } = etherType(frame);
     const sound = (type >= 3 && type <= 1500) || KNOWN_TYPES.includes(type);
-    if (!sound && type > 1536) return;
+    // A type nobody knows here says nothing, if the frame comes from the driver's own address.
+    const own = this.#net.mac.every((byte, i) => byte === frame[6 + i]);
+    if (!sound && type > 1536 && (own || !this.#net.knowsConfig)) return;
     for (const clause of ['net-tx.4', 'net-rx.4'] as const)
-      this.#net.findings.that(clause, `queue ${queue}: Ethernet type of the frame behind a header of ${this.#net.headerSize} bytes`, sound, 'one of those in use', type);
+      this.#net.findings.that(
+        clause,
+        `queue ${queue}: Ethernet type of the frame behind a header of ${this.#net.headerSize} bytes`,
+        sound,
+        'one of those in use',
+        type,
+      );
   }
 
   /** What does not depend on the frame. */
@@ -56,17 +70,20 @@ export class TransmitJudge {
     const { findings } = net;
     const base = gsoType & ~(TUNNEL | GSO.ECN);
     const tunnel = gsoType & TUNNEL;
-    const check = (clause: string, what: string, seen: unknown, expected: unknown): void => void findings.check(clause, `transmit header: ${what}`, seen, expected);
+    const check = (clause: string, what: string, seen: unknown, expected: unknown): void =>
+      void findings.check(clause, `transmit header: ${what}`, seen, expected);
     check('net-tx.5', 'num_buffers', numBuffers, 0);
     if (!net.has('CSUM')) check('net-tx.6', 'flags without CSUM', flags, 0);
     if (!net.has('HOST_TSO4')) check('net-tx.10', 'gso_type TCPV4 without HOST_TSO4', base === GSO.TCPV4, false);
     if (!net.has('HOST_TSO6')) check('net-tx.12', 'gso_type TCPV6 without HOST_TSO6', base === GSO.TCPV6, false);
     if (!net.has('HOST_UFO')) check('net-tx.14', 'gso_type UDP without HOST_UFO', base === GSO.UDP, false);
     if (!net.has('HOST_USO')) check('net-tx.16', 'gso_type UDP_L4 without HOST_USO', base === GSO.UDP_L4, false);
-    if (!net.has('HOST_TSO4') && !net.has('HOST_TSO6') && !net.has('HOST_USO') && !net.has('HOST_UFO')) check('net-tx.34', 'gso_type without any HOST segmentation', gsoType, GSO.NONE);
+    if (!net.has('HOST_TSO4') && !net.has('HOST_TSO6') && !net.has('HOST_USO') && !net.has('HOST_UFO'))
+      check('net-tx.34', 'gso_type without any HOST segmentation', gsoType, GSO.NONE);
     if (!net.has('HOST_UDP_TUNNEL_GSO')) for (const clause of ['net-tx.20', 'net-tx.45']) check(clause, 'tunnel bits without HOST_UDP_TUNNEL_GSO', tunnel, 0);
     if (!net.has('HOST_UDP_TUNNEL_GSO_CSUM'))
-      for (const clause of ['net-tx.23', 'net-tx.25', 'net-tx.26', 'net-tx.46']) check(clause, 'UDP_TUNNEL_CSUM without HOST_UDP_TUNNEL_GSO_CSUM', flags & HDR.UDP_TUNNEL_CSUM, 0);
+      for (const clause of ['net-tx.23', 'net-tx.25', 'net-tx.26', 'net-tx.46'])
+        check(clause, 'UDP_TUNNEL_CSUM without HOST_UDP_TUNNEL_GSO_CSUM', flags & HDR.UDP_TUNNEL_CSUM, 0);
     else
       for (const clause of ['net-tx.24', 'net-tx.29'])
         if ((flags & HDR.UDP_TUNNEL_CSUM) !== 0) check(clause, 'a tunnel bit beside UDP_TUNNEL_CSUM', tunnel !== 0, true);
@@ -85,7 +102,8 @@ export class TransmitJudge {
   #plain(header: NetHeader, frame: Uint8Array): void {
     const net = this.#net;
     const mtu = net.has('MTU') ? net.config('mtu') : 0;
-    if (mtu > 0) net.findings.that('net.19', 'bytes of a frame that is not to be cut', frame.length <= mtu + LINK_BYTES, `mtu ${mtu} and its header`, frame.length);
+    if (mtu > 0)
+      net.findings.that('net.19', 'bytes of a frame that is not to be cut', frame.length <= mtu + LINK_BYTES, `mtu ${mtu} and its header`, frame.length);
     const h = parseFrame(frame);
     if (!net.has('CSUM')) {
       if (h) net.findings.check('net-tx.7', 'checksums of a frame without CSUM hold', transportHolds(frame, h) && networkHolds(frame, h), true);
@@ -100,7 +118,8 @@ export class TransmitJudge {
     if (h === undefined) return;
     // Before csum_start stands the IP header; that of a frame to be cut is made anew for each piece.
     if (gsoType === GSO.NONE) findings.check('net-tx.31', 'IP header checksum before csum_start holds', networkHolds(frame, h), true);
-    else findings.that('net-tx.31', 'csum_start of a frame to be cut', csumStart >= h.transport, 'its transport header, the only checksum that counts', csumStart);
+    else
+      findings.that('net-tx.31', 'csum_start of a frame to be cut', csumStart >= h.transport, 'its transport header, the only checksum that counts', csumStart);
     // The checksum that is left may be an inner packet's, behind the outer headers.
     if (csumStart > h.transport) return;
     const field = h.protocol === TCP ? 16 : 6;
@@ -131,7 +150,8 @@ export class TransmitJudge {
     const mtu = (net.has('MTU') ? net.config('mtu') : 0) || DEFAULT_MTU;
     // UFO counts the fragments' payload, which the transport header is part of.
     const piece = ((gsoType & 7) === GSO.UDP ? h.transport : h.payload) + gsoSize;
-    if (net.has('MTU')) findings.that('net-tx.36', `bytes of a piece with gso_size ${gsoSize}`, gsoSize > 0 && piece <= mtu + LINK_BYTES, `one packet of mtu ${mtu}`, piece);
+    if (net.has('MTU'))
+      findings.that('net-tx.36', `bytes of a piece with gso_size ${gsoSize}`, gsoSize > 0 && piece <= mtu + LINK_BYTES, `one packet of mtu ${mtu}`, piece);
     if (h.protocol !== TCP || ((frame[h.transport + 13] as number) & 0x80) === 0) return;
     if (net.has('HOST_ECN')) findings.check('net-tx.18', 'GSO_ECN of TCP to be cut with CWR set', gsoType & GSO.ECN, GSO.ECN);
     else findings.check('net-tx.17', 'TCP to be cut with CWR set, without HOST_ECN', true, false);
@@ -166,7 +186,8 @@ export class TransmitJudge {
     } else if (checksum === 0 || outer.transport + be16(frame, outer.transport + 4) === frame.length) {
       // Not 0: then the whole one. Those that fit pieces only, whose length the header then says, are not looked at.
       const right = checksum === 0 || sum(frame, outer.transport, frame.length, pseudo(frame, outer, frame.length - outer.transport)) === 0xffff;
-      for (const clause of ['net-tx.43', 'net-tx.44'] as const) findings.that(clause, 'outer UDP checksum without UDP_TUNNEL_CSUM', right, '0 or complete', checksum);
+      for (const clause of ['net-tx.43', 'net-tx.44'] as const)
+        findings.that(clause, 'outer UDP checksum without UDP_TUNNEL_CSUM', right, '0 or complete', checksum);
     }
     this.#cut(header, frame, inner);
   }

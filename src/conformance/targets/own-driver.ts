@@ -1,18 +1,19 @@
 // This project's own driver (guest-sim) under the driver scenarios.
 
+import { viewsOf } from '#core/guest-memory';
+import { Guest } from '#guest-sim/guest';
+import type { VirtioNetOptions } from '#guest-sim/net-options';
 import { CHECKSUM_PARTIAL, CHECKSUM_VALID, type ReceivedFrame } from '#guest-sim/net-receive';
 import { TransmitOffload } from '#guest-sim/net-transmit';
-import type { VirtioNetOptions } from '#guest-sim/net-options';
-import { Guest } from '#guest-sim/guest';
 import { requestOffload } from '#guest-sim/offload';
 import type { VirtioNet } from '#guest-sim/virtio-net';
-import { viewsOf } from '#core/guest-memory';
 import { runScenarios, type ScenarioOptions } from '../driver/run.ts';
 import type { DriverControl, DriverHandle, DriverWish, FrameTaken, SendRequest } from '../driver/scenario.ts';
 import { SCENARIOS } from '../driver/scenarios.ts';
 import type { BusWrap, DriverSideBus } from '../driver/stage.ts';
 import { FEATURE } from '../features.ts';
 import type { Report } from '../runner.ts';
+import { openStageDevice } from './stage-device.ts';
 
 const LINK_BYTES = 14;
 const ADDRESSES = { ipv4: [[192, 0, 2, 7]], ipv6: [[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]] };
@@ -164,5 +165,5 @@ function copyOf(frame: ReceivedFrame): FrameTaken {
 
 /** The driver's report: a result for each scenario and ring format. `wrap` may put a faulty bus between driver and watch. */
 export function watchOwnDriver(options: ScenarioOptions = {}, wrap?: BusWrap): Promise<Report> {
-  return runScenarios(SCENARIOS, "nicbox's driver", (ring, wish, bus) => new OwnDriver(ring, wish, bus), options, wrap);
+  return runScenarios(SCENARIOS, "nicbox's driver", openStageDevice, (ring, wish, bus) => new OwnDriver(ring, wish, bus), options, wrap);
 }

@@ -98,7 +98,13 @@ export const at = (
 });
 
 /** Another value is written; undefined: none. */
-export const writes = (name: string, breaks: readonly string[], field: CommonField, change: (value: number) => number | undefined, scenario = TRAFFIC): DriverMutation =>
+export const writes = (
+  name: string,
+  breaks: readonly string[],
+  field: CommonField,
+  change: (value: number) => number | undefined,
+  scenario = TRAFFIC,
+): DriverMutation =>
   at(
     name,
     breaks,
@@ -152,7 +158,13 @@ export const notifications = (
 });
 
 /** Leaves a feature out, or takes one, of window `bit >> 5`. */
-export const features = (name: string, breaks: readonly string[], change: { readonly refuse?: number; readonly accept?: number }, scenario = TRAFFIC, ring?: 'split' | 'packed'): DriverMutation => ({
+export const features = (
+  name: string,
+  breaks: readonly string[],
+  change: { readonly refuse?: number; readonly accept?: number },
+  scenario = TRAFFIC,
+  ring?: 'split' | 'packed',
+): DriverMutation => ({
   name,
   breaks,
   scenario,
@@ -196,7 +208,8 @@ export function bytes(stage: Stage, address: number, length: number): Uint8Array
 export const u16 = (stage: Stage, address: number): number => stage.watched.rings.memory.u16(address);
 export const u32 = (stage: Stage, address: number): number => stage.watched.rings.memory.u32(address);
 export const put16 = (stage: Stage, address: number, value: number): void => bytes(stage, address, 2).set([value & 0xff, (value >>> 8) & 0xff]);
-export const put32 = (stage: Stage, address: number, value: number): void => bytes(stage, address, 4).set([value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]);
+export const put32 = (stage: Stage, address: number, value: number): void =>
+  bytes(stage, address, 4).set([value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]);
 
 export const FLAGS = { NEXT: 1, WRITE: 2, INDIRECT: 4, AVAIL: 0x80, USED: 0x8000 } as const;
 
@@ -275,7 +288,13 @@ export const buffers = (
 });
 
 /** Changes what the driver finds in buffers that come back. */
-export const found = (name: string, breaks: readonly string[], role: Role, change: (first: Uint8Array, lengthAt: number, stage: Stage) => void, scenario: string): DriverMutation => ({
+export const found = (
+  name: string,
+  breaks: readonly string[],
+  role: Role,
+  change: (first: Uint8Array, lengthAt: number, stage: Stage) => void,
+  scenario: string,
+): DriverMutation => ({
   name,
   breaks,
   scenario,

@@ -21,14 +21,28 @@ const TUNNEL = GSO.TUNNEL_V4 | GSO.TUNNEL_V6;
 const sends = (name: string, breaks: readonly string[], scenario: string, change: (bytes: Uint8Array) => void): DriverMutation =>
   buffers(name, breaks, 'transmit', (bytes) => void (bytes.length > 60 && change(bytes)), scenario);
 /** The same of frames to be cut. */
-const cuts = (name: string, breaks: readonly string[], scenario: string, change: (bytes: Uint8Array) => void, tunnel: boolean | undefined = undefined): DriverMutation =>
+const cuts = (
+  name: string,
+  breaks: readonly string[],
+  scenario: string,
+  change: (bytes: Uint8Array) => void,
+  tunnel: boolean | undefined = undefined,
+): DriverMutation =>
   sends(name, breaks, scenario, (bytes) => {
     const type = bytes[1] as number;
     if (type !== GSO.NONE && (tunnel === undefined || ((type & TUNNEL) !== 0) === tunnel)) change(bytes);
   });
-const typed = (scenario: string, gso: number, breaks: readonly string[]): DriverMutation => sends(`asks for gso_type ${gso} in ${scenario}`, breaks, scenario, (bytes) => bytes.set([gso], 1));
+const typed = (scenario: string, gso: number, breaks: readonly string[]): DriverMutation =>
+  sends(`asks for gso_type ${gso} in ${scenario}`, breaks, scenario, (bytes) => bytes.set([gso], 1));
 /** Changes commands of one class (and number); in others, the class itself. */
-const commands = (name: string, breaks: readonly string[], scenario: string, kind: number, command: number | undefined, change: (bytes: Uint8Array) => void): DriverMutation =>
+const commands = (
+  name: string,
+  breaks: readonly string[],
+  scenario: string,
+  kind: number,
+  command: number | undefined,
+  change: (bytes: Uint8Array) => void,
+): DriverMutation =>
   buffers(name, breaks, 'control', (bytes) => void (bytes[0] === kind && (command === undefined || bytes[1] === command) && change(bytes)), scenario);
 const VLAN = 2;
 /** Says something else where it would add a VLAN. */
@@ -47,7 +61,9 @@ export const NET_FAULTS: readonly DriverMutation[] = [
   typed(NO_CUTS, GSO.UDP, ['net-tx.14']),
   typed(NO_CUTS, GSO.UDP_L4, ['net-tx.16']),
   typed(NO_TUNNELS, GSO.TCPV4 | GSO.TUNNEL_V4, ['net-tx.20', 'net-tx.45']),
-  sends('asks for outer checksums without the feature', ['net-tx.23', 'net-tx.25', 'net-tx.26', 'net-tx.46'], NO_TUNNELS, (bytes) => bytes.set([HDR.NEEDS_CSUM | HDR.UDP_TUNNEL_CSUM])),
+  sends('asks for outer checksums without the feature', ['net-tx.23', 'net-tx.25', 'net-tx.26', 'net-tx.46'], NO_TUNNELS, (bytes) =>
+    bytes.set([HDR.NEEDS_CSUM | HDR.UDP_TUNNEL_CSUM]),
+  ),
   sends('asks for outer checksums without a tunnel', ['net-tx.24', 'net-tx.29'], OFFLOADS, (bytes) => bytes.set([HDR.NEEDS_CSUM | HDR.UDP_TUNNEL_CSUM, 0])),
   cuts('has frames cut with CWR without HOST_ECN', ['net-tx.17'], NO_OUTER, (bytes) => {
     if (bytes[1] === GSO.TCPV4) bytes.set([CWR_ACK], LONG_HEADER + 47);
@@ -67,7 +83,13 @@ export const NET_FAULTS: readonly DriverMutation[] = [
   cuts('tells a hdr_len that is too short', ['net-tx.38'], NO_OUTER, (bytes) => bytes.set([10, 0], 2)),
   cuts('does not say where a tunnel is', ['net-tx.40'], OFFLOADS, (bytes) => bytes.set([0, 0], 20), true),
   cuts('does not prepare the outer checksum', ['net-tx.42'], OFFLOADS, (bytes) => flip(bytes, LONG_HEADER + word(bytes, 20) + 6), true),
-  cuts('leaves the outer checksum to nobody', ['net-tx.43', 'net-tx.44'], NO_OUTER, (bytes) => bytes.set([0x12, 0x34], LONG_HEADER + word(bytes, 20) + 6), true),
+  cuts(
+    'leaves the outer checksum to nobody',
+    ['net-tx.43', 'net-tx.44'],
+    NO_OUTER,
+    (bytes) => bytes.set([0x12, 0x34], LONG_HEADER + word(bytes, 20) + 6),
+    true,
+  ),
   cuts('vouches for what it sends', ['net-tx.48', 'net-tx.49'], OFFLOADS, (bytes) => bytes.set([(bytes[0] as number) | HDR.DATA_VALID]), true),
   // ---- buffers ----
   descriptors('sends more than the mtu', ['net.19'], 1, (stage, descriptor) => put32(stage, descriptor + 8, 1700)),
@@ -131,7 +153,9 @@ export const NET_FAULTS: readonly DriverMutation[] = [
   sees('does not see the link go down', ['net.16'], 'driver/link', ({ type, offset }, value) => (type === CFG_TYPE.DEVICE && offset === 6 ? value | 1 : value)),
   deaf('driver/link', ['net.22']),
   sees('believes in any speed', ['net.21'], 'driver/speed-unknown', ({ type, offset }, value) => (type === CFG_TYPE.DEVICE && offset === 12 ? 1000 : value)),
-  sees('does not announce itself', ['net-ctrl.33', 'net-ctrl.34'], 'driver/announcement', ({ type, offset }, value) => (type === CFG_TYPE.DEVICE && offset === 6 ? value & ~2 : value)),
+  sees('does not announce itself', ['net-ctrl.33', 'net-ctrl.34'], 'driver/announcement', ({ type, offset }, value) =>
+    type === CFG_TYPE.DEVICE && offset === 6 ? value & ~2 : value,
+  ),
   // ---- commands ----
   says(0, 0, ['net-ctrl.20']),
   says(0, 2, ['net-ctrl.21']),
@@ -145,14 +169,14 @@ export const NET_FAULTS: readonly DriverMutation[] = [
   commands('counts its addresses wrongly', ['net-ctrl.28'], COMMANDS, 1, 0, (bytes) => flip(bytes, 2)),
   commands('turns offloads on that were not negotiated', ['net-ctrl.36'], COMMANDS, 5, 0, (bytes) => flip(bytes, 2 + 4)),
   commands('moderates a queue that there is not', ['net-coal.1'], COMMANDS, 6, 2, (bytes) => bytes.set([77], 2)),
-  commands('asks for statistics that there are not', ['net-stats.11', 'net-stats.12'], COMMANDS, 8, 1, (bytes) => flip(bytes, 2 + 8 + 5)),
+  commands('asks for statistics that there are not', ['net-stats.11', 'net-stats.12'], COMMANDS, 8, 1, (bytes) => bytes.set([0xf0], 2 + 8 + 2)),
   descriptors(
     'leaves no room for statistics',
     ['net-stats.13'],
     2,
     (stage, descriptor) => {
       const table = u32(stage, descriptor);
-      if ((u16(stage, flagsAt(stage, descriptor)) & FLAGS.INDIRECT) !== 0) put32(stage, table + 16 + 8, 4);
+      if (u16(stage, u32(stage, table)) === 8 + 256) put32(stage, table + 16 + 8, 4);
     },
     COMMANDS,
     'split',
@@ -168,7 +192,7 @@ export const NET_FAULTS: readonly DriverMutation[] = [
   commands('makes a table of three', ['net-rss.5'], RSS, 4, 1, (bytes) => bytes.set([2, 0], 6)),
   commands('makes a table too large', ['net-rss.6'], RSS, 4, 1, (bytes) => bytes.set([0xff, 0xff], 6)),
   commands('asks for hashes that there are not', ['net-rss.7'], RSS, 4, 1, (bytes) => flip(bytes, 5)),
-  commands('makes a context beyond the last', ['net-rss.15'], RSS, 9, 1, (bytes) => bytes.set([9], 2)),
+  commands('makes a context beyond the last', ['net-rss.15'], RSS, 9, 1, (bytes) => bytes.set([9, 9], 2)),
   {
     name: 'changes pairs while there are contexts',
     breaks: ['net-rss.16'],
@@ -188,5 +212,3 @@ export const NET_FAULTS: readonly DriverMutation[] = [
   commands('asks for tunnels that mean nothing', ['net-hash.11'], RSS, 7, 0, (bytes) => flip(bytes, 5)),
   commands('leaves rubbish in a hash configuration', ['net-hash.13'], 'driver/hash-report', 4, 2, (bytes) => flip(bytes, 2 + 4)),
 ];
-
-

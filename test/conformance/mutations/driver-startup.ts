@@ -29,7 +29,9 @@ export const STARTUP_FAULTS: readonly DriverMutation[] = [
     forward(common(stage) + 8, 4, 0);
     forward(common(stage) + 12, 4, 1);
   }),
-  besides('writes configuration during negotiation', ['init.6', 'net.11'], 3, (stage, forward) => forward(stage.watched.addressOf(CFG_TYPE.DEVICE).structure, 1, 2)),
+  besides('writes configuration during negotiation', ['init.6', 'net.11'], 3, (stage, forward) =>
+    forward(stage.watched.addressOf(CFG_TYPE.DEVICE).structure, 1, 2),
+  ),
   writes('sets FEATURES_OK before DRIVER', ['init.7'], 'device_status', (value) => (value === 3 ? undefined : value === 11 ? 9 : value)),
   besides('changes features after FEATURES_OK', ['init.8'], 11, (stage, forward) => forward(common(stage) + 12, 4, 1)),
   at('goes on without looking at FEATURES_OK', ['init.9', 'init.10'], 'device_status', ({ address, size, value }, forward) => {
@@ -49,7 +51,13 @@ export const STARTUP_FAULTS: readonly DriverMutation[] = [
     ({ address, size, value }, forward, stage) => forward(address, size, value === 0 && (stage.watched.judge.status & STATUS.FAILED) !== 0 ? 1 : value),
     REFUSED,
   ),
-  writes('gives up without a word', ['features.10', 'features.18'], 'device_status', (value) => ((value & STATUS.FAILED) !== 0 ? undefined : value), 'driver/no-version-1'),
+  writes(
+    'gives up without a word',
+    ['features.10', 'features.18'],
+    'device_status',
+    (value) => ((value & STATUS.FAILED) !== 0 ? undefined : value),
+    'driver/no-version-1',
+  ),
   writes('waits for a broken device', ['status.4'], 'device_status', (value) => ((value & STATUS.FAILED) !== 0 ? undefined : value), 'driver/needs-reset'),
   at(
     'takes its buffers back before a reset',
@@ -83,7 +91,13 @@ export const STARTUP_FAULTS: readonly DriverMutation[] = [
   features('does not accept MTU', ['net.17'], { refuse: FEATURE.MTU }),
   features('does not accept GUEST_HDRLEN', ['net-tx.47'], { refuse: FEATURE.GUEST_HDRLEN }),
   // ---- configuration ----
-  besides('reads tunnel types of a device that has none', ['config.3'], 11, (stage) => void stage.watched.mmioRead(stage.watched.addressOf(CFG_TYPE.DEVICE).structure + 24, 4), 'driver/bare-device'),
+  besides(
+    'reads tunnel types of a device that has none',
+    ['config.3'],
+    11,
+    (stage) => void stage.watched.mmioRead(stage.watched.addressOf(CFG_TYPE.DEVICE).structure + 24, 4),
+    'driver/bare-device',
+  ),
   sees('takes a torn configuration', ['config.1', 'config.2'], 'driver/torn-configuration', ({ field }, value) => (field === 'config_generation' ? 7 : value)),
   // ---- resets ----
   at('does not wait for a reset', ['reset.3', 'pci.52'], 'device_status', ({ address, size, value }, forward, stage) => {
@@ -117,7 +131,8 @@ export const STARTUP_FAULTS: readonly DriverMutation[] = [
     ring: 'split',
     fault: () => ({
       look: (queue, { setup, next }, stage) => {
-        if (queue === 1 && (stage.watched.judge.status & STATUS.SUSPEND) !== 0) bytes(stage, setup.driver + 2, 2).set([(next + 1) & 0xff, ((next + 1) >>> 8) & 0xff]);
+        if (queue === 1 && (stage.watched.judge.status & STATUS.SUSPEND) !== 0)
+          bytes(stage, setup.driver + 2, 2).set([(next + 1) & 0xff, ((next + 1) >>> 8) & 0xff]);
       },
     }),
   },
@@ -148,11 +163,38 @@ export const STARTUP_FAULTS: readonly DriverMutation[] = [
   notifications('notifies with 32 bits', ['notify.1'], ({ address, value }, forward) => forward(address, 4, value)),
   notifications('notifies by another number', ['notify.3'], ({ address, size }, forward) => forward(address, size, 77)),
   notifications('notifies with 16 bits', ['notify.2'], ({ address, value }, forward) => forward(address, 2, value & 0xffff), 'driver/notification-data'),
-  notifications('notifies by another number and data', ['notify.4'], ({ address, size, value }, forward) => forward(address, size, (value ^ 0x40) >>> 0), 'driver/notification-data'),
-  notifications('notifies by another name', ['notify.5'], ({ address, size, value }, forward) => forward(address, size, value ^ 0x40), 'driver/notification-names'),
-  notifications('notifies by another name and data', ['notify.6'], ({ address, size, value }, forward) => forward(address, size, (value ^ 0x40) >>> 0), 'driver/notification-data-and-names'),
-  notifications('tells another index', ['notify.D1'], ({ address, size, value }, forward) => forward(address, size, (value ^ 0x10000) >>> 0), 'driver/notification-data', 'split'),
-  notifications('tells another slot', ['notify.D2', 'packed.11'], ({ address, size, value }, forward) => forward(address, size, (value ^ 0x8000_0000) >>> 0), 'driver/notification-data', 'packed'),
+  notifications(
+    'notifies by another number and data',
+    ['notify.4'],
+    ({ address, size, value }, forward) => forward(address, size, (value ^ 0x40) >>> 0),
+    'driver/notification-data',
+  ),
+  notifications(
+    'notifies by another name',
+    ['notify.5'],
+    ({ address, size, value }, forward) => forward(address, size, value ^ 0x40),
+    'driver/notification-names',
+  ),
+  notifications(
+    'notifies by another name and data',
+    ['notify.6'],
+    ({ address, size, value }, forward) => forward(address, size, (value ^ 0x40) >>> 0),
+    'driver/notification-data-and-names',
+  ),
+  notifications(
+    'tells another index',
+    ['notify.D1'],
+    ({ address, size, value }, forward) => forward(address, size, (value ^ 0x10000) >>> 0),
+    'driver/notification-data',
+    'split',
+  ),
+  notifications(
+    'tells another slot',
+    ['notify.D2', 'packed.11'],
+    ({ address, size, value }, forward) => forward(address, size, (value ^ 0x8000_0000) >>> 0),
+    'driver/notification-data',
+    'packed',
+  ),
   // ---- PCI ----
   at('writes half a register', ['pci.13'], 'driver_feature_select', ({ address, value }, forward) => forward(address, 2, value)),
   besides('writes to a capability', ['pci.27'], 1, (stage, forward) => forward(stage.watched.addressOf(CFG_TYPE.COMMON).capability + 8, 4, 0)),
@@ -180,10 +222,16 @@ export const STARTUP_FAULTS: readonly DriverMutation[] = [
     stage.watched.mmioRead(stage.watched.addressOf(CFG_TYPE.ISR).structure, 1);
     forward(address, size, value);
   }),
-  besides('works through vendor data', ['pci.84', 'pci.85'], 1, (stage, forward) => {
-    stage.watched.mmioRead(stage.watched.configSpace + 0xd6, 2);
-    forward(stage.watched.configSpace + 0xd6, 2, 1);
-  }, OTHERS),
+  besides(
+    'works through vendor data',
+    ['pci.84', 'pci.85'],
+    1,
+    (stage, forward) => {
+      stage.watched.mmioRead(stage.watched.configSpace + 0xd6, 2);
+      forward(stage.watched.configSpace + 0xd6, 2, 1);
+    },
+    OTHERS,
+  ),
   window('aims the access window at an odd place', ['pci.89'], 0, 3, 2, 2),
   window('stores more than the access window holds', ['pci.90'], 0, 4, 1, 4),
   window('aims the access window at nothing', ['pci.91'], 5, 0, 4, 4),
@@ -208,7 +256,13 @@ export const STARTUP_FAULTS: readonly DriverMutation[] = [
     forward(address, size, value);
     forward(common(stage), 4, 0);
   }),
-  writes('stops without a word when no vector can be mapped', ['msix.15'], 'device_status', (value) => ((value & 4) !== 0 ? undefined : value), 'driver/vectors-refused'),
+  writes(
+    'stops without a word when no vector can be mapped',
+    ['msix.15'],
+    'device_status',
+    (value) => ((value & 4) !== 0 ? undefined : value),
+    'driver/vectors-refused',
+  ),
   // ---- what has to be borne with ----
   givesUp('driver/traffic', ['pci.9', 'split.47', 'packed.26']),
   givesUp('driver/strange-offers', ['features.11']),

@@ -1,9 +1,9 @@
 // Bringing a device up that is not as usual: what it offers and refuses, how slowly it resets, when its configuration changes, how its capabilities are laid out, how many vectors it has.
 
-import { FEATURE, type FeatureName } from '../../features.ts';
-import { CFG_TYPE, NO_VECTOR, STATUS } from '../../layout.ts';
-import type { DriverScenario } from '../scenario.ts';
-import type { Stage } from '../stage.ts';
+import { FEATURE, type FeatureName } from '../features.ts';
+import { CFG_TYPE, NO_VECTOR, STATUS } from '../layout.ts';
+import type { DriverScenario } from './scenario.ts';
+import type { Stage } from './stage.ts';
 
 /** The driver comes up on a device that it has to bear with, and carries frames. */
 function bears(stage: Stage, clauses: readonly string[], situation: string): void {
@@ -62,7 +62,8 @@ export const STARTUP_SCENARIOS: readonly DriverScenario[] = [
     run(stage) {
       const up = stage.start();
       const failed = (stage.watched.judge.status & STATUS.FAILED) !== 0;
-      for (const clause of ['features.10', 'features.18', 'init.12']) stage.check(clause, 'without VERSION_1: FAILED, or a driver that does without', up || failed, true);
+      for (const clause of ['features.10', 'features.18', 'init.12'])
+        stage.check(clause, 'without VERSION_1: FAILED, or a driver that does without', up || failed, true);
       stage.check('features.10', 'DRIVER_OK after FAILED', failed && stage.running, false);
     },
   },
@@ -119,7 +120,7 @@ export const STARTUP_SCENARIOS: readonly DriverScenario[] = [
         if (place.field === 'device_status' && value === 0) left = 5;
         return before ? before(place, size, value) : value;
       };
-      stage.answer(({ field }, _size, value) => (field === 'device_status' && left > 0 ? (left--, STATUS.ACKNOWLEDGE) : value));
+      stage.answer(({ field }, _size, value) => (field === 'device_status' && left-- > 0 ? STATUS.ACKNOWLEDGE : value));
       bears(stage, ['reset.3', 'pci.52'], 'a reset that takes a while');
     },
   },
@@ -128,7 +129,7 @@ export const STARTUP_SCENARIOS: readonly DriverScenario[] = [
     clauses: ['reset.6', 'reset.9', 'pci.54'],
     run(stage) {
       let left = 0;
-      stage.answer(({ field }, _size, value) => (field === 'queue_reset' && left > 0 ? (left--, 1) : value));
+      stage.answer(({ field }, _size, value) => (field === 'queue_reset' && left-- > 0 ? 1 : value));
       stage.start();
       stage.echoes();
       for (const late of [0, 5]) {
@@ -176,7 +177,7 @@ export const STARTUP_SCENARIOS: readonly DriverScenario[] = [
       let late = 0;
       const both = STATUS.SUSPEND | STATUS.DRIVER_OK;
       let from: number = STATUS.DRIVER_OK;
-      stage.answer(({ field }, _size, value) => (field === 'device_status' && late > 0 ? (late--, (value & ~both) | from) : value));
+      stage.answer(({ field }, _size, value) => (field === 'device_status' && late-- > 0 ? (value & ~both) | from : value));
       stage.start();
       stage.echoes();
       late = 3;
@@ -226,7 +227,11 @@ export const STARTUP_SCENARIOS: readonly DriverScenario[] = [
         [0xd0, 0x4321],
       ] as const)
         stage.addCapability(at, [9, 0, 8, CFG_TYPE.VENDOR, vendor & 0xff, vendor >>> 8, 0, 0]);
-      bears(stage, ['pci.17', 'pci.20', 'pci.21', 'pci.23', 'pci.79', 'pci.80', 'pci.84', 'pci.85'], 'capabilities of unknown types, reserved BARs and vendors');
+      bears(
+        stage,
+        ['pci.17', 'pci.20', 'pci.21', 'pci.23', 'pci.79', 'pci.80', 'pci.84', 'pci.85'],
+        'capabilities of unknown types, reserved BARs and vendors',
+      );
     },
   },
   {
@@ -276,7 +281,8 @@ export const STARTUP_SCENARIOS: readonly DriverScenario[] = [
         const down = stage.driver.linkUp;
         stage.setLink(true);
         const works = stage.echoes();
-        for (const clause of ['msix.17', 'msix.19']) stage.check(clause, 'link seen to go down and up, and frames carried, by one interrupt', [down, stage.driver.linkUp, works], [false, true, true]);
+        for (const clause of ['msix.17', 'msix.19'])
+          stage.check(clause, 'link seen to go down and up, and frames carried, by one interrupt', [down, stage.driver.linkUp, works], [false, true, true]);
       },
     }),
   ),
@@ -297,4 +303,3 @@ export const STARTUP_SCENARIOS: readonly DriverScenario[] = [
     run: (stage) => bears(stage, [], 'INTx'),
   },
 ];
-

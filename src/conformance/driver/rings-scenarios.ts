@@ -1,9 +1,9 @@
 // Rings whose device does what it may: it suppresses notifications or moves the event index, writes beyond the length it tells, lets used buffers show late, interrupts for nothing; and
 // notifications that carry data.
 
-import { udpFrame } from '../../cases/frames.ts';
-import type { DriverScenario } from '../scenario.ts';
-import type { Stage } from '../stage.ts';
+import { udpFrame } from '../cases/frames.ts';
+import type { DriverScenario } from './scenario.ts';
+import type { Stage } from './stage.ts';
 
 const AVAIL = 1 << 7;
 const USED = 1 << 15;
@@ -94,7 +94,8 @@ export const RING_SCENARIOS: readonly DriverScenario[] = [
       suppression(stage, 1)?.flags.set([0, 0]);
       // What waited goes out with the next.
       const late = sentAtOnce(stage, 1);
-      for (const clause of ['split.40', 'split.49']) stage.check(clause, 'frames that came out once notifications were wanted again, and carried then', [late, stage.echoes()], [5, true]);
+      for (const clause of ['split.40', 'split.49'])
+        stage.check(clause, 'frames that came out once notifications were wanted again, and carried then', [late, stage.echoes()], [5, true]);
     },
   },
   {
@@ -150,7 +151,12 @@ export const RING_SCENARIOS: readonly DriverScenario[] = [
         stage.interruptAll();
         stage.turn();
       }
-      stage.check(stage.ring === 'split' ? 'split.20' : 'packed.28', 'interrupts for nothing: the driver goes on', stage.driver.gaveUp === '' && stage.echoes(), true);
+      stage.check(
+        stage.ring === 'split' ? 'split.20' : 'packed.28',
+        'interrupts for nothing: the driver goes on',
+        stage.driver.gaveUp === '' && stage.echoes(),
+        true,
+      );
     },
   },
   {

@@ -1,10 +1,10 @@
 // A network driver's commands: with everything negotiated, with little, with queues in number, with hashes; and what it makes of a refusal.
 
-import { FEATURE } from '../../features.ts';
-import { ACK_ERR, CFG_TYPE } from '../../layout.ts';
-import type { DriverScenario } from '../scenario.ts';
-import type { Stage } from '../stage.ts';
-import { udpFrame } from '../../cases/frames.ts';
+import { udpFrame } from '../cases/frames.ts';
+import { FEATURE } from '../features.ts';
+import { ACK_ERR, CFG_TYPE } from '../layout.ts';
+import type { DriverScenario } from './scenario.ts';
+import type { Stage } from './stage.ts';
 
 const OTHER = Uint8Array.of(0x52, 0x54, 0, 1, 2, 3);
 const GROUP = Uint8Array.of(1, 0, 0x5e, 0, 0, 9);

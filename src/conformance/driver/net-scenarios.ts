@@ -1,15 +1,16 @@
 // A network driver at work: frames it leaves to the device to finish, frames it takes and what it makes of their headers, buffers, its address, the link.
 
 import { composeTunnel } from '#guest-sim/frames';
-import { tcpFrame, udpFrame } from '../../cases/frames.ts';
-import { CFG_TYPE, GSO, HDR, NET_CONFIG } from '../../layout.ts';
-import type { WireOffload } from '../../target.ts';
-import type { DriverScenario, FrameTaken } from '../scenario.ts';
-import type { Stage } from '../stage.ts';
+import { tcpFrame, udpFrame } from '../cases/frames.ts';
+import { CFG_TYPE, GSO, HDR, NET_CONFIG } from '../layout.ts';
+import type { WireOffload } from '../target.ts';
+import type { DriverScenario, FrameTaken } from './scenario.ts';
+import type { Stage } from './stage.ts';
 
 const SENT_BY_DRIVER = [0x52, 0x54, 0, 0xc0, 0xff, 0xee];
 const CWR = 0x90;
-const tunnel = (outer: 4 | 6, inner: 4 | 6, protocol: 'tcp' | 'udp', payload = 3000) => composeTunnel('vxlan', { version: outer }, { version: inner, protocol, payload });
+const tunnel = (outer: 4 | 6, inner: 4 | 6, protocol: 'tcp' | 'udp', payload = 3000) =>
+  composeTunnel('vxlan', { version: outer }, { version: inner, protocol, payload });
 
 /** Everything that can be left to a device, each kind of packet once. Says how many the driver sent. */
 function sendAll(stage: Stage): number {
@@ -88,7 +89,12 @@ export const NET_SCENARIOS: readonly DriverScenario[] = [
       stage.start();
       sendAll(stage);
       // Its clause stands even where the driver sends no such frame.
-      stage.check('net-tx.17', 'TCP with CWR sent to be cut without HOST_ECN', stage.driver.send({ frame: tcpFrame({ payload: 5000, flags: CWR }), gsoSize: 1000 }), false);
+      stage.check(
+        'net-tx.17',
+        'TCP with CWR sent to be cut without HOST_ECN',
+        stage.driver.send({ frame: tcpFrame({ payload: 5000, flags: CWR }), gsoSize: 1000 }),
+        false,
+      );
     },
   },
   {
@@ -174,7 +180,14 @@ export const NET_SCENARIOS: readonly DriverScenario[] = [
       const valid = takes(stage, plain, (header) => (header[0] = HDR.DATA_VALID));
       stage.check('net-rx.42', 'a frame with DATA_VALID', valid.length, 1);
       const large = tcpFrame({ payload: 4000 });
-      const gso = { flags: HDR.NEEDS_CSUM, gsoType: GSO.TCPV4, gsoSize: 1000, headerLength: large.layout.payload, csumStart: large.layout.transport, csumOffset: 16 };
+      const gso = {
+        flags: HDR.NEEDS_CSUM,
+        gsoType: GSO.TCPV4,
+        gsoSize: 1000,
+        headerLength: large.layout.payload,
+        csumStart: large.layout.transport,
+        csumOffset: 16,
+      };
       stage.check('net-rx.9', 'a frame to be cut', what(takes(stage, large.bytes, undefined, gso)), [[large.bytes.length, 'partial']]);
       // Offsets count only with NEEDS_CSUM alone.
       const coalesced = takes(stage, plain, (header) => {
@@ -194,11 +207,36 @@ export const NET_SCENARIOS: readonly DriverScenario[] = [
       const { bytes, offload } = tunnelled();
       const taken = (change?: (header: Uint8Array) => void): number => takes(stage, bytes, change, offload).length;
       stage.check('net-rx.10', 'a frame in a tunnel, to be cut', taken(), 1);
-      stage.check('net-rx.45', 'the same with UDP_TUNNEL_CSUM', taken((header) => (header[0] = HDR.NEEDS_CSUM | HDR.UDP_TUNNEL_CSUM)), 1);
-      stage.check('net-rx.55', 'one with both tunnel bits', taken((header) => (header[1] = GSO.TCPV4 | GSO.TUNNEL_V4 | GSO.TUNNEL_V6)), 0);
-      stage.check('net-rx.57', 'one without NEEDS_CSUM', taken((header) => (header[0] = 0)), 0);
-      stage.check('net-rx.58', 'one with DATA_VALID', taken((header) => (header[0] = HDR.NEEDS_CSUM | HDR.DATA_VALID)), 0);
-      stage.check('net-rx.59', 'one with nothing to be cut', taken((header) => (header[1] = GSO.TUNNEL_V4)), 0);
+      stage.check(
+        'net-rx.45',
+        'the same with UDP_TUNNEL_CSUM',
+        taken((header) => (header[0] = HDR.NEEDS_CSUM | HDR.UDP_TUNNEL_CSUM)),
+        1,
+      );
+      stage.check(
+        'net-rx.55',
+        'one with both tunnel bits',
+        taken((header) => (header[1] = GSO.TCPV4 | GSO.TUNNEL_V4 | GSO.TUNNEL_V6)),
+        0,
+      );
+      stage.check(
+        'net-rx.57',
+        'one without NEEDS_CSUM',
+        taken((header) => (header[0] = 0)),
+        0,
+      );
+      stage.check(
+        'net-rx.58',
+        'one with DATA_VALID',
+        taken((header) => (header[0] = HDR.NEEDS_CSUM | HDR.DATA_VALID)),
+        0,
+      );
+      stage.check(
+        'net-rx.59',
+        'one with nothing to be cut',
+        taken((header) => (header[1] = GSO.TUNNEL_V4)),
+        0,
+      );
       const [offsets] = takes(stage, plain, (header) => {
         set16(header, 20, 0xfff0);
         set16(header, 22, 0xfff0);
@@ -256,7 +294,12 @@ export const NET_SCENARIOS: readonly DriverScenario[] = [
         seen.push(stage.driver.linkUp);
       }
       stage.check('net.16', 'link as the driver knows it: at first, pulled, plugged', seen, [true, false, true]);
-      stage.check('net.22', 'speed and duplex read after the configuration changed', [read.has(NET_CONFIG.speed[0]), read.has(NET_CONFIG.duplex[0])], [true, true]);
+      stage.check(
+        'net.22',
+        'speed and duplex read after the configuration changed',
+        [read.has(NET_CONFIG.speed[0]), read.has(NET_CONFIG.duplex[0])],
+        [true, true],
+      );
     },
   },
   {
