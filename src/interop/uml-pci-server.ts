@@ -13,7 +13,7 @@ import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
 import { MemoryArena } from './memory-arena.ts';
 import { InteropError, openNative } from './native.ts';
-import { PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
+import { type AccessWatch, type GuestBytes, PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
 
@@ -32,6 +32,8 @@ export interface UmlPciOptions {
   readonly inBand?: boolean;
   /** Guests come and go as traces, what they do wrong as guest errors. */
   readonly log?: Log;
+  /** Called for each socket: who is to be told of what the guest's driver does there, if anyone. */
+  readonly watch?: (bdf: number, memory: GuestBytes) => AccessWatch | undefined;
 }
 
 export interface UmlPciSocketStatistics extends PcidevStatistics {
@@ -111,7 +113,7 @@ export class UmlPciServer {
     sockets.forEach((path, i) => {
       const bdf = i << 3;
       const own = log.child(`uml-pci ${path}`);
-      const fn = new PcidevFunction({ machine, arena, iommu, bdf, log: own });
+      const fn = new PcidevFunction({ machine, arena, iommu, bdf, log: own, watch: options.watch });
       const socket = new VhostUserSocket({
         native,
         poll: this.#poll,

@@ -28,7 +28,8 @@ export class ConfigSpaceJudge {
     const capability = offset < 0x40 ? undefined : this.#capability(offset);
     if (capability === undefined) return;
     const at = offset - capability.at;
-    if (capability.type === CFG_TYPE.PCI && at >= WINDOW.data) this.#through(at - WINDOW.data, size);
+    // While no length is set, it is somebody who lists configuration space.
+    if (capability.type === CFG_TYPE.PCI && at >= WINDOW.data && this.#window.length !== 0) this.#through(at - WINDOW.data, size);
     if (capability.type !== CFG_TYPE.VENDOR) return;
     if (at <= VENDOR_ID && at + size >= VENDOR_ID + 2) this.#knownVendors.add(capability.at);
     if (at > VENDOR_ID + 1) this.#findings.check('pci.85', 'vendor_id read before other data of the vendor', this.#knownVendors.has(capability.at), true);

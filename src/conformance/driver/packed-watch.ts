@@ -63,6 +63,8 @@ export class PackedWatch implements RingWatch {
   }
 
   look(): void {
+    // A packed ring keeps no index: who has not seen every turn of it cannot follow it.
+    if (!this.#context.exact) return;
     this.#compareSome();
     // Bounded: no more than the ring holds.
     for (let n = 0; n <= this.setup.size; n++) if (!this.#available(this.#flags(this.#next), this.#nextWrap) || !this.#takeList()) return;
@@ -131,7 +133,7 @@ export class PackedWatch implements RingWatch {
   }
 
   notified(position: number | undefined): void {
-    if (position === undefined) return;
+    if (position === undefined || !this.#context.exact) return;
     const { findings, queue } = this.#context;
     const expected = this.#next | (this.#nextWrap ? 0x8000 : 0);
     for (const clause of ['packed.11', 'notify.D2'] as const)
@@ -184,11 +186,6 @@ export class PackedWatch implements RingWatch {
     // The device may have used this one, and one before it not shown yet.
     const flags = this.#flags(slot);
     if (((flags & AVAIL) !== 0) === ((flags & USED) !== 0)) return;
-    if (!this.#context.exact) {
-      const before = this.#slots;
-      this.served();
-      if (this.#slots !== before) return;
-    }
     for (const clause of clauses) findings.check(clause, `queue ${queue}: slot ${slot} ${why}`, now, this.#shadow.subarray(16 * slot, 16 * slot + 16));
   }
 }

@@ -74,10 +74,19 @@ export class SplitWatch implements RingWatch {
       return;
     }
     this.#owe(this.#avail, added);
-    for (let i = 0; i < added; i++) this.#take(memory.u16(driver + 4 + 2 * ((this.#avail + i) % size)));
+    // Buffers that were taken and given back since the last look are the driver's again: what they were cannot be seen.
+    const gone = this.#context.exact ? 0 : this.#gone(added);
+    for (let i = gone; i < added; i++) this.#take(memory.u16(driver + 4 + 2 * ((this.#avail + i) % size)));
     this.#avail = index;
     this.exposed += added;
     this.#fresh += added;
+  }
+
+  #gone(added: number): number {
+    const { memory } = this.#context;
+    const ahead = (memory.u16(this.setup.device + 2) - this.#avail) & 0xffff;
+    this.served();
+    return ahead <= added ? ahead : 0;
   }
 
   #take(head: number): void {
@@ -188,7 +197,12 @@ export class SplitWatch implements RingWatch {
     const { device, size } = this.setup;
     const index = memory.u16(device + 2);
     const added = (index - this.#used) & 0xffff;
-    if (added > size) return;
+    if (added > size) {
+      // Not looked at for longer than the ring remembers.
+      this.#held.clear();
+      this.#used = index;
+      return;
+    }
     for (let i = 0; i < added; i++) {
       // 2.7.9: one entry may stand for a run of buffers, which the order tells.
       const at = device + 4 + 8 * ((this.#used + i) % size);
