@@ -14,7 +14,7 @@ import type { SessionState } from './front-session.ts';
 import { InteropError } from './interop-error.ts';
 import { MemoryArena } from './memory-arena.ts';
 import { openNative } from './native.ts';
-import { PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
+import { type AccessWatch, type GuestBytes, PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
 
@@ -33,6 +33,8 @@ export interface UmlPciOptions {
   readonly inBand?: boolean;
   /** Guests come and go as traces, what they do wrong as guest errors. */
   readonly log?: Log;
+  /** Called for each socket: who is to be told of what the guest's driver does there, if anyone. */
+  readonly watch?: (bdf: number, memory: GuestBytes) => AccessWatch | undefined;
 }
 
 export interface UmlPciSocketStatistics extends PcidevStatistics {
@@ -112,7 +114,7 @@ export class UmlPciServer {
     sockets.forEach((path, i) => {
       const bdf = i << 3;
       const own = log.child(`uml-pci ${path}`);
-      const fn = new PcidevFunction({ machine, arena, iommu, bdf, log: own });
+      const fn = new PcidevFunction({ machine, arena, iommu, bdf, log: own, watch: options.watch });
       const socket = new VhostUserSocket({
         native,
         poll: this.#poll,

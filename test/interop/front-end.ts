@@ -353,6 +353,7 @@ export class FrontEnd extends FrontSocket {
         });
         queue.kick = kick;
         queue.stock();
+        ring.publish();
         this.receive.push(queue);
       } else {
         const queue = new TransmitQueue({ arena: this.arena, ring, index, bufferSize: BUFFER, buffers: size, maxSegments: 4, separateHeader: false });
