@@ -16,15 +16,20 @@ export { type DiagnosticsChannel, Log, type LogKind, type LogRecord, type LogSin
 export { type AccessSize, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
 export { RegisterFile, type RegisterHooks, type RegisterSpec, type RegisterTable } from '#core/register-file';
 export { type Envelope, RestoreError } from '#core/saved';
-export { E1000, E1000OptionError, type E1000Options } from '#devices/e1000/device';
+export { E1000 } from '#devices/e1000/device';
 export type { E1000ModelName } from '#devices/e1000/models';
-export { Igb, IgbOptionError, type IgbOptions } from '#devices/igb/device';
+export { E1000OptionError, type E1000Options } from '#devices/e1000/options';
+export { Igb } from '#devices/igb/device';
+export { IgbOptionError, type IgbOptions } from '#devices/igb/options';
 export { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
+export type { VfChanges, VfSettings } from '#devices/virtio-net/vf-settings';
+export type { NetSriovOptions, NetVfs } from '#devices/virtio-net/virtual-functions';
 export { CaptureSink, CaptureSource } from '#net/capture-ports';
 export { DirectLink } from '#net/direct-link';
 export { LearningSwitch } from '#net/learning-switch';
 export { FrameBatch, type NetPort, type PortHost } from '#net/port';
 export { Segment, type SegmentOptions } from '#net/segment';
+export type { VfPortSettings, VfPorts, VfVlan } from '#net/vf-ports';
 export { Acs } from '#pci/acs';
 export { Aer } from '#pci/aer';
 export { Ari } from '#pci/ari';
@@ -51,3 +56,4 @@ export type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio
 export { Machine } from './machine.ts';
 export { type DevicePlace, type HostInterrupts, MachineError, type MachineErrorCode, type MachineOptions, type VirtioNetPlace } from './machine-options.ts';
 export type { MachinePart, MachineState } from './machine-state.ts';
+export type { MachineNetOptions } from './machine-virtio.ts';

@@ -4,23 +4,18 @@
 import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { Bell, Doorbell } from '#core/doorbell';
 import { PortCounters } from '#net/counters';
+import { DirectLink } from '#net/direct-link';
+import { MAXIMUM_SEGMENT_PORTS } from '#net/embedded-switch/forwarding';
+import { LearningSwitch } from '#net/learning-switch';
 import type { RemotePort, RemotePortHost, RemotePortSpec } from '#net/port';
 import type { ServiceBudget } from '#net/segment';
+import { ValeSwitch } from '#net/vale-switch';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { createRingLink, RingLink, type RingLinkOptions, type RingLinkShare, recoverRingLink } from './ring-link.ts';
 import { RunBlock, type WorkerStatistics } from './run-block.ts';
 import { TurnJournal } from './turn-journal.ts';
 import { VhostNet } from './vhost-net.ts';
-import {
-  type LinkRole,
-  makeForwarding,
-  type PollOptions,
-  type RunResult,
-  type SegmentKind,
-  type WorkerEvent,
-  type WorkerJob,
-  type WorkerMessage,
-} from './worker-job.ts';
+import type { LinkRole, PollOptions, RunResult, SegmentKind, WorkerEvent, WorkerJob, WorkerMessage } from './worker-job.ts';
 
 export type RunTask = (job: WorkerJob, transfer: MessagePort[]) => Promise<RunResult>;
 
@@ -52,17 +47,18 @@ export interface AttachedLink {
   readonly counters: PortCounters;
 }
 
-const MAXIMUM_PORTS: Record<SegmentKind, number> = {
-  link: makeForwarding('link').maximumPorts,
-  switch: makeForwarding('switch').maximumPorts,
-  vale: makeForwarding('vale').maximumPorts,
+const MAXIMUM_PORTS = {
+  link: new DirectLink().maximumPorts,
+  switch: new LearningSwitch().maximumPorts,
+  vale: new ValeSwitch().maximumPorts,
+  embedded: MAXIMUM_SEGMENT_PORTS,
 };
 
 /** So many runs in a row that died without moving a frame, and no more are begun. */
 const VAIN_RUNS = 5;
 
 export interface SegmentSettings {
-  /** How frames are forwarded: a direct link of two ports, a learning switch, or one that batches by destination. */
+  /** How frames are forwarded: a direct link of two ports, a learning switch, one that batches by destination, or an embedded switch (`EmbeddedSwitch.share`). */
   readonly kind?: SegmentKind;
   readonly budget?: ServiceBudget;
   /** Serve nothing before `resume`: for a hand-over, in which every port of a segment moves before any frame does. */
@@ -171,7 +167,8 @@ export class VhostWorker {
 
   /** Here, because the thread would have no one to throw to: it serves other segments as well. */
   #checkRoom(segment: number): void {
-    const most = MAXIMUM_PORTS[this.#segments[segment]?.kind ?? 'link'];
+    const kind = this.#segments[segment]?.kind ?? 'link';
+    const most = MAXIMUM_PORTS[typeof kind === 'object' ? 'embedded' : kind];
     let ports = 0;
     for (const backend of this.#ports.values()) if (backend.segment === segment) ports++;
     for (const link of this.#links.values()) if (link.segment === segment && link.role === 'port') ports++;

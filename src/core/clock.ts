@@ -20,6 +20,11 @@ export interface Clock extends TimeSource {
   timer(onExpire: () => void): Timer;
 }
 
+/** Not so time that is only told: whoever tells it calls those who wait for it. */
+export function hasTimers(time: TimeSource): time is Clock {
+  return 'timer' in time;
+}
+
 class SimTimer implements Timer {
   deadline: Nanos | undefined;
   readonly onExpire: () => void;

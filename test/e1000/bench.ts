@@ -3,7 +3,8 @@
 import { expect } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { SimClock } from '#core/clock';
-import type { E1000, E1000Options } from '#devices/e1000/device';
+import type { E1000 } from '#devices/e1000/device';
+import type { E1000Options } from '#devices/e1000/options';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
 import { Machine } from '#nicbox/machine';

@@ -95,6 +95,8 @@ describe('a host’s interrupt controller', () => {
     ['inline', 'intx'],
     ['vhost-net', 'per-queue'],
     ['vhost-net', 'intx'],
+    ['vdpa', 'per-queue'],
+    ['vdpa-shadow', 'intx'],
   ])('gets every message and level, over %s, %s', async (plane, interrupts) => {
     const link = makeLink(plane);
     closing.push(() => link.close());
@@ -141,7 +143,7 @@ describe('a host’s interrupt controller', () => {
 });
 
 describe('behind an IOMMU', () => {
-  it.each<Plane>(['inline', 'vhost-net'])('devices reach what is mapped for them, and nothing once it is taken away, over %s', async (plane) => {
+  it.each<Plane>(['inline', 'vhost-net', 'vdpa', 'vdpa-shadow'])('devices reach what is mapped for them, and nothing once it is taken away, over %s', async (plane) => {
     const link = makeLink(plane);
     closing.push(() => link.close());
     const iommus = [new Iommu(), new Iommu()] as const;

@@ -2,7 +2,8 @@
 
 import { InlineSegment } from '#backends/inline-backend';
 import { SimClock } from '#core/clock';
-import type { Igb, IgbOptions } from '#devices/igb/device';
+import type { Igb } from '#devices/igb/device';
+import type { IgbOptions } from '#devices/igb/options';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
 import { Machine } from '#nicbox/machine';
@@ -15,11 +16,13 @@ export const R = {
   EECD: 0x10,
   EERD: 0x14,
   CTRL_EXT: 0x18,
+  FLA: 0x1c,
   MDIC: 0x20,
   FCAL: 0x28,
   FCAH: 0x2c,
   FCT: 0x30,
   VET: 0x38,
+  TSSDP: 0x3c,
   RCTL: 0x100,
   FCTTV: 0x170,
   TCTL: 0x400,
@@ -82,20 +85,31 @@ export const R = {
   RAH2: 0x54e4,
   SYNQF: 0x55fc,
   VFTA: 0x5600,
+  WUC: 0x5800,
+  WUFC: 0x5808,
+  WUS: 0x5810,
   MRQC: 0x5818,
+  IPAV: 0x5838,
+  IP4AT: 0x5840,
+  IP6AT: 0x5880,
+  WUPL: 0x5900,
   SAQF: 0x5980,
   DAQF: 0x59a0,
   SPQF: 0x59c0,
   FTQF: 0x59e0,
+  WUPM: 0x5a00,
   IMIR: 0x5a80,
   IMIREXT: 0x5aa0,
   IMIRVP: 0x5ac0,
   SWSM: 0x5b50,
   SW_FW_SYNC: 0x5b5c,
+  PBACL: 0x5b68,
   RETA: 0x5c00,
   RSSRK: 0x5c80,
   ETQF: 0x5cb0,
   TSYNCRXCFG: 0x5f50,
+  FHFT: 0x9000,
+  FHFT_EXT: 0x9a00,
   SYSTIML: 0xb600,
   SYSTIMH: 0xb604,
   TIMINCA: 0xb608,
@@ -109,6 +123,10 @@ export const R = {
   RXSTMPH: 0xb628,
   RXSATRL: 0xb62c,
   RXSATRH: 0xb630,
+  TSAUXC: 0xb640,
+  TRGTTIM: 0xb644,
+  FREQOUT: 0xb654,
+  AUXSTMP: 0xb65c,
   RDBAL: 0xc000,
   RDBAH: 0xc004,
   RDLEN: 0xc008,

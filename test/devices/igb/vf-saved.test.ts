@@ -83,6 +83,26 @@ describe('saved state with live VFs', () => {
     expect((other.read(P.STATUS) >>> 14) & 31).toBe(0);
   });
 
+  test('restoring is no event: no mailbox interrupt, no cause, whichever VFs were enabled before', async () => {
+    const saved = structuredClone(await new Host({ vfs: 2 }).start().machine.save());
+    const none = structuredClone(await new Host().machine.save());
+    const host = new Host().start();
+    // Its driver is told of everything.
+    host.write(P.EIMS, 1);
+    host.write(0x1514, 0x11);
+    host.write(0x1740, 0x8000);
+    host.write(P.IMS, 0x77ff_ffff);
+    host.read(P.ICR);
+    host.write(P.EICR, 1);
+    host.heard();
+    for (const record of [saved, none, saved]) {
+      await host.machine.restore(record);
+      expect(host.heard()).toEqual([]);
+    }
+    const igb = saved.state.parts.find(({ name }) => name.startsWith('igb')) as { state: { state: IgbRecord & { registers: { ICR: number[] } } } };
+    expect(host.registers[host.nic.registers.index('ICR')]).toBe(igb.state.state.registers.ICR[0]);
+  });
+
   test('STATUS says how many VFs there are, whatever the record’s says', async () => {
     const host = new Host({ vfs: 2 }).start();
     const saved = structuredClone(await host.machine.save());
