@@ -3,7 +3,7 @@
 import type { Bench } from './bench.ts';
 import { le16, le32 } from './bytes.ts';
 import { concat } from './net-bench.ts';
-import type { Part } from './raw-ring.ts';
+import type { Part, Used } from './raw-ring.ts';
 
 export const ADMIN = {
   LIST_QUERY: 0,
@@ -116,11 +116,13 @@ export class AdminBench {
     const { token, reply } = await this.add(command);
     const queue = this.#bench.queue(await this.index());
     await this.#bench.kick(queue.index);
-    const done = this.#bench.session.found(
-      (await queue.ring.used()).find((used) => used.token === token),
-      `administration command ${command.opcode} did not come back`,
-    );
-    return this.read(reply, done.length);
+    let done: Used | undefined;
+    // Some take a while: a device that is to be stopped finishes what it has begun.
+    await this.#bench.until(`administration command ${command.opcode} to come back`, async () => {
+      done = (await queue.ring.used()).find((used) => used.token === token);
+      return done !== undefined;
+    });
+    return this.read(reply, done?.length ?? 0);
   }
 
   /** The same where it has to succeed for the case to go on. */

@@ -120,7 +120,9 @@ export const PARTS_CASES: readonly Case[] = [
       const wanted = all.filter(({ type }) => type === PART.DRV_FEATURES || type === PART.STATUS);
       const selected = await parts.getSelected([wanted[0] as DevicePart, ABSENT, ...wanted.slice(1)]);
       s.check('parts.D3', 'status, with a part there is not among those selected', selected.status, OK);
-      for (const key of ['parts.D3', 'parts.24']) s.check(key, 'parts it brings', typesOf(parseParts(selected.result)), typesOf(wanted));
+      // virtio 1.4 2.12.1.5.5 (device MUST): DEV_FEATURES stands before DRV_FEATURES, asked for or not.
+      const brought = typesOf(parseParts(selected.result)).filter((type) => type !== PART.DEV_FEATURES);
+      for (const key of ['parts.D3', 'parts.24']) s.check(key, 'parts it brings, besides DEV_FEATURES', brought, typesOf(wanted));
     },
   }),
   of({
@@ -206,7 +208,8 @@ export const PARTS_CASES: readonly Case[] = [
       await vf.notify(queue);
       await parts.stop();
       const sent = (await session.sent()).length;
-      for (const key of ['parts.9', 'parts.10']) s.check(key, `transmit buffers used, ${sent} frames having been sent`, (await queue.ring.used()).length, sent);
+      const used = (await queue.ring.used()).length;
+      for (const key of ['parts.9', 'parts.10']) s.check(key, `transmit buffers used, ${sent} frames having been sent`, used, sent);
       s.check('parts.10', `messages, ${sent} frames having been sent`, await vf.messages(), sent === 0 ? [] : [vf.vectorOf(1)]);
       s.check('parts.21', 'status of stopping it again', (await parts.mode(true)).status, OK);
       await vf.net.addFrame(plainFrame(3));
@@ -214,10 +217,9 @@ export const PARTS_CASES: readonly Case[] = [
       await vf.notify(queue);
       await session.send(plainFrame(4));
       await session.target.settle();
-      for (const key of ['parts.8', 'parts.16']) {
-        s.check(key, 'frames sent while stopped', (await session.sent()).length, 0);
-        s.check(key, 'buffers used while stopped', [(await queue.ring.used()).length, (await vf.net.receiveQueue().ring.used()).length], [0, 0]);
-      }
+      const frames = (await session.sent()).length;
+      const taken = [(await queue.ring.used()).length, (await vf.net.receiveQueue().ring.used()).length];
+      for (const key of ['parts.8', 'parts.16']) s.check(key, 'frames sent and buffers used while stopped', [frames, ...taken], [0, 0, 0]);
       s.check('parts.17', 'messages while stopped', await vf.messages(), []);
       s.check('parts.13', 'ids read while stopped', await session.configRead(PCI.VENDOR_ID, 4), vendor);
       s.checkThat('parts.13', 'num_queues read while stopped', (await vf.get('num_queues')) >= 2, 'at least 2', await vf.get('num_queues'));

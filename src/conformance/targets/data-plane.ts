@@ -3,6 +3,9 @@
 
 import { InlineSegment } from '#backends/inline-backend';
 import type { RingLink } from '#backends/ring-link';
+import { VdpaBackend } from '#backends/vdpa-backend';
+import { VdpaNet } from '#backends/vdpa-net';
+import type { VhostNet } from '#backends/vhost-net';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostSegment, VhostWorker } from '#backends/vhost-worker';
 import { SimClock, ToldTime } from '#core/clock';
@@ -75,8 +78,14 @@ class WorkerPlane implements DataPlane {
   readonly #time = new ToldTime();
   readonly #pool = new VhostPool({ poll: { maximum: 0 }, time: this.#time });
   readonly #worker: VhostWorker = this.#pool.worker();
+  /** What a device's rings are given to, made of a port on the worker. */
+  readonly #attach: (port: VhostNet) => VhostBackend;
   /** Segments that no device hangs on. */
   readonly #free: Line[] = [];
+
+  constructor(attach: (port: VhostNet) => VhostBackend) {
+    this.#attach = attach;
+  }
 
   clock(): SimClock {
     return new SimClock(this.#time.now());
@@ -93,7 +102,8 @@ class WorkerPlane implements DataPlane {
     const end = new NearEnd(clock);
     const { segment } = end;
     segment.addPort(link);
-    const backend = line.segment.port('device', pairs);
+    const port = line.segment.port('device', pairs);
+    const backend = this.#attach(port);
     const settle = async (): Promise<void> => {
       this.#time.tell(clock.now());
       for (let n = 0; n < ROUNDS; n++) {
@@ -110,7 +120,7 @@ class WorkerPlane implements DataPlane {
       cable: end.cable,
       settle,
       close: async () => {
-        backend.detach();
+        port.detach();
         await settle();
         segment.removePort(link);
         this.#free.push(line);
@@ -132,7 +142,8 @@ function moved(link: RingLink): number {
 /** By name, as `--target inproc:NAME` has it. */
 export const DATA_PLANES = {
   inline: () => new InlinePlane(),
-  worker: () => new WorkerPlane(),
+  worker: () => new WorkerPlane((port) => port),
+  vdpa: () => new WorkerPlane((port) => new VdpaBackend(new VdpaNet(port))),
 } satisfies Readonly<Record<string, () => DataPlane>>;
 
 export type DataPlaneName = keyof typeof DATA_PLANES;

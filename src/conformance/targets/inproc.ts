@@ -5,7 +5,7 @@ import { GuestMemory } from '#core/guest-memory';
 import { Log } from '#core/log';
 import type { VirtioNetOptions } from '#devices/virtio-net/device';
 import { Machine } from '#nicbox/machine';
-import { Sriov } from '#pci/sriov';
+import type { VhostBackend } from '#virtio/vhost';
 import type { AccessBytes, Hands, Model, Target, TargetSource, WireOffload } from '../target.ts';
 import { DATA_PLANES, type DataPlane, type DataPlaneName, type Wiring } from './data-plane.ts';
 
@@ -26,7 +26,6 @@ const DEVICE = {
 } as const satisfies Omit<VirtioNetOptions, 'backend'>;
 
 const VFS = 2;
-const VF_DEVICE_ID = 0x1041;
 const VF_LAYOUT = { firstOffset: 8, stride: 8 };
 const VF_PAIRS = 2;
 const VF_MESSAGES = 16;
@@ -63,23 +62,25 @@ class InprocMachine {
         },
       },
     });
-    const sriov = model === 'sr-iov' ? [this.#sriov()] : [];
+    const virtual = model === 'sr-iov' ? Array.from({ length: VFS }, () => this.#wire(VF_PAIRS)) : [];
+    const backend = (vf: number): VhostBackend => (virtual[vf] as Wiring).backend;
+    const sriov = { totalVfs: VFS, queuePairs: VF_PAIRS, layout: VF_LAYOUT, backend };
     const wiring = this.#wire(DEVICE.queuePairs);
     const { net, pci } = this.machine.addVirtioNet(
-      { ...DEVICE, backend: wiring.backend },
-      { notificationData: model === 'notification-data', transitional: model === 'transitional', capabilities: sriov },
+      { ...DEVICE, backend: wiring.backend, ...(model === 'sr-iov' && { sriov }) },
+      { notificationData: model === 'notification-data', transitional: model === 'transitional' },
     );
     this.hands = {
       setLink: (up) => net.setLink(up),
       announce: () => void net.announce(),
     };
     const { requesterId } = pci.fn;
-    this.physical = new InprocFunction(this, requesterId, wiring, { first: 0, count: sriov.length > 0 ? MESSAGE_COUNT - VFS * VF_MESSAGES : MESSAGE_COUNT });
+    this.physical = new InprocFunction(this, requesterId, wiring, { first: 0, count: MESSAGE_COUNT - virtual.length * VF_MESSAGES });
     this.#placeBars();
-    for (let n = 0; n < VFS && sriov.length > 0; n++) {
+    for (const [n, line] of virtual.entries()) {
       const first = MESSAGE_COUNT - (VFS - n) * VF_MESSAGES;
       const rid = requesterId + VF_LAYOUT.firstOffset + n * VF_LAYOUT.stride;
-      this.#virtual.push(new InprocFunction(this, rid, this.wirings[n] as Wiring, { first, count: VF_MESSAGES }));
+      this.#virtual.push(new InprocFunction(this, rid, line, { first, count: VF_MESSAGES }));
     }
   }
 
@@ -87,19 +88,6 @@ class InprocMachine {
     const wiring = this.#plane.wire(this.clock, pairs);
     this.wirings.push(wiring);
     return wiring;
-  }
-
-  #sriov(): Sriov {
-    return new Sriov({
-      totalVfs: VFS,
-      vfDeviceId: VF_DEVICE_ID,
-      layout: VF_LAYOUT,
-      virtualFunction: (i) => {
-        const { backend } = this.#wire(VF_PAIRS);
-        const options = { mac: `52:54:00:c0:ff:e${i + 1}`, queuePairs: VF_PAIRS, backend };
-        return this.machine.makeVirtualNet(options, { pcieType: 'root-complex-endpoint' }).pci.fn;
-      },
-    });
   }
 
   virtual(n: number): InprocFunction {
@@ -253,7 +241,7 @@ class InprocFunction implements Target {
   }
 }
 
-const NAMES: Readonly<Record<DataPlaneName, string>> = { inline: 'nicbox, inline', worker: 'nicbox, vhost worker' };
+const NAMES: Readonly<Record<DataPlaneName, string>> = { inline: 'nicbox, inline', worker: 'nicbox, vhost worker', vdpa: 'nicbox, vDPA' };
 
 export function inprocSource(name: DataPlaneName = 'inline'): TargetSource {
   let plane: DataPlane | undefined;
