@@ -38,6 +38,8 @@ export const ADMIN_HEAD = 24;
 export const ADMIN_REPLY_HEAD = 8;
 /** Room for the bits of all 4096 capabilities there can be, and one that should not. */
 const CAP_ID_BYTES = 520;
+/** Between two looks at a command that takes its time, in nanoseconds. */
+const A_WHILE = 200_000;
 /** Opcodes a list of 64 bits has room for. */
 const LIST_BITS = 64;
 
@@ -120,6 +122,7 @@ export class AdminBench {
     // Some take a while: a device that is to be stopped finishes what it has begun.
     await this.#bench.until(`administration command ${command.opcode} to come back`, async () => {
       done = (await queue.ring.used()).find((used) => used.token === token);
+      if (done === undefined) await this.#bench.session.target.advance(A_WHILE);
       return done !== undefined;
     });
     return this.read(reply, done?.length ?? 0);

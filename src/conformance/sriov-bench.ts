@@ -1,6 +1,6 @@
 // The SR-IOV capability (PCIe 9.3.3) as the driver of a physical function uses it, and the functions it brings about.
 
-import { type AdminCommand, AdminBench, type AdminReply, ADMIN_STATUS, GROUP, outcome } from './admin-bench.ts';
+import { ADMIN_STATUS, type AdminBench, type AdminCommand, type AdminReply, GROUP, outcome } from './admin-bench.ts';
 import { Bench } from './bench.ts';
 import { Session } from './session.ts';
 

@@ -31,7 +31,8 @@ async function group(b: Bench, needed: readonly number[] = FOUR): Promise<SriovB
 }
 
 function through(sriov: SriovBench, member: number): LegacyAccess {
-  const read = (opcode: number) => async (offset: number, size: number) => valueOf((await sriov.done(member, { opcode, data: head(offset), result: size })).result, size);
+  const read = (opcode: number) => async (offset: number, size: number) =>
+    valueOf((await sriov.done(member, { opcode, data: head(offset), result: size })).result, size);
   const write = (opcode: number) => async (offset: number, size: number, value: number) =>
     void (await sriov.done(member, { opcode, data: [...head(offset), ...bytesOf(value, size)], result: 0 }));
   return {
@@ -127,7 +128,8 @@ export const ADMIN_LEGACY_CASES: readonly Case[] = [
       s.check('admin-legacy.5', 'status of writing queue_address', (await write(LEGACY.queue_address[0], le32(0x321))).status, OK);
       s.check('admin-legacy.2', 'queue_address as it was written', [...(await read(LEGACY.queue_address[0], 4)).result], le32(0x321));
 
-      const refused = (key: string, what: string, reply: { readonly status: number }): boolean => s.checkThat(key, `status of ${what}`, reply.status !== OK, 'not 0', reply.status);
+      const refused = (key: string, what: string, reply: { readonly status: number }): boolean =>
+        s.checkThat(key, `status of ${what}`, reply.status !== OK, 'not 0', reply.status);
       for (const [offset, length] of [
         [18, 2],
         [2, 4],
@@ -171,7 +173,9 @@ export const ADMIN_LEGACY_CASES: readonly Case[] = [
       const sriov = await group(b);
       const legacy = await legacyMember(sriov, 1);
       await legacy.start();
-      s.check('admin-legacy.5', 'a frame sent by a VF that was set up and notified through its owner', await legacy.net.transmit(plainFrame(1)), [plainFrame(1)]);
+      s.check('admin-legacy.5', 'a frame sent by a VF that was set up and notified through its owner', await legacy.net.transmit(plainFrame(1)), [
+        plainFrame(1),
+      ]);
       s.check('admin-legacy.5', 'a frame received by it', (await legacy.net.inject(plainFrame(2)))[0]?.bytes, plainFrame(2));
       s.check('admin-legacy.6', 'device_status', (await legacy.read('device_status')) & STATUS.DRIVER_OK, STATUS.DRIVER_OK);
       const seen = [...(await legacy.mac())];

@@ -63,7 +63,12 @@ export const SRIOV_CASES: readonly Case[] = [
       if ((await SriovBench.find(b)) !== undefined) s.skip('the device has an SR-IOV capability');
       await b.start();
       for (const opcode of [ADMIN.LIST_QUERY, ADMIN.LIST_USE, ADMIN.LEGACY_COMMON_READ, ADMIN.CREATE])
-        s.check('sriov.7', `outcome of opcode ${opcode} for the SR-IOV group`, outcome(await b.admin.command({ opcode, group: GROUP.SRIOV, member: 1 })), NO_GROUP);
+        s.check(
+          'sriov.7',
+          `outcome of opcode ${opcode} for the SR-IOV group`,
+          outcome(await b.admin.command({ opcode, group: GROUP.SRIOV, member: 1 })),
+          NO_GROUP,
+        );
     },
   },
   {
@@ -106,10 +111,20 @@ export const SRIOV_CASES: readonly Case[] = [
       if (!self.has(ADMIN.CAP_ID_LIST)) s.skip('the self group has no command that changes nothing');
       s.ensure((await b.admin.use(group, GROUP.SRIOV)).status === OK, 'LIST_USE for the SR-IOV group was refused');
       const refused = [EINVAL, QUALIFIER.INVALID_OPCODE];
-      s.check('admin.13', 'a command of the self group, only those of the other one being in use', outcome(await b.admin.command({ opcode: ADMIN.CAP_ID_LIST })), refused);
+      s.check(
+        'admin.13',
+        'a command of the self group, only those of the other one being in use',
+        outcome(await b.admin.command({ opcode: ADMIN.CAP_ID_LIST })),
+        refused,
+      );
       s.ensure((await b.admin.use(self)).status === OK, 'LIST_USE for the self group was refused');
       s.ensure((await b.admin.use([0, 1], GROUP.SRIOV)).status === OK, 'LIST_USE of the lists alone was refused');
-      s.check('admin.13', 'status of a command of the self group, those of the other one being given up', (await b.admin.command({ opcode: ADMIN.CAP_ID_LIST })).status, OK);
+      s.check(
+        'admin.13',
+        'status of a command of the self group, those of the other one being given up',
+        (await b.admin.command({ opcode: ADMIN.CAP_ID_LIST })).status,
+        OK,
+      );
       s.check('admin.13', 'a command of the SR-IOV group, those of the self group being in use', outcome(await sriov.command(1, { opcode: other })), refused);
       s.ensure(((await b.get('device_status')) & STATUS.NEEDS_RESET) === 0, 'the device needs a reset');
     },
