@@ -37,6 +37,8 @@ interface DeviceKind {
 const SLOT_LAYOUT = { firstOffset: 8, stride: 8 };
 /** Of a data plane on a worker. */
 const MOST_QUEUES = 64;
+/** Milliseconds. */
+const MOST_NEGOTIATION = 60_000;
 
 const KINDS: Readonly<Record<string, DeviceKind>> = {
   'virtio-net': {
@@ -80,17 +82,18 @@ const KINDS: Readonly<Record<string, DeviceKind>> = {
     },
   },
   e1000: {
-    options: { mac: 'a MAC address', model: '82540EM, 82544GC, 82545EM or 82545GM' },
-    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), model }) {
+    options: { mac: 'a MAC address', model: '82540EM, 82544GC, 82545EM or 82545GM', negotiation: 'milliseconds until the link is up' },
+    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), model, negotiation }) {
       const name = `e1000-${deviceNumber}`;
-      machine.addE1000({ name, mac, segment: host(name), ...(model !== undefined && { model: model as E1000Options['model'] & string }) }, { deviceNumber });
+      const which = model !== undefined && { model: model as E1000Options['model'] & string };
+      machine.addE1000({ name, mac, segment: host(name), ...which, ...linkTime(negotiation) }, { deviceNumber });
     },
   },
   igb: {
-    options: { mac: 'a MAC address', vfs: 'virtual functions' },
-    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), vfs }) {
+    options: { mac: 'a MAC address', vfs: 'virtual functions', negotiation: 'milliseconds until the link is up' },
+    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), vfs, negotiation }) {
       const name = `igb-${deviceNumber}`;
-      machine.addIgb({ name, mac, segment: host(name), vfs: number(vfs, 0), vfLayout: SLOT_LAYOUT }, { deviceNumber });
+      machine.addIgb({ name, mac, segment: host(name), vfs: number(vfs, 0), vfLayout: SLOT_LAYOUT, ...linkTime(negotiation) }, { deviceNumber });
     },
   },
 };
@@ -122,6 +125,9 @@ export function parseDevice(text: string): DeviceSpec {
     if (!Number.isInteger(queues) || queues < 1 || queues > MOST_QUEUES)
       throw new InvalidArgumentError(`${option} is a whole number from 1 to ${MOST_QUEUES}.`);
   }
+  const negotiation = number(options.negotiation, 0);
+  if (!(negotiation >= 0 && negotiation <= MOST_NEGOTIATION))
+    throw new InvalidArgumentError(`negotiation is a time from 0 to ${MOST_NEGOTIATION} milliseconds.`);
   return { kind: name, options };
 }
 
@@ -152,6 +158,11 @@ export function addDevice(site: DeviceSite, { kind, options }: DeviceSpec): void
 function defaultMac(deviceNumber: number): string {
   const number = (deviceNumber + 1).toString(16).padStart(4, '0');
   return `52:54:00:00:${number.slice(0, 2)}:${number.slice(2)}`;
+}
+
+/** How long autonegotiation takes, if it is said. */
+function linkTime(milliseconds: string | undefined): { readonly negotiation?: number } {
+  return milliseconds === undefined ? {} : { negotiation: number(milliseconds, 0) * 1e6 };
 }
 
 /** Not a number: what the device refuses. */

@@ -23,7 +23,7 @@ export function testDevices(
       if (results.length === devices.length) writeReport(kind, results);
     });
 
-    it.each(devices)('$name', { timeout: 1_000_000 }, async (device) => {
+    it.each(devices)('$name', { timeout: 2_000_000 }, async (device) => {
       if (path === undefined) return;
       const asked = shown(device.checks, kind);
       const report = await runChecks(path, { ...device, checks: asked });
