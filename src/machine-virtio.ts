@@ -1,7 +1,7 @@
 // How a machine takes in virtio network devices: the device, its PCI function, and, of a physical function, its virtual functions; and what it then looks after of each.
 
-import { NetVfs, type NetSriovOptions } from '#devices/virtio-net/virtual-functions';
 import { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
+import { type NetSriovOptions, NetVfs } from '#devices/virtio-net/virtual-functions';
 import { Ari } from '#pci/ari';
 import type { PcieType, PciFunction } from '#pci/function';
 import type { CallRouting } from '#virtio/pci-interrupts';
@@ -72,7 +72,11 @@ export function makeFunction(
 }
 
 /** A virtual function that is there from the start; its `pci.fn` goes to a PF's `Sriov`. @throws VirtioOptionError, MachineError */
-export function makeVirtualFunction(options: VirtioNetOptions, transport: Omit<VirtioPciOptions, 'device' | 'routing' | 'virtual'>, site: NetSite): NetInMachine {
+export function makeVirtualFunction(
+  options: VirtioNetOptions,
+  transport: Omit<VirtioPciOptions, 'device' | 'routing' | 'virtual'>,
+  site: NetSite,
+): NetInMachine {
   const net = makeNet(options, site);
   return { net, pci: new VirtioPci({ ...transport, virtual: true, device: net, routing: site.routing }) };
 }

@@ -3,7 +3,7 @@
 import type { Bench } from './bench.ts';
 import { le16, le32 } from './bytes.ts';
 import { concat } from './net-bench.ts';
-import type { Part } from './raw-ring.ts';
+import type { Part, Used } from './raw-ring.ts';
 
 export const ADMIN = {
   LIST_QUERY: 0,
@@ -38,6 +38,8 @@ export const ADMIN_HEAD = 24;
 export const ADMIN_REPLY_HEAD = 8;
 /** Room for the bits of all 4096 capabilities there can be, and one that should not. */
 const CAP_ID_BYTES = 520;
+/** Between two looks at a command that takes its time, in nanoseconds. */
+const A_WHILE = 200_000;
 /** Opcodes a list of 64 bits has room for. */
 const LIST_BITS = 64;
 
@@ -116,11 +118,14 @@ export class AdminBench {
     const { token, reply } = await this.add(command);
     const queue = this.#bench.queue(await this.index());
     await this.#bench.kick(queue.index);
-    const done = this.#bench.session.found(
-      (await queue.ring.used()).find((used) => used.token === token),
-      `administration command ${command.opcode} did not come back`,
-    );
-    return this.read(reply, done.length);
+    let done: Used | undefined;
+    // Some take a while: a device that is to be stopped finishes what it has begun.
+    await this.#bench.until(`administration command ${command.opcode} to come back`, async () => {
+      done = (await queue.ring.used()).find((used) => used.token === token);
+      if (done === undefined) await this.#bench.session.target.advance(A_WHILE);
+      return done !== undefined;
+    });
+    return this.read(reply, done?.length ?? 0);
   }
 
   /** The same where it has to succeed for the case to go on. */

@@ -2,6 +2,7 @@
 
 import type { Case } from './case.ts';
 import { ADMIN_CASES } from './cases/admin.ts';
+import { ADMIN_LEGACY_CASES } from './cases/admin-legacy.ts';
 import { BASIC_CASES } from './cases/basic.ts';
 import { COALESCING_CASES } from './cases/coalescing.ts';
 import { FLOW_FILTER_CASES } from './cases/flow-filter.ts';
@@ -14,9 +15,11 @@ import { NET_RX_CASES } from './cases/net-rx.ts';
 import { NET_TX_CASES } from './cases/net-tx.ts';
 import { OBJECT_CASES } from './cases/objects.ts';
 import { PACKED_CASES } from './cases/packed.ts';
+import { PARTS_CASES } from './cases/parts.ts';
 import { PCI_CASES } from './cases/pci.ts';
 import { RING_CASES } from './cases/rings.ts';
 import { SPLIT_CASES } from './cases/split.ts';
+import { SRIOV_CASES } from './cases/sriov.ts';
 import { STEERING_CASES } from './cases/steering.ts';
 import { SUSPEND_CASES } from './cases/suspend.ts';
 
@@ -39,4 +42,7 @@ export const CASES: readonly Case[] = [
   ...OBJECT_CASES,
   ...FLOW_FILTER_CASES,
   ...LEGACY_CASES,
+  ...SRIOV_CASES,
+  ...ADMIN_LEGACY_CASES,
+  ...PARTS_CASES,
 ];

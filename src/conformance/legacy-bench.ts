@@ -23,6 +23,15 @@ export const LEGACY = {
 
 export type LegacyField = keyof typeof LEGACY;
 
+/** How the registers are reached: in a BAR, or by commands of the group's owner. */
+export interface LegacyAccess {
+  read(offset: number, size: AccessBytes): Promise<number>;
+  write(offset: number, size: AccessBytes, value: number): Promise<void>;
+  /** Of the device's configuration. */
+  configRead(offset: number, size: AccessBytes): Promise<number>;
+  configWrite(offset: number, size: AccessBytes, value: number): Promise<void>;
+}
+
 const PAGE = 4096;
 const LEGACY_BAR = 0;
 
@@ -34,6 +43,19 @@ export function legacyPlace(base: number, size: number): RingPlace {
 
 export class LegacyBench extends Bench {
   #msix = false;
+  #access: LegacyAccess = {
+    read: (offset, size) => this.session.barRead(LEGACY_BAR, offset, size),
+    write: (offset, size, value) => this.session.barWrite(LEGACY_BAR, offset, size, value),
+    configRead: (offset, size) => this.session.barRead(LEGACY_BAR, this.configAt + offset, size),
+    configWrite: (offset, size, value) => this.session.barWrite(LEGACY_BAR, this.configAt + offset, size, value),
+  };
+
+  /** Goes by the owner's commands. */
+  async openThrough(access: LegacyAccess): Promise<void> {
+    await this.discover();
+    this.#access = access;
+    this.offered = fromWords([await this.read('device_features')]);
+  }
 
   /** Turns I/O decoding on. Skips the case when there is no I/O BAR 0. */
   async open(): Promise<void> {
@@ -47,11 +69,11 @@ export class LegacyBench extends Bench {
   }
 
   read(field: LegacyField): Promise<number> {
-    return this.session.barRead(LEGACY_BAR, LEGACY[field][0], LEGACY[field][1] as AccessBytes);
+    return this.#access.read(LEGACY[field][0], LEGACY[field][1] as AccessBytes);
   }
 
   write(field: LegacyField, value: number): Promise<void> {
-    return this.session.barWrite(LEGACY_BAR, LEGACY[field][0], LEGACY[field][1] as AccessBytes, value);
+    return this.#access.write(LEGACY[field][0], LEGACY[field][1] as AccessBytes, value);
   }
 
   /** Where the device's configuration begins: behind the header, which MSI-X makes longer. */
@@ -60,11 +82,11 @@ export class LegacyBench extends Bench {
   }
 
   override configBytes(offset: number, size: AccessBytes): Promise<number> {
-    return this.session.barRead(LEGACY_BAR, this.configAt + offset, size);
+    return this.#access.configRead(offset, size);
   }
 
   override writeConfig(offset: number, size: AccessBytes, value: number): Promise<void> {
-    return this.session.barWrite(LEGACY_BAR, this.configAt + offset, size, value);
+    return this.#access.configWrite(offset, size, value);
   }
 
   override async reset(): Promise<void> {

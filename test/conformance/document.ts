@@ -20,10 +20,9 @@ export const proven: ReadonlySet<string> = new Set([...MUTATIONS, ...DRIVER_MUTA
 /** Why there is no case about a clause, by its key or its area. */
 const REASONS: Readonly<Record<string, string>> = {
   'net-ipsec': 'no case yet; this device does not offer IPSEC',
-  parts: 'no case yet; this device has no device parts',
-  'admin-legacy': 'no case yet; this device gives no legacy access to members',
-  sriov: 'no case yet: the targets are single functions',
-  legacy: 'no case yet: the suite drives the modern interface',
+  'parts.15': 'no target shows power management events',
+  'legacy.47': 'for devices that a legacy driver takes for its own: none are known',
+  'legacy.48': 'for devices that a legacy driver takes for its own: none are known',
 };
 
 function reason(clause: Clause): string {

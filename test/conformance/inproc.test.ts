@@ -56,10 +56,7 @@ it('docs/conformance.md is what the code says', async () => {
   else expect(text === written ? 'up to date' : 'NICBOX_WRITE_DOCS=1 npx vitest run test/conformance/inproc.test.ts writes it anew').toBe('up to date');
 });
 
-/** What no fault of the suite's own can bring about against this device, which does not offer what the clause is about. */
-const UNPROVEN = ['legacy.11', 'legacy.12'];
-
 it('every clause of a case was seen failing under a fault', () => {
   const claimed = new Set(CASES.flatMap(({ clauses }) => clauses));
-  expect([...claimed].filter((key) => !proven.has(key)).sort()).toEqual(UNPROVEN);
+  expect([...claimed].filter((key) => !proven.has(key)).sort()).toEqual([]);
 });

@@ -83,6 +83,16 @@ export class Mutant implements Target {
     return this.inner.countsMessages;
   }
 
+  get extendedConfig(): boolean {
+    return this.inner.extendedConfig === true;
+  }
+
+  /** With the same fault. */
+  get virtualFunction(): ((n: number) => Target) | undefined {
+    const { inner } = this;
+    return inner.virtualFunction && ((n) => new Mutant(inner.virtualFunction?.(n) as Target, this.fault));
+  }
+
   get hands(): Hands {
     return this.inner.hands ?? {};
   }
@@ -138,11 +148,13 @@ export class Mutant implements Target {
   }
 
   async barRead(bar: number, offset: number, size: AccessBytes): Promise<number> {
+    if (this.known.length === 0) await this.look();
     const value = await this.inner.barRead(bar, offset, size);
     return this.fault.barRead ? this.fault.barRead(this, this.#place(bar, offset, size), value) >>> 0 : value;
   }
 
   async barWrite(bar: number, offset: number, size: AccessBytes, value: number): Promise<void> {
+    if (this.known.length === 0) await this.look();
     const place = this.#place(bar, offset, size);
     this.#spy(place, value);
     const changed = this.fault.barWrite ? this.fault.barWrite(this, place, value) : value;

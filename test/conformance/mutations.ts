@@ -8,6 +8,7 @@ import { LEGACY_MUTATIONS } from './mutations/legacy.ts';
 import { NET_MUTATIONS } from './mutations/net.ts';
 import { PCI_MUTATIONS } from './mutations/pci.ts';
 import { RING_MUTATIONS } from './mutations/rings.ts';
+import { SRIOV_MUTATIONS } from './mutations/sriov.ts';
 import { SUSPEND_MUTATIONS } from './mutations/suspend.ts';
 
 export const MUTATIONS: readonly Mutation[] = [
@@ -19,4 +20,5 @@ export const MUTATIONS: readonly Mutation[] = [
   ...FLOW_FILTER_MUTATIONS,
   ...LEGACY_MUTATIONS,
   ...ABSENT_MUTATIONS,
+  ...SRIOV_MUTATIONS,
 ];

@@ -33,7 +33,17 @@ const sharedMemory: Fault = {
         : value,
 };
 
+const EMPTY = 1 << 24;
+/** NOTIFY_ON_EMPTY is offered, and the device never hears that it was taken. */
+const notifyOnEmpty = (rest: Fault = {}): Fault => ({
+  barRead: (_m, place, value) => (place.structure === 'other' && place.bar === 0 && place.offset === 0 && place.size === 4 ? value | EMPTY : value),
+  barWrite: (_m, place, value) => (place.structure === 'other' && place.bar === 0 && place.offset === 4 ? value & ~EMPTY : value),
+  ...rest,
+});
+
 export const ABSENT_MUTATIONS: readonly Mutation[] = [
+  mutation('NOTIFY_ON_EMPTY that tells nothing', ['legacy.12'], () => notifyOnEmpty()),
+  mutation('NOTIFY_ON_EMPTY that keeps frames back', ['legacy.11'], () => notifyOnEmpty({ sent: () => [] })),
   mutation('platform features that are never taken once they were declined', ['features.29', 'features.30'], () => {
     let shown = 0;
     let chosen = 0;

@@ -52,7 +52,7 @@ export const usedEntry = (change: (entry: { id: number; length: number; flags: n
   });
 
 /** The used index does not move; packed: no descriptor shows as used. */
-const neverUsed = ringRead((spot, bytes) => {
+export const neverUsed = ringRead((spot, bytes) => {
   if (!spot.packed && spot.area === 'device' && spot.offset === 2 && bytes.length === 2) put16(bytes, 0, 0);
   if (spot.packed && spot.area === 'descriptors' && bytes.length === 16) put16(bytes, 14, get16(bytes, 14) ^ 0x80);
 });
