@@ -2,7 +2,7 @@
 // from PCIe 4.0 9.3.3 and virtio 1.4 2.12, 2.14, 4.1.4, not taken from the device.
 
 import { InlineSegment } from '#backends/inline-backend';
-import { SimClock } from '#core/clock';
+import { type Clock, SimClock } from '#core/clock';
 import { GuestMemory } from '#core/guest-memory';
 import type { AccessSize } from '#core/region';
 import type { VirtioNet } from '#devices/virtio-net/device';
@@ -12,6 +12,7 @@ import { Segment } from '#net/segment';
 import { Machine } from '#nicbox/machine';
 import { rootPort } from '#pci/bridges';
 import { FeatureSet } from '#virtio/features';
+import type { VhostBackend } from '#virtio/vhost';
 import { PackedDriver } from '../virtio/driver-packed.ts';
 import { SplitDriver } from '../virtio/driver-split.ts';
 
@@ -191,7 +192,9 @@ export function ring(ram: SharedArrayBuffer, memory: number, size: number, packe
 export interface HostOptions extends Partial<NetSriovOptions> {
   readonly memory?: GuestMemory;
   readonly port?: boolean;
-  readonly queuesOfPf?: number;
+  /** The PF's data plane; with `backend`, of the caller's making. */
+  readonly pfBackend?: VhostBackend;
+  readonly clock?: Clock;
 }
 
 const ADMIN_AREA = 0x1_0000;
@@ -200,7 +203,7 @@ const ADMIN_ROOM = 0x2_0000;
 const SPLIT_ONLY = FeatureSet.of(34, 35);
 
 export class Host {
-  readonly clock = new SimClock();
+  readonly simulated = new SimClock();
   readonly memory: GuestMemory;
   readonly ram: SharedArrayBuffer;
   readonly machine: Machine;
@@ -214,16 +217,16 @@ export class Host {
   #vfStride: readonly [number, number] = [0, 0];
 
   constructor(options: HostOptions = {}) {
-    const { memory, port = false, ...sriov } = options;
+    const { memory, port = false, pfBackend, clock, ...sriov } = options;
     this.memory = memory ?? new GuestMemory([{ base: 0, size: RAM }]);
     this.ram = (this.memory.slabs[0] as (typeof this.memory.slabs)[0]).views.u8.buffer as SharedArrayBuffer;
-    this.machine = new Machine({ memory: this.memory, clock: this.clock });
+    this.machine = new Machine({ memory: this.memory, clock: clock ?? this.simulated });
     const under = port ? rootPort() : undefined;
     if (under) this.machine.attach(under, { deviceNumber: 1 });
     const { net, vfs } = this.machine.addVirtioNet(
       {
         mac: '52:54:00:00:00:01',
-        backend: this.segment.port('pf'),
+        backend: pfBackend ?? this.segment.port('pf'),
         sriov: { totalVfs: 4, backend: (vf) => this.segment.port(`vf${vf}`, options.maxQueuePairs ?? options.queuePairs ?? 1), ...sriov },
       },
       under ? { under } : { deviceNumber: 1 },

@@ -90,7 +90,7 @@ describe('virtual functions', () => {
     host.post(0x11, k.SRIOV, 1, [1]);
     expect(host.reply()).toBeUndefined();
     backend.finishStops();
-    host.clock.advance(2_000_000);
+    host.simulated.advance(2_000_000);
     expect(host.vfs.net(0)).toBeDefined();
     expect(host.reply()).toMatchObject({ status: OK });
     expect(backend.violations).toEqual([]);
