@@ -15,15 +15,7 @@ import { createRingLink, RingLink, type RingLinkOptions, type RingLinkShare, rec
 import { RunBlock, type WorkerStatistics } from './run-block.ts';
 import { TurnJournal } from './turn-journal.ts';
 import { VhostNet } from './vhost-net.ts';
-import {
-  type LinkRole,
-  type PollOptions,
-  type RunResult,
-  type SegmentKind,
-  type WorkerEvent,
-  type WorkerJob,
-  type WorkerMessage,
-} from './worker-job.ts';
+import type { LinkRole, PollOptions, RunResult, SegmentKind, WorkerEvent, WorkerJob, WorkerMessage } from './worker-job.ts';
 
 export type RunTask = (job: WorkerJob, transfer: MessagePort[]) => Promise<RunResult>;
 

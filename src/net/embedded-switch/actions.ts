@@ -89,7 +89,8 @@ export function actionWords(actions: readonly FlowAction[], names: ActionNames, 
     if (action.kind === 'accept' && chain >= 0) throw bad('accept is for access control lists: a forwarding rule says where to');
     words.push(...encode(action, names, chain, chains));
   });
-  if (words.length > MAXIMUM_ACTION_WORDS) throw new EmbeddedSwitchError('limit', `the rule's actions take ${words.length} words of ${MAXIMUM_ACTION_WORDS}: go on in another chain`);
+  if (words.length > MAXIMUM_ACTION_WORDS)
+    throw new EmbeddedSwitchError('limit', `the rule's actions take ${words.length} words of ${MAXIMUM_ACTION_WORDS}: go on in another chain`);
   return Int32Array.from(words);
 }
 

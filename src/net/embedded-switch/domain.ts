@@ -160,10 +160,12 @@ export class ControlDomain {
     if (!(Number.isInteger(priority) && priority >= 0 && priority <= HIGHEST_PRIORITY)) throw bad(`priority ${priority}: 0 to ${HIGHEST_PRIORITY}`);
     if (idleTimeout !== undefined && !(idleTimeout > 0)) throw bad(`idleTimeout ${idleTimeout}: nanoseconds above 0`);
     // A match without a port would be about everybody's frames.
-    if (this.ports !== undefined && spec.match.port === undefined) throw new EmbeddedSwitchError('not-owner', `a rule of domain ${this.name} names the port that it is about`);
+    if (this.ports !== undefined && spec.match.port === undefined)
+      throw new EmbeddedSwitchError('not-owner', `a rule of domain ${this.name} names the port that it is about`);
     if (table === 'forward' && tables.config[CONFIG_MODE] !== MODE_SWITCHDEV)
       throw new EmbeddedSwitchError('mode', 'in legacy mode addresses say where frames go: only ingress and egress lists have rules');
-    if (!(Number.isInteger(chain) && chain >= 0 && chain < tables.limits.chains)) throw new EmbeddedSwitchError('limit', `chain ${chain}: 0 to ${tables.limits.chains - 1}`);
+    if (!(Number.isInteger(chain) && chain >= 0 && chain < tables.limits.chains))
+      throw new EmbeddedSwitchError('limit', `chain ${chain}: 0 to ${tables.limits.chains - 1}`);
     if (table !== 'forward' && chain !== 0) throw bad(`the ${table} list has no chains`);
     const { mask, key } = matchWords(spec.match, (name) => this.#portNumber(name));
     const actions = actionWords(spec.actions, this.#names, table === 'forward' ? chain : -1, tables.limits.chains);

@@ -15,7 +15,10 @@ import { RuleTable } from './rule-table.ts';
 export type SwitchMode = 'legacy' | 'switchdev';
 
 /** off: each uplink a port of its own. Otherwise all of them are one port, uplink0 to rules. */
-export type LagSettings = 'off' | { readonly mode: 'hash'; readonly by?: 'addresses' | 'flows' } | { readonly mode: 'active-backup'; readonly primary?: string };
+export type LagSettings =
+  | 'off'
+  | { readonly mode: 'hash'; readonly by?: 'addresses' | 'flows' }
+  | { readonly mode: 'active-backup'; readonly primary?: string };
 
 export interface EmbeddedSwitchOptions {
   /** Virtual functions, up to 255. */
@@ -162,7 +165,10 @@ export class EmbeddedSwitch {
     this.#checkAddresses(settings, addresses);
     const rates = settings.reduce((sum, { minimumRate }) => sum + minimumRate, 0);
     if (this.#transmitRate > 0 && rates > this.#transmitRate)
-      throw new EmbeddedSwitchError('bad-setting', `minimum rates of ${rates} bits a second together are more than the transmit scheduler has (${this.#transmitRate})`);
+      throw new EmbeddedSwitchError(
+        'bad-setting',
+        `minimum rates of ${rates} bits a second together are more than the transmit scheduler has (${this.#transmitRate})`,
+      );
     const mirrors = settings.map(({ mirror }, port) => this.#mirrorNumbers(mirror, port));
     const carrier = settings.some(({ link }, port) => port < this.#uplinks && link !== 'disable');
     const up = settings.map(({ link }, port) => (port < this.#uplinks ? link !== 'disable' : link === 'enable' || (link === 'auto' && carrier)));
@@ -188,7 +194,8 @@ export class EmbeddedSwitch {
 
   #checkAddresses(settings: readonly PortSettings[], addresses: readonly PortAddress[]): void {
     const { limits } = this.#tables;
-    if (addresses.length > limits.addresses) throw new EmbeddedSwitchError('limit', `${addresses.length} addresses: the switch has room for ${limits.addresses}`);
+    if (addresses.length > limits.addresses)
+      throw new EmbeddedSwitchError('limit', `${addresses.length} addresses: the switch has room for ${limits.addresses}`);
     const owners = new Map<string, string>();
     for (const { low, high, port } of addresses) {
       if ((low & 1) !== 0) continue;
@@ -240,7 +247,8 @@ export class EmbeddedSwitch {
   /** @throws EmbeddedSwitchError 'in-use' while there are forwarding rules */
   set mode(mode: SwitchMode) {
     const forwarding = [...this.#domains.values()].flatMap(({ rules }) => rules).filter(({ spec }) => (spec.table ?? 'forward') === 'forward');
-    if (mode === 'legacy' && forwarding.length > 0) throw new EmbeddedSwitchError('in-use', `${forwarding.length} forwarding rules are in force: remove them first`);
+    if (mode === 'legacy' && forwarding.length > 0)
+      throw new EmbeddedSwitchError('in-use', `${forwarding.length} forwarding rules are in force: remove them first`);
     this.#tables.change(() => {
       this.#tables.config[k.CONFIG_MODE] = mode === 'switchdev' ? k.MODE_SWITCHDEV : k.MODE_LEGACY;
     });
@@ -290,7 +298,11 @@ export class EmbeddedSwitch {
 
   #number(name: string): number {
     const number = this.#numbers.get(name);
-    if (number === undefined) throw new EmbeddedSwitchError('unknown', `there is no port ${name}; there are ${this.ports.join(', ')}, each with a representor (${representorOf(this.ports[0] as string)}, ...)`);
+    if (number === undefined)
+      throw new EmbeddedSwitchError(
+        'unknown',
+        `there is no port ${name}; there are ${this.ports.join(', ')}, each with a representor (${representorOf(this.ports[0] as string)}, ...)`,
+      );
     return number;
   }
 

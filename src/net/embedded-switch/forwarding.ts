@@ -7,7 +7,6 @@ import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch, type NetPort } from '.
 import type { Forwarding, Segment } from '../segment.ts';
 import { SoftwareOffload } from '../software-offload.ts';
 import { Effects } from './effects.ts';
-import { LinkGroup } from './link-group.ts';
 import {
   ACCOUNT_DROPPED,
   ACCOUNT_FLOATS,
@@ -21,6 +20,7 @@ import {
   WHY_MALFORMED,
   WHY_NO_PORT,
 } from './layout.ts';
+import { LinkGroup } from './link-group.ts';
 import { Pacer } from './pacer.ts';
 import { Pipeline, type Reach } from './pipeline.ts';
 import { representorOf } from './port-names.ts';

@@ -5,8 +5,8 @@ import { ETHERTYPE_QINQ, ETHERTYPE_VLAN, PROTOCOL_TCP, PROTOCOL_UDP } from '../h
 import {
   HAS_FRAGMENT,
   HAS_ICMP,
-  HAS_IP,
   HAS_INNER_TAG,
+  HAS_IP,
   HAS_IPV4,
   HAS_IPV6,
   HAS_LATER_FRAGMENT,
@@ -61,6 +61,8 @@ export class FrameKey {
   routed = false;
   /** A header went on past the end. */
   cut = false;
+  /** The last frame was IPv6. */
+  #long = false;
   readonly #vxlanPort: number;
   readonly #genevePort: number;
 
@@ -83,12 +85,21 @@ export class FrameKey {
     this.inner = 0;
     this.routed = false;
     this.cut = false;
-    words[KEY_TO_LOW] = (bytes[from] as number) | ((bytes[from + 1] as number) << 8) | ((bytes[from + 2] as number) << 16) | ((bytes[from + 3] as number) << 24);
+    words[KEY_TO_LOW] =
+      (bytes[from] as number) | ((bytes[from + 1] as number) << 8) | ((bytes[from + 2] as number) << 16) | ((bytes[from + 3] as number) << 24);
     words[KEY_FROM_LOW] =
       (bytes[from + 6] as number) | ((bytes[from + 7] as number) << 8) | ((bytes[from + 8] as number) << 16) | ((bytes[from + 9] as number) << 24);
     words[KEY_HIGHS] =
       (bytes[from + 4] as number) | ((bytes[from + 5] as number) << 8) | ((bytes[from + 10] as number) << 16) | ((bytes[from + 11] as number) << 24);
-    words.fill(0, KEY_TAGS, decapsulated ? KEY_TUNNEL : KEY_WORDS);
+    words[KEY_TAGS] = 0;
+    words[KEY_IP] = 0;
+    words[KEY_PORTS] = 0;
+    words[KEY_SOURCE] = 0;
+    words[KEY_DESTINATION] = 0;
+    // The rest is 0 but after a frame that had it.
+    if (this.#long) words.fill(0, KEY_SOURCE, KEY_TUNNEL);
+    this.#long = false;
+    if (!decapsulated && words[KEY_TUNNEL] !== 0) words.fill(0, KEY_TUNNEL, KEY_WORDS);
     let at = from + 12;
     let type = read16(bytes, at);
     let has = 0;
@@ -170,6 +181,7 @@ export class FrameKey {
     const { words } = this;
     this.network = start;
     this.version = 6;
+    this.#long = true;
     for (let i = 0; i < 4; i++) {
       words[KEY_SOURCE + i] = read32(bytes, start + 8 + 4 * i);
       words[KEY_DESTINATION + i] = read32(bytes, start + 24 + 4 * i);

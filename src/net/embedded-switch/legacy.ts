@@ -95,7 +95,8 @@ export class LegacyBridge {
     }
     this.#vlan = id;
     this.#service = (type & (HAS_SERVICE_TAG << 16)) !== 0;
-    if (id !== 0 && (flags & (PORT_VLAN_FILTER | PORT_CHECK_VLAN)) === (PORT_VLAN_FILTER | PORT_CHECK_VLAN) && !this.#hasVlan(at, id)) return source < this.#uplinks ? WHY_VLAN : WHY_SPOOFED_VLAN;
+    if (id !== 0 && (flags & (PORT_VLAN_FILTER | PORT_CHECK_VLAN)) === (PORT_VLAN_FILTER | PORT_CHECK_VLAN) && !this.#hasVlan(at, id))
+      return source < this.#uplinks ? WHY_VLAN : WHY_SPOOFED_VLAN;
     return -1;
   }
 
@@ -138,7 +139,8 @@ export class LegacyBridge {
     const { port } = this.#tables;
     const at = target * PORT_WORDS;
     const flags = port[at + PORT_FLAGS] as number;
-    if ((flags & PORT_HAS_VLAN) !== 0) return ((port[at + PORT_TCI] as number) & 0xfff) === this.#vlan && (port[at + PORT_TPID] === TPID_SERVICE) === this.#service;
+    if ((flags & PORT_HAS_VLAN) !== 0)
+      return ((port[at + PORT_TCI] as number) & 0xfff) === this.#vlan && (port[at + PORT_TPID] === TPID_SERVICE) === this.#service;
     return this.#vlan === 0 || (flags & PORT_VLAN_FILTER) === 0 || this.#hasVlan(at, this.#vlan);
   }
 

@@ -2,17 +2,7 @@
 // To rules and to the bridge the group is its first uplink, whichever member a frame comes in by. Without a group every uplink is a port of its own.
 
 import type { FrameKey } from './frame-key.ts';
-import {
-  CONFIG_LAG,
-  CONFIG_LAG_PRIMARY,
-  LAG_BACKUP,
-  LAG_HASH_L34,
-  LAG_OFF,
-  PORT_FLAGS,
-  PORT_LINK_UP,
-  PORT_WORDS,
-  type SwitchTables,
-} from './layout.ts';
+import { CONFIG_LAG, CONFIG_LAG_PRIMARY, LAG_BACKUP, LAG_HASH_L34, LAG_OFF, PORT_FLAGS, PORT_LINK_UP, PORT_WORDS, type SwitchTables } from './layout.ts';
 
 export class LinkGroup {
   readonly #tables: SwitchTables;

@@ -190,7 +190,8 @@ export function high16(mac: Uint8Array): number {
 /** Six bytes of an address as it is written. @throws EmbeddedSwitchError */
 export function macBytes(text: string, wrong: (message: string) => Error = bad): Uint8Array {
   const parts = text.split(':');
-  if (parts.length !== 6 || !parts.every((part) => /^[0-9a-f]{1,2}$/i.test(part))) throw wrong(`MAC address ${text}: six bytes in hexadecimal with colons between`);
+  if (parts.length !== 6 || !parts.every((part) => /^[0-9a-f]{1,2}$/i.test(part)))
+    throw wrong(`MAC address ${text}: six bytes in hexadecimal with colons between`);
   return Uint8Array.from(parts, (part) => Number.parseInt(part, 16));
 }
 
@@ -207,7 +208,8 @@ export function ipWords(text: string, wrong: (message: string) => Error = bad): 
   const words = new Int32Array(4);
   if (!text.includes(':')) {
     const parts = text.split('.');
-    if (parts.length !== 4 || !parts.every((part) => /^\d{1,3}$/.test(part) && Number(part) < 256)) throw wrong(`IP address ${text}: four numbers with dots between, or IPv6`);
+    if (parts.length !== 4 || !parts.every((part) => /^\d{1,3}$/.test(part) && Number(part) < 256))
+      throw wrong(`IP address ${text}: four numbers with dots between, or IPv6`);
     words[0] = parts.reduce((sum, part) => (sum << 8) | Number(part), 0);
     return { version: 4, words };
   }

@@ -2,15 +2,15 @@
 // port and a place in the work frames; or why there is none. Nothing is sent here, and nothing counted that a refusal could not take back.
 
 import type { Nanos } from '#core/clock';
-import { type FrameBatch, FRAME_MALFORMED, GSO_UDP_TUNNEL } from '../port.ts';
+import { FRAME_MALFORMED, type FrameBatch, GSO_UDP_TUNNEL } from '../port.ts';
 import type { Effects } from './effects.ts';
 import { FrameKey } from './frame-key.ts';
 import * as k from './layout.ts';
 import { LegacyBridge, TAG_PUSH, TAG_SET, tagOf } from './legacy.ts';
+import type { LinkGroup } from './link-group.ts';
 import { MISSED, Program, STOPPED } from './program.ts';
 import { CUT_FIRST, Rewriter } from './rewrite.ts';
 import { RuleLookup } from './rule-lookup.ts';
-import type { LinkGroup } from './link-group.ts';
 import { WORK_FRAMES, type WorkFrames } from './work-frames.ts';
 
 const SHORTEST = 14;
@@ -174,7 +174,10 @@ export class Pipeline {
       if (bridge.tag === TAG_SET) {
         if (!this.own()) return;
         this.rewrite.setVlan(this.place, 0xffff, (tagOf(this.key) & 0xe000) | (tci & 0xfff));
-      } else if (bridge.tag === TAG_PUSH && (!this.own() || this.rewrite.pushVlan(this.place, port[this.#inPort * k.PORT_WORDS + k.PORT_TPID] as number, tci) !== 0)) {
+      } else if (
+        bridge.tag === TAG_PUSH &&
+        (!this.own() || this.rewrite.pushVlan(this.place, port[this.#inPort * k.PORT_WORDS + k.PORT_TPID] as number, tci) !== 0)
+      ) {
         this.why = k.WHY_NOT_APPLICABLE;
         return;
       }

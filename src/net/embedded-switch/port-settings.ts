@@ -84,7 +84,8 @@ export function changedSettings(name: string, before: PortSettings, change: Part
   if (addresses.length + multicast.length > MOST_ADDRESSES) throw bad(name, `${addresses.length + multicast.length} addresses: ${MOST_ADDRESSES} at most`);
   if (vlan !== undefined) {
     checkVlan(name, vlan.id);
-    if (!(Number.isInteger(vlan.priority ?? 0) && (vlan.priority ?? 0) >= 0 && (vlan.priority ?? 0) <= 7)) throw bad(name, `VLAN priority ${vlan.priority}: 0 to 7`);
+    if (!(Number.isInteger(vlan.priority ?? 0) && (vlan.priority ?? 0) >= 0 && (vlan.priority ?? 0) <= 7))
+      throw bad(name, `VLAN priority ${vlan.priority}: 0 to 7`);
     if (!['802.1Q', '802.1ad', undefined].includes(vlan.protocol)) throw bad(name, `VLAN protocol ${vlan.protocol}: 802.1Q or 802.1ad`);
   }
   if (vlans !== 'all') for (const id of vlans) checkVlan(name, id);

@@ -119,7 +119,8 @@ export class RuleTable {
   #queue(bucket: number): number[] {
     const { rules, buckets } = this.#tables;
     const found: number[] = [];
-    for (let next = buckets[bucket] as number; next > 0 && found.length < BUCKET_DEPTH; next = rules[(next - 1) * RULE_WORDS + RULE_NEXT] as number) found.push(next - 1);
+    for (let next = buckets[bucket] as number; next > 0 && found.length < BUCKET_DEPTH; next = rules[(next - 1) * RULE_WORDS + RULE_NEXT] as number)
+      found.push(next - 1);
     return found;
   }
 

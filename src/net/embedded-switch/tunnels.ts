@@ -56,7 +56,12 @@ export function writeTunnel(tables: SwitchTables, tunnel: number, settings: Tunn
       : [...u16(0x6000 | (dscp << 6)), 0, 0, 0, 0, 17, ttl, ...[...source.words].flatMap(u32), ...[...destination.words].flatMap(u32)];
   const udp = [0, 0, ...u16(port), 0, 0, 0, 0];
   const shim = kind === 'vxlan' ? [8, 0, 0, 0, ...u32(vni << 8)] : [0, 0, ...u16(BRIDGED), ...u32(vni << 8)];
-  const ethernet = [...macBytes(settings.destinationMac, bad), ...macBytes(settings.sourceMac, bad), ...tag, ...u16(version === 4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6)];
+  const ethernet = [
+    ...macBytes(settings.destinationMac, bad),
+    ...macBytes(settings.sourceMac, bad),
+    ...tag,
+    ...u16(version === 4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6),
+  ];
   const headers = [...ethernet, ...ip, ...udp, ...shim];
   tables.change(() => {
     const at = tunnel * TUNNEL_WORDS;

@@ -24,54 +24,79 @@ const number = (max: number): fc.Arbitrary<number> => fc.integer({ min: 0, max }
 const body = number(40).map((length) => Array.from({ length }, (_, i) => (i * 31 + length) & 255));
 /** [protocol, bytes]. Ports are few, so that rules meet them. */
 const upper: fc.Arbitrary<[number, number[]]> = fc.oneof(
-  fc.record({ payload: body, source: one(80, 5353), destination: one(80, 53), flags: one(2, 16, 18) }).map(({ payload, source, destination, flags }): [number, number[]] => {
-    const segment = tcp(payload, { flags });
-    segment.splice(0, 4, source >> 8, source & 255, destination >> 8, destination & 255);
-    return [6, segment];
-  }),
+  fc
+    .record({ payload: body, source: one(80, 5353), destination: one(80, 53), flags: one(2, 16, 18) })
+    .map(({ payload, source, destination, flags }): [number, number[]] => {
+      const segment = tcp(payload, { flags });
+      segment.splice(0, 4, source >> 8, source & 255, destination >> 8, destination & 255);
+      return [6, segment];
+    }),
   fc.record({ payload: body, destination: one(53, 80, 4789, 6081), checksum: one(0, 1) }).map(({ payload, destination, checksum }): [number, number[]] => {
     const datagram = udp(payload, checksum);
     datagram.splice(2, 2, destination >> 8, destination & 255);
     return [17, datagram];
   }),
-  fc.record({ type: one(0, 8, 128), code: one(0, 1), payload: body, version6: fc.boolean() }).map(({ type, code, payload, version6 }): [number, number[]] => [
-    version6 ? 58 : 1,
-    [type, code, 0, 0, ...payload],
-  ]),
+  fc
+    .record({ type: one(0, 8, 128), code: one(0, 1), payload: body, version6: fc.boolean() })
+    .map(({ type, code, payload, version6 }): [number, number[]] => [version6 ? 58 : 1, [type, code, 0, 0, ...payload]]),
   body.map((payload): [number, number[]] => [132, [0, 80, 0, 80, ...new Array<number>(8).fill(1), ...payload]]),
   body.map((payload): [number, number[]] => [200, payload]),
 );
 const network: fc.Arbitrary<[number, number[]]> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ upper, fragment: one(0x4000, 0x4000, 0, 0x2000, 0x2008, 8), ttl: one(1, 2, 64), tos: one(0, 0xb9), last: one(1, 2), options: fc.boolean() }).map(
-    ({ upper: [protocol, bytes], fragment, ttl, tos, last, options }): [number, number[]] => {
-      const packet = ipv4(protocol, bytes, { fragment, ...(options && { options: [1, 1, 1, 0] }) });
-      packet[8] = ttl;
-      packet[1] = tos;
-      packet[15] = last;
-      return [0x0800, packet];
-    },
-  ) },
-  { weight: 4, arbitrary: fc.record({ upper, ttl: one(1, 64), tos: one(0, 5), extensions: one<number[][]>([], [[60, 0, 1, 4, 0, 0, 0, 0]], [[0, 1, ...new Array<number>(14).fill(0)]], [[44, 0, 0, 1, 0, 0, 0, 9]], [[44, 0, 0, 8, 0, 0, 0, 9]]) }).map(
-    ({ upper: [protocol, bytes], ttl, tos, extensions }): [number, number[]] => {
-      const packet = ipv6(protocol, bytes, extensions);
-      packet[7] = ttl;
-      packet[0] = 0x60 | tos;
-      return [0x86dd, packet];
-    },
-  ) },
+  {
+    weight: 4,
+    arbitrary: fc
+      .record({ upper, fragment: one(0x4000, 0x4000, 0, 0x2000, 0x2008, 8), ttl: one(1, 2, 64), tos: one(0, 0xb9), last: one(1, 2), options: fc.boolean() })
+      .map(({ upper: [protocol, bytes], fragment, ttl, tos, last, options }): [number, number[]] => {
+        const packet = ipv4(protocol, bytes, { fragment, ...(options && { options: [1, 1, 1, 0] }) });
+        packet[8] = ttl;
+        packet[1] = tos;
+        packet[15] = last;
+        return [0x0800, packet];
+      }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc
+      .record({
+        upper,
+        ttl: one(1, 64),
+        tos: one(0, 5),
+        extensions: one<number[][]>(
+          [],
+          [[60, 0, 1, 4, 0, 0, 0, 0]],
+          [[0, 1, ...new Array<number>(14).fill(0)]],
+          [[44, 0, 0, 1, 0, 0, 0, 9]],
+          [[44, 0, 0, 8, 0, 0, 0, 9]],
+        ),
+      })
+      .map(({ upper: [protocol, bytes], ttl, tos, extensions }): [number, number[]] => {
+        const packet = ipv6(protocol, bytes, extensions);
+        packet[7] = ttl;
+        packet[0] = 0x60 | tos;
+        return [0x86dd, packet];
+      }),
+  },
   { weight: 1, arbitrary: body.map((payload): [number, number[]] => [0x88b5, payload]) },
 );
-const simple = fc.record({ network, to: one(...MACS), from: one(...MACS.slice(0, 3)), vlans: one<number[]>([], [], [5], [0x6006], [5, 6]) }).map(({ network: [type, bytes], to, from, vlans }) =>
-  withChecksums([...ethernet(type, bytes, { to: bytesOf(to), from: bytesOf(from), vlans })]),
-);
-const tunnelled = fc.record({ inner: simple, kind: one('vxlan', 'geneve'), vni: one(77, 78), flags: one(8, 8, 0), options: one(0, 8), critical: one(0, 0x40), six: fc.boolean() }).map(({ inner, kind, vni, flags, options, critical, six }) => {
-  const shim = kind === 'vxlan' ? [flags, 0, 0, 0] : [options / 4, critical, 0x65, 0x58];
-  const datagram = udp([...shim, 0, vni >> 8, vni & 255, 0, ...(kind === 'vxlan' ? [] : new Array<number>(options).fill(0)), ...inner]);
-  datagram.splice(2, 2, ...(kind === 'vxlan' ? [4789 >> 8, 4789 & 255] : [6081 >> 8, 6081 & 255]));
-  return [...(six ? ethernet(0x86dd, ipv6(17, datagram)) : ethernet(0x0800, ipv4(17, datagram)))];
-});
+const simple = fc
+  .record({ network, to: one(...MACS), from: one(...MACS.slice(0, 3)), vlans: one<number[]>([], [], [5], [0x6006], [5, 6]) })
+  .map(({ network: [type, bytes], to, from, vlans }) => withChecksums([...ethernet(type, bytes, { to: bytesOf(to), from: bytesOf(from), vlans })]));
+const tunnelled = fc
+  .record({ inner: simple, kind: one('vxlan', 'geneve'), vni: one(77, 78), flags: one(8, 8, 0), options: one(0, 8), critical: one(0, 0x40), six: fc.boolean() })
+  .map(({ inner, kind, vni, flags, options, critical, six }) => {
+    const shim = kind === 'vxlan' ? [flags, 0, 0, 0] : [options / 4, critical, 0x65, 0x58];
+    const datagram = udp([...shim, 0, vni >> 8, vni & 255, 0, ...(kind === 'vxlan' ? [] : new Array<number>(options).fill(0)), ...inner]);
+    datagram.splice(2, 2, ...(kind === 'vxlan' ? [4789 >> 8, 4789 & 255] : [6081 >> 8, 6081 & 255]));
+    return [...(six ? ethernet(0x86dd, ipv6(17, datagram)) : ethernet(0x0800, ipv4(17, datagram)))];
+  });
 const frame = fc
-  .record({ bytes: fc.oneof({ weight: 3, arbitrary: simple }, { weight: 2, arbitrary: tunnelled }), cut: fc.option(number(120), { freq: 8 }), pieces: fc.array(one(1, 3, 14, 60), { maxLength: 4 }), misaligned: number(7) })
+  .record({
+    bytes: fc.oneof({ weight: 3, arbitrary: simple }, { weight: 2, arbitrary: tunnelled }),
+    cut: fc.option(number(120), { freq: 8 }),
+    pieces: fc.array(one(1, 3, 14, 60), { maxLength: 4 }),
+    misaligned: number(7),
+  })
   .map(({ bytes, cut, pieces, misaligned }): Frame => ({ bytes: Uint8Array.from(bytes.slice(0, Math.max(14, cut ?? bytes.length))), pieces, misaligned }));
 
 // ---- rules ----
@@ -95,7 +120,13 @@ const fields: { [field in keyof FlowMatch]-?: fc.Arbitrary<FlowMatch[field]> } =
   tcpFlags: one<FlowMatch['tcpFlags']>(2, { value: 2, mask: 0x12 }),
   icmpType: one(0, 8, 128),
   icmpCode: one(0, 1),
-  tunnel: one<FlowMatch['tunnel']>({ kind: 'vxlan' }, { kind: 'vxlan', vni: 77 }, { kind: 'geneve', vni: 78 }, { kind: 'geneve', source: 'fd00::/16' }, { kind: 'vxlan', source: '10.0.0.1', destination: '10.0.0.0/8' }),
+  tunnel: one<FlowMatch['tunnel']>(
+    { kind: 'vxlan' },
+    { kind: 'vxlan', vni: 77 },
+    { kind: 'geneve', vni: 78 },
+    { kind: 'geneve', source: 'fd00::/16' },
+    { kind: 'vxlan', source: '10.0.0.1', destination: '10.0.0.0/8' },
+  ),
 };
 const contradicts = (match: FlowMatch): boolean => {
   const versions = new Set([match.source, match.destination].filter((address) => address !== undefined).map((address) => address.includes(':')));
@@ -104,7 +135,8 @@ const contradicts = (match: FlowMatch): boolean => {
     (match.etherType !== undefined && versions.size > 0 && (match.etherType === 0x86dd) !== versions.has(true)) ||
     (match.tcpFlags !== undefined && match.protocol !== undefined && match.protocol !== 6) ||
     (match.vlan === 'none' && match.serviceTag !== undefined) ||
-    ((match.icmpType !== undefined || match.icmpCode !== undefined) && (match.sourcePort !== undefined || match.destinationPort !== undefined || match.tcpFlags !== undefined))
+    ((match.icmpType !== undefined || match.icmpCode !== undefined) &&
+      (match.sourcePort !== undefined || match.destinationPort !== undefined || match.tcpFlags !== undefined))
   );
 };
 const match: fc.Arbitrary<FlowMatch> = fc
@@ -148,7 +180,12 @@ const listRule: fc.Arbitrary<FlowRuleSpec> = fc.record({
   table: one('ingress' as const, 'egress' as const),
   match,
   priority: number(3),
-  actions: one<FlowAction[]>([{ kind: 'drop' }], [{ kind: 'accept' }], [{ kind: 'mirror', to: 'pf' }, { kind: 'accept' }], [{ kind: 'mirror', to: 'vf1' }, { kind: 'drop' }]),
+  actions: one<FlowAction[]>(
+    [{ kind: 'drop' }],
+    [{ kind: 'accept' }],
+    [{ kind: 'mirror', to: 'pf' }, { kind: 'accept' }],
+    [{ kind: 'mirror', to: 'vf1' }, { kind: 'drop' }],
+  ),
 });
 const rules = fc.array(fc.oneof({ weight: 5, arbitrary: forwardRule }, { weight: 1, arbitrary: listRule }), { maxLength: 25 });
 
@@ -165,7 +202,9 @@ function comparable(specs: readonly FlowRuleSpec[]): FlowRuleSpec[] {
   if (tunnels === 0) return kept;
   return kept.map((spec) => {
     const { sourcePort: _, ...rest } = spec.match;
-    const actions = spec.actions.map((action): FlowAction => (action.kind === 'set' && action.destinationPort !== undefined ? { kind: 'set', source: '10.1.2.3' } : action));
+    const actions = spec.actions.map(
+      (action): FlowAction => (action.kind === 'set' && action.destinationPort !== undefined ? { kind: 'set', source: '10.1.2.3' } : action),
+    );
     return { ...spec, match: rest, actions };
   });
 }
@@ -175,48 +214,58 @@ describe('rule sets', () => {
     let delivered = 0;
     let met = 0;
     fc.assert(
-      fc.property(rules.map(comparable), fc.array(fc.tuple(one(...PORTS), frame), { minLength: 1, maxLength: 20 }), fc.array(number(24)), (specs, frames, removed) => {
-        const made = rig({ mode: 'switchdev' }, PORTS.map((name) => `${name}-rep`));
-        const reference = new ReferenceSwitch(ENDPOINTS);
-        for (const [name, endpoint] of Object.entries(ENDPOINTS)) made.nic.root.addTunnel(name, endpoint);
-        const installed = specs.map((spec) => ({ rule: made.nic.root.addRule(spec), expected: reference.add(spec) }));
-        // Some are taken out again: what they leave behind must be nothing.
-        for (const index of new Set(removed)) {
-          const gone = installed[index];
-          if (gone === undefined) continue;
-          gone.rule.remove();
-          reference.rules.splice(reference.rules.indexOf(gone.expected), 1);
-        }
-        const sent: Record<string, number> = {};
-        const forwarded: Record<string, number> = {};
-        for (const [port, one] of frames) {
-          const outcome = reference.send(port, one.bytes);
-          const arrived = made.send(port, one);
-          const expected: Record<string, number[][]> = {};
-          for (const copy of outcome.copies) {
-            const list = expected[copy.port] ?? [];
-            expected[copy.port] = list;
-            list.push(plainly(copy.bytes));
+      fc.property(
+        rules.map(comparable),
+        fc.array(fc.tuple(one(...PORTS), frame), { minLength: 1, maxLength: 20 }),
+        fc.array(number(24)),
+        (specs, frames, removed) => {
+          const made = rig(
+            { mode: 'switchdev' },
+            PORTS.map((name) => `${name}-rep`),
+          );
+          const reference = new ReferenceSwitch(ENDPOINTS);
+          for (const [name, endpoint] of Object.entries(ENDPOINTS)) made.nic.root.addTunnel(name, endpoint);
+          const installed = specs.map((spec) => ({ rule: made.nic.root.addRule(spec), expected: reference.add(spec) }));
+          // Some are taken out again: what they leave behind must be nothing.
+          for (const index of new Set(removed)) {
+            const gone = installed[index];
+            if (gone === undefined) continue;
+            gone.rule.remove();
+            reference.rules.splice(reference.rules.indexOf(gone.expected), 1);
           }
-          // A frame's mirror copies come after itself, wherever its rule has them.
-          expect(sorted(Object.fromEntries(Object.entries(arrived).map(([name, list]) => [name, list.map((bytes) => plainly([...bytes]))])))).toEqual(sorted(expected));
-          // Checksums that were right still are.
-          if (isRight([...one.bytes])) for (const bytes of Object.values(arrived).flat()) expect(isRight([...bytes])).toBe(true);
-          delivered += outcome.copies.length;
-          sent[port] = (sent[port] ?? 0) + 1;
-          forwarded[port] = (forwarded[port] ?? 0) + (outcome.forwarded > 0 ? 1 : 0);
-        }
-        for (const { rule, expected } of installed) {
-          expect(rule.count).toEqual({ frames: expected.frames, bytes: expected.bytes });
-          met += expected.frames;
-        }
-        for (const port of PORTS) {
-          const { frames: looked, forwarded: on, dropped, drops } = made.nic.portStatistics(port);
-          expect([looked, on]).toEqual([sent[port] ?? 0, forwarded[port] ?? 0]);
-          expect(looked).toBe(on + dropped);
-          expect(Object.values(drops).reduce((sum, count) => sum + count, 0)).toBe(dropped);
-        }
-      }),
+          const sent: Record<string, number> = {};
+          const forwarded: Record<string, number> = {};
+          for (const [port, one] of frames) {
+            const outcome = reference.send(port, one.bytes);
+            const arrived = made.send(port, one);
+            const expected: Record<string, number[][]> = {};
+            for (const copy of outcome.copies) {
+              const list = expected[copy.port] ?? [];
+              expected[copy.port] = list;
+              list.push(plainly(copy.bytes));
+            }
+            // A frame's mirror copies come after itself, wherever its rule has them.
+            expect(sorted(Object.fromEntries(Object.entries(arrived).map(([name, list]) => [name, list.map((bytes) => plainly([...bytes]))])))).toEqual(
+              sorted(expected),
+            );
+            // Checksums that were right still are.
+            if (isRight([...one.bytes])) for (const bytes of Object.values(arrived).flat()) expect(isRight([...bytes])).toBe(true);
+            delivered += outcome.copies.length;
+            sent[port] = (sent[port] ?? 0) + 1;
+            forwarded[port] = (forwarded[port] ?? 0) + (outcome.forwarded > 0 ? 1 : 0);
+          }
+          for (const { rule, expected } of installed) {
+            expect(rule.count).toEqual({ frames: expected.frames, bytes: expected.bytes });
+            met += expected.frames;
+          }
+          for (const port of PORTS) {
+            const { frames: looked, forwarded: on, dropped, drops } = made.nic.portStatistics(port);
+            expect([looked, on]).toEqual([sent[port] ?? 0, forwarded[port] ?? 0]);
+            expect(looked).toBe(on + dropped);
+            expect(Object.values(drops).reduce((sum, count) => sum + count, 0)).toBe(dropped);
+          }
+        },
+      ),
       { numRuns: 400 },
     );
     // It was about something.
@@ -244,11 +293,21 @@ describe('conservation', () => {
         fc.array(fc.record({ source: one(...PORTS.slice(2)), kind: number(5), count: fc.integer({ min: 1, max: 40 }) }), { maxLength: 12 }),
         fc.array(fc.tuple(one(...PORTS), number(25)), { maxLength: 12 }),
         (bursts, rooms) => {
-          const made = rig({ mode: 'switchdev' }, PORTS.map((name) => `${name}-rep`));
+          const made = rig(
+            { mode: 'switchdev' },
+            PORTS.map((name) => `${name}-rep`),
+          );
           const { nic } = made;
           nic.root.addMeter('m', { rate: 1, burst: 30, unit: 'frames' });
           // By the payload's first byte, which is the low byte of a UDP port: what becomes of it.
-          const actions: FlowAction[][] = [[to('vf1')], [to('uplink0')], [{ kind: 'forward', to: ['pf', 'vf2'] }], [{ kind: 'drop' }], [{ kind: 'meter', meter: 'm' }, to('vf0')], [{ kind: 'mirror', to: 'pf' }, { kind: 'push-vlan', id: 3 }, to('vf2')]];
+          const actions: FlowAction[][] = [
+            [to('vf1')],
+            [to('uplink0')],
+            [{ kind: 'forward', to: ['pf', 'vf2'] }],
+            [{ kind: 'drop' }],
+            [{ kind: 'meter', meter: 'm' }, to('vf0')],
+            [{ kind: 'mirror', to: 'pf' }, { kind: 'push-vlan', id: 3 }, to('vf2')],
+          ];
           const rules = actions.map((list, kind) => nic.root.addRule({ match: { destinationPort: kind }, actions: list }));
           const sent: Record<string, number> = {};
           for (const port of PORTS) made.port(port).room = 5;

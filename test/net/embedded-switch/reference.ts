@@ -125,7 +125,8 @@ function tunnelIn(bytes: readonly number[], at: number, port: number, ip: NonNul
   if (port === 4789) return ((bytes[at] as number) & 8) === 0 ? undefined : { kind: 'vxlan', ...about, inner: at + 8 };
   if (port !== 6081) return undefined;
   const inner = at + 8 + ((bytes[at] as number) & 63) * 4;
-  if ((bytes[at] as number) >> 6 !== 0 || ((bytes[at + 1] as number) & 0x40) !== 0 || at16(bytes, at + 2) !== 0x6558 || bytes.length < inner + 14) return undefined;
+  if ((bytes[at] as number) >> 6 !== 0 || ((bytes[at + 1] as number) & 0x40) !== 0 || at16(bytes, at + 2) !== 0x6558 || bytes.length < inner + 14)
+    return undefined;
   return { kind: 'geneve', ...about, inner };
 }
 
@@ -136,7 +137,11 @@ const macBytes = (text: string): number[] => text.split(':').map((byte) => Numbe
 function ipBytes(text: string): number[] {
   if (!text.includes(':')) return text.split('.').map(Number);
   const [head = '', tail] = text.split('::');
-  const words = (part: string): number[] => part.split(':').filter((word) => word !== '').flatMap((word) => u16(Number.parseInt(word, 16)));
+  const words = (part: string): number[] =>
+    part
+      .split(':')
+      .filter((word) => word !== '')
+      .flatMap((word) => u16(Number.parseInt(word, 16)));
   const [before, after] = [words(head), words(tail ?? '')];
   return [...before, ...new Array<number>(16 - before.length - after.length).fill(0), ...after];
 }
@@ -162,7 +167,9 @@ const numberFits = (value: number | undefined, want: Masked): boolean =>
 
 function tagFits(tag: Tag | undefined, want: NonNullable<FlowMatch['vlan']>): boolean {
   if (want === 'none') return tag === undefined;
-  return tag !== undefined && (want.id === undefined || numberFits(tag.tci & 0xfff, want.id)) && (want.priority === undefined || tag.tci >> 13 === want.priority);
+  return (
+    tag !== undefined && (want.id === undefined || numberFits(tag.tci & 0xfff, want.id)) && (want.priority === undefined || tag.tci >> 13 === want.priority)
+  );
 }
 
 export function matches(match: FlowMatch, port: string, h: Headers, was: Tunnel | undefined): boolean {
@@ -195,7 +202,9 @@ export function matches(match: FlowMatch, port: string, h: Headers, was: Tunnel 
       (source === undefined || (tunnel.version === version(source) && ipFits(tunnel.source, source))) &&
       (destination === undefined || (tunnel.version === version(destination) && ipFits(tunnel.destination, destination))),
   };
-  return (Object.keys(match) as (keyof FlowMatch)[]).every((field) => match[field] === undefined || (checks[field] as (want: unknown) => boolean)(match[field]));
+  return (Object.keys(match) as (keyof FlowMatch)[]).every(
+    (field) => match[field] === undefined || (checks[field] as (want: unknown) => boolean)(match[field]),
+  );
 }
 
 // ---- changes ----
@@ -283,7 +292,10 @@ function encapsulate(inner: readonly number[], { kind, vni, source, destination,
   const datagram = [...shim, vni >> 16, ...u16(vni), 0, ...inner];
   const udp = [0, 0, ...u16(kind === 'vxlan' ? 4789 : 6081), ...u16(8 + datagram.length), 0, 0, ...datagram];
   const addresses = [...ipBytes(source), ...ipBytes(destination)];
-  const ip = addresses.length === 8 ? [0x45, 0, ...u16(20 + udp.length), 0, 0, 0x40, 0, 64, 17, 0, 0, ...addresses] : [0x60, 0, 0, 0, ...u16(udp.length), 17, 64, ...addresses];
+  const ip =
+    addresses.length === 8
+      ? [0x45, 0, ...u16(20 + udp.length), 0, 0, 0x40, 0, 64, 17, 0, 0, ...addresses]
+      : [0x60, 0, 0, 0, ...u16(udp.length), 17, 64, ...addresses];
   return [...macBytes(destinationMac), ...macBytes(sourceMac), ...(addresses.length === 8 ? [8, 0] : [0x86, 0xdd]), ...ip, ...udp];
 }
 
@@ -371,7 +383,12 @@ export class ReferenceSwitch {
         else if (action.kind === 'forward') for (const to of typeof action.to === 'string' ? [action.to] : [...action.to]) deliver(to);
         else if (action.kind === 'mirror') mirror(action.to);
         else if (action.kind === 'push-vlan')
-          bytes = [...bytes.slice(0, 12), ...u16(action.protocol === '802.1ad' ? 0x88a8 : 0x8100), ...u16(action.id | ((action.priority ?? 0) << 13)), ...bytes.slice(12)];
+          bytes = [
+            ...bytes.slice(0, 12),
+            ...u16(action.protocol === '802.1ad' ? 0x88a8 : 0x8100),
+            ...u16(action.id | ((action.priority ?? 0) << 13)),
+            ...bytes.slice(12),
+          ];
         else if (action.kind === 'pop-vlan') bytes = tag === undefined ? bytes : [...bytes.slice(0, 12), ...bytes.slice(16)];
         else if (action.kind === 'set-vlan') {
           if (tag === undefined) continue;

@@ -71,4 +71,5 @@ export function datagram(payload: readonly number[], { to = macOf(1), from = mac
 }
 
 /** Which frames arrived where: lengths of the lists by port. */
-export const counts = (arrived: Record<string, Uint8Array[]>): Record<string, number> => Object.fromEntries(Object.entries(arrived).map(([name, list]) => [name, list.length]));
+export const counts = (arrived: Record<string, Uint8Array[]>): Record<string, number> =>
+  Object.fromEntries(Object.entries(arrived).map(([name, list]) => [name, list.length]));

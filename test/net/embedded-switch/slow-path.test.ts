@@ -14,7 +14,10 @@ interface Slow extends Rig {
 /** A switch whose representors end in a slow path on this thread. */
 function software(options: SlowPathOptions = {}, functions = 3): Slow {
   const names = ['uplink0', 'pf', ...Array.from({ length: functions }, (_, i) => `vf${i}`)];
-  const made = rig({ mode: 'switchdev', functions }, names.map((name) => `${name}-rep`));
+  const made = rig(
+    { mode: 'switchdev', functions },
+    names.map((name) => `${name}-rep`),
+  );
   const slow = new SlowPath(made.nic, options);
   const segment = new Segment(slow, { clock: made.clock });
   const ends = names.map((name) => {
@@ -73,7 +76,11 @@ describe('the learning bridge', () => {
     const misses = nic.portStatistics('vf0').misses;
     expect(counts(send('vf0', ...new Array<Uint8Array>(20).fill(between(0, 1))))).toEqual({ vf1: 20 });
     expect(nic.portStatistics('vf0').misses).toBe(misses);
-    expect(slow.flows.get(`vf0 ${macOf(0)} > ${macOf(1)} 0`)).toEqual({ slow: { frames: 1, bytes: 62 }, fast: { frames: 20, bytes: 20 * 62 }, offloaded: true });
+    expect(slow.flows.get(`vf0 ${macOf(0)} > ${macOf(1)} 0`)).toEqual({
+      slow: { frames: 1, bytes: 62 },
+      fast: { frames: 20, bytes: 20 * 62 },
+      offloaded: true,
+    });
     slow.close();
     expect(nic.root.rules).toEqual([]);
   });
@@ -148,7 +155,17 @@ describe('a program', () => {
     const { nic, send, slow } = software({
       program: ({ port, header }): Decision | undefined =>
         header[5] === 9
-          ? { to: ['uplink0'], flow: 'nine', rule: { match: { port, destinationMac: macOf(9) }, actions: [{ kind: 'push-vlan', id: 99 }, { kind: 'forward', to: 'uplink0' }] } }
+          ? {
+              to: ['uplink0'],
+              flow: 'nine',
+              rule: {
+                match: { port, destinationMac: macOf(9) },
+                actions: [
+                  { kind: 'push-vlan', id: 99 },
+                  { kind: 'forward', to: 'uplink0' },
+                ],
+              },
+            }
           : undefined,
     });
     expect(send('vf0', between(0, 9))).toEqual({ uplink0: [between(0, 9)] });

@@ -1,7 +1,7 @@
 // The switch's data side on a worker thread, its control on this one: frames through shared tables, settings and rules that change meanwhile, representors that end here.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { RingLink } from '#backends/ring-link';
+import type { RingLink } from '#backends/ring-link';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostSegment } from '#backends/vhost-worker';
 import { Bell } from '#core/doorbell';
@@ -23,7 +23,11 @@ describe('on a worker', () => {
 
   /** A port of the worker's segment whose far end is a memory port here. */
   function end(segment: VhostSegment, name: string): { port: MemoryPort; serve: () => void } {
-    const here = new Segment({ maximumPorts: 2, relay: (batch, needs, source, s) => s.offer(batch, needs, 0, batch.count, source, 1 - source), detach: () => {} });
+    const here = new Segment({
+      maximumPorts: 2,
+      relay: (batch, needs, source, s) => s.offer(batch, needs, 0, batch.count, source, 1 - source),
+      detach: () => {},
+    });
     const link: RingLink = segment.link(name, new Bell());
     const port = new MemoryPort(name);
     here.addPort(port);
@@ -52,7 +56,11 @@ describe('on a worker', () => {
     const nic = new EmbeddedSwitch({ functions: 2, mode: 'switchdev' });
     const worker = pool.worker();
     const segment = worker.segment({ kind: nic.share });
-    const [vf0, vf1, uplink] = ['vf0', 'vf1', 'uplink0'].map((name) => end(segment, name)) as [ReturnType<typeof end>, ReturnType<typeof end>, ReturnType<typeof end>];
+    const [vf0, vf1, uplink] = ['vf0', 'vf1', 'uplink0'].map((name) => end(segment, name)) as [
+      ReturnType<typeof end>,
+      ReturnType<typeof end>,
+      ReturnType<typeof end>,
+    ];
     const reps = ['vf0-rep', 'vf1-rep', 'uplink0-rep'].map((name) => ({ name, bell: new Bell() })).map(({ name, bell }) => segment.link(name, bell));
     const ends = [vf0, vf1, uplink];
     let rule = nic.root.addRule({ match: { port: 'vf0' }, actions: [{ kind: 'forward', to: 'vf1' }] });
