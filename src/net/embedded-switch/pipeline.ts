@@ -6,7 +6,7 @@ import { FRAME_MALFORMED, type FrameBatch, GSO_UDP_TUNNEL } from '../port.ts';
 import type { Effects } from './effects.ts';
 import { FrameKey } from './frame-key.ts';
 import * as k from './layout.ts';
-import { LegacyBridge, TAG_PUSH, TAG_SET, tagOf } from './legacy.ts';
+import { LegacyBridge, TAG_REPLACE, tagOf } from './legacy.ts';
 import type { LinkGroup } from './link-group.ts';
 import { MISSED, Program, STOPPED } from './program.ts';
 import { CUT_FIRST, Rewriter } from './rewrite.ts';
@@ -169,18 +169,13 @@ export class Pipeline {
     const bridge = this.#bridge;
     const { port } = this.#tables;
     if (bridge.tag !== 0) {
-      // The sender's own tag is not to be trusted with more than its priority; an untagged frame has the port's.
-      const tci = port[this.#inPort * k.PORT_WORDS + k.PORT_TCI] as number;
-      if (bridge.tag === TAG_SET) {
-        if (!this.own()) return;
-        this.rewrite.setVlan(this.place, 0xffff, (tagOf(this.key) & 0xe000) | (tci & 0xfff));
-      } else if (
-        bridge.tag === TAG_PUSH &&
-        (!this.own() || this.rewrite.pushVlan(this.place, port[this.#inPort * k.PORT_WORDS + k.PORT_TPID] as number, tci) !== 0)
-      ) {
-        this.why = k.WHY_NOT_APPLICABLE;
-        return;
-      }
+      // Of the sender's own tag its priority is kept, and nothing else; an untagged frame has the port's.
+      const at = this.#inPort * k.PORT_WORDS;
+      const tci = port[at + k.PORT_TCI] as number;
+      if (!this.own()) return;
+      const replaces = bridge.tag === TAG_REPLACE;
+      if (replaces) this.rewrite.popVlan(this.place);
+      if (!this.went(this.rewrite.pushVlan(this.place, port[at + k.PORT_TPID] as number, replaces ? (tagOf(this.key) & 0xe000) | (tci & 0xfff) : tci))) return;
       this.changed();
     }
     bridge.decide(this.#inPort, this.key, this.now);
