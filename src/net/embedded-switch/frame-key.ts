@@ -2,6 +2,7 @@
 // common extension headers, TCP, UDP, ICMP, and whether UDP carries VXLAN or Geneve with an Ethernet frame inside. What is cut short or lies about its length is not there.
 
 import { ETHERTYPE_QINQ, ETHERTYPE_VLAN, PROTOCOL_TCP, PROTOCOL_UDP } from '../headers.ts';
+import { TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET } from '../offload-request.ts';
 import {
   HAS_FRAGMENT,
   HAS_ICMP,
@@ -55,6 +56,8 @@ export class FrameKey {
   /** 4, 6, or 0. */
   version = 0;
   vlan = 0;
+  /** Where what was read ends, but for the transport header. */
+  body = 0;
   /** Where the frame in the tunnel starts; 0: this is no tunnel. */
   inner = 0;
   /** IPv6 with segments left to visit: the destination is not the one that checksums count. */
@@ -120,6 +123,7 @@ export class FrameKey {
       type = read16(bytes, at);
     }
     this.vlan = (words[KEY_TAGS] as number) & 0xfff;
+    this.body = at + 2;
     if (!this.cut) {
       if (type === ETHERTYPE_IPV4) has |= this.#ipv4(bytes, at + 2, end);
       else if (type === ETHERTYPE_IPV6) has |= this.#ipv6(bytes, at + 2, end);
@@ -131,6 +135,19 @@ export class FrameKey {
   /** TCP, UDP or SCTP, with its ports at hand. */
   get hasPorts(): boolean {
     return ((this.words[KEY_TYPE] as number) & (HAS_PORTS << 16)) !== 0;
+  }
+
+  /**
+   * Whether a checksum may be filled in so, by whoever comes after: where it changes nothing that rules or checks have looked at. One of a frame in a tunnel is looked at when that frame is. Positions are the frame's.
+   */
+  allowsChecksum(start: number, offset: number): boolean {
+    const at = this.frame + start;
+    if (this.inner > 0 && at >= this.inner + ETHERNET) return true;
+    if (this.transport === 0) return at >= this.body;
+    if (this.protocol === PROTOCOL_TCP) return at === this.transport ? offset === TCP_CHECKSUM_OFFSET : at >= this.transport + 20;
+    if (this.protocol === PROTOCOL_UDP) return at === this.transport ? offset === UDP_CHECKSUM_OFFSET : at >= this.transport + 8;
+    // Of SCTP the ports, of ICMP type and code.
+    return at >= this.transport && at + offset >= this.transport + (this.protocol === PROTOCOL_SCTP ? 4 : 2);
   }
 
   /** Of layer 2, 32 bits without a sign. */
@@ -167,6 +184,7 @@ export class FrameKey {
     words[KEY_IP] = this.protocol | ((bytes[at + 1] as number) << 8) | ((bytes[at + 8] as number) << 16);
     words[KEY_SOURCE] = read32(bytes, at + 12);
     words[KEY_DESTINATION] = read32(bytes, at + 16);
+    this.body = at + length;
     const fragment = read16(bytes, at + 6) & 0x3fff;
     if ((fragment & 0x1fff) !== 0) return HAS_IP | HAS_IPV4 | HAS_FRAGMENT | HAS_LATER_FRAGMENT;
     return HAS_IP | HAS_IPV4 | (fragment !== 0 ? HAS_FRAGMENT : 0) | this.#upper(bytes, at + length, end);
@@ -181,6 +199,7 @@ export class FrameKey {
     const { words } = this;
     this.network = start;
     this.version = 6;
+    this.body = start + 40;
     this.#long = true;
     for (let i = 0; i < 4; i++) {
       words[KEY_SOURCE + i] = read32(bytes, start + 8 + 4 * i);
@@ -214,6 +233,7 @@ export class FrameKey {
       }
       protocol = bytes[at] as number;
       at += length;
+      this.body = at;
       if ((has & HAS_LATER_FRAGMENT) !== 0) break;
     }
     this.protocol = protocol;

@@ -187,8 +187,7 @@ export class Program {
           return -1;
         }
         rewrite.decapsulate(place, key);
-        frame.decapsulated();
-        return 0;
+        return frame.decapsulated() ? 0 : -1;
       default:
         return -1;
     }
