@@ -150,7 +150,7 @@ export class FrameKey {
     return at >= this.transport && at + offset >= this.transport + (this.protocol === PROTOCOL_SCTP ? 4 : 2);
   }
 
-  /** Of layer 2, 32 bits without a sign. */
+  /** Of layer 2, 32 bits. */
   addressHash(): number {
     const { words } = this;
     return finish(mix(mix(mix(0, words[KEY_TO_LOW] as number), words[KEY_FROM_LOW] as number), words[KEY_HIGHS] as number));
@@ -318,5 +318,5 @@ function mix(hash: number, word: number): number {
 
 function finish(hash: number): number {
   const mixed = Math.imul(hash ^ (hash >>> 13), 0x85ebca6b);
-  return (mixed ^ (mixed >>> 16)) >>> 0;
+  return mixed ^ (mixed >>> 16);
 }
