@@ -42,6 +42,8 @@ const forbidden: [layer: string, specifier: string][] = [
   ['core', '#net/port'],
   ['core', '../net/port.ts'],
   ['net', '#pci/ports'],
+  ['net/embedded-switch', '#virtio/net-policy'],
+  ['net/embedded-switch', '../../core/clock.ts'],
   ['pci', '#net/port'],
   ['virtio', '#backends/inline'],
   ['virtio', '#devices/virtio-net/device'],
@@ -69,6 +71,7 @@ const forbidden: [layer: string, specifier: string][] = [
 const allowed: [layer: string, specifier: string][] = [
   ['core', './memory.ts'],
   ['net', '#core/segments'],
+  ['net/embedded-switch', '../port.ts'],
   ['virtio', '#pci/ports'],
   ['devices/virtio-net', '#virtio/features'],
   ['guest-sim', '#core/guest-memory'],
