@@ -183,7 +183,14 @@ describe.each([
 
   it.each([
     ['a buffer where no memory is', (guest: TestGuest) => guest.queueChain([{ address: 2 ** 41, length: 64 }])],
-    ['a readable buffer behind a writable one', (guest: TestGuest) => guest.queueChain([{ address: 0, length: 64, write: true }, { address: 0, length: 64 }])],
+    [
+      'a readable buffer behind a writable one',
+      (guest: TestGuest) =>
+        guest.queueChain([
+          { address: 0, length: 64, write: true },
+          { address: 0, length: 64 },
+        ]),
+    ],
     ['a buffer over the end of memory', (guest: TestGuest) => guest.queueChain([{ address: guest.memory.size - 10, length: 64 }])],
   ])('that makes available %s breaks that ring alone, and the device never sees it', async (_what, spoil) => {
     const { left, right, a } = await pair();
@@ -217,7 +224,7 @@ describe.each([
     expect(left.events).toEqual([]);
   });
 
-  it('may make its ring up at random: rings break or not, the device\'s never by a fault, and nothing hangs', async () => {
+  it("may make its ring up at random: rings break or not, the device's never by a fault, and nothing hangs", async () => {
     let seed = 12345;
     const random = (n: number): number => {
       seed = (seed * 1103515245 + 12345) & 0x7fffffff;
