@@ -131,7 +131,7 @@ it.each([
   ['split', []],
   ['packed', [VIRTIO_F_RING_PACKED]],
   ['packed, in order', [VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER]],
-] as [string, number[]][])('a device with shorter rings than the guest\'s serves it through shadow virtqueues, not directly: %s', async (_name, features) => {
+] as [string, number[]][])("a device with shorter rings than the guest's serves it through shadow virtqueues, not directly: %s", async (_name, features) => {
   const { a, b, resume } = nics({ maxVringSize: 8 });
   const [left, right] = [new TestGuest({ name: 'a', features }), new TestGuest({ name: 'b', features })];
   left.attach(a.direct);
