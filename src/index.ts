@@ -36,6 +36,7 @@ export type { MeterAction, MeterSettings } from '#net/embedded-switch/meters';
 export type { PortSettings, PortVlan } from '#net/embedded-switch/port-settings';
 export { type Decision, type Miss, SlowPath, type SlowPathOptions } from '#net/embedded-switch/slow-path';
 export type { TunnelSettings } from '#net/embedded-switch/tunnels';
+export { SwitchVfPorts } from '#net/embedded-switch/vf-ports';
 export { LearningSwitch } from '#net/learning-switch';
 export { FrameBatch, type NetPort, type PortHost } from '#net/port';
 export { Segment, type SegmentOptions } from '#net/segment';

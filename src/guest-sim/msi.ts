@@ -13,6 +13,7 @@ export class Msi {
   readonly #at: number;
   readonly #vectors: VectorSpace;
   #vector = -1;
+  #handler = (): void => {};
 
   private constructor(bus: GuestBus, config: ConfigAccess, rid: number, at: number, vectors: VectorSpace) {
     this.#bus = bus;
@@ -32,6 +33,7 @@ export class Msi {
   enable(handler: () => void): boolean {
     this.#vector = this.#vectors.allocate(handler);
     if (this.#vector < 0) return false;
+    this.#handler = handler;
     const control = this.#read(MSI_CONTROL, 2);
     const address = this.#bus.platform.msiAddress;
     this.#write(MSI_ADDRESS, 4, address % 2 ** 32);
@@ -49,7 +51,7 @@ export class Msi {
     this.#write(MSI_CONTROL, 2, this.#read(MSI_CONTROL, 2) & ~MSI_ENABLE);
     const command = this.#config.read(this.#rid, CFG.COMMAND, 2);
     this.#config.write(this.#rid, CFG.COMMAND, 2, command & ~COMMAND_INTX_DISABLE);
-    if (this.#vector >= 0) this.#vectors.release(this.#vector);
+    if (this.#vector >= 0) this.#vectors.release(this.#vector, this.#handler);
     this.#vector = -1;
   }
 
