@@ -55,7 +55,42 @@ class Source extends BenchPort {
     this.#length = length;
     for (let i = 0; i < FRAMES; i++) {
       const flow = i % flows;
-      const frame = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, (length - 14) >> 8, (length - 14) & 255, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+      const frame = [
+        2,
+        0,
+        0,
+        0,
+        0,
+        2,
+        2,
+        0,
+        0,
+        0,
+        0,
+        1,
+        8,
+        0,
+        0x45,
+        0,
+        (length - 14) >> 8,
+        (length - 14) & 255,
+        0,
+        0,
+        0x40,
+        0,
+        64,
+        17,
+        0,
+        0,
+        10,
+        0,
+        0,
+        1,
+        10,
+        0,
+        0,
+        2,
+      ];
       frame.push(0x10 | (flow >> 8), flow & 255, 0x13, 0x88, (length - 34) >> 8, (length - 34) & 255, 0, 0);
       this.#views.u8.set(frame, i * ROOM);
     }
@@ -114,17 +149,28 @@ function legacy(): Forwarding {
 function switchdev(rules: (nic: EmbeddedSwitch) => void): () => Forwarding {
   return () => {
     const nic = new EmbeddedSwitch({ functions: 2, mode: 'switchdev', limits: { rules: 16384 } });
-    nic.root.addTunnel('t', { kind: 'vxlan', vni: 1, source: '192.0.2.1', destination: '192.0.2.2', sourceMac: '02:00:00:00:00:01', destinationMac: '02:00:00:00:00:02' });
+    nic.root.addTunnel('t', {
+      kind: 'vxlan',
+      vni: 1,
+      source: '192.0.2.1',
+      destination: '192.0.2.2',
+      sourceMac: '02:00:00:00:00:01',
+      destinationMac: '02:00:00:00:00:02',
+    });
     rules(nic);
     return nic.forwarding();
   };
 }
 
 const TO_VF1: FlowAction = { kind: 'forward', to: 'vf1' };
-const one = (...actions: FlowAction[]): (() => Forwarding) => switchdev((nic) => void nic.root.addRule({ match: { port: 'vf0' }, actions: [...actions, TO_VF1] }));
+const one = (...actions: FlowAction[]): (() => Forwarding) =>
+  switchdev((nic) => void nic.root.addRule({ match: { port: 'vf0' }, actions: [...actions, TO_VF1] }));
 const exact = (nic: EmbeddedSwitch, count: number): void => {
   for (let i = 0; i < count; i++)
-    nic.root.addRule({ match: { port: 'vf0', source: '10.0.0.1', destination: '10.0.0.2', protocol: 17, sourcePort: 0x1000 | i, destinationPort: 5000 }, actions: [TO_VF1] });
+    nic.root.addRule({
+      match: { port: 'vf0', source: '10.0.0.1', destination: '10.0.0.2', protocol: 17, sourcePort: 0x1000 | i, destinationPort: 5000 },
+      actions: [TO_VF1],
+    });
 };
 /** So many masks that the frames' rule, in the last of them, is found after looking in each. */
 const masks = (nic: EmbeddedSwitch, count: number): void => {
@@ -166,5 +212,12 @@ const results = CASES.map((one) => ({ name: one.name, small: nanosPerFrame(one, 
 const base = results.find(({ name }) => name === 'learning switch') as { small: number; large: number };
 printTable(
   ['forwarding', '64 B ns', 'Mframes/s', 'x learning', '1500 B ns', 'x learning'],
-  results.map(({ name, small, large }) => [name, small.toFixed(1), (1000 / small).toFixed(1), (small / base.small).toFixed(2), large.toFixed(1), (large / base.large).toFixed(2)]),
+  results.map(({ name, small, large }) => [
+    name,
+    small.toFixed(1),
+    (1000 / small).toFixed(1),
+    (small / base.small).toFixed(2),
+    large.toFixed(1),
+    (large / base.large).toFixed(2),
+  ]),
 );

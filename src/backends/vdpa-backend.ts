@@ -22,6 +22,8 @@ export class VdpaBackend implements VhostBackend {
   onDeviceEvent: ((event: Extract<VdpaEvent, { kind: 'fault' | 'config' }>) => void) | undefined;
   readonly #front: VdpaFront;
   #dirt: DeviceDirt | undefined;
+  /** Rings too long for the device. */
+  readonly #refused = new Set<number>();
   /** Where rings stood when the device was taken away from here. */
   readonly #positions: VringPosition[] = [];
 
@@ -47,6 +49,7 @@ export class VdpaBackend implements VhostBackend {
   }
 
   open(session: VhostSession): void {
+    this.#refused.clear();
     this.#front.open(session, session.features.and(this.device.features));
     this.#dirt = new DeviceDirt(this.device, session.memory);
   }
@@ -54,6 +57,12 @@ export class VdpaBackend implements VhostBackend {
   startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
     const { device } = this;
     if (this.#dirt === undefined) throw new TypeError(`${this.name}: open before startVring`);
+    this.#refused.delete(index);
+    if (setup.size > device.maxVringSize) {
+      this.#refused.add(index);
+      this.onEvent?.({ kind: 'broken', index, reason: `a ring of ${setup.size} entries, where the device serves ${device.maxVringSize} at most` });
+      return;
+    }
     this.#dirt.served = true;
     device.setVringSize(index, setup.size);
     device.setVringAddresses(index, setup);
@@ -69,6 +78,7 @@ export class VdpaBackend implements VhostBackend {
   }
 
   vringState(index: number): VringState {
+    if (this.#refused.has(index)) return 'broken';
     return this.#front.held ? this.device.vringState(index) : 'stopped';
   }
 

@@ -29,6 +29,8 @@ export interface VdpaNetOptions {
   readonly dirtyTracking?: boolean;
   /** Feature bits it does not have. */
   readonly withoutFeatures?: readonly number[];
+  /** Entries of its longest ring. Default 32768, as virtio has it. */
+  readonly maxVringSize?: number;
   /** Default: all below 2^52. */
   readonly iovaRange?: { readonly first: number; readonly last: number };
 }
@@ -47,7 +49,7 @@ export class VdpaNet implements VdpaDevice {
   readonly name: string;
   readonly deviceId = VIRTIO_ID_NETWORK;
   readonly vringCount: number;
-  readonly maxVringSize = MAXIMUM_VRING;
+  readonly maxVringSize: number;
   readonly features: FeatureSet;
   readonly flowFilter = true;
   readonly iovaRange: { readonly first: number; readonly last: number };
@@ -75,6 +77,9 @@ export class VdpaNet implements VdpaDevice {
     this.name = `vdpa ${port.name}`;
     this.vringCount = 2 * port.maxQueuePairs;
     this.features = port.features.or(FeatureSet.of(VIRTIO_F_VERSION_1, VIRTIO_F_ACCESS_PLATFORM)).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    this.maxVringSize = options.maxVringSize ?? MAXIMUM_VRING;
+    if (!(Number.isInteger(this.maxVringSize) && this.maxVringSize >= 1 && this.maxVringSize <= MAXIMUM_VRING))
+      throw new RangeError(`longest ring ${this.maxVringSize}: 1 to ${MAXIMUM_VRING} entries`);
     this.iovaRange = options.iovaRange ?? { first: 0, last: ADDRESS_LIMIT - 1 };
     this.#config = new NetConfig(port.maxQueuePairs, options);
     this.#vrings = this.#freshVrings();
@@ -238,6 +243,7 @@ export class VdpaNet implements VdpaDevice {
   }
 
   setVringSize(index: number, size: number): void {
+    if (size > this.maxVringSize) throw new RangeError(`${this.name} serves rings of up to ${this.maxVringSize} entries, not ${size}`);
     this.#idle(index).size = size;
   }
 

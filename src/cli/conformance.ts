@@ -12,10 +12,13 @@ import {
   inprocSource,
   isBinding,
   plan,
+  planScenarios,
   qemuSource,
   type Report,
   type RunOptions,
   runCases,
+  SCENARIOS,
+  type ScenarioOptions,
   type TargetSource,
   watchOwnDriver,
 } from '#conformance/index';
@@ -81,20 +84,52 @@ function render(reports: readonly Report[], format: Format, party: 'device' | 'd
   return conformanceTable(reports, party);
 }
 
-async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
-  if (flags.party === 'driver') {
-    const report = await watchOwnDriver();
-    print(render([report], flags.format, 'driver'));
-    return !breaksMust(report);
+/** This project's driver under the driver scenarios. @throws SelectionError */
+async function runDriver(flags: Flags): Promise<boolean> {
+  requireClause(flags.clause);
+  const selection: ScenarioOptions = {
+    areas: flags.area,
+    ...(flags.clause !== undefined && { clause: flags.clause }),
+    ...(flags.case !== undefined && { case: flags.case }),
+  };
+  if (planScenarios(SCENARIOS, selection).length === 0) throw new SelectionError('no scenario is selected: see --list');
+  if (flags.list) {
+    print(
+      planScenarios(SCENARIOS, selection)
+        .map(({ name, scenario }) => `${name}  ${scenario.clauses.join(' ')}`)
+        .join('\n'),
+    );
+    return true;
   }
+  const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {value}/{total} | {what}', hideCursor: true, clearOnComplete: true }) : undefined;
+  const report = await watchOwnDriver({
+    ...selection,
+    onCase(done, total, what) {
+      if (done === 0) bar?.start(total, 0, { what });
+      else bar?.update(done, { what });
+    },
+  });
+  bar?.stop();
+  if (report.results.length === 0) throw new SelectionError('nothing that drivers do is judged about that');
+  print(render([report], flags.format, 'driver'));
+  return !breaksMust(report);
+}
+
+/** @throws SelectionError */
+function requireClause(name: string | undefined): void {
+  if (name !== undefined && findClause(name) === undefined)
+    throw new SelectionError(`no clause is called ${name}: give a key (pci.33) or an id, see docs/conformance.md`);
+}
+
+async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
+  if (flags.party === 'driver') return runDriver(flags);
   const selection: RunOptions = {
     areas: flags.area,
     ...(flags.clause !== undefined && { clause: flags.clause }),
     ...(flags.case !== undefined && { case: flags.case }),
     ...(flags.seed !== undefined && { seed: flags.seed }),
   };
-  if (flags.clause !== undefined && findClause(flags.clause) === undefined)
-    throw new SelectionError(`no clause is called ${flags.clause}: give a key (pci.33) or an id, see docs/conformance.md`);
+  requireClause(flags.clause);
   if (plan(CASES, selection).length === 0) throw new SelectionError('no case is selected: see --list');
   if (flags.list) {
     print(list(selection));
@@ -157,6 +192,7 @@ Examples:
   nicbox conformance --area net-rss --area net-hash
   nicbox conformance --clause pci.33 --format json
   nicbox conformance --case "reset/queue [packed]"
+  nicbox conformance --party driver --area net-tx
   nicbox conformance --target inproc --target qemu --format html > conformance.html`,
     )
     .action(async (flags: Flags) => done((await run({ ...flags, target: flags.target ?? ['inproc'], area: flags.area ?? [] }, signal)) ? 0 : 1));

@@ -19,10 +19,11 @@ export { GuestThread, GuestThreadError, type GuestThreadOptions } from './guest-
 export { Histogram } from './histogram.ts';
 export { Igb, isIgb } from './igb.ts';
 export { MESSAGE, PfMailbox, VfMailbox } from './igb-mailbox.ts';
-export type { AdvancedQueueOptions, IgbOptions, IgbRssOptions, IgbvfOptions } from './igb-options.ts';
+export type { AdvancedQueueOptions, IgbOptions, IgbRssOptions, IgbvfOptions, InterruptStyle } from './igb-options.ts';
 export { IgbError } from './igb-registers.ts';
 export { IgbVfs, type VfPolicy } from './igb-vfs.ts';
-export { Igbvf, isIgbvf, type VfExtensions } from './igbvf.ts';
+export { Igbvf, isIgbvf } from './igbvf.ts';
+export type { VfExtensions } from './igbvf-requests.ts';
 export { LegacyPci } from './legacy-pci.ts';
 export type { MeshJob } from './mesh.ts';
 export { Msix, VectorSpace } from './msix.ts';

@@ -2,7 +2,7 @@
 // brought the whole about. There is no part for where a device stands in a ring: ring-index.ts.
 //
 // Our reading of PCI_COMMON_CFG: fields that a driver can write are set (selectors, the configuration vector, and the generation, which it may be holding against), the others are held
-// against what this device has, and refused if they differ (2.12.1.4.5, device SHOULD).
+// against what this device has, and refused if they differ (2.12.1.4.4.1, device SHOULD).
 
 import type { VirtioDevice } from './device.ts';
 import type { DevicePart } from './device-parts.ts';

@@ -86,7 +86,7 @@ export function decodeSelection(data: AdminData, at: number): Set<string> {
   return selected;
 }
 
-/** Types that come before these wherever they are answered (2.12.1.4.5, device MUST). */
+/** Types that come before these wherever they are answered (2.12.1.4.4.1, device MUST). */
 const PRECEDING: ReadonlyMap<number, readonly number[]> = new Map([
   [VIRTIO_DEV_PART_DRV_FEATURES, [VIRTIO_DEV_PART_DEV_FEATURES]],
   [VIRTIO_DEV_PART_PCI_COMMON_CFG, [VIRTIO_DEV_PART_DEV_FEATURES, VIRTIO_DEV_PART_DRV_FEATURES]],

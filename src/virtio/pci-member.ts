@@ -86,7 +86,7 @@ export class PciMember implements AdminMember {
 
   setParts(parts: readonly DevicePart[]): 'done' | 'running' | 'refused' | 'later' {
     const { control } = this.#at;
-    // virtio 1.4 2.12.1.4.5 (device MUST): answered when a reset that is under way is over.
+    // virtio 1.4 2.12.1.4.4.1 (device MUST): answered when a reset that is under way is over.
     if (control.busy) return 'later';
     if (!control.frozen || !this.#settled) return 'running';
     const next = writeParts(this.#staged ?? this.#present, parts, this.#shape);

@@ -1,6 +1,6 @@
 // Where a device stands in a ring, told through the ring itself: virtio 1.4 2.14 has no device part for it. A device that is stopped has used every buffer it has seen (2.12.1.4.3), so
 // one number says it all. A split ring has that number, its used index. A packed ring has none; there the stopping device leaves the place of the next descriptor, with the wrap
-// counter, in its event suppression structure (2.8.14), which is its own to write and says the same while notifications are asked for by place.
+// counter, in its event suppression structure (2.8.10), which is its own to write and says the same while notifications are asked for by place.
 
 import { DMA_READ, DMA_WRITE, type DmaSpace } from '#core/dma-space';
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from './features.ts';

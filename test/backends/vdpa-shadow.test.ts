@@ -127,6 +127,42 @@ it('every page it can write counts as written over a device that logs nothing, u
   expect(some.length).toBeLessThan(all.length / 2);
 });
 
+it.each([
+  ['split', []],
+  ['packed', [VIRTIO_F_RING_PACKED]],
+  ['packed, in order', [VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER]],
+] as [string, number[]][])("a device with shorter rings than the guest's serves it through shadow virtqueues, not directly: %s", async (_name, features) => {
+  const { a, b, resume } = nics({ maxVringSize: 8 });
+  const [left, right] = [new TestGuest({ name: 'a', features }), new TestGuest({ name: 'b', features })];
+  left.attach(a.direct);
+  expect(left.states()).toEqual(['broken', 'broken']);
+  expect(left.events).toMatchObject([
+    { kind: 'broken', index: 0 },
+    { kind: 'broken', index: 1 },
+  ]);
+  left.events.length = 0;
+  left.attach(a.shadow);
+  right.attach(b.shadow);
+  resume();
+  const [there, back] = [new Stream(left, right), new Stream(right, left)];
+  await eventually('frames both ways', () => {
+    there.step(600, 40);
+    back.step(600, 40);
+    return there.received === 600 && back.received === 600 && there.completed === 600;
+  });
+  // Both move on with their rings full and the device's in use.
+  stop(left, right);
+  const positions = [left.positions(), right.positions()];
+  left.attach(a.shadow, positions[0]);
+  right.attach(b.shadow, positions[1]);
+  await eventually('more of them', () => {
+    there.step(1200, 40);
+    back.step(1200, 40);
+    return there.received === 1200 && back.received === 1200;
+  });
+  expect([...left.events, ...right.events]).toEqual([]);
+});
+
 describe('a memory that moves while the device works', () => {
   it.each([
     ['logged by the device', 'direct', true],
@@ -183,7 +219,14 @@ describe.each([
 
   it.each([
     ['a buffer where no memory is', (guest: TestGuest) => guest.queueChain([{ address: 2 ** 41, length: 64 }])],
-    ['a readable buffer behind a writable one', (guest: TestGuest) => guest.queueChain([{ address: 0, length: 64, write: true }, { address: 0, length: 64 }])],
+    [
+      'a readable buffer behind a writable one',
+      (guest: TestGuest) =>
+        guest.queueChain([
+          { address: 0, length: 64, write: true },
+          { address: 0, length: 64 },
+        ]),
+    ],
     ['a buffer over the end of memory', (guest: TestGuest) => guest.queueChain([{ address: guest.memory.size - 10, length: 64 }])],
   ])('that makes available %s breaks that ring alone, and the device never sees it', async (_what, spoil) => {
     const { left, right, a } = await pair();
@@ -217,7 +260,7 @@ describe.each([
     expect(left.events).toEqual([]);
   });
 
-  it('may make its ring up at random: rings break or not, the device\'s never by a fault, and nothing hangs', async () => {
+  it("may make its ring up at random: rings break or not, the device's never by a fault, and nothing hangs", async () => {
     let seed = 12345;
     const random = (n: number): number => {
       seed = (seed * 1103515245 + 12345) & 0x7fffffff;

@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { CASES } from '#conformance/cases';
 import { AREAS, CLAUSES, type Clause } from '#conformance/catalogue';
-import { WATCHED } from '#conformance/driver-watch';
+import { SCENARIOS, UNJUDGED, WATCHED } from '#conformance/driver/scenarios';
 import { judge, type Report } from '#conformance/runner';
 import { DRIVER_MUTATIONS } from './mutations/driver.ts';
 import { MUTATIONS } from './mutations.ts';
@@ -26,6 +26,7 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 function reason(clause: Clause): string {
+  if (UNJUDGED[clause.key] !== undefined) return UNJUDGED[clause.key] as string;
   if (clause.observable === 'no') return 'cannot be seen from outside';
   return REASONS[clause.key] ?? REASONS[clause.area] ?? (clause.observable === 'driver' ? 'a duty of drivers: no case yet' : 'no case yet');
 }
@@ -38,7 +39,9 @@ export function conformanceDocument(reports: readonly Report[], driver: Report):
   const watched = judge(driver);
   const cases = new Map<string, string[]>();
   for (const { name, clauses } of CASES) for (const key of clauses) cases.set(key, [...(cases.get(key) ?? []), name]);
-  for (const key of WATCHED) cases.set(key, ['driver/initialisation-and-traffic']);
+  for (const { name, clauses } of SCENARIOS) for (const key of clauses) cases.set(key, [...(cases.get(key) ?? []), name]);
+  // What is watched everywhere needs no name of a scenario, but those that are about it.
+  for (const key of WATCHED) if (!cases.has(key)) cases.set(key, ['watched']);
   const columns = Object.keys(QEMU);
   const lines: string[] = [];
 

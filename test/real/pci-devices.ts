@@ -1,7 +1,7 @@
 // Network functions of ours that a real Linux drives, as data: how the command line names the device, which drivers it needs, what is checked of it. A new device is a row here.
 
 import { IGB_CHECKS } from './igb-checks.ts';
-import { COALESCING, INTEL_CHECKS, SELF_TEST } from './intel-checks.ts';
+import { COALESCING, FRAME_CHECKS, SELF_TEST, TOOL_CHECKS } from './intel-checks.ts';
 import { commonChecks, type DriverFacts, type Limited, type PathKind, type PciCheck } from './pci-checks.ts';
 import { byStub, SWITCH_CHECKS, virtualFunctions } from './sriov-checks.ts';
 
@@ -92,7 +92,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     device: `e1000${SOON}`,
     peer: 'virtio-net',
     modules: [...VIRTIO.modules, ...E1000.modules],
-    checks: [pin, ...commonChecks(E1000), ...INTEL_CHECKS, SELF_TEST],
+    checks: [pin, ...commonChecks(E1000), ...FRAME_CHECKS, ...TOOL_CHECKS, SELF_TEST],
     not: { 'uml-pci': NO_PORTS },
   },
   {
@@ -101,7 +101,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     peer: 'e1000',
     modules: E1000.modules,
     // With another of its kind, and the link in its own time. Linux has no coalescing for the one above.
-    checks: [pin, ...INTEL_CHECKS.slice(0, 3), COALESCING],
+    checks: [pin, ...FRAME_CHECKS, COALESCING],
     not: { 'uml-pci': NO_PORTS },
   },
   {
@@ -109,7 +109,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     device: `e1000,model=82545GM${SOON}`,
     peer: 'virtio-net',
     modules: [...VIRTIO.modules, ...E1000.modules],
-    checks: [pin, ...commonChecks(E1000), ...INTEL_CHECKS, COALESCING, SELF_TEST],
+    checks: [pin, ...commonChecks(E1000), ...FRAME_CHECKS, ...TOOL_CHECKS, COALESCING, SELF_TEST],
     not: { 'vfio-user': 'its older relatives are driven there' },
   },
   {
@@ -117,7 +117,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     device: 'igb',
     peer: 'virtio-net',
     modules: [...VIRTIO.modules, ...IGB.modules],
-    checks: [...commonChecks(IGB), ...INTEL_CHECKS, COALESCING, SELF_TEST],
+    checks: [...commonChecks(IGB), ...FRAME_CHECKS, ...TOOL_CHECKS, COALESCING, SELF_TEST],
   },
   {
     name: 'igb (82576), queues and clock',

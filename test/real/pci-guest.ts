@@ -120,7 +120,7 @@ kill $server; wait $server; echo SERVER-ENDED $?`;
 /** Boots a guest with the device and runs all of its checks; returns when it is over. @throws when it does not come to its end in time */
 export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, modules, append = [], checks }: PciDevice): Promise<GuestReport> {
   const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks, path.workload), { devices: [device, peer], append });
-  await guest.line(/^GUEST-DONE/, 6 * PATIENCE);
+  await guest.line(/^GUEST-DONE/, 12 * PATIENCE);
   const { lines } = guest;
   const from = lines.indexOf('LSPCI-BEGIN');
   const report = {

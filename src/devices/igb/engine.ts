@@ -132,7 +132,7 @@ export class Engine implements NetPort {
   resetQueue(index: number): void {
     (this.transmitQueues[index] as TransmitQueue).reset();
     (this.receiveQueues[index] as ReceiveQueue).reset();
-    this.#state.changed();
+    this.#state.queuesChanged();
   }
 
   /** Queue `index` is in this memory from now on. */

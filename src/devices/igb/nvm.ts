@@ -86,7 +86,7 @@ export function readWord(registers: Registers, eeprom: SpiEeprom, value: number,
   registers.set('EERD', (word << 16) | (address << 2) | EERD_DONE);
 }
 
-/** FLA as it reads: nothing drives a flash's output (SO), which is pulled up. */
+/** FLA as it reads: its pins are granted to who asks, and nothing drives a flash's output (SO). */
 export function readFlashControl(registers: Registers): number {
   const stored = registers.get('FLA');
   return stored | ((stored & FLA_REQ) !== 0 ? FLA_GNT : 0);

@@ -97,7 +97,6 @@ export const IGB_REGISTERS = {
   },
   FLA: {
     offset: 0x001c,
-    reset: 0x0000_0008,
     writable: 0x0000_0017,
     fields: { FL_SCK: [0, 1], FL_CE: [1, 1], FL_SI: [2, 1], FL_SO: [3, 1], FL_REQ: [4, 1], FL_GNT: [5, 1] },
   },

@@ -12,7 +12,7 @@ import type { TransmitQueue } from './transmit-queue.ts';
 
 const FCS = 4;
 /** What one queue may have copied in a turn: a broadcast counts as often as there are pools for it. */
-export const LOCAL_COPIES = 64;
+const LOCAL_COPIES = 64;
 const LOCAL_BYTES = 0x2_0000;
 
 /** Results: the pools have it; they have no room, and the queue waits; the turn's share is used up, and the queue goes on in its next one; it makes no sense, which is counted. */

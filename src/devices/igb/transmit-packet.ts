@@ -92,7 +92,9 @@ export class PacketReader {
       if (!queue.fetch(at)) return STALLED;
       const { word2 } = queue;
       if (isOther(word2)) {
-        if (at === from || (isContext(word2) && !this.log.keep(at, queue))) return this.#drop(end);
+        if (at === from) return this.#drop(end);
+        // As many contexts as are kept in one turn: what is before this packet goes first. More in one packet make no sense.
+        if (isContext(word2) && !this.log.keep(at, queue)) return from > 0 ? MORE : this.#drop(end);
         continue;
       }
       const command = word2 >>> 24;

@@ -244,6 +244,9 @@ export class Transmit {
     this.#position = 0;
     this.#read = 0;
     this.#passed = queue.locallyDone;
+    if (!this.#marked) return;
+    this.#endsCut.fill(0);
+    this.#stamps.fill(0);
     this.#marked = false;
   }
 
@@ -328,8 +331,6 @@ export class Transmit {
     this.#descriptors[i] = descriptors;
     this.#packets[i] = packets;
     this.#piecesSent[i] = pieces;
-    this.#endsCut[i] = 0;
-    this.#stamps[i] = 0;
   }
 
   // ---- its end ----

@@ -17,26 +17,21 @@ import {
   VIRTIO_NET_F_STATUS,
 } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
-import { NetStatistics } from '#virtio/net-statistics';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
-import { CoalescingState } from './coalescing.ts';
 import type { CommandQueue } from './command-queue.ts';
 import { checkMac, checkRss, MAC_BYTES, NET_CONFIG_BYTES, NET_CONFIG_FIELDS, NetConfig } from './config.ts';
-import { runCommand } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
 import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER, HELD_BY_OWNER } from './data-plane.ts';
+import { DriverSettings } from './driver-settings.ts';
 import { missingDependency, offer } from './features.ts';
 import { AdminQueue, NetAdmin } from './net-admin.ts';
 import { checkFlowFilter, checkQueues, type VirtioNetOptions } from './net-options.ts';
 import { NetParts } from './net-parts.ts';
-import { ReceiveState } from './receive-state.ts';
 import { checkNetState, NET_STATE_VERSION, type NetState } from './saved-net.ts';
 import { ShownConfig } from './shown-config.ts';
-import { ControlStatistics } from './statistics.ts';
-import { SteeringState } from './steering-state.ts';
 
 export type { VirtioNetOptions } from './net-options.ts';
 
@@ -59,11 +54,7 @@ export class VirtioNet implements VirtioDevice {
   readonly #queueSize: number;
   #permanentMac: Uint8Array;
   readonly #config: ShownConfig;
-  readonly #receive = new ReceiveState();
-  readonly #steering: SteeringState;
-  readonly #coalescing: CoalescingState;
-  readonly #statistics: NetStatistics;
-  readonly #controlStatistics = new ControlStatistics();
+  readonly #settings: DriverSettings;
   readonly #data: DataPlane;
   #standby = false;
   readonly #options: VirtioNetOptions;
@@ -110,18 +101,16 @@ export class VirtioNet implements VirtioDevice {
       this.#permanentMac,
       options.linkUp ?? true,
     );
-    this.#steering = new SteeringState({ ...rss, contexts: this.offered.has(VIRTIO_NET_F_RSS_CONTEXT) ? rss.contexts : 0, pairs: queuePairs });
-    this.#coalescing = new CoalescingState(2 * queuePairs);
-    this.#statistics = new NetStatistics(2 * queuePairs);
-    this.policy = new NetPolicy(this.#steering.limits);
-    this.#data = new DataPlane(backend, this.policy, this.#statistics);
+    this.#settings = new DriverSettings({ ...rss, contexts: this.offered.has(VIRTIO_NET_F_RSS_CONTEXT) ? rss.contexts : 0, pairs: queuePairs });
+    this.policy = new NetPolicy(this.#settings.limits);
+    this.#data = new DataPlane(backend, this.policy, this.#settings.statistics);
     this.#data.restartLost = options.onLost !== 'needs-reset';
     this.parts = new NetParts({
       state: () => this.#state(),
       pairs: (features) => this.#pairs(features),
       permanentMac: () => this.#permanentMac,
       queuePairs,
-      steering: this.#steering.limits,
+      steering: this.#settings.limits,
       position: (index) => this.#position(index),
     });
     this.#publishPolicy();
@@ -174,8 +163,7 @@ export class VirtioNet implements VirtioDevice {
 
   negotiated(): void {
     const { features } = this.#host as VirtioHost;
-    this.#receive.clear(features);
-    this.#steering.clear(features);
+    this.#settings.negotiated(features);
     this.#publishPolicy();
     this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
   }
@@ -196,7 +184,7 @@ export class VirtioNet implements VirtioDevice {
     if (this.#options.mayChangeMac?.() === false) return;
     const mac = this.#config.mac.slice();
     for (let i = 0; i < size; i++) mac[offset + i] = Math.floor(value / 2 ** (8 * i)) & 0xff;
-    this.#receive.addressKnown = true;
+    this.#settings.addressKnown();
     this.#setMac(mac, false);
     this.#publishPolicy();
   }
@@ -273,8 +261,7 @@ export class VirtioNet implements VirtioDevice {
   #publishPolicy(): void {
     const host = this.#host;
     const publish = (): void => {
-      this.#coalescing.publish(this.policy);
-      this.#receive.publish(this.policy, this.#steering, {
+      this.#settings.publish(this.policy, {
         features: host?.features ?? this.offered,
         mac: this.#config.mac,
         mtu: this.#options.mtu ?? 0,
@@ -302,7 +289,7 @@ export class VirtioNet implements VirtioDevice {
   }
 
   startQueue(index: number): void {
-    this.#coalescing.restartQueue(index);
+    this.#settings.restartQueue(index);
     this.#startQueue(index);
     this.#publishPolicy();
     this.#data.launch();
@@ -402,12 +389,8 @@ export class VirtioNet implements VirtioDevice {
 
   reset(): void {
     this.#data.clear();
-    this.#receive.clear();
+    this.#settings.reset();
     this.#admin?.reset();
-    this.#steering.clear();
-    this.#coalescing.clear();
-    this.#statistics.clear();
-    this.#controlStatistics.clear();
     this.#config.restart(this.#permanentMac);
     this.#options.onMac?.(this.#permanentMac.slice());
     this.#publishPolicy();
@@ -425,13 +408,9 @@ export class VirtioNet implements VirtioDevice {
   #command(reader: ChainReader, reply: ChainWriter): boolean {
     const host = this.#host as VirtioHost;
     const dataQueues = 2 * this.#pairs(host.features);
-    this.#controlStatistics.commands++;
-    const ok = runCommand(reader, reply, {
+    const ok = this.#settings.run(reader, reply, {
       features: host.features,
-      state: this.#receive,
-      steering: this.#steering,
-      coalescing: this.#coalescing,
-      statistics: { queues: this.#statistics, control: this.#controlStatistics, dataQueues },
+      dataQueues,
       dataQueueEnabled: (index) => index < dataQueues && host.queueEnabled(index),
       allowsMac: (mac) => this.#options.mayChangeMac?.() !== false || mac.every((byte, i) => byte === this.#permanentMac[i]),
       setMac: (mac) => this.#setMac(mac, false),
@@ -441,10 +420,8 @@ export class VirtioNet implements VirtioDevice {
       },
     });
     // virtio 1.4 5.1.9.5.2.1 and others (device MUST): in force before the buffer is used.
-    if (!ok) return false;
-    this.#controlStatistics.succeeded++;
-    this.#publishPolicy();
-    return true;
+    if (ok) this.#publishPolicy();
+    return ok;
   }
 
   #administer(readable: Uint8Array, room: number): Uint8Array | undefined {
@@ -507,12 +484,9 @@ export class VirtioNet implements VirtioDevice {
     return seal('virtio-net', NET_STATE_VERSION, {
       permanentMac: this.#permanentMac.slice(),
       ...this.#config.save(),
-      receive: this.#receive.save(),
+      ...this.#settings.save(),
       // Restored and not started yet: as they were.
       positions: this.#restored.length > 0 ? [...this.#restored] : this.#data.positions(),
-      steering: this.#steering.save(),
-      coalescing: this.#coalescing.save(),
-      statistics: { queues: this.#statistics.save(), commands: this.#controlStatistics.commands, succeeded: this.#controlStatistics.succeeded },
       control: control ? { available: control.available, used: control.used } : null,
       admin: this.#admin ? { position: adminPosition ?? null, ...this.#admin.save() } : null,
     });
@@ -532,7 +506,7 @@ export class VirtioNet implements VirtioDevice {
       pairs: this.#pairs(features),
       rings: 2 * this.queuePairs,
       admin: this.#admin,
-      steering: this.#steering.limits,
+      steering: this.#settings.limits,
     });
     return (paused) => {
       this.stop();
@@ -540,18 +514,13 @@ export class VirtioNet implements VirtioDevice {
       this.#data.clear();
       this.#config.load(state);
       this.#options.onMac?.(state.mac.slice());
-      this.#receive.load(state.receive);
-      this.#steering.load(state.steering, features);
+      this.#settings.load(state, features);
       this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
       this.#control?.restore(state.control ?? undefined);
       if (state.admin) {
         this.#admin = state.admin.admin;
         this.#adminQueue?.restore(state.admin.position ?? undefined);
       }
-      this.#coalescing.load(state.coalescing);
-      this.#statistics.load(state.statistics.queues);
-      this.#controlStatistics.commands = state.statistics.commands;
-      this.#controlStatistics.succeeded = state.statistics.succeeded;
       this.#restored = state.positions;
       // The owner's hold, or the driver's, is what it stays under otherwise.
       this.#publishPolicy();

@@ -2,6 +2,7 @@
 // common extension headers, TCP, UDP, ICMP, and whether UDP carries VXLAN or Geneve with an Ethernet frame inside. What is cut short or lies about its length is not there.
 
 import { ETHERTYPE_QINQ, ETHERTYPE_VLAN, PROTOCOL_TCP, PROTOCOL_UDP } from '../headers.ts';
+import { TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET } from '../offload-request.ts';
 import {
   HAS_FRAGMENT,
   HAS_ICMP,
@@ -55,12 +56,16 @@ export class FrameKey {
   /** 4, 6, or 0. */
   version = 0;
   vlan = 0;
+  /** Where what was read ends, but for the transport header. */
+  body = 0;
   /** Where the frame in the tunnel starts; 0: this is no tunnel. */
   inner = 0;
   /** IPv6 with segments left to visit: the destination is not the one that checksums count. */
   routed = false;
   /** A header went on past the end. */
   cut = false;
+  /** The last frame was IPv6. */
+  #long = false;
   readonly #vxlanPort: number;
   readonly #genevePort: number;
 
@@ -89,7 +94,15 @@ export class FrameKey {
       (bytes[from + 6] as number) | ((bytes[from + 7] as number) << 8) | ((bytes[from + 8] as number) << 16) | ((bytes[from + 9] as number) << 24);
     words[KEY_HIGHS] =
       (bytes[from + 4] as number) | ((bytes[from + 5] as number) << 8) | ((bytes[from + 10] as number) << 16) | ((bytes[from + 11] as number) << 24);
-    words.fill(0, KEY_TAGS, decapsulated ? KEY_TUNNEL : KEY_WORDS);
+    words[KEY_TAGS] = 0;
+    words[KEY_IP] = 0;
+    words[KEY_PORTS] = 0;
+    words[KEY_SOURCE] = 0;
+    words[KEY_DESTINATION] = 0;
+    // The rest is 0 but after a frame that had it.
+    if (this.#long) words.fill(0, KEY_SOURCE, KEY_TUNNEL);
+    this.#long = false;
+    if (!decapsulated && words[KEY_TUNNEL] !== 0) words.fill(0, KEY_TUNNEL, KEY_WORDS);
     let at = from + 12;
     let type = read16(bytes, at);
     let has = 0;
@@ -110,6 +123,7 @@ export class FrameKey {
       type = read16(bytes, at);
     }
     this.vlan = (words[KEY_TAGS] as number) & 0xfff;
+    this.body = at + 2;
     if (!this.cut) {
       if (type === ETHERTYPE_IPV4) has |= this.#ipv4(bytes, at + 2, end);
       else if (type === ETHERTYPE_IPV6) has |= this.#ipv6(bytes, at + 2, end);
@@ -123,7 +137,20 @@ export class FrameKey {
     return ((this.words[KEY_TYPE] as number) & (HAS_PORTS << 16)) !== 0;
   }
 
-  /** Of layer 2, 32 bits without a sign. */
+  /**
+   * Whether a checksum may be filled in so, by whoever comes after: where it changes nothing that rules or checks have looked at. One of a frame in a tunnel is looked at when that frame is. Positions are the frame's.
+   */
+  allowsChecksum(start: number, offset: number): boolean {
+    const at = this.frame + start;
+    if (this.inner > 0 && at >= this.inner + ETHERNET) return true;
+    if (this.transport === 0) return at >= this.body;
+    if (this.protocol === PROTOCOL_TCP) return at === this.transport ? offset === TCP_CHECKSUM_OFFSET : at >= this.transport + 20;
+    if (this.protocol === PROTOCOL_UDP) return at === this.transport ? offset === UDP_CHECKSUM_OFFSET : at >= this.transport + 8;
+    // Of SCTP the ports, of ICMP type and code.
+    return at >= this.transport && at + offset >= this.transport + (this.protocol === PROTOCOL_SCTP ? 4 : 2);
+  }
+
+  /** Of layer 2, 32 bits. */
   addressHash(): number {
     const { words } = this;
     return finish(mix(mix(mix(0, words[KEY_TO_LOW] as number), words[KEY_FROM_LOW] as number), words[KEY_HIGHS] as number));
@@ -157,6 +184,7 @@ export class FrameKey {
     words[KEY_IP] = this.protocol | ((bytes[at + 1] as number) << 8) | ((bytes[at + 8] as number) << 16);
     words[KEY_SOURCE] = read32(bytes, at + 12);
     words[KEY_DESTINATION] = read32(bytes, at + 16);
+    this.body = at + length;
     const fragment = read16(bytes, at + 6) & 0x3fff;
     if ((fragment & 0x1fff) !== 0) return HAS_IP | HAS_IPV4 | HAS_FRAGMENT | HAS_LATER_FRAGMENT;
     return HAS_IP | HAS_IPV4 | (fragment !== 0 ? HAS_FRAGMENT : 0) | this.#upper(bytes, at + length, end);
@@ -171,6 +199,8 @@ export class FrameKey {
     const { words } = this;
     this.network = start;
     this.version = 6;
+    this.body = start + 40;
+    this.#long = true;
     for (let i = 0; i < 4; i++) {
       words[KEY_SOURCE + i] = read32(bytes, start + 8 + 4 * i);
       words[KEY_DESTINATION + i] = read32(bytes, start + 24 + 4 * i);
@@ -203,6 +233,7 @@ export class FrameKey {
       }
       protocol = bytes[at] as number;
       at += length;
+      this.body = at;
       if ((has & HAS_LATER_FRAGMENT) !== 0) break;
     }
     this.protocol = protocol;
@@ -287,5 +318,5 @@ function mix(hash: number, word: number): number {
 
 function finish(hash: number): number {
   const mixed = Math.imul(hash ^ (hash >>> 13), 0x85ebca6b);
-  return (mixed ^ (mixed >>> 16)) >>> 0;
+  return mixed ^ (mixed >>> 16);
 }

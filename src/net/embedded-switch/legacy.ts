@@ -47,7 +47,7 @@ const TPID_SERVICE = 0x88a8;
 // What `admit` says is to be done to a frame's tag.
 export const TAG_AS_IT_IS = 0;
 export const TAG_PUSH = 1;
-export const TAG_SET = 2;
+export const TAG_REPLACE = 2;
 
 export class LegacyBridge {
   /** Ports that the last frame is for. */
@@ -90,7 +90,7 @@ export class LegacyBridge {
       this.#vlan = (port[at + PORT_TCI] as number) & 0xfff;
       // Who has a port VLAN cannot be in another one; under an S-tag what it has of its own goes along.
       if (id !== 0 && !this.#service) return WHY_SPOOFED_VLAN;
-      this.tag = tagged && !this.#service ? TAG_SET : TAG_PUSH;
+      this.tag = tagged && !this.#service ? TAG_REPLACE : TAG_PUSH;
       return -1;
     }
     this.#vlan = id;

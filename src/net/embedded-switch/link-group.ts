@@ -38,8 +38,8 @@ export class LinkGroup {
     let up = 0;
     for (let i = 0; i < this.#uplinks; i++) if (this.#usable(i)) up++;
     if (up === 0) return -1;
-    // An unsigned hash scaled to the members: no modulo of a power of two that a weak bit could spoil.
-    let choice = Math.floor(((mode === LAG_HASH_L34 ? key.flowHash() : key.addressHash()) / 2 ** 32) * up);
+    // Scaled to the members: no modulo of a power of two that a weak bit could spoil.
+    let choice = Math.floor((((mode === LAG_HASH_L34 ? key.flowHash() : key.addressHash()) >>> 0) / 2 ** 32) * up);
     for (let i = 0; i < this.#uplinks; i++) if (this.#usable(i) && choice-- === 0) return i;
     return -1;
   }

@@ -2,11 +2,11 @@
 // port and a place in the work frames; or why there is none. Nothing is sent here, and nothing counted that a refusal could not take back.
 
 import type { Nanos } from '#core/clock';
-import { FRAME_MALFORMED, type FrameBatch, GSO_UDP_TUNNEL } from '../port.ts';
+import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_UDP_TUNNEL } from '../port.ts';
 import type { Effects } from './effects.ts';
 import { FrameKey } from './frame-key.ts';
 import * as k from './layout.ts';
-import { LegacyBridge, TAG_PUSH, TAG_SET, tagOf } from './legacy.ts';
+import { LegacyBridge, TAG_REPLACE, tagOf } from './legacy.ts';
 import type { LinkGroup } from './link-group.ts';
 import { MISSED, Program, STOPPED } from './program.ts';
 import { CUT_FIRST, Rewriter } from './rewrite.ts';
@@ -118,6 +118,7 @@ export class Pipeline {
     this.#inPort = source < this.#uplinks ? this.#group.port(source) : source;
     const legacy = config[k.CONFIG_MODE] === k.MODE_LEGACY;
     this.freshKey();
+    if (!this.#sound()) return;
     if (config[k.CONFIG_MIRRORS] !== 0) this.mirror((port[at + k.PORT_MIRROR_INGRESS] as number) - 1);
     if (legacy) {
       this.why = this.#bridge.admit(this.#inPort, this.key);
@@ -169,18 +170,13 @@ export class Pipeline {
     const bridge = this.#bridge;
     const { port } = this.#tables;
     if (bridge.tag !== 0) {
-      // The sender's own tag is not to be trusted with more than its priority; an untagged frame has the port's.
-      const tci = port[this.#inPort * k.PORT_WORDS + k.PORT_TCI] as number;
-      if (bridge.tag === TAG_SET) {
-        if (!this.own()) return;
-        this.rewrite.setVlan(this.place, 0xffff, (tagOf(this.key) & 0xe000) | (tci & 0xfff));
-      } else if (
-        bridge.tag === TAG_PUSH &&
-        (!this.own() || this.rewrite.pushVlan(this.place, port[this.#inPort * k.PORT_WORDS + k.PORT_TPID] as number, tci) !== 0)
-      ) {
-        this.why = k.WHY_NOT_APPLICABLE;
-        return;
-      }
+      // Of the sender's own tag its priority is kept, and nothing else; an untagged frame has the port's.
+      const at = this.#inPort * k.PORT_WORDS;
+      const tci = port[at + k.PORT_TCI] as number;
+      if (!this.own()) return;
+      const replaces = bridge.tag === TAG_REPLACE;
+      if (replaces) this.rewrite.popVlan(this.place);
+      if (!this.went(this.rewrite.pushVlan(this.place, port[at + k.PORT_TPID] as number, replaces ? (tagOf(this.key) & 0xe000) | (tci & 0xfff) : tci))) return;
       this.changed();
     }
     bridge.decide(this.#inPort, this.key, this.now);
@@ -339,9 +335,22 @@ export class Pipeline {
     this.#work.output.hashedBy[this.place] = 0;
   }
 
-  decapsulated(): void {
+  /** False: what came out goes no further. */
+  decapsulated(): boolean {
     this.#decapsulated = true;
     this.changed();
+    this.freshKey();
+    return this.#sound();
+  }
+
+  /** Whether the checksum that is to be filled in is one, and not a way to change what has been checked. Requests to cut are looked at when they are carried out. */
+  #sound(): boolean {
+    const { flags, gsoType, csumStart, csumOffset } = this.#work.output;
+    const { place } = this;
+    if (((flags[place] as number) & FRAME_NEEDS_CSUM) === 0 || gsoType[place] !== 0) return true;
+    if (this.key.allowsChecksum(csumStart[place] as number, csumOffset[place] as number)) return true;
+    this.why = k.WHY_MALFORMED;
+    return false;
   }
 
   /** `result` of a change. False: the frame does not go on. */

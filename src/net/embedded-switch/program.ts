@@ -94,7 +94,7 @@ export class Program {
 
   #meter(meter: number): boolean {
     const frame = this.#frame;
-    const verdict = charge(this.#tables, meter, this.#work.output.length[frame.place] as number, frame.now, this.#effects);
+    const verdict = charge(this.#tables, meter, this.#work.output.length[frame.place] as number, frame.now, this.#effects) | 0;
     if (verdict === METER_DROP) {
       frame.why = WHY_METER;
       return false;
@@ -187,8 +187,7 @@ export class Program {
           return -1;
         }
         rewrite.decapsulate(place, key);
-        frame.decapsulated();
-        return 0;
+        return frame.decapsulated() ? 0 : -1;
       default:
         return -1;
     }

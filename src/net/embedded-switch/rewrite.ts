@@ -48,7 +48,8 @@ export class Rewriter {
 
   pushVlan(place: number, tpid: number, tci: number): number {
     const { bytes, start, output } = this.#work;
-    if (this.#work.headroom(place) < TAG) return NOT_APPLICABLE;
+    // A checksum's place is 16 bits: it must not come round to the headers.
+    if (this.#work.headroom(place) < TAG || (output.csumStart[place] as number) + TAG > LONGEST_PACKET) return NOT_APPLICABLE;
     const from = start[place] as number;
     bytes.copyWithin(from - TAG, from, from + MACS);
     write16(bytes, from - TAG + MACS, tpid);

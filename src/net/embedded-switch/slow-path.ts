@@ -9,7 +9,7 @@ import { DROP_FILTERED, DROP_MALFORMED, DROP_NOT_READY } from '../counters.ts';
 import { gatherHeader } from '../headers.ts';
 import { MacTable } from '../mac-table.ts';
 import { FRAME_MALFORMED, type FrameBatch, type NetPort } from '../port.ts';
-import type { Forwarding, Member, Segment } from '../segment.ts';
+import type { Forwarding, Segment } from '../segment.ts';
 import type { FlowRule, FlowRuleSpec, FrameCount } from './domain.ts';
 import type { EmbeddedSwitch } from './embedded-switch.ts';
 import { EmbeddedSwitchError } from './errors.ts';

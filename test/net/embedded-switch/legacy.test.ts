@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { EmbeddedSwitchError } from '#net/embedded-switch/errors';
+import { FRAME_NEEDS_CSUM } from '#net/port';
 import { bytesOf, counts, macOf, plain, rig } from './rig.ts';
 
 const STRANGER = '02:00:00:00:09:09';
@@ -161,6 +162,24 @@ describe('anti-spoofing and trust', () => {
     expect(counts(send('vf0', plain(1, { to: macOf(1), from: macOf(2) })))).toEqual({ vf1: 1 });
   });
 
+  it('lets no checksum be filled in where it would change what was checked', () => {
+    const { nic, port, send } = addressed();
+    nic.configurePort('vf0', { spoofCheck: true });
+    nic.configurePort('vf1', { spoofCheck: true, vlan: { id: 5 } });
+    const frame = plain(1, { to: macOf(2) });
+    // Into the source address, the EtherType.
+    for (const [csumStart, csumOffset] of [
+      [0, 6],
+      [6, 0],
+      [12, 0],
+    ] as const)
+      expect(send('vf0', { bytes: frame, flags: FRAME_NEEDS_CSUM, csumStart, csumOffset })).toEqual({});
+    expect(nic.portStatistics('vf0').drops).toEqual({ malformed: 3 });
+    expect(port('vf0').counters.snapshot().transmitDrops).toEqual({ malformed: 3 });
+    // Behind them it is the sender's business.
+    expect(counts(send('vf0', { bytes: frame, flags: FRAME_NEEDS_CSUM, csumStart: 14, csumOffset: 2 }))).toEqual({ vf2: 1 });
+  });
+
   it('sends on the headers that it has checked, not what the sender makes of them afterwards', () => {
     const { nic, port, run } = addressed();
     nic.configurePort('vf0', { spoofCheck: true });
@@ -285,7 +304,9 @@ describe('links and rates', () => {
     const { nic, clock, port, run } = addressed({ transmitRate: 80e6 });
     nic.configurePort('vf0', { minimumRate: 60e6 });
     expect(code(() => nic.configurePort('vf1', { minimumRate: 30e6 }))).toBe('bad-setting');
-    for (const vf of [0, 1]) for (let i = 0; i < 60_000; i++) port(`vf${vf}`).outbox.push({ bytes: plain(1, { to: macOf(2), from: macOf(vf) }) });
+    const large = (vf: number): Uint8Array =>
+      Uint8Array.from([...plain(1, { to: macOf(2), from: macOf(vf) }), ...new Array<number>(940).fill(vf)]);
+    for (const vf of [0, 1]) for (let i = 0; i < 2000; i++) port(`vf${vf}`).outbox.push({ bytes: large(vf) });
     const sent = (vf: number): number => port(`vf${vf}`).counters.snapshot().transmitBytes;
     run();
     const before = [sent(0), sent(1)] as const;

@@ -8,7 +8,7 @@ import { EmbeddedSwitchError } from '#net/embedded-switch/errors';
 import type { FlowMatch } from '#net/embedded-switch/match';
 import { ACCEPTS_CSUM, ACCEPTS_EVERYTHING, FRAME_NEEDS_CSUM, FRAME_UDP_TUNNEL_CSUM, GSO_TCPV4, GSO_UDP, GSO_UDP_TUNNEL_IPV4 } from '#net/port';
 import { dissect, ethernet, faults, ipv4, ipv6, seedChecksum, tcp, udp } from '../frames.ts';
-import type { Frame, MemoryPort } from '../memory-port.ts';
+import { type Frame, MemoryPort } from '../memory-port.ts';
 import { bytesOf, counts, macOf, plain, type Rig, rig } from './rig.ts';
 
 const REPRESENTORS = ['uplink0-rep', 'pf-rep', 'vf0-rep', 'vf1-rep', 'vf2-rep'];
@@ -660,8 +660,7 @@ describe('modes', () => {
     add(made, { port: 'vf0' }, [to('vf1')]);
     const old = made.port('vf1');
     const member = made.segment.ports.find(({ port }) => port === old) as { index: number };
-    const { constructor } = old as unknown as { constructor: new (name: string) => MemoryPort };
-    const next = new constructor('vf1');
+    const next = new MemoryPort('vf1');
     made.segment.addPort(next);
     made.send('vf0', UDP4);
     expect([old.inbox.length, next.inbox.length]).toEqual([0, 1]);
