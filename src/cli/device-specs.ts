@@ -119,7 +119,8 @@ export function parseDevice(text: string): DeviceSpec {
   }
   for (const option of ['queues', 'vf-queues']) {
     const queues = number(options[option], 1);
-    if (!Number.isInteger(queues) || queues < 1 || queues > MOST_QUEUES) throw new InvalidArgumentError(`${option} is a whole number from 1 to ${MOST_QUEUES}.`);
+    if (!Number.isInteger(queues) || queues < 1 || queues > MOST_QUEUES)
+      throw new InvalidArgumentError(`${option} is a whole number from 1 to ${MOST_QUEUES}.`);
   }
   return { kind: name, options };
 }

@@ -79,7 +79,8 @@ export class Fn {
     this.bdf = bdf;
     this.base = base;
     this.msixBase = msixBase;
-    for (let at = this.config(0x34, 1); at !== 0; at = this.config(at + 1, 1)) this.caps.set(this.config(at, 1) === 9 ? this.config(at + 3, 1) : 0x100 + this.config(at, 1), at);
+    for (let at = this.config(0x34, 1); at !== 0; at = this.config(at + 1, 1))
+      this.caps.set(this.config(at, 1) === 9 ? this.config(at + 3, 1) : 0x100 + this.config(at, 1), at);
   }
 
   config(offset: number, size: AccessSize): number {
@@ -391,7 +392,12 @@ export class Station {
   #sent = 0;
   #posted = 0;
 
-  constructor(host: Host, fn: Fn, at: number, options: { readonly packed?: boolean; readonly size?: number; readonly buffers?: number; readonly vectors?: boolean } = {}) {
+  constructor(
+    host: Host,
+    fn: Fn,
+    at: number,
+    options: { readonly packed?: boolean; readonly size?: number; readonly buffers?: number; readonly vectors?: boolean } = {},
+  ) {
     const { packed = false, size = 64, buffers = 16, vectors = false } = options;
     this.fn = fn;
     this.ram = host.ram;

@@ -112,7 +112,9 @@ export function sameShape(a: VfShape, b: VfShape): boolean {
       .filter(([, on]) => on !== undefined)
       .sort()
       .join();
-  return a.queuePairs === b.queuePairs && a.mtu === b.mtu && a.speed?.speed === b.speed?.speed && a.speed?.duplex === b.speed?.duplex && features(a) === features(b);
+  return (
+    a.queuePairs === b.queuePairs && a.mtu === b.mtu && a.speed?.speed === b.speed?.speed && a.speed?.duplex === b.speed?.duplex && features(a) === features(b)
+  );
 }
 
 /** @throws RestoreError */

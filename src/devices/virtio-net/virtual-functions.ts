@@ -106,8 +106,10 @@ export class NetVfs {
   /** @throws VirtioOptionError, RangeError */
   constructor(options: NetSriovOptions, pf: Pick<VirtioNetOptions, 'mac' | 'linkUp'>, site: VfSite) {
     const { totalVfs, queuePairs = 1, maxQueuePairs = queuePairs, legacy = true } = options;
-    if (!Number.isInteger(totalVfs) || totalVfs < 1 || totalVfs > MOST_VFS) throw new VirtioOptionError('NICBOX_SRIOV', `${totalVfs} virtual functions: give 1 to ${MOST_VFS}`);
-    if (site.pcieType === 'conventional') throw new VirtioOptionError('NICBOX_SRIOV', 'a conventional PCI function has no virtual functions: put it below a port, or on the root bus');
+    if (!Number.isInteger(totalVfs) || totalVfs < 1 || totalVfs > MOST_VFS)
+      throw new VirtioOptionError('NICBOX_SRIOV', `${totalVfs} virtual functions: give 1 to ${MOST_VFS}`);
+    if (site.pcieType === 'conventional')
+      throw new VirtioOptionError('NICBOX_SRIOV', 'a conventional PCI function has no virtual functions: put it below a port, or on the root bus');
     if (!Number.isInteger(maxQueuePairs) || maxQueuePairs < 1 || maxQueuePairs > MOST_QUEUE_PAIRS)
       throw new VirtioOptionError('NICBOX_QUEUE_PAIRS', `maxQueuePairs ${maxQueuePairs}: give 1 to ${MOST_QUEUE_PAIRS}`);
     this.total = totalVfs;
@@ -348,7 +350,8 @@ export class NetVfs {
     const entry = this.#entry(vf);
     const state = savedRecord(saved, 'virtual function');
     const settings = savedSettings(state.settings, this.#mostPairs);
-    if (entry.enabled && entry.net === undefined && entry.fault === undefined) throw new BusyError(`virtual function ${vf} waits for the device before it to stop`);
+    if (entry.enabled && entry.net === undefined && entry.fault === undefined)
+      throw new BusyError(`virtual function ${vf} waits for the device before it to stop`);
     if ((state.device !== null) !== (entry.net !== undefined)) throw new RestoreError(`saved state of virtual function ${vf} does not go with VF Enable`);
     const before = entry.settings;
     entry.settings = settings;
@@ -357,7 +360,8 @@ export class NetVfs {
       if (!sameShape(entry.shape, settings)) {
         this.#drop(vf, entry);
         this.#make(vf, entry);
-        if (entry.net === undefined) throw new RestoreError(`virtual function ${vf} cannot be made as it was saved: ${String(entry.fault ?? 'it is still stopping')}`);
+        if (entry.net === undefined)
+          throw new RestoreError(`virtual function ${vf} cannot be made as it was saved: ${String(entry.fault ?? 'it is still stopping')}`);
       } else if (!settings.mac.every((byte, i) => byte === entry.net?.permanentMac[i])) entry.net.assignMac(settings.mac);
       entry.pci.restore(state.device);
     } catch (error) {
