@@ -60,6 +60,12 @@ describe('virtual functions', () => {
     expect(host.vfs.net(0)).not.toBe(first);
     expect(host.vfs.net(0)?.backend).toBe(first?.backend);
     expect(enabled).toEqual([2, 0, 3]);
+    // Moved meanwhile, it comes again where it was moved to.
+    const elsewhere = new RecordingBackend('elsewhere');
+    host.vfs.net(0)?.handOver(elsewhere);
+    host.disable();
+    host.enable(1);
+    expect(host.vfs.net(0)?.backend).toBe(elsewhere);
   });
 
   it('whose backend cannot be had are there without a device, and say why; nothing is thrown into the access', () => {
