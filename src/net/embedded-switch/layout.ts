@@ -170,7 +170,7 @@ export const MASK_WORDS = 1 + 2 * KEY_WORDS;
 export const MASKS_IN_CHAIN = 32;
 const CHAIN_WORDS = 1 + MASKS_IN_CHAIN;
 /** Chains beside the numbered ones. */
-export const EXTRA_CHAINS = 2;
+const EXTRA_CHAINS = 2;
 
 // A meter.
 export const METER_RATE = 0;
