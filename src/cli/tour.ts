@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { SingleBar } from 'cli-progress';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import type { DataPlane } from '#lab/lab';
 import { runTour, type TourListener, type TourResult } from '#lab/tour';
 import { loadLab } from './lspci.ts';
 import { FileError, prepareDirectory, print, writeResult } from './output.ts';
@@ -14,7 +15,7 @@ const CAPTURE = fileURLToPath(new URL('../../captures/real.pcapng', import.meta.
 interface Flags {
   readonly capture: string;
   readonly lab?: string;
-  readonly plane: 'inline' | 'vhost-net' | 'both';
+  readonly plane: DataPlane | 'both';
   readonly ring: 'split' | 'packed' | 'both';
   readonly repeat: number;
   readonly pings: number;
@@ -38,7 +39,12 @@ async function readCapture(path: string): Promise<Uint8Array> {
   }
 }
 
-const titles = { inline: 'inline (machine thread)', 'vhost-net': 'vhost-net (worker thread)' } as const;
+const titles: Readonly<Record<DataPlane, string>> = {
+  inline: 'inline (machine thread)',
+  'vhost-net': 'vhost-net (worker thread)',
+  vdpa: 'vDPA (a NIC on a worker thread)',
+  'vdpa-shadow': 'shadow virtqueues (machine thread) over vDPA',
+};
 /** Progress on a terminal; on a pipe or with --json a line a pass, on stderr. */
 function listener(json: boolean): TourListener {
   const bar = process.stderr.isTTY
@@ -89,7 +95,7 @@ export function tourCommand(signal: AbortSignal, done: (exitCode: number) => voi
     )
     .option('--capture <file>', 'pcap or pcapng file to replay', CAPTURE)
     .option('--lab <file>', 'lab file: the first guest sends to the second (default: two guests on a direct link)')
-    .addOption(new Option('--plane <plane>', 'who moves the frames').choices(['inline', 'vhost-net', 'both']).default('both'))
+    .addOption(new Option('--plane <plane>', 'who moves the frames; both: inline and vhost-net').choices([...Object.keys(titles), 'both']).default('both'))
     .addOption(new Option('--ring <format>', 'virtqueue format').choices(['split', 'packed', 'both']).default('both'))
     .option('--repeat <times>', 'times the capture is sent in each pass', count(1_000_000), 1000)
     .option('--pings <count>', 'round trips measured in each pass', count(10_000_000), 2000)

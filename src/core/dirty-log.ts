@@ -22,6 +22,8 @@ export interface AddressLog {
 /** A part that logs while told to. */
 export interface DirtyWriter {
   logging: boolean;
+  /** Marks what is only in a log of the part's own (a device's) so far. Called before the pages are taken, while the log is on. */
+  collect?(): void;
 }
 
 export class DirtyLog {
@@ -97,8 +99,20 @@ export class DirtyLog {
     }
   }
 
+  /** Marks pages of RAM by guest-physical address: what holes are in the range is left out. */
+  markAddress(address: number, length: number): void {
+    let before = 0;
+    for (const { base, size } of this.#ranges) {
+      const from = Math.max(address, base);
+      const to = Math.min(address + length, base + size);
+      if (from < to) this.mark(from - base + before, to - from, from);
+      before += size;
+    }
+  }
+
   /** Takes and clears the dirty pages: their guest-physical addresses, ascending. */
   take(): number[] {
+    if (this.#on) for (const ref of this.#writers) ref.deref()?.collect?.();
     const addresses: number[] = [];
     let range = 0;
     let firstPage = 0;

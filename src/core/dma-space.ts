@@ -66,6 +66,17 @@ export interface RemoteMemory {
 }
 
 /**
+ * Whoever else reaches memory in this device's name and goes by its space: a data plane with translations of its own (a vDPA device's IOTLB). Called on the machine's thread,
+ * inside the change.
+ */
+export interface DmaFollower {
+  /** Mappings or bus mastering of the space are others: on return nobody uses what was taken away. */
+  moved(): void;
+  /** Runs `write` while no turn of the follower's is under way. */
+  betweenTurns(write: () => void): void;
+}
+
+/**
  * A device's view of memory. Create with `DmaSpace.create` on the machine's thread, `DmaSpace.open(space.share())` on a worker.
  * Refused accesses are values (false, null): nothing here throws on a device address.
  */
@@ -77,6 +88,8 @@ export class DmaSpace {
   onMiss: (() => void) | undefined;
   /** Where addresses lead that no window covers. Not shared with other threads. */
   remote: RemoteMemory | undefined;
+  /** Not shared with other threads. */
+  readonly followers = new Set<DmaFollower>();
   readonly #table: DmaTable;
   readonly #dirty: DirtyLog;
   #generation = -1;
@@ -128,6 +141,7 @@ export class DmaSpace {
   /** PCI Command bit 2. Clearing it returns once no thread is inside a turn that saw it set. */
   set busMaster(on: boolean) {
     this.#table.setFlag(FLAG_BUS_MASTER, on);
+    for (const follower of this.followers) follower.moved();
   }
 
   get logging(): boolean {
@@ -150,6 +164,17 @@ export class DmaSpace {
    */
   translate(mappings: readonly DmaMapping[] | undefined): void {
     this.#table.setMappings(mappings);
+    for (const follower of this.followers) follower.moved();
+  }
+
+  /** The translation as it is now, by ascending iova; undefined: identity. */
+  get mappings(): DmaMapping[] | undefined {
+    if ((this.#table.flags & FLAG_TRANSLATED) === 0) return undefined;
+    const { entries } = this.#table;
+    return Array.from({ length: entries.length / 4 }, (_, i) => {
+      const [iova, size, address, permissions] = entries.subarray(4 * i, 4 * i + 4) as unknown as [number, number, number, number];
+      return { iova, size, address, permissions };
+    });
   }
 
   /**
@@ -157,7 +182,12 @@ export class DmaSpace {
    * turn that begins once this has returned.
    */
   betweenTurns(write: () => void): void {
-    this.#table.change(write);
+    let all = write;
+    for (const follower of this.followers) {
+      const inner = all;
+      all = () => follower.betweenTurns(inner);
+    }
+    this.#table.change(all);
   }
 
   /** Faults recorded by any thread since the last call; at most the newest 16 keep their details. */

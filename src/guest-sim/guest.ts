@@ -27,6 +27,7 @@ import type { Job, Workload, WorkloadResult } from './workload.ts';
 
 /** How a guest is set up. Plain cloneable data. */
 export interface GuestOptions {
+  /** Of a guest that was assigned a virtual function: it is a virtio-net's, driven so. */
   readonly net?: VirtioNetOptions;
   /** Drive an e1000 so, in place of a virtio-net. */
   readonly e1000?: E1000Options;
@@ -38,6 +39,8 @@ export interface GuestOptions {
   readonly device?: number;
   /** How configuration space is reached. Default 'ecam'. */
   readonly config?: 'ecam' | 'ports';
+  /** 'shared': functions may share vectors when the processor has no more. Default 'exclusive': a driver makes do with fewer. */
+  readonly vectors?: 'exclusive' | 'shared';
 }
 
 /** A virtual function of a host's that a guest on the same thread is given, with memory of its own; interrupts are taken by whichever of them steps next. */
@@ -114,12 +117,12 @@ export class Guest {
       this.arena = assigned.arena;
       this.vectors = host.vectors;
       this.tree = { root: host.tree.root, devices: [device], unplaced: 0 };
-      this.nic = this.openIgbvf(device, options.igbvf, delay);
+      this.nic = options.net ? this.openNet(device, options.net) : this.openIgbvf(device, options.igbvf, delay);
       return;
     }
     this.config = options.config === 'ports' ? new PortAccess(bus) : new EcamAccess(bus);
     this.arena = new GuestArena(bus.memory);
-    this.vectors = new VectorSpace(bus.platform.intxVectors);
+    this.vectors = new VectorSpace(bus.platform.intxVectors, options.vectors);
     this.tree = enumeratePci(bus, { config: this.config });
     if (options.e1000) this.nic = this.openE1000(this.#pick(isE1000, 'e1000', options), options.e1000);
     else if (options.igb) this.nic = this.openIgb(this.#pick(isIgb, 'igb', options), options.igb);

@@ -14,24 +14,45 @@ const LAST_VECTOR = 0xef;
 export class VectorSpace {
   readonly handlers: ((() => void) | undefined)[] = new Array(256).fill(undefined);
   readonly #reserved: ReadonlySet<number>;
+  readonly #shares: boolean;
+  readonly #users: (() => void)[][] = Array.from({ length: 256 }, () => []);
 
-  /** `reserved`: vectors the platform uses itself (its INTx vectors). */
-  constructor(reserved: readonly number[] = []) {
+  /**
+   * @param reserved vectors the platform uses itself (its INTx vectors)
+   * @param use 'shared': when no vector is free, one of the least used is given to one more, as handlers only look whether there is something to do
+   */
+  constructor(reserved: readonly number[] = [], use: 'exclusive' | 'shared' = 'exclusive') {
     this.#reserved = new Set(reserved);
+    this.#shares = use === 'shared';
   }
 
-  /** A free vector, or -1 when all are taken. */
+  /** A vector, or -1 when all are taken. */
   allocate(handler: () => void): number {
+    let best = -1;
     for (let v = FIRST_VECTOR; v <= LAST_VECTOR; v++) {
-      if (this.handlers[v] !== undefined || this.#reserved.has(v)) continue;
-      this.handlers[v] = handler;
-      return v;
+      if (this.#reserved.has(v)) continue;
+      if (best < 0 || this.#usersOf(v).length < this.#usersOf(best).length) best = v;
     }
-    return -1;
+    if (this.#usersOf(best).length > 0 && !this.#shares) return -1;
+    this.#usersOf(best).push(handler);
+    this.#bind(best);
+    return best;
   }
 
-  release(vector: number): void {
-    this.handlers[vector] = undefined;
+  release(vector: number, handler: () => void): void {
+    const users = this.#usersOf(vector);
+    const at = users.indexOf(handler);
+    if (at >= 0) users.splice(at, 1);
+    this.#bind(vector);
+  }
+
+  #usersOf(vector: number): (() => void)[] {
+    return this.#users[vector] as (() => void)[];
+  }
+
+  #bind(vector: number): void {
+    const users = this.#usersOf(vector);
+    this.handlers[vector] = users.length < 2 ? users[0] : () => users.forEach((user) => user());
   }
 }
 
@@ -43,7 +64,7 @@ export class Msix {
   readonly #at: number;
   readonly #table: number;
   readonly #vectors: VectorSpace;
-  readonly #programmed = new Map<number, number>();
+  readonly #programmed = new Map<number, { readonly vector: number; readonly handler: () => void }>();
 
   private constructor(bus: GuestBus, config: ConfigAccess, rid: number, at: number, entries: number, table: number, vectors: VectorSpace) {
     this.#bus = bus;
@@ -85,7 +106,7 @@ export class Msix {
     this.#bus.mmioWrite(at + 4, 4, Math.floor(address / 2 ** 32));
     this.#bus.mmioWrite(at + 8, 4, vector);
     this.#bus.mmioWrite(at + 12, 4, 0);
-    this.#programmed.set(entry, vector);
+    this.#programmed.set(entry, { vector, handler });
     return true;
   }
 
@@ -104,9 +125,9 @@ export class Msix {
 
   /** Back to INTx; vectors go back to the CPU. */
   disable(): void {
-    for (const [entry, vector] of this.#programmed) {
+    for (const [entry, { vector, handler }] of this.#programmed) {
       this.mask(entry);
-      this.#vectors.release(vector);
+      this.#vectors.release(vector, handler);
     }
     this.#programmed.clear();
     this.#control(0);

@@ -2,7 +2,7 @@
 // of collect, forward, deliver, flush, complete, within a budget. Nothing is kept between turns: what a full destination refuses goes back to its source
 // (hold-back, in place of dropping late), and the source is left alone until there is room. Ports with nothing to do cost nothing: they are not in the round.
 
-import { type Clock, type Nanos, WallClock } from '#core/clock';
+import { type Nanos, type TimeSource, WallClock } from '#core/clock';
 import { viewsOf } from '#core/guest-memory';
 import { DROP_LINK_DOWN, DROP_MALFORMED, DROP_RING_FULL } from './counters.ts';
 import { framesWithin, inspectOffloads } from './offload-request.ts';
@@ -19,7 +19,7 @@ export interface ServiceBudget {
 const DEFAULT_BUDGET: ServiceBudget = { frames: 256, bytes: 512 * 1024 };
 
 export interface SegmentOptions {
-  readonly clock?: Clock;
+  readonly clock?: TimeSource;
   /**
    * On a segment of more than two ports: how long a port may refuse everything while it holds others back. After that it is stuck, and frames for it are dropped and
    * counted (ring-full) until it takes one again, so that its senders' other traffic goes on. Infinity: hold for ever.
@@ -97,7 +97,7 @@ const DEFAULT_IDLE_ROUNDS = 4096;
 
 export class Segment {
   readonly #forwarding: Forwarding;
-  readonly #clock: Clock;
+  readonly #clock: TimeSource;
   readonly #holdLimit: Nanos;
   readonly #idleRounds: number;
   readonly #members: (SegmentMember | undefined)[] = [];
@@ -332,7 +332,7 @@ export class Segment {
     return first;
   }
 
-  get clock(): Clock {
+  get clock(): TimeSource {
     return this.#clock;
   }
 

@@ -1,6 +1,6 @@
 // Device status bits (virtio 1.4 2.1) and the queues' sizes a driver may ask for (2.7, 2.8).
 
-const VIRTIO_STATUS_ACKNOWLEDGE = 1;
+export const VIRTIO_STATUS_ACKNOWLEDGE = 1;
 export const VIRTIO_STATUS_DRIVER = 2;
 export const VIRTIO_STATUS_DRIVER_OK = 4;
 export const VIRTIO_STATUS_FEATURES_OK = 8;

@@ -2,6 +2,9 @@
 
 import { readFileSync } from 'node:fs';
 import { InlineSegment } from '#backends/inline-backend';
+import { VdpaBackend } from '#backends/vdpa-backend';
+import { VdpaNet } from '#backends/vdpa-net';
+import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostWorker } from '#backends/vhost-worker';
 import type { GuestMemory } from '#core/guest-memory';
@@ -37,20 +40,32 @@ export interface Wire {
   port(name: string, pairs: number): VhostBackend;
 }
 
-export const WIRES = ['inline', 'vhost-net worker'] as const;
+export const WIRES = ['inline', 'vhost-net worker', 'vdpa', 'vdpa shadow'] as const;
 
 let pool: VhostPool | undefined;
 let worker: VhostWorker | undefined;
+const shadows: VdpaShadow[] = [];
 
 /** A new direct link; worker links of one test file share a thread. Call `closeWires` at the end. */
 export function makeWire(kind: (typeof WIRES)[number]): Wire {
   if (kind === 'inline') return new InlineSegment(new Segment(new DirectLink()));
   pool ??= new VhostPool({ threads: 1 });
   worker ??= pool.worker();
-  return worker.segment();
+  const segment = worker.segment();
+  if (kind === 'vhost-net worker') return segment;
+  return {
+    port: (name, pairs) => {
+      const device = new VdpaNet(segment.port(name, pairs));
+      if (kind === 'vdpa') return new VdpaBackend(device);
+      const shadow = new VdpaShadow(device);
+      shadows.push(shadow);
+      return shadow;
+    },
+  };
 }
 
 export async function closeWires(): Promise<void> {
+  for (const shadow of shadows.splice(0)) shadow.close();
   await pool?.close();
   pool = undefined;
   worker = undefined;

@@ -19,7 +19,7 @@ const BAD = `readLab({
   links: [{ name: 'w', type: 'direct' }],
 })`;
 
-it.each(['inline', 'vhost-net'])(
+it.each(['inline', 'vhost-net', 'vdpa', 'vdpa-shadow'])(
   'a lab over %s that cannot be built leaves no thread or machine behind',
   (plane) => {
     expect(run(`try { new Lab(${BAD}, '${plane}'); } catch (error) { console.log(error.code); }`)).toBe('NICBOX_MAC\n');

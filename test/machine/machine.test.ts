@@ -95,6 +95,8 @@ describe('a host’s interrupt controller', () => {
     ['inline', 'intx'],
     ['vhost-net', 'per-queue'],
     ['vhost-net', 'intx'],
+    ['vdpa', 'per-queue'],
+    ['vdpa-shadow', 'intx'],
   ])('gets every message and level, over %s, %s', async (plane, interrupts) => {
     const link = makeLink(plane);
     closing.push(() => link.close());
@@ -141,40 +143,43 @@ describe('a host’s interrupt controller', () => {
 });
 
 describe('behind an IOMMU', () => {
-  it.each<Plane>(['inline', 'vhost-net'])('devices reach what is mapped for them, and nothing once it is taken away, over %s', async (plane) => {
-    const link = makeLink(plane);
-    closing.push(() => link.close());
-    const iommus = [new Iommu(), new Iommu()] as const;
-    const machines = iommus.map((iommu, i) => {
-      const m = machine({ iommu });
-      m.addVirtioNet({ mac: `52:54:00:00:00:0${i + 1}`, backend: link.port(String(i)) });
-      return m;
-    }) as [Machine, Machine];
-    const domains = iommus.map((iommu) => {
-      const domain = iommu.domain();
-      domain.map(0, 0, RAM_SIZE, DMA_READ | DMA_WRITE);
-      iommu.attach(0x0008, domain);
-      return domain;
-    });
-    expect(domains[1]?.pages).toEqual({ large: RAM_SIZE / PAGE_2M, small: 0 });
-    const [a, b] = machines.map((m) => new Guest(m.localBus())) as [Guest, Guest];
-    const sink = b.start({ kind: 'sink', count: 1000 });
-    a.start({ kind: 'generate', count: 1000 });
-    await stepUntil([a, b], 'all frames', () => sink.done);
-    expect(b.report().errors).toEqual([]);
-    expect(iommus[1].takeFaults()).toEqual({ records: [], lost: 0 });
+  it.each<Plane>(['inline', 'vhost-net', 'vdpa', 'vdpa-shadow'])(
+    'devices reach what is mapped for them, and nothing once it is taken away, over %s',
+    async (plane) => {
+      const link = makeLink(plane);
+      closing.push(() => link.close());
+      const iommus = [new Iommu(), new Iommu()] as const;
+      const machines = iommus.map((iommu, i) => {
+        const m = machine({ iommu });
+        m.addVirtioNet({ mac: `52:54:00:00:00:0${i + 1}`, backend: link.port(String(i)) });
+        return m;
+      }) as [Machine, Machine];
+      const domains = iommus.map((iommu) => {
+        const domain = iommu.domain();
+        domain.map(0, 0, RAM_SIZE, DMA_READ | DMA_WRITE);
+        iommu.attach(0x0008, domain);
+        return domain;
+      });
+      expect(domains[1]?.pages).toEqual({ large: RAM_SIZE / PAGE_2M, small: 0 });
+      const [a, b] = machines.map((m) => new Guest(m.localBus())) as [Guest, Guest];
+      const sink = b.start({ kind: 'sink', count: 1000 });
+      a.start({ kind: 'generate', count: 1000 });
+      await stepUntil([a, b], 'all frames', () => sink.done);
+      expect(b.report().errors).toEqual([]);
+      expect(iommus[1].takeFaults()).toEqual({ records: [], lost: 0 });
 
-    a.start({ kind: 'generate', count: 1_000_000 });
-    await stepUntil([a], 'some more to be sent', () => (a.workload?.framesSent ?? 0) > 100);
-    expect(domains[1]?.unmap(0, RAM_SIZE)).toBe(RAM_SIZE);
-    const ram = machines[1].memory.slabs[0]?.views.u8 as Uint8Array;
-    const before = ram.slice();
-    for (let i = 0; i < 50; i++) {
-      a.step();
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    expect(Buffer.compare(before, ram)).toBe(0);
-  });
+      a.start({ kind: 'generate', count: 1_000_000 });
+      await stepUntil([a], 'some more to be sent', () => (a.workload?.framesSent ?? 0) > 100);
+      expect(domains[1]?.unmap(0, RAM_SIZE)).toBe(RAM_SIZE);
+      const ram = machines[1].memory.slabs[0]?.views.u8 as Uint8Array;
+      const before = ram.slice();
+      for (let i = 0; i < 50; i++) {
+        a.step();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      expect(Buffer.compare(before, ram)).toBe(0);
+    },
+  );
 });
 
 describe('life of a machine', () => {

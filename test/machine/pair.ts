@@ -1,6 +1,9 @@
 // Two machines joined by a link, whose RAM, guests and data planes outlive them: a machine can be saved, thrown away and built again under a guest that goes on.
 
 import { InlineSegment } from '#backends/inline-backend';
+import { VdpaBackend } from '#backends/vdpa-backend';
+import { VdpaNet } from '#backends/vdpa-net';
+import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
 import type { BusCounts, GuestBus, PlatformDescription } from '#core/guest-bus';
 import { GuestMemory } from '#core/guest-memory';
@@ -13,7 +16,7 @@ import { Machine } from '#nicbox/machine';
 import { rootPort } from '#pci/bridges';
 import type { VhostBackend } from '#virtio/vhost';
 
-export type Plane = 'inline' | 'vhost-net';
+export type Plane = 'inline' | 'vhost-net' | 'vdpa' | 'vdpa-shadow';
 
 /** A link on some data plane, and how to end it. */
 export interface Link {
@@ -29,7 +32,20 @@ export function makeLink(plane: Plane): Link {
   }
   const pool = new VhostPool({ threads: 1 });
   const segment = pool.worker().segment();
-  return { port: (name) => segment.port(name), pool, close: () => pool.close() };
+  if (plane === 'vhost-net') return { port: (name) => segment.port(name), pool, close: () => pool.close() };
+  const shadows: VdpaShadow[] = [];
+  const port = (name: string): VhostBackend => {
+    const device = new VdpaNet(segment.port(name), { dirtyTracking: plane === 'vdpa' });
+    if (plane === 'vdpa') return new VdpaBackend(device);
+    const shadow = new VdpaShadow(device);
+    shadows.push(shadow);
+    return shadow;
+  };
+  const close = (): Promise<void> => {
+    for (const shadow of shadows) shadow.close();
+    return pool.close();
+  };
+  return { port, pool, close };
 }
 
 export const RAM_SIZE = 32 * 2 ** 20;

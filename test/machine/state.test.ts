@@ -47,6 +47,8 @@ const MOVES: readonly (readonly [Plane, Plane])[] = [
   ['inline', 'vhost-net'],
   ['vhost-net', 'inline'],
   ['vhost-net', 'vhost-net'],
+  ['vdpa', 'vdpa'],
+  ['vdpa-shadow', 'vdpa-shadow'],
 ];
 
 describe.each(['split', 'packed'] as const)('%s rings', (ring) => {
@@ -217,7 +219,7 @@ it('a record changed anywhere is refused as such or makes a machine that works: 
 });
 
 describe('dirty pages', () => {
-  it.each(['inline', 'vhost-net'] as const)('are exactly those a device wrote while the guest stood still, over %s', async (plane) => {
+  it.each(['inline', 'vhost-net', 'vdpa', 'vdpa-shadow'] as const)('are exactly those a device wrote while the guest stood still, over %s', async (plane) => {
     const rams = [new SharedArrayBuffer(RAM_SIZE), new SharedArrayBuffer(RAM_SIZE)];
     const world = build(plane, rams);
     const [a, b] = [new Guest(world.a.machine.localBus()), new Guest(world.b.machine.localBus())];

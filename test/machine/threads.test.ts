@@ -4,7 +4,7 @@ import { Guest, type GuestReport } from '#guest-sim/guest';
 import { GuestThread } from '#guest-sim/guest-thread';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
-import { type Link, makeLink, makeSide, RAM_SIZE, type Side } from './pair.ts';
+import { type Link, makeLink, makeSide, type Plane, RAM_SIZE, type Side } from './pair.ts';
 
 const closing: (() => Promise<unknown>)[] = [];
 
@@ -19,8 +19,8 @@ interface Pair {
 }
 
 /** Two machines on a worker's link, their guests on threads of their own. */
-async function pair(ring: 'split' | 'packed'): Promise<Pair> {
-  const link = makeLink('vhost-net');
+async function pair(ring: 'split' | 'packed', plane: Plane = 'vhost-net'): Promise<Pair> {
+  const link = makeLink(plane);
   closing.push(() => link.close());
   const sides = (['a', 'b'] as const).map((name) => makeSide(link, name, new SharedArrayBuffer(RAM_SIZE))) as [Side, Side];
   for (const { machine } of sides) closing.push(() => machine.close());
@@ -49,9 +49,12 @@ async function transfer({ guests: [a, b] }: Pair, count: number, meanwhile: (rec
 }
 
 describe.each(['split', 'packed'] as const)('%s rings', (ring) => {
-  it('a worker killed mid-traffic, three times, costs no frame and repeats none', async () => {
-    const world = await pair(ring);
-    const count = 300_000;
+  it.each([
+    ['vhost-net', 300_000],
+    ['vdpa', 300_000],
+    ['vdpa-shadow', 100_000],
+  ] as const)('a worker killed mid-traffic, three times, costs no frame and repeats none: %s', async (plane, count) => {
+    const world = await pair(ring, plane);
     let kills = 0;
     const [sent, got] = await transfer(world, count, async (received) => {
       for (const at of [0.1, 0.3, 0.5]) {

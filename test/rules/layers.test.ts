@@ -63,6 +63,9 @@ const forbidden: [layer: string, specifier: string][] = [
   ['conformance/targets', '#lab/tour'],
   ['lab', '#cli/conformance'],
   ['interop', '#conformance/target'],
+  ['interop', 'node:module'],
+  ['interop/native', '../../net/port.ts'],
+  ['interop/native', '#lab/tour'],
 ];
 
 const allowed: [layer: string, specifier: string][] = [
@@ -74,6 +77,8 @@ const allowed: [layer: string, specifier: string][] = [
   ['guest-sim', '#core/guest-memory'],
   ['lab', '#nicbox/machine'],
   ['interop', '#backends/vhost-worker'],
+  ['interop/native', '../interop-error.ts'],
+  ['interop/native', 'node:module'],
   ['cli', '#lab/tour'],
   ['conformance/cases', '#guest-sim/frames'],
   ['conformance/targets', '#nicbox/machine'],

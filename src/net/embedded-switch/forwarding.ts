@@ -1,7 +1,7 @@
 // The data side of an embedded switch, on the thread that serves its segment: takes a batch, finds out for each frame what becomes of it (pipeline.ts), and deals frames out in order. Frames that follow each other to
 // one port go as a run, and hold their sender back when that port is full; a frame for several ports is copied to each that has room. Ports are known by their names.
 
-import { type Clock, type Nanos, WallClock } from '#core/clock';
+import { type Nanos, type TimeSource, WallClock } from '#core/clock';
 import { DROP_FILTERED, DROP_LINK_DOWN, DROP_MALFORMED, DROP_NOT_READY } from '../counters.ts';
 import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch, type NetPort } from '../port.ts';
 import type { Forwarding, Segment } from '../segment.ts';
@@ -33,7 +33,7 @@ const PLACES_A_FRAME = 40;
 export class EmbeddedForwarding implements Forwarding, Reach {
   readonly maximumPorts = MAXIMUM_SEGMENT_PORTS;
   readonly #tables: SwitchTables;
-  readonly #clock: Clock;
+  readonly #clock: TimeSource;
   readonly #work = new WorkFrames();
   readonly #effects: Effects;
   readonly #pipeline: Pipeline;
@@ -54,7 +54,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
   #runNeeds = 0;
   #source = -1;
 
-  constructor(tables: SwitchTables, clock: Clock) {
+  constructor(tables: SwitchTables, clock: TimeSource) {
     this.#tables = tables;
     this.#clock = clock;
     const { names, uplinks } = tables.share;
@@ -71,7 +71,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
   }
 
   /** For a segment on another thread than the switch's. */
-  static open(share: SwitchShare, clock: Clock = new WallClock()): EmbeddedForwarding {
+  static open(share: SwitchShare, clock: TimeSource = new WallClock()): EmbeddedForwarding {
     const tables = new SwitchTables(share);
     // What an earlier thread has learnt is of that thread's time.
     tables.enter();

@@ -1,0 +1,104 @@
+// A virtio-net device's data rings passed through to a vDPA device: the guest's own rings, served where they lie, with the guest's own doorbell words and interrupts. The control
+// plane (configuration space, control queue) stays the emulated device's.
+
+import type { Doorbell } from '#core/doorbell';
+import type { Call } from '#core/interrupts';
+import type { FeatureSet } from '#virtio/features';
+import type { VdpaDevice, VdpaEvent } from '#virtio/vdpa';
+import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
+import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import { DeviceDirt, reachable, VdpaFront } from './vdpa-front.ts';
+
+const PASS_THROUGH_SPACE = 0;
+
+export class VdpaBackend implements VhostBackend {
+  readonly name: string;
+  readonly device: VdpaDevice;
+  readonly features: FeatureSet;
+  readonly maxQueuePairs: number;
+  readonly flowFilter: boolean;
+  onEvent: ((event: VhostEvent) => void) | undefined;
+  /** What concerns the device alone: faults of its translations, changes of its configuration space. */
+  onDeviceEvent: ((event: Extract<VdpaEvent, { kind: 'fault' | 'config' }>) => void) | undefined;
+  readonly #front: VdpaFront;
+  #dirt: DeviceDirt | undefined;
+  /** Rings too long for the device. */
+  readonly #refused = new Set<number>();
+  /** Where rings stood when the device was taken away from here. */
+  readonly #positions: VringPosition[] = [];
+
+  constructor(device: VdpaDevice) {
+    this.device = device;
+    this.name = device.name;
+    this.features = device.features;
+    this.maxQueuePairs = device.vringCount >>> 1;
+    this.flowFilter = device.flowFilter;
+    this.#front = new VdpaFront(device, {
+      addressSpace: PASS_THROUGH_SPACE,
+      plan: reachable,
+      event: (event) => {
+        if (event.kind === 'broken' || event.kind === 'lost') this.onEvent?.(event);
+        else this.onDeviceEvent?.(event);
+      },
+      released: () => {
+        this.#dirt?.finish();
+        this.#dirt = undefined;
+        for (let index = 0; index < device.vringCount; index++) this.#positions[index] = device.vringPosition(index);
+      },
+    });
+  }
+
+  open(session: VhostSession): void {
+    this.#refused.clear();
+    this.#front.open(session, session.features.and(this.device.features));
+    this.#dirt = new DeviceDirt(this.device, session.memory);
+  }
+
+  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
+    const { device } = this;
+    if (this.#dirt === undefined) throw new TypeError(`${this.name}: open before startVring`);
+    this.#refused.delete(index);
+    if (setup.size > device.maxVringSize) {
+      this.#refused.add(index);
+      this.onEvent?.({ kind: 'broken', index, reason: `a ring of ${setup.size} entries, where the device serves ${device.maxVringSize} at most` });
+      return;
+    }
+    this.#dirt.served = true;
+    device.setVringSize(index, setup.size);
+    device.setVringAddresses(index, setup);
+    device.setVringPosition(index, position);
+    device.setVringCall(index, call);
+    device.setVringReady(index, true);
+  }
+
+  stopVring(index: number): void {
+    if (!this.#front.held) return;
+    this.device.vringDoorbell(index).revoke();
+    this.device.setVringReady(index, false);
+  }
+
+  vringState(index: number): VringState {
+    if (this.#refused.has(index)) return 'broken';
+    return this.#front.held ? this.device.vringState(index) : 'stopped';
+  }
+
+  vringPosition(index: number): VringPosition {
+    return (this.#front.held ? this.device.vringPosition(index) : this.#positions[index]) ?? { available: 0, used: 0 };
+  }
+
+  kick(index: number): void {
+    this.device.vringDoorbell(index).ring();
+  }
+
+  kickDoorbell(index: number): Doorbell | undefined {
+    return this.#front.held ? this.device.vringDoorbell(index) : undefined;
+  }
+
+  announceStation(mac: Uint8Array): boolean {
+    return this.device.announceStation(mac);
+  }
+
+  policyChanged(): void {
+    if (this.#front.held) this.device.controlChanged();
+  }
+}

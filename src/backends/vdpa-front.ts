@@ -1,0 +1,150 @@
+// What both kinds of VhostBackend over a vDPA device have in common: taking the device, negotiating with it, and keeping one of its address spaces in step with the
+// memory of the function in front of it (mappings, bus mastering, turns), so that what the guest takes away the device cannot use any more when the guest's access returns.
+
+import type { DirtyWriter } from '#core/dirty-log';
+import { DMA_READ, DMA_WRITE, type DmaFollower, type DmaMapping, type DmaSpace } from '#core/dma-space';
+import { ADDRESS_LIMIT, GuestMemory, type RamRange } from '#core/guest-memory';
+import { VIRTIO_STATUS_ACKNOWLEDGE, VIRTIO_STATUS_DRIVER, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from '#virtio/device-status';
+import type { FeatureSet } from '#virtio/features';
+import type { VdpaDevice, VdpaEvent, VdpaOwner } from '#virtio/vdpa';
+import type { VhostSession } from '#virtio/vhost';
+
+const PAGE = 4096;
+
+export interface FrontParts {
+  /** Which of the device's address spaces. */
+  readonly addressSpace: number;
+  /** The translations to give the device, from those of the function. */
+  readonly plan: (memory: DmaSpace) => readonly DmaMapping[];
+  readonly event: (event: Exclude<VdpaEvent, { kind: 'released' }>) => void;
+  /** The device is about to be another's: what it knows is to be asked for now. */
+  readonly released?: () => void;
+}
+
+export class VdpaFront implements VdpaOwner, DmaFollower {
+  readonly device: VdpaDevice;
+  readonly #parts: FrontParts;
+  /** The function's memory, while the device is ours. */
+  #memory: DmaSpace | undefined;
+
+  constructor(device: VdpaDevice, parts: FrontParts) {
+    this.device = device;
+    this.#parts = parts;
+  }
+
+  /** The device is ours. */
+  get held(): boolean {
+    return this.#memory !== undefined;
+  }
+
+  /**
+   * Takes the device and brings it to DRIVER_OK, with no ring ready.
+   * @param own memory beside the guest's that the plan maps. @throws TypeError, RangeError, Error
+   */
+  open(session: VhostSession, features: FeatureSet, own: readonly RamRange[] = []): void {
+    const { device } = this;
+    const { memory } = session;
+    const { addressSpace } = this.#parts;
+    const ranges = memory.memory.share().ranges.map(({ base, size, buffer, byteOffset }) => ({ base, size, source: buffer, sourceOffset: byteOffset }));
+    device.setOwner(this, new GuestMemory([...ranges, ...own]));
+    for (let group = 0; group < device.groups; group++) device.setGroupAddressSpace(group, addressSpace);
+    device.setControl(session);
+    device.status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
+    device.driverFeatures = features;
+    device.status |= VIRTIO_STATUS_FEATURES_OK;
+    if ((device.status & VIRTIO_STATUS_FEATURES_OK) === 0)
+      throw new Error(`${device.name} does not accept feature bits ${features.without(device.features).bits().join(', ')}`);
+    this.#memory = memory;
+    this.moved();
+    memory.followers.add(this);
+    device.status |= VIRTIO_STATUS_DRIVER_OK;
+  }
+
+  vdpaEvent(event: VdpaEvent): void {
+    if (event.kind !== 'released') {
+      this.#parts.event(event);
+      return;
+    }
+    if (this.#memory === undefined) return;
+    this.#parts.released?.();
+    this.#memory.followers.delete(this);
+    this.#memory = undefined;
+  }
+
+  // ---- DmaFollower ----
+
+  moved(): void {
+    const memory = this.#memory;
+    if (memory === undefined) return;
+    const { device } = this;
+    const { addressSpace, plan } = this.#parts;
+    // Its rings see all of the change or nothing: an area that is gone for a moment would break them.
+    device.betweenTurns(() => {
+      device.busMaster = memory.busMaster;
+      device.beginBatch();
+      try {
+        device.unmap(addressSpace, 0, ADDRESS_LIMIT);
+        for (const mapping of plan(memory)) device.map(addressSpace, mapping);
+      } finally {
+        device.endBatch();
+      }
+    });
+  }
+
+  betweenTurns(write: () => void): void {
+    this.device.betweenTurns(write);
+  }
+}
+
+/** What a function may reach, by pieces of RAM: its own translations, or all of RAM as it is. */
+export function reachable(memory: DmaSpace): DmaMapping[] {
+  const { mappings } = memory;
+  return mappings ?? memory.memory.slabs.map(({ base, size }) => ({ iova: base, address: base, size, permissions: DMA_READ | DMA_WRITE }));
+}
+
+/**
+ * The guest's dirty log, over a device that writes without marking pages there: by what the device logged itself; of one that logs nothing, every page it can write counts as
+ * written while rings are served. (A migration over such a device puts shadow virtqueues in between first: then what it wrote is known.)
+ */
+export class DeviceDirt implements DirtyWriter {
+  /** A ring was served since pages were collected last. */
+  served = false;
+  readonly #device: VdpaDevice;
+  readonly #memory: DmaSpace;
+  #logging = false;
+  #over = false;
+
+  constructor(device: VdpaDevice, memory: DmaSpace) {
+    this.#device = device;
+    this.#memory = memory;
+    memory.memory.dirty.join(this);
+  }
+
+  get logging(): boolean {
+    return this.#logging;
+  }
+
+  set logging(on: boolean) {
+    if (on === this.#logging) return;
+    this.#logging = on;
+    if (this.#over) return;
+    if (on) this.#device.dirtyLog?.start();
+    else this.#device.dirtyLog?.stop();
+  }
+
+  /** The last look: the device is about to be another's. */
+  finish(): void {
+    this.collect();
+    this.#over = true;
+  }
+
+  collect(): void {
+    if (!this.#logging || !this.served || this.#over) return;
+    const device = this.#device;
+    const { dirty } = this.#memory.memory;
+    this.served = false;
+    for (let index = 0; index < device.vringCount; index++) if (/running|stopping/.test(device.vringState(index))) this.served = true;
+    if (device.dirtyLog !== undefined) for (const page of device.dirtyLog.take()) dirty.markAddress(page, PAGE);
+    else for (const { address, size, permissions } of reachable(this.#memory)) if ((permissions & DMA_WRITE) !== 0) dirty.markAddress(address, size);
+  }
+}

@@ -1,0 +1,380 @@
+// A vDPA network device whose hardware is a worker thread: its rings are those of a port on one of the worker's segments (vhost-net.ts), served by the same ring loop, with
+// doorbells that guests write and calls that go straight to the interrupt controller. What is a NIC's own is here: status, configuration space, translations, suspension,
+// and, as an option, the log of pages it wrote. One group of rings, two address spaces: one for the guest's own rings, one for shadow virtqueues.
+
+import type { DmaMapping } from '#core/dma-space';
+import type { Doorbell } from '#core/doorbell';
+import { ADDRESS_LIMIT, type GuestMemory } from '#core/guest-memory';
+import type { Call } from '#core/interrupts';
+import { VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from '#virtio/device-status';
+import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { initialPosition } from '#virtio/open-queue';
+import type { VdpaControl, VdpaDevice, VdpaDirtyLog, VdpaEvent, VdpaOwner } from '#virtio/vdpa';
+import type { VhostEvent, VringState } from '#virtio/vhost';
+import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import { VdpaAddressSpace } from './vdpa-address-space.ts';
+import { NetConfig } from './vdpa-net-config.ts';
+import type { VhostNet } from './vhost-net.ts';
+
+const VIRTIO_ID_NETWORK = 1;
+const MAXIMUM_VRING = 32768;
+const ADDRESS_SPACES = 2;
+const NO_AREAS = { descriptorArea: 0, driverArea: 0, deviceArea: 0 };
+
+export interface VdpaNetOptions {
+  /** In its configuration space. Default: none. */
+  readonly mac?: Uint8Array;
+  readonly mtu?: number;
+  /** It logs the pages it writes. Default: false, as most hardware. */
+  readonly dirtyTracking?: boolean;
+  /** Feature bits it does not have. */
+  readonly withoutFeatures?: readonly number[];
+  /** Entries of its longest ring. Default 32768, as virtio has it. */
+  readonly maxVringSize?: number;
+  /** Default: all below 2^52. */
+  readonly iovaRange?: { readonly first: number; readonly last: number };
+}
+
+interface Vring {
+  size: number;
+  areas: Omit<QueueSetup, 'size'>;
+  position: VringPosition;
+  call: Call | undefined;
+  ready: boolean;
+  /** The port has served it since the last reset: it knows where the ring stands. */
+  started: boolean;
+}
+
+export class VdpaNet implements VdpaDevice {
+  readonly name: string;
+  readonly deviceId = VIRTIO_ID_NETWORK;
+  readonly vringCount: number;
+  readonly maxVringSize: number;
+  readonly features: FeatureSet;
+  readonly flowFilter = true;
+  readonly iovaRange: { readonly first: number; readonly last: number };
+  readonly groups = 1;
+  readonly addressSpaces = ADDRESS_SPACES;
+  readonly dirtyLog?: VdpaDirtyLog;
+  /** Where its frames go: counters, and the segment to leave. */
+  readonly port: VhostNet;
+  readonly #config: NetConfig;
+  #vrings: Vring[];
+  #spaces: VdpaAddressSpace[] = [];
+  #owner: VdpaOwner | undefined;
+  #memory: GuestMemory | undefined;
+  #control: VdpaControl | undefined;
+  #status = 0;
+  /** Reset, and rings may still be stopping. */
+  #resetting = false;
+  #driverFeatures = new FeatureSet();
+  #groupSpace = 0;
+  #batches = 0;
+  #suspended = false;
+
+  constructor(port: VhostNet, options: VdpaNetOptions = {}) {
+    this.port = port;
+    this.name = `vdpa ${port.name}`;
+    this.vringCount = 2 * port.maxQueuePairs;
+    this.features = port.features.or(FeatureSet.of(VIRTIO_F_VERSION_1, VIRTIO_F_ACCESS_PLATFORM)).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    this.maxVringSize = options.maxVringSize ?? MAXIMUM_VRING;
+    if (!(Number.isInteger(this.maxVringSize) && this.maxVringSize >= 1 && this.maxVringSize <= MAXIMUM_VRING))
+      throw new RangeError(`longest ring ${this.maxVringSize}: 1 to ${MAXIMUM_VRING} entries`);
+    this.iovaRange = options.iovaRange ?? { first: 0, last: ADDRESS_LIMIT - 1 };
+    this.#config = new NetConfig(port.maxQueuePairs, options);
+    this.#vrings = this.#freshVrings();
+    if (options.dirtyTracking === true)
+      this.dirtyLog = {
+        start: () => this.#memory?.dirty.start(),
+        stop: () => this.#memory?.dirty.stop(),
+        take: () => this.#memory?.dirty.take() ?? [],
+      };
+    port.onEvent = (event) => this.#portEvent(event);
+  }
+
+  #freshVrings(): Vring[] {
+    const position = initialPosition(this.#driverFeatures);
+    return Array.from({ length: this.vringCount }, () => ({ size: 0, areas: NO_AREAS, position, call: undefined, ready: false, started: false }));
+  }
+
+  #portEvent(event: VhostEvent): void {
+    if (event.kind === 'broken') this.#tellFaults();
+    // Whoever had rings makes them ready again: from `vringPosition`.
+    else for (const [index, vring] of this.#vrings.entries()) if (this.port.vringState(index) === 'lost') vring.ready = false;
+    this.#tell(event);
+  }
+
+  #tellFaults(): void {
+    this.#spaces.forEach(({ space }, addressSpace) => {
+      const { count, records } = space.takeFaults();
+      if (count > 0) this.#tell({ kind: 'fault', addressSpace, count, faults: records });
+    });
+  }
+
+  #tell(event: VdpaEvent): void {
+    this.#owner?.vdpaEvent(event);
+  }
+
+  setOwner(owner: VdpaOwner, memory: GuestMemory): void {
+    if (this.#anyServed) throw new TypeError(`${this.name}: stop its rings before it changes owners`);
+    // Also when it takes the device anew: what it mapped and knew of the device is over.
+    this.#tell({ kind: 'released' });
+    memory.share();
+    this.status = 0;
+    this.#owner = owner;
+    this.#memory = memory;
+    this.#spaces = Array.from({ length: ADDRESS_SPACES }, () => new VdpaAddressSpace(memory));
+    this.#batches = 0;
+  }
+
+  // ---- configuration space ----
+
+  readConfig(offset: number, length: number): Uint8Array {
+    return this.#config.read(offset, length);
+  }
+
+  writeConfig(offset: number, bytes: Uint8Array): void {
+    this.#config.write(offset, bytes);
+  }
+
+  get configGeneration(): number {
+    return this.#config.generation;
+  }
+
+  /** The wire's state, as the configuration space shows it. */
+  setLink(up: boolean): void {
+    if (this.#config.setLink(up)) this.#tell({ kind: 'config' });
+  }
+
+  // ---- status ----
+
+  get #anyServed(): boolean {
+    return this.#vrings.some((_, index) => {
+      const state = this.port.vringState(index);
+      return state === 'running' || state === 'stopping';
+    });
+  }
+
+  get status(): number {
+    if (this.#resetting && !this.#anyServed) {
+      this.#resetting = false;
+      this.#status = 0;
+    }
+    return this.#status;
+  }
+
+  set status(value: number) {
+    if (value === 0) {
+      this.#reset();
+      return;
+    }
+    const before = this.status;
+    if (this.#resetting) throw new TypeError(`${this.name}: its reset is not over: wait until its status reads 0`);
+    if ((before & ~value) !== 0) throw new TypeError(`${this.name}: status bits are cleared by a reset only`);
+    let status = before | value;
+    // virtio 1.4 2.2.2 (device MUST): FEATURES_OK is not accepted with features it does not have.
+    if (!this.#driverFeatures.without(this.features).empty) status &= ~VIRTIO_STATUS_FEATURES_OK;
+    if ((status & ~before & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#driverOk(status);
+    this.#status = status;
+  }
+
+  #driverOk(status: number): void {
+    const space = this.#spaces[this.#groupSpace]?.space;
+    if (space === undefined || this.#control === undefined)
+      throw new TypeError(`${this.name}: an owner, its memory and its control words come before DRIVER_OK`);
+    if ((status & VIRTIO_STATUS_FEATURES_OK) === 0) throw new TypeError(`${this.name}: FEATURES_OK comes before DRIVER_OK`);
+    const { policy, statistics, clock } = this.#control;
+    this.port.open({ features: this.#driverFeatures, memory: space, policy, statistics, clock });
+    for (const [index, vring] of this.#vrings.entries()) if (vring.ready) this.#start(index, vring);
+  }
+
+  get #live(): boolean {
+    return (this.#status & VIRTIO_STATUS_DRIVER_OK) !== 0 && !this.#resetting;
+  }
+
+  #reset(): void {
+    for (let index = 0; index < this.vringCount; index++) this.port.stopVring(index);
+    this.#resetting = true;
+    this.#driverFeatures = new FeatureSet();
+    this.#vrings = this.#freshVrings();
+    this.#groupSpace = 0;
+    this.#suspended = false;
+    this.#control = undefined;
+    this.busMaster = true;
+  }
+
+  get driverFeatures(): FeatureSet {
+    return this.#driverFeatures;
+  }
+
+  set driverFeatures(features: FeatureSet) {
+    if ((this.status & VIRTIO_STATUS_FEATURES_OK) !== 0) throw new TypeError(`${this.name}: features are settled at FEATURES_OK`);
+    this.#driverFeatures = features;
+    const position = initialPosition(features);
+    for (const vring of this.#vrings) vring.position = position;
+  }
+
+  setControl(control: VdpaControl): void {
+    if (this.#live) throw new TypeError(`${this.name}: control words are given before DRIVER_OK`);
+    this.#control = control;
+  }
+
+  controlChanged(): void {
+    this.port.policyChanged();
+  }
+
+  announceStation(mac: Uint8Array): boolean {
+    return this.#live && this.port.announceStation(mac);
+  }
+
+  // ---- rings ----
+
+  #vring(index: number): Vring {
+    const vring = this.#vrings[index];
+    if (vring === undefined) throw new RangeError(`${this.name} has ${this.vringCount} rings: no ring ${index}`);
+    return vring;
+  }
+
+  #idle(index: number): Vring {
+    const vring = this.#vring(index);
+    const state = this.port.vringState(index);
+    if (vring.ready || state === 'running' || state === 'stopping') throw new TypeError(`${this.name}: ring ${index} is in use`);
+    return vring;
+  }
+
+  setVringSize(index: number, size: number): void {
+    if (size > this.maxVringSize) throw new RangeError(`${this.name} serves rings of up to ${this.maxVringSize} entries, not ${size}`);
+    this.#idle(index).size = size;
+  }
+
+  setVringAddresses(index: number, areas: Omit<QueueSetup, 'size'>): void {
+    this.#idle(index).areas = areas;
+  }
+
+  setVringPosition(index: number, position: VringPosition): void {
+    const vring = this.#idle(index);
+    vring.position = position;
+    vring.started = false;
+  }
+
+  vringPosition(index: number): VringPosition {
+    const vring = this.#vring(index);
+    return vring.started ? this.port.vringPosition(index) : vring.position;
+  }
+
+  setVringCall(index: number, call: Call): void {
+    this.#idle(index).call = call;
+  }
+
+  vringDoorbell(index: number): Doorbell {
+    this.#vring(index);
+    return this.port.kickDoorbell(index) as Doorbell;
+  }
+
+  setVringReady(index: number, ready: boolean): void {
+    const vring = this.#vring(index);
+    if (vring.ready === ready) return;
+    if (ready) {
+      this.#idle(index);
+      if (vring.call === undefined) throw new TypeError(`${this.name}: ring ${index} has no call`);
+    }
+    vring.ready = ready;
+    if (!this.#live || this.#suspended) return;
+    if (ready) this.#start(index, vring);
+    else this.port.stopVring(index);
+  }
+
+  #start(index: number, vring: Vring): void {
+    const { areas, size, call } = vring;
+    const position = this.vringPosition(index);
+    vring.started = true;
+    this.port.startVring(index, { size, ...areas }, position, call as Call);
+  }
+
+  vringState(index: number): VringState {
+    return this.#vring(index).started ? this.port.vringState(index) : 'stopped';
+  }
+
+  // ---- address spaces ----
+
+  vringGroup(index: number): number {
+    this.#vring(index);
+    return 0;
+  }
+
+  groupAddressSpace(group: number): number {
+    if (group !== 0) throw new RangeError(`${this.name} has 1 group of rings: no group ${group}`);
+    return this.#groupSpace;
+  }
+
+  setGroupAddressSpace(group: number, addressSpace: number): void {
+    this.groupAddressSpace(group);
+    this.#space(addressSpace);
+    if (this.#live) throw new TypeError(`${this.name}: groups get their address spaces before DRIVER_OK`);
+    this.#groupSpace = addressSpace;
+  }
+
+  #space(addressSpace: number): VdpaAddressSpace {
+    const space = this.#spaces[addressSpace];
+    if (space === undefined)
+      throw new RangeError(`${this.name} has ${this.#spaces.length} address spaces${this.#owner ? '' : ' without an owner'}: no address space ${addressSpace}`);
+    return space;
+  }
+
+  map(addressSpace: number, { iova, address, size, permissions }: DmaMapping): void {
+    const { first, last } = this.iovaRange;
+    if (!(iova >= first && iova + size - 1 <= last)) throw new RangeError(`${this.name}: ${size} bytes at 0x${iova.toString(16)} are outside its range`);
+    this.#space(addressSpace).map(iova, address, size, permissions);
+  }
+
+  unmap(addressSpace: number, iova: number, size: number): number {
+    return this.#space(addressSpace).unmap(iova, size);
+  }
+
+  beginBatch(): void {
+    if (this.#batches++ === 0) for (const space of this.#spaces) space.hold();
+  }
+
+  endBatch(): void {
+    if (this.#batches === 0) throw new TypeError(`${this.name}: no batch was begun`);
+    if (--this.#batches === 0) for (const space of this.#spaces) space.release();
+  }
+
+  get busMaster(): boolean {
+    return this.#spaces.every(({ space }) => space.busMaster);
+  }
+
+  set busMaster(on: boolean) {
+    for (const { space } of this.#spaces) space.busMaster = on;
+  }
+
+  betweenTurns(write: () => void): void {
+    let all = write;
+    for (const { space } of this.#spaces) {
+      const inner = all;
+      all = () => space.betweenTurns(inner);
+    }
+    all();
+  }
+
+  // ---- suspension ----
+
+  suspend(): void {
+    if (!this.#live || this.#suspended) return;
+    this.#suspended = true;
+    for (let index = 0; index < this.vringCount; index++) this.port.stopVring(index);
+  }
+
+  get suspended(): boolean {
+    return this.#suspended && !this.#anyServed;
+  }
+
+  resume(): void {
+    if (!this.#suspended) return;
+    if (!this.suspended) throw new TypeError(`${this.name}: its suspension is not complete: wait for suspended`);
+    this.#suspended = false;
+    this.#vrings.forEach((vring, index) => {
+      if (vring.ready && this.port.vringState(index) !== 'broken') this.#start(index, vring);
+    });
+  }
+}

@@ -1,0 +1,320 @@
+// A virtio-net device's data rings over a vDPA device with shadow virtqueues in between: the guest's rings are served on the machine's thread, each forwarded to a ring in memory of
+// the host's own that the device serves. So every page the device writes is known, whatever the device, and the guest's rings and the device's may differ in format
+// (the device's is split, without event index and indirect tables). A kick is a doorbell of this thread's, so this too takes no exit.
+
+import { BellLoop } from '#core/bell-loop';
+import { DMA_READ, DMA_WRITE, type DmaMapping, type DmaSpace } from '#core/dma-space';
+import { type Bell, Doorbell } from '#core/doorbell';
+import { Call } from '#core/interrupts';
+import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
+import { IovaTree } from '#virtio/iova-tree';
+import { openQueue } from '#virtio/open-queue';
+import { ShadowQueue } from '#virtio/shadow-queue';
+import { ShadowRing } from '#virtio/shadow-ring';
+import type { VdpaDevice, VdpaEvent } from '#virtio/vdpa';
+import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
+import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import { reachable, VdpaFront } from './vdpa-front.ts';
+
+const SHADOW_SPACE = 1;
+/** A shadow ring takes any chain a guest's of up to this size can have, and a whole packet in one indirect table. */
+const MOST = 4096;
+const LEAST = 1024;
+/** Laps of a ring in one look at it: what is left is looked at again once the event loop has had its turn. */
+const ROUNDS = 4;
+const FIRST: VringPosition = { available: 0, used: 0 };
+const OWN_FORMAT = FeatureSet.of(VIRTIO_F_RING_PACKED, VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC);
+
+interface Shadow {
+  state: VringState;
+  /** `broken`, as soon as the device has let go of the guest's buffers. */
+  breach: string | undefined;
+  position: VringPosition;
+  queue: ShadowQueue | undefined;
+  call: Call | undefined;
+  /** Looked at in part. */
+  again: boolean;
+  readonly kick: Doorbell;
+  readonly called: Doorbell;
+  readonly calls: Call;
+}
+
+export class VdpaShadow implements VhostBackend {
+  readonly name: string;
+  readonly device: VdpaDevice;
+  readonly features: FeatureSet;
+  readonly maxQueuePairs: number;
+  readonly flowFilter: boolean;
+  onEvent: ((event: VhostEvent) => void) | undefined;
+  onDeviceEvent: ((event: Extract<VdpaEvent, { kind: 'fault' | 'config' }>) => void) | undefined;
+  readonly #front: VdpaFront;
+  readonly #loop: BellLoop;
+  readonly #ownLoop: boolean;
+  readonly #rings: readonly Shadow[];
+  readonly #unhook: () => void;
+  readonly #most: number;
+  #session: VhostSession | undefined;
+  // Of the session: the shadow rings' memory, and which device addresses it and the guest's RAM have.
+  #buffer = new SharedArrayBuffer(0);
+  #iovas = new IovaTree();
+  #base = 0;
+
+  /** @param loop of the machine's thread; without one it has its own, until `close`. */
+  constructor(device: VdpaDevice, loop?: BellLoop) {
+    this.device = device;
+    this.name = `shadow ${device.name}`;
+    // The ring's format is between the guest and this.
+    this.features = device.features.or(OWN_FORMAT);
+    this.maxQueuePairs = device.vringCount >>> 1;
+    this.flowFilter = device.flowFilter;
+    this.#most = 2 ** Math.floor(Math.log2(Math.min(MOST, device.maxVringSize)));
+    this.#ownLoop = loop === undefined;
+    this.#loop = loop ?? new BellLoop();
+    const { bell } = this.#loop;
+    this.#rings = Array.from({ length: device.vringCount }, () => makeShadow(bell));
+    this.#unhook = this.#loop.add(() => this.#serveAll());
+    this.#front = new VdpaFront(device, {
+      addressSpace: SHADOW_SPACE,
+      plan: (memory) => this.#plan(memory),
+      event: (event) => this.#deviceEvent(event),
+    });
+  }
+
+  /** Stops looking after the rings, when they have stopped. */
+  close(): void {
+    this.#unhook();
+    if (this.#ownLoop) this.#loop.close();
+  }
+
+  // ---- memory ----
+
+  #ringBytes(): number {
+    return ShadowRing.bytes(this.#most);
+  }
+
+  open(session: VhostSession): void {
+    const { slabs } = session.memory.memory;
+    this.#session = session;
+    this.#iovas = new IovaTree(this.device.iovaRange);
+    for (const { base, size } of slabs) this.#iovas.allocate(base, size);
+    const bytes = this.#rings.length * this.#ringBytes();
+    this.#buffer = new SharedArrayBuffer(bytes);
+    this.#base = Math.max(...slabs.map(({ base, size }) => base + size));
+    this.#iovas.allocate(this.#base, bytes);
+    this.#front.open(session, session.features.and(this.device.features).without(OWN_FORMAT), [{ base: this.#base, size: bytes, source: this.#buffer }]);
+  }
+
+  /** The guest's RAM as far as the function may reach it, and the shadow rings. */
+  #plan(memory: DmaSpace): DmaMapping[] {
+    const mappings: DmaMapping[] = [];
+    const access = reachable(memory);
+    for (const { base, size } of memory.memory.slabs)
+      for (const run of rights(access, base, base + size)) mappings.push({ ...run, iova: this.#iovas.iovaOf(run.address, run.size) });
+    const each = this.#ringBytes();
+    for (const [index, { queue }] of this.#rings.entries()) {
+      if (queue === undefined) continue;
+      const address = this.#base + index * each;
+      mappings.push(...ShadowRing.mappings(queue.ring.size, this.#iovas.iovaOf(address, each), address));
+    }
+    return mappings;
+  }
+
+  // ---- VhostBackend ----
+
+  startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
+    const shadow = this.#rings[index];
+    const session = this.#session;
+    if (shadow === undefined) throw new RangeError(`${this.name} has ${this.#rings.length} data rings: no ring ${index}`);
+    if (session === undefined || !this.#front.held) throw new TypeError(`${this.name}: open before startVring`);
+    const { device } = this;
+    const { memory, features } = session;
+    shadow.position = position;
+    shadow.breach = undefined;
+    shadow.call = call;
+    const queue = openQueue(setup, position, features, memory);
+    if (typeof queue === 'string') {
+      shadow.state = 'broken';
+      this.onEvent?.({ kind: 'broken', index, reason: queue });
+      return;
+    }
+    const size = Math.min(this.#most, Math.max(LEAST, 2 ** Math.ceil(Math.log2(setup.size))));
+    const each = this.#ringBytes();
+    const ring = new ShadowRing({
+      size,
+      buffer: this.#buffer,
+      offset: index * each,
+      iova: this.#iovas.iovaOf(this.#base + index * each, each),
+      inOrder: features.has(VIRTIO_F_IN_ORDER),
+    });
+    shadow.queue = new ShadowQueue({ queue, ring, dma: memory, iovas: this.#iovas, writable: (index & 1) === 0 });
+    shadow.state = 'running';
+    this.#front.moved();
+    device.setVringSize(index, size);
+    device.setVringAddresses(index, ring.setup);
+    device.setVringPosition(index, FIRST);
+    device.setVringCall(index, shadow.calls);
+    device.setVringReady(index, true);
+    this.#look(index);
+  }
+
+  stopVring(index: number): void {
+    const shadow = this.#rings[index];
+    if (shadow?.state !== 'running') return;
+    shadow.kick.revoke();
+    shadow.state = 'stopping';
+    this.device.setVringReady(index, false);
+    this.#settle(index, shadow);
+  }
+
+  vringState(index: number): VringState {
+    const shadow = this.#rings[index];
+    if (shadow === undefined) return 'stopped';
+    this.#settle(index, shadow);
+    return shadow.state;
+  }
+
+  vringPosition(index: number): VringPosition {
+    return this.#rings[index]?.position ?? FIRST;
+  }
+
+  kick(index: number): void {
+    this.#look(index);
+  }
+
+  kickDoorbell(index: number): Doorbell | undefined {
+    return this.#rings[index]?.kick;
+  }
+
+  announceStation(mac: Uint8Array): boolean {
+    return this.device.announceStation(mac);
+  }
+
+  policyChanged(): void {
+    if (this.#front.held) this.device.controlChanged();
+  }
+
+  // ---- relaying ----
+
+  /** True when there was anything to do, or is still. */
+  #serveAll(): boolean {
+    let worked = false;
+    const rings = this.#rings;
+    for (let index = 0; index < rings.length; index++) {
+      const shadow = rings[index] as Shadow;
+      const kicked = shadow.kick.take() !== 0;
+      const called = shadow.called.take() !== 0;
+      // Nothing rings when the device has let go of a ring.
+      if (shadow.breach !== undefined || shadow.state === 'stopping') {
+        this.#settle(index, shadow);
+        if (shadow.state === 'running' || shadow.state === 'stopping') worked = true;
+      } else if (kicked || called || shadow.again) {
+        worked = true;
+        this.#look(index);
+      }
+    }
+    return worked;
+  }
+
+  #look(index: number): void {
+    const shadow = this.#rings[index];
+    const relay = shadow?.queue;
+    const session = this.#session;
+    if (shadow?.state !== 'running' || shadow.breach !== undefined || relay === undefined || session === undefined || !this.#front.held) return;
+    shadow.again = false;
+    session.memory.sync();
+    if (relay.queue.resync()) {
+      for (let round = 0; ; round++) {
+        if (round === ROUNDS) {
+          shadow.again = true;
+          this.#loop.bell.ring();
+          break;
+        }
+        relay.disarm();
+        const used = relay.bringBack();
+        if (used > 0 && relay.queue.publish()) shadow.call?.signal();
+        const sent = relay.forward();
+        if (sent > 0 && relay.ring.expose()) this.device.vringDoorbell(index).ring();
+        if (relay.queue.broken !== undefined || relay.broken !== undefined) break;
+        if (used + sent === 0 && !relay.arm()) break;
+      }
+    }
+    const breach = relay.queue.broken ?? relay.broken;
+    if (breach !== undefined) this.#break(index, shadow, breach);
+  }
+
+  /** Nothing more is taken from the guest's ring; it counts as broken once the device has let go of what it has. */
+  #break(index: number, shadow: Shadow, reason: string): void {
+    shadow.breach = reason;
+    shadow.kick.revoke();
+    this.device.setVringReady(index, false);
+    this.#loop.bell.ring();
+  }
+
+  /** A ring that is to stop: sees whether the device has let go of it. */
+  #settle(index: number, shadow: Shadow): void {
+    if ((shadow.state !== 'stopping' && shadow.breach === undefined) || shadow.queue === undefined) return;
+    const state = this.device.vringState(index);
+    if (state === 'running' || state === 'stopping') return;
+    this.#finish(index, shadow, state === 'broken' || shadow.breach !== undefined ? 'broken' : state);
+  }
+
+  #finish(index: number, shadow: Shadow, state: VringState): void {
+    const relay = shadow.queue as ShadowQueue;
+    shadow.queue = undefined;
+    if (relay.finish(this.device.vringPosition(index).available)) shadow.call?.signal();
+    shadow.breach ??= relay.broken;
+    shadow.position = relay.queue.position;
+    shadow.state = shadow.breach === undefined ? state : 'broken';
+    if (shadow.breach !== undefined) this.onEvent?.({ kind: 'broken', index, reason: shadow.breach });
+  }
+
+  #deviceEvent(event: Exclude<VdpaEvent, { kind: 'released' }>): void {
+    if (event.kind === 'fault' || event.kind === 'config') this.onDeviceEvent?.(event);
+    else if (event.kind === 'broken') {
+      const shadow = this.#rings[event.index];
+      if (shadow?.queue === undefined) return;
+      shadow.breach ??= event.reason;
+      this.#settle(event.index, shadow);
+    } else {
+      let lost = false;
+      this.#rings.forEach((shadow, index) => {
+        if (shadow.queue === undefined || this.device.vringState(index) !== 'lost') return;
+        const stopping = shadow.state === 'stopping';
+        shadow.kick.revoke();
+        this.#finish(index, shadow, 'lost');
+        if (!stopping) lost = true;
+      });
+      if (lost) this.onEvent?.(event);
+    }
+  }
+}
+
+function makeShadow(bell: Bell): Shadow {
+  const [kick, called] = [new Doorbell(bell), new Doorbell(bell)];
+  const calls = new Call(called, null);
+  calls.routeRelay();
+  return { state: 'stopped', breach: undefined, position: FIRST, queue: undefined, call: undefined, again: false, kick, called, calls };
+}
+
+/** What the mappings allow on RAM [from, to): disjoint runs, by address. A page that several lead to may be used as any of them allows. */
+function rights(mappings: readonly DmaMapping[], from: number, to: number): { address: number; size: number; permissions: number }[] {
+  const within = mappings.filter(({ address, size }) => address < to && address + size > from);
+  const edges = [...new Set(within.flatMap(({ address, size }) => [Math.max(address, from), Math.min(address + size, to)]))].sort((a, b) => a - b);
+  // By ascending start; of those that reach over an edge the rights are put together.
+  const sorted = [...within].sort((a, b) => a.address - b.address);
+  const runs: { address: number; size: number; permissions: number }[] = [];
+  let live: DmaMapping[] = [];
+  let next = 0;
+  for (let i = 0; i + 1 < edges.length; i++) {
+    const [address, end] = [edges[i] as number, edges[i + 1] as number];
+    live = live.filter((m) => m.address + m.size > address);
+    for (; next < sorted.length && (sorted[next] as DmaMapping).address <= address; next++) live.push(sorted[next] as DmaMapping);
+    const permissions = live.reduce((all, m) => all | (m.address + m.size > address ? m.permissions : 0), 0) & (DMA_READ | DMA_WRITE);
+    if (permissions === 0) continue;
+    const last = runs[runs.length - 1];
+    if (last !== undefined && last.address + last.size === address && last.permissions === permissions)
+      runs[runs.length - 1] = { ...last, size: last.size + end - address };
+    else runs.push({ address, size: end - address, permissions });
+  }
+  return runs;
+}
