@@ -98,9 +98,11 @@ export class VdpaNet implements VdpaDevice {
   }
 
   #portEvent(event: VhostEvent): void {
-    if (event.kind === 'broken') this.#tellFaults();
     // Whoever had rings makes them ready again: from `vringPosition`.
-    else for (const [index, vring] of this.#vrings.entries()) if (this.port.vringState(index) === 'lost') vring.ready = false;
+    if (event.kind === 'broken') {
+      this.#vring(event.index).ready = false;
+      this.#tellFaults();
+    } else for (const [index, vring] of this.#vrings.entries()) if (this.port.vringState(index) === 'lost') vring.ready = false;
     this.#tell(event);
   }
 
@@ -117,9 +119,9 @@ export class VdpaNet implements VdpaDevice {
 
   setOwner(owner: VdpaOwner, memory: GuestMemory): void {
     if (this.#anyServed) throw new TypeError(`${this.name}: stop its rings before it changes owners`);
+    memory.share();
     // Also when it takes the device anew: what it mapped and knew of the device is over.
     this.#tell({ kind: 'released' });
-    memory.share();
     this.status = 0;
     this.#owner = owner;
     this.#memory = memory;

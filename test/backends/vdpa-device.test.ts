@@ -223,6 +223,9 @@ describe('translations', () => {
       { kind: 'broken', index: 1 },
     ]);
     expect(left.states()).toEqual(['running', 'broken']);
+    // Set up anew it may be served again; the one that runs may not be touched.
+    a.setVringSize(1, 64);
+    expect(() => a.setVringSize(0, 64)).toThrow(/in use/);
     right.guest.send(frameOf(60, 1));
     left.guest.post();
     await eventually('the other direction', () => left.guest.receive().length === 1);
