@@ -14,15 +14,17 @@ import { Log } from '#core/log';
 import type { AccessSize, FastDoorbell } from '#core/region';
 import type { Envelope } from '#core/saved';
 import { allocateWords, type SharedWords } from '#core/word-arena';
-import { E1000, type E1000Options } from '#devices/e1000/device';
-import { Igb, type IgbOptions } from '#devices/igb/device';
-import { VirtioNet, type VirtioNetOptions } from '#devices/virtio-net/device';
+import { E1000 } from '#devices/e1000/device';
+import type { E1000Options } from '#devices/e1000/options';
+import { Igb } from '#devices/igb/device';
+import type { IgbOptions } from '#devices/igb/options';
+import type { VirtioNet, VirtioNetOptions } from '#devices/virtio-net/device';
+import type { NetVfs } from '#devices/virtio-net/virtual-functions';
 import type { AddressSpace, Decoded } from '#pci/decode';
 import { Fabric } from '#pci/fabric';
 import type { PciFunction } from '#pci/function';
 import type { MsiMessage } from '#pci/ports';
-import { VirtioPci, type VirtioPciOptions } from '#virtio/pci-transport';
-import { claim, giveBack, requireFree } from './machine-backends.ts';
+import type { VirtioPci, VirtioPciOptions } from '#virtio/pci-transport';
 import {
   checkRamLayout,
   type DevicePlace,
@@ -34,22 +36,12 @@ import {
   type VirtioNetPlace,
 } from './machine-options.ts';
 import { type MachinePart, type MachineState, placeOf, restoreMachine, saveMachine } from './machine-state.ts';
+import { type MachineNetOptions, makeFunction, makeVirtualFunction, type NetSite, type Resident, residentOf, residentsOf } from './machine-virtio.ts';
 
 export type { MachineOptions, VirtioNetPlace } from './machine-options.ts';
 
 /** How long data planes may take to stop, in milliseconds: a turn of theirs is a few hundred frames. */
 const QUIET_LIMIT = 10_000;
-
-/** A device whose relayed interrupts and state the machine looks after. */
-interface Resident {
-  readonly fn: PciFunction;
-  readonly part: MachinePart | undefined;
-  readonly net?: VirtioNet;
-  /** Delivers what its data plane relayed to this thread. */
-  readonly service?: () => unknown;
-  /** The device is gone, or the machine closed. */
-  readonly leave?: () => void;
-}
 
 export class Machine {
   readonly name: string;
@@ -210,57 +202,40 @@ export class Machine {
   }
 
   /**
-   * Makes a virtio network device over `backend` and attaches it. Behind an IOMMU it offers ACCESS_PLATFORM and insists on it, unless told otherwise.
-   * @throws VirtioOptionError and what `attach` throws.
+   * Makes a virtio network device over `backend` and attaches it; with `sriov` a physical function, whose virtual functions `vfs` has. Behind an IOMMU it offers ACCESS_PLATFORM and
+   * insists on it, unless told otherwise. @throws VirtioOptionError and what `attach` throws.
    */
-  addVirtioNet(options: VirtioNetOptions, place: VirtioNetPlace = {}): { readonly net: VirtioNet; readonly pci: VirtioPci } {
-    const net = this.#makeNet(options);
+  addVirtioNet<T extends MachineNetOptions>(
+    options: T,
+    place: VirtioNetPlace = {},
+  ): { readonly net: VirtioNet; readonly pci: VirtioPci; readonly vfs: T extends { readonly sriov: object } ? NetVfs : NetVfs | undefined } {
+    this.#requireOpen();
     const { under, deviceNumber, ...transport } = place;
     const kind = under === undefined ? 'root-complex-endpoint' : under.secondaryBus?.kind === 'conventional' ? 'conventional' : 'endpoint';
-    const pci = new VirtioPci({ pcieType: kind, ...transport, device: net, routing: this.callRouting });
+    const site = this.#netSite;
+    const { net, pci, vfs } = makeFunction(options, { pcieType: kind, ...transport }, site);
     this.attach(pci.fn, { ...(under && { under }), ...(deviceNumber !== undefined && { deviceNumber }) });
-    return this.#lookAfter(net, pci);
+    this.#residents.push(residentOf({ net, pci }, site), ...(vfs ? residentsOf(vfs, pci.fn, site) : []));
+    return { net, pci, vfs: vfs as NetVfs };
   }
 
   /**
-   * Makes a virtio network device that is to be a virtual function: its `pci.fn` goes to `new Sriov({ virtualFunction })` of a PF, which is attached at once, as the machine looks after both.
-   * @throws VirtioOptionError, MachineError
+   * Makes a virtio network device that is to be a virtual function from the start: its `pci.fn` goes to `new Sriov({ virtualFunction })` of a PF, which is attached at once, as the machine
+   * looks after both. @throws VirtioOptionError, MachineError
    */
   makeVirtualNet(
     options: VirtioNetOptions,
     transport: Omit<VirtioPciOptions, 'device' | 'routing' | 'virtual'> = {},
   ): { readonly net: VirtioNet; readonly pci: VirtioPci } {
-    const net = this.#makeNet(options);
-    return this.#lookAfter(net, new VirtioPci({ ...transport, virtual: true, device: net, routing: this.callRouting }));
-  }
-
-  #makeNet(options: VirtioNetOptions): VirtioNet {
     this.#requireOpen();
-    requireFree(options.backend);
-    return new VirtioNet(this.iommu && this.#insists ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
+    const site = this.#netSite;
+    const made = makeVirtualFunction(options, transport, site);
+    this.#residents.push(residentOf(made, site));
+    return made;
   }
 
-  #lookAfter(net: VirtioNet, pci: VirtioPci): { readonly net: VirtioNet; readonly pci: VirtioPci } {
-    claim(net);
-    const part: MachinePart = {
-      get name() {
-        return `${net.name} at ${placeOf(pci.fn)}`;
-      },
-      save: () => pci.save(),
-      restore: (state) => pci.restore(state),
-      pause: () => net.pause(),
-      get paused() {
-        return net.paused;
-      },
-      resume: () => net.resume(),
-    };
-    const deaf = this.loop.add(() => pci.service());
-    const leave = (): void => {
-      deaf();
-      giveBack(net);
-    };
-    this.#residents.push({ fn: pci.fn, part, net, service: () => pci.service(), leave });
-    return { net, pci };
+  get #netSite(): NetSite {
+    return { routing: this.callRouting, insists: this.iommu !== undefined && this.#insists, loop: (service) => this.loop.add(service) };
   }
 
   /** Makes an Intel 8254x, a port of its own on `options.segment` (of this thread, or a worker's), and attaches it. @throws E1000OptionError and what `attach` throws. */
@@ -479,7 +454,7 @@ export class Machine {
     for (const guest of this.#guests) guest.close();
     this.#guests.clear();
     this.fabric.reset();
-    const stopped = await until(() => this.#residents.every(({ net }) => net?.stopped ?? true));
+    const stopped = await until(() => this.#residents.every(({ stopped }) => stopped?.() ?? true));
     this.#ownClock?.close();
     this.loop.close();
     await this.loop.done;

@@ -1,7 +1,7 @@
 // The data plane on the caller's thread: a kick serves the segment there and then, within a bound; what is left goes on in a deferred turn, so that no register
 // write is held up by a peer that keeps sending. The same ring loop as the worker's.
 
-import { type Clock, type Timer, WallClock } from '#core/clock';
+import { type Clock, hasTimers, type Timer, WallClock } from '#core/clock';
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import type { PortCounters } from '#net/counters';
@@ -40,9 +40,13 @@ export class InlineSegment {
   #paused: boolean;
   #again = false;
   #deferred = false;
+  /** For ports that may send again later. */
+  readonly #timer: Timer | undefined;
 
   constructor(segment: Segment, options: InlineOptions = {}) {
     this.server = new SegmentServer(segment, options.budget);
+    const { clock } = segment;
+    this.#timer = hasTimers(clock) ? clock.timer(() => this.service()) : undefined;
     this.#defer = options.defer ?? ((work) => void setTimeout(work, 0));
     this.#rounds = options.rounds ?? DEFAULT_ROUNDS;
     this.#paused = options.paused ?? false;
@@ -103,6 +107,8 @@ export class InlineSegment {
         this.#defer(this.#resume);
       }
     }
+    const resume = this.server.segment.nextResume;
+    if (resume !== undefined) this.#timer?.arm(resume);
   }
 }
 

@@ -3,12 +3,12 @@
 //
 // Nothing is kept that a thread's death could lose: who recovers its rings repeats the call of each.
 
-import type { Clock, Nanos } from '#core/clock';
+import type { Nanos, TimeSource } from '#core/clock';
 import type { VirtQueue } from '#virtio/virtqueue';
 
 /** What the moderated rings of a port share: the clock, and when to look at them next (never too late, perhaps too early). */
 export interface ModerationTime {
-  readonly clock: Clock;
+  readonly clock: TimeSource;
   next: Nanos;
 }
 

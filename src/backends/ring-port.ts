@@ -4,7 +4,7 @@
 // One turn: `enter`, then the segment's collect / deliver / flush / complete, then `leave`. Nothing is in flight between turns. Queue numbering as in virtio 1.4
 // 5.1.2: receiveqN = 2(N-1), transmitqN = 2N-1.
 
-import { type Clock, type Nanos, WallClock } from '#core/clock';
+import { type Nanos, type TimeSource, WallClock } from '#core/clock';
 import type { DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
@@ -33,7 +33,7 @@ export interface PortSession {
   readonly memory: DmaSpace;
   readonly policy: NetPolicy;
   /** What notifications are put off by. Default: wall time. */
-  readonly clock?: Clock | undefined;
+  readonly clock?: TimeSource | undefined;
   readonly statistics?: NetStatistics | undefined;
 }
 

@@ -1,6 +1,6 @@
 // What a worker's host and its run share: one block per worker. The host asks for attention; the worker counts what it does.
 //
-// Layout: int32 words 0 attention (moves with every change the worker has to look at), 1 stop, then from byte 64 float64 counters: turns, sleeps, polls that
+// Layout: int32 words 0 attention (moves with every change the worker has to look at), 1 stop, 2 the attention it last rested at, then from byte 64 float64 counters: turns, sleeps, polls that
 // found nothing, nanoseconds the poll budget stands at.
 
 /** Live numbers of one worker. */
@@ -17,6 +17,7 @@ export interface WorkerStatistics {
 
 const ATTENTION = 0;
 const STOP = 1;
+const RESTED = 2;
 const COUNTERS_AT = 64;
 const TURNS = 0;
 const SLEEPS = 1;
@@ -38,9 +39,26 @@ export class RunBlock {
     return Atomics.load(this.#words, ATTENTION);
   }
 
-  /** Makes the worker look at its messages, the wanted states and the policies. Ring its bell afterwards. */
-  callAttention(): void {
-    Atomics.add(this.#words, ATTENTION, 1);
+  /** Makes the worker look at its messages, the wanted states and the policies. Ring its bell afterwards. Returns the new attention. */
+  callAttention(): number {
+    return (Atomics.add(this.#words, ATTENTION, 1) + 1) | 0;
+  }
+
+  /** The worker found nothing to do after it had acted on this attention, and on what was rung before it. */
+  rested(attention: number): void {
+    if (Atomics.load(this.#words, RESTED) === attention) return;
+    Atomics.store(this.#words, RESTED, attention);
+    Atomics.notify(this.#words, RESTED);
+  }
+
+  /** Until the worker has rested at this attention or a later one. */
+  async rest(attention: number): Promise<void> {
+    for (;;) {
+      const rested = Atomics.load(this.#words, RESTED);
+      if (((rested - attention) | 0) >= 0) return;
+      const wait = Atomics.waitAsync(this.#words, RESTED, rested);
+      if (wait.async) await wait.value;
+    }
   }
 
   get stop(): boolean {

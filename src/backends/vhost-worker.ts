@@ -1,26 +1,21 @@
 // A worker thread as its host sees it: what it serves, how it is told, and what happens when it dies. Its run is one long task of a piscina pool; when the task
 // is rejected, what the thread had committed is carried out, the devices are told that their rings are lost, and a new run begins on another thread.
 
-import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { Bell, Doorbell } from '#core/doorbell';
 import { PortCounters } from '#net/counters';
+import { DirectLink } from '#net/direct-link';
+import { MAXIMUM_SEGMENT_PORTS } from '#net/embedded-switch/forwarding';
+import { LearningSwitch } from '#net/learning-switch';
 import type { RemotePort, RemotePortHost, RemotePortSpec } from '#net/port';
 import type { ServiceBudget } from '#net/segment';
+import { ValeSwitch } from '#net/vale-switch';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { createRingLink, RingLink, type RingLinkOptions, type RingLinkShare, recoverRingLink } from './ring-link.ts';
 import { RunBlock, type WorkerStatistics } from './run-block.ts';
 import { TurnJournal } from './turn-journal.ts';
 import { VhostNet } from './vhost-net.ts';
-import {
-  type LinkRole,
-  makeForwarding,
-  type PollOptions,
-  type RunResult,
-  type SegmentKind,
-  type WorkerEvent,
-  type WorkerJob,
-  type WorkerMessage,
-} from './worker-job.ts';
+import type { LinkRole, PollOptions, RunResult, SegmentKind, WorkerEvent, WorkerJob, WorkerMessage } from './worker-job.ts';
 
 export type RunTask = (job: WorkerJob, transfer: MessagePort[]) => Promise<RunResult>;
 
@@ -52,17 +47,18 @@ export interface AttachedLink {
   readonly counters: PortCounters;
 }
 
-const MAXIMUM_PORTS: Record<SegmentKind, number> = {
-  link: makeForwarding('link').maximumPorts,
-  switch: makeForwarding('switch').maximumPorts,
-  vale: makeForwarding('vale').maximumPorts,
+const MAXIMUM_PORTS = {
+  link: new DirectLink().maximumPorts,
+  switch: new LearningSwitch().maximumPorts,
+  vale: new ValeSwitch().maximumPorts,
+  embedded: MAXIMUM_SEGMENT_PORTS,
 };
 
 /** So many runs in a row that died without moving a frame, and no more are begun. */
 const VAIN_RUNS = 5;
 
 export interface SegmentSettings {
-  /** How frames are forwarded: a direct link of two ports, a learning switch, or one that batches by destination. */
+  /** How frames are forwarded: a direct link of two ports, a learning switch, one that batches by destination, or an embedded switch (`EmbeddedSwitch.share`). */
   readonly kind?: SegmentKind;
   readonly budget?: ServiceBudget;
   /** Serve nothing before `resume`: for a hand-over, in which every port of a segment moves before any frame does. */
@@ -76,6 +72,7 @@ export class VhostWorker {
   onLost: ((reason: string, again: boolean) => void) | undefined;
   readonly #task: RunTask;
   readonly #poll: PollOptions;
+  readonly #time: SharedArrayBuffer | undefined;
   readonly #run = new RunBlock();
   readonly #journal: TurnJournal;
   readonly #segments: SegmentSpec[] = [];
@@ -90,8 +87,13 @@ export class VhostWorker {
   #vainRuns = 0;
 
   /** Made by `VhostPool.worker`. */
-  constructor(task: RunTask, poll: PollOptions, journal?: SharedArrayBuffer) {
-    this.#journal = new TurnJournal(journal);
+  constructor(
+    task: RunTask,
+    poll: PollOptions,
+    options: { readonly journal?: SharedArrayBuffer | undefined; readonly time?: SharedArrayBuffer | undefined } = {},
+  ) {
+    this.#journal = new TurnJournal(options.journal);
+    this.#time = options.time;
     this.#task = task;
     this.#poll = poll;
     this.#begin();
@@ -115,6 +117,17 @@ export class VhostWorker {
     this.#run.stop = true;
     this.callAttention();
     await this.#ended;
+  }
+
+  /**
+   * Resolves once the thread has acted on everything that was rung and said before this call, has found nothing more to do, and has been heard: for those whose time stands
+   * still meanwhile. At once when no run will begin any more.
+   */
+  async quiesce(): Promise<void> {
+    await Promise.race([this.#run.rest(this.callAttention()), this.#ended]);
+    const channel = this.#channel;
+    for (let next = channel && receiveMessageOnPort(channel); next !== undefined; next = channel && receiveMessageOnPort(channel))
+      this.#hear(next.message as WorkerEvent);
   }
 
   // ---- for this worker's segments and ports ----
@@ -154,7 +167,8 @@ export class VhostWorker {
 
   /** Here, because the thread would have no one to throw to: it serves other segments as well. */
   #checkRoom(segment: number): void {
-    const most = MAXIMUM_PORTS[this.#segments[segment]?.kind ?? 'link'];
+    const kind = this.#segments[segment]?.kind ?? 'link';
+    const most = MAXIMUM_PORTS[typeof kind === 'object' ? 'embedded' : kind];
     let ports = 0;
     for (const backend of this.#ports.values()) if (backend.segment === segment) ports++;
     for (const link of this.#links.values()) if (link.segment === segment && link.role === 'port') ports++;
@@ -184,9 +198,10 @@ export class VhostWorker {
     this.callAttention();
   }
 
-  callAttention(): void {
-    this.#run.callAttention();
+  callAttention(): number {
+    const attention = this.#run.callAttention();
     this.bell.ring();
+    return attention;
   }
 
   #takeSlots(count: number): number {
@@ -200,11 +215,7 @@ export class VhostWorker {
   #begin(): void {
     const { port1, port2 } = new MessageChannel();
     this.#channel = port1;
-    port1.on('message', (event: WorkerEvent) => {
-      const port = this.#ports.get(event.port);
-      if (event.op === 'missed') port?.onMiss?.();
-      else port?.broken(event.index, event.reason);
-    });
+    port1.on('message', (event: WorkerEvent) => this.#hear(event));
     // The pool keeps the process alive while it should; this port need not.
     port1.unref();
     this.#movedBefore = this.#moved();
@@ -214,11 +225,17 @@ export class VhostWorker {
     for (const backend of this.#ports.values()) for (const message of backend.announce()) port1.postMessage(message);
     for (const [port, link] of this.#links) port1.postMessage(linkMessage(port, link));
     for (const [port, device] of this.#devices) port1.postMessage(deviceMessage(port, device));
-    const job: WorkerJob = { run: this.#run.buffer, journal: this.#journal.buffer, bell: this.bell.share(), port: port2, poll: this.#poll };
+    const job: WorkerJob = { run: this.#run.buffer, journal: this.#journal.buffer, bell: this.bell.share(), port: port2, poll: this.#poll, time: this.#time };
     this.#ended = this.#task(job, [port2]).then(
       () => this.#finish(port1, 'stopped'),
       (error: unknown) => this.#finish(port1, error instanceof Error ? error.message : String(error)),
     );
+  }
+
+  #hear(event: WorkerEvent): void {
+    const port = this.#ports.get(event.port);
+    if (event.op === 'missed') port?.onMiss?.();
+    else port?.broken(event.index, event.reason);
   }
 
   #moved(): number {

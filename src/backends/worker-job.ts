@@ -2,10 +2,13 @@
 // Messages are control only; they are read when the run block's attention word has moved.
 
 import type { MessagePort } from 'node:worker_threads';
+import type { TimeSource } from '#core/clock';
 import type { DmaSpaceShare } from '#core/dma-space';
 import type { BellShare, DoorbellShare } from '#core/doorbell';
 import type { CallShare } from '#core/interrupts';
 import { DirectLink } from '#net/direct-link';
+import { EmbeddedForwarding } from '#net/embedded-switch/forwarding';
+import type { SwitchShare } from '#net/embedded-switch/layout';
 import { LearningSwitch } from '#net/learning-switch';
 import type { Forwarding, ServiceBudget } from '#net/segment';
 import { ValeSwitch } from '#net/vale-switch';
@@ -18,10 +21,11 @@ interface InflightShare {
   readonly packed: boolean;
 }
 
-/** How frames find their way on a segment. */
-export type SegmentKind = 'link' | 'switch' | 'vale';
+/** How frames find their way on a segment: by a kind that needs no more said, or through an embedded switch. */
+export type SegmentKind = 'link' | 'switch' | 'vale' | SwitchShare;
 
-export function makeForwarding(kind: SegmentKind): Forwarding {
+export function makeForwarding(kind: SegmentKind, clock: TimeSource): Forwarding {
+  if (typeof kind === 'object') return EmbeddedForwarding.open(kind, clock);
   if (kind === 'link') return new DirectLink();
   return kind === 'vale' ? new ValeSwitch() : new LearningSwitch();
 }
@@ -42,6 +46,8 @@ export interface WorkerJob {
   readonly bell: BellShare;
   readonly port: MessagePort;
   readonly poll: PollOptions;
+  /** Of a ToldTime, which the worker goes by. Absent: real time. */
+  readonly time?: SharedArrayBuffer | undefined;
 }
 
 export type WorkerMessage =

@@ -2,7 +2,7 @@
 // Control comes as messages, looked at only when the run block's attention word has moved.
 
 import { receiveMessageOnPort } from 'node:worker_threads';
-import { WallClock } from '#core/clock';
+import { type TimeSource, ToldTime, WallClock } from '#core/clock';
 import { DmaSpace } from '#core/dma-space';
 import { Bell, Doorbell } from '#core/doorbell';
 import { Call } from '#core/interrupts';
@@ -52,7 +52,7 @@ export class WorkerLoop {
   /** The same as arrays, for the loop. */
   #servers: Group[] = [];
   #served: Served[] = [];
-  readonly #clock = new WallClock();
+  readonly #clock: TimeSource;
   #attention = -1;
   #turns = 0;
   #sleeps = 0;
@@ -67,6 +67,7 @@ export class WorkerLoop {
     this.#run = new RunBlock(job.run);
     this.#bell = new Bell(job.bell);
     this.#journal = new TurnJournal(job.journal);
+    this.#clock = job.time === undefined ? new WallClock() : new ToldTime(job.time);
     this.#least = job.poll.minimum ?? LEAST_BUDGET;
     this.#budget = Math.min(2 * this.#least, job.poll.maximum);
   }
@@ -124,11 +125,13 @@ export class WorkerLoop {
       if (paused) continue;
       if (server.rest()) work = true;
       const ends = server.nextDeadline;
-      if (ends !== Infinity) deadline = Math.min(deadline, Math.max(0, (ends - this.#clock.now()) / 1e6));
+      // Of told time one hears by a ring.
+      if (ends !== Infinity && this.#job.time === undefined) deadline = Math.min(deadline, Math.max(0, (ends - this.#clock.now()) / 1e6));
     }
     if (work || this.#run.attention !== this.#attention) return;
     this.#sleeps++;
     this.#publishCounters();
+    this.#run.rested(this.#attention);
     this.#bell.wait(ticket, deadline);
     const slept = performance.now() * 1e6 - now;
     this.#budget = Math.min(this.#job.poll.maximum, slept < SHORT_SLEEP ? 2 * this.#budget : Math.max(this.#least, 0.75 * this.#budget));
@@ -166,7 +169,7 @@ export class WorkerLoop {
   #handle(message: WorkerMessage): void {
     switch (message.op) {
       case 'segment': {
-        const forwarding = makeForwarding(message.kind);
+        const forwarding = makeForwarding(message.kind, this.#clock);
         this.#groups.set(message.segment, {
           server: new SegmentServer(new Segment(forwarding, { clock: this.#clock }), message.budget),
           paused: message.paused,

@@ -1,27 +1,30 @@
 // `nicbox conformance`: runs the suite against one or more targets and says, clause by clause, what holds.
 
 import { SingleBar } from 'cli-progress';
-import Table from 'cli-table3';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import {
   AREAS,
   breaksMust,
   CASES,
   CLAUSES,
+  DATA_PLANE_NAMES,
   findClause,
   inprocSource,
   isBinding,
-  judge,
   plan,
+  planScenarios,
   qemuSource,
   type Report,
   type RunOptions,
   runCases,
+  SCENARIOS,
+  type ScenarioOptions,
   type TargetSource,
   watchOwnDriver,
 } from '#conformance/index';
 import { htmlReport } from '#conformance/report-html';
 import { jsonReport, junitReport } from '#conformance/reports';
+import { conformanceTable } from './conformance-table.ts';
 import { print } from './output.ts';
 
 /** A name that means nothing here. `code` is stable. */
@@ -42,14 +45,14 @@ interface Flags {
   readonly format: Format;
 }
 
-const style = { head: [], border: [] };
-
 /** @throws SelectionError */
 function sourceOf(name: string): TargetSource {
   if (name === 'inproc') return inprocSource();
+  const plane = DATA_PLANE_NAMES.find((known) => name === `inproc:${known}`);
+  if (plane !== undefined) return inprocSource(plane);
   if (name === 'qemu') return qemuSource('qemu', { file: 'qemu-system-x86_64' });
   if (name.startsWith('qemu:')) return qemuSource(name, { file: name.slice(5) });
-  throw new SelectionError(`no target is called ${name}: give inproc, qemu or qemu:PATH`);
+  throw new SelectionError(`no target is called ${name}: give inproc, ${DATA_PLANE_NAMES.map((plane) => `inproc:${plane}`).join(', ')}, qemu or qemu:PATH`);
 }
 
 function collect(value: string, before: string[] | undefined): string[] {
@@ -74,53 +77,59 @@ function list(options: RunOptions): string {
     .join('\n');
 }
 
-/** One row for each area, then what failed. */
-function table(report: Report, party: 'device' | 'driver'): string {
-  const verdicts = judge(report);
-  const t = new Table({
-    head: ['area', 'clauses', 'pass', 'fail', 'skip', 'no case'],
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'right'],
-    style,
-  });
-  for (const name of AREAS) {
-    const rows = CLAUSES.filter((clause) => clause.area === name && clause.observable === party);
-    const count = (verdict: string): number => rows.filter((clause) => verdicts.get(clause.key)?.verdict === verdict).length;
-    if (rows.length > count('none')) t.push([name, rows.length, count('pass'), count('fail'), count('skip'), count('none')]);
-  }
-  const failed = CLAUSES.filter((clause) => verdicts.get(clause.key)?.verdict === 'fail').flatMap((clause) => [
-    `${clause.key} ${clause.strength}: ${clause.summary} (${clause.id})`,
-    ...(verdicts.get(clause.key)?.evidence ?? []).map((line) => `    ${line}`),
-  ]);
-  const ran = report.results.length;
-  const of = (verdict: string): number => report.results.filter((result) => result.verdict === verdict).length;
-  return [
-    `${report.target}: ${ran} cases in ${(report.milliseconds / 1000).toFixed(1)} s: ${of('pass')} passed, ${of('fail')} failed, ${of('skip')} skipped`,
-    t.toString(),
-    ...failed,
-  ].join('\n');
-}
-
 function render(reports: readonly Report[], format: Format, party: 'device' | 'driver'): string {
   if (format === 'json') return jsonReport(reports);
   if (format === 'junit') return junitReport(reports);
   if (format === 'html') return htmlReport(reports);
-  return reports.map((report) => table(report, party)).join('\n\n');
+  return conformanceTable(reports, party);
+}
+
+/** This project's driver under the driver scenarios. @throws SelectionError */
+async function runDriver(flags: Flags): Promise<boolean> {
+  requireClause(flags.clause);
+  const selection: ScenarioOptions = {
+    areas: flags.area,
+    ...(flags.clause !== undefined && { clause: flags.clause }),
+    ...(flags.case !== undefined && { case: flags.case }),
+  };
+  if (planScenarios(SCENARIOS, selection).length === 0) throw new SelectionError('no scenario is selected: see --list');
+  if (flags.list) {
+    print(
+      planScenarios(SCENARIOS, selection)
+        .map(({ name, scenario }) => `${name}  ${scenario.clauses.join(' ')}`)
+        .join('\n'),
+    );
+    return true;
+  }
+  const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {value}/{total} | {what}', hideCursor: true, clearOnComplete: true }) : undefined;
+  const report = await watchOwnDriver({
+    ...selection,
+    onCase(done, total, what) {
+      if (done === 0) bar?.start(total, 0, { what });
+      else bar?.update(done, { what });
+    },
+  });
+  bar?.stop();
+  if (report.results.length === 0) throw new SelectionError('nothing that drivers do is judged about that');
+  print(render([report], flags.format, 'driver'));
+  return !breaksMust(report);
+}
+
+/** @throws SelectionError */
+function requireClause(name: string | undefined): void {
+  if (name !== undefined && findClause(name) === undefined)
+    throw new SelectionError(`no clause is called ${name}: give a key (pci.33) or an id, see docs/conformance.md`);
 }
 
 async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
-  if (flags.party === 'driver') {
-    const report = await watchOwnDriver();
-    print(render([report], flags.format, 'driver'));
-    return !breaksMust(report);
-  }
+  if (flags.party === 'driver') return runDriver(flags);
   const selection: RunOptions = {
     areas: flags.area,
     ...(flags.clause !== undefined && { clause: flags.clause }),
     ...(flags.case !== undefined && { case: flags.case }),
     ...(flags.seed !== undefined && { seed: flags.seed }),
   };
-  if (flags.clause !== undefined && findClause(flags.clause) === undefined)
-    throw new SelectionError(`no clause is called ${flags.clause}: give a key (pci.33) or an id, see docs/conformance.md`);
+  requireClause(flags.clause);
   if (plan(CASES, selection).length === 0) throw new SelectionError('no case is selected: see --list');
   if (flags.list) {
     print(list(selection));
@@ -155,7 +164,10 @@ export function conformanceCommand(signal: AbortSignal, done: (exitCode: number)
   return new Command('conformance')
     .description(`Check a virtio-net device against VIRTIO 1.4, clause by clause (${CLAUSES.length} clauses, ${binding} of them MUST or MUST NOT).`)
     .addOption(
-      new Option('--target <name>', 'inproc (this device), qemu or qemu:PATH (its virtio-net-pci over qtest); may be repeated')
+      new Option(
+        '--target <name>',
+        'inproc (this device, served inline), inproc:worker (by a vhost worker), inproc:vdpa (by a vDPA NIC), qemu or qemu:PATH (its virtio-net-pci over qtest); may be repeated',
+      )
         .argParser(collect)
         .default(undefined, 'inproc'),
     )
@@ -180,6 +192,7 @@ Examples:
   nicbox conformance --area net-rss --area net-hash
   nicbox conformance --clause pci.33 --format json
   nicbox conformance --case "reset/queue [packed]"
+  nicbox conformance --party driver --area net-tx
   nicbox conformance --target inproc --target qemu --format html > conformance.html`,
     )
     .action(async (flags: Flags) => done((await run({ ...flags, target: flags.target ?? ['inproc'], area: flags.area ?? [] }, signal)) ? 0 : 1));

@@ -4,13 +4,11 @@ import { InvalidArgumentError } from 'commander';
 import type { BellLoop } from '#core/bell-loop';
 import { WorkerPlace } from '#interop/netdev-port';
 import type { PortHost } from '#net/port';
-import type { E1000Options, VhostBackend, VirtioNetOptions } from '#nicbox/index';
+import type { E1000Options, VhostBackend } from '#nicbox/index';
 import type { Machine } from '#nicbox/machine';
 import type { VhostSegment } from '#nicbox/vhost-net';
 import { Aer } from '#pci/aer';
-import type { PciFunction } from '#pci/function';
 import { SerialNumber } from '#pci/serial-number';
-import { Sriov } from '#pci/sriov';
 
 export interface DeviceSpec {
   readonly kind: string;
@@ -39,47 +37,63 @@ interface DeviceKind {
 const SLOT_LAYOUT = { firstOffset: 8, stride: 8 };
 /** Of a data plane on a worker. */
 const MOST_QUEUES = 64;
-const VIRTIO_NET_DEVICE_ID = 0x1041;
+/** Milliseconds. */
+const MOST_NEGOTIATION = 60_000;
 
 const KINDS: Readonly<Record<string, DeviceKind>> = {
   'virtio-net': {
-    options: { mac: 'a MAC address', queues: 'queue pairs', mtu: 'bytes', packed: 'on or off', vectors: 'MSI-X vectors', vfs: 'virtual functions' },
+    options: {
+      mac: 'a MAC address',
+      queues: 'queue pairs',
+      mtu: 'bytes',
+      packed: 'on or off',
+      vectors: 'MSI-X vectors',
+      vfs: 'virtual functions, up to 255',
+      'vf-queues': 'queue pairs of each virtual function',
+    },
     add({ machine, deviceNumber, backend }, options) {
       const mac = options.mac ?? defaultMac(deviceNumber);
       const queuePairs = number(options.queues, 1);
+      const vfPairs = number(options['vf-queues'], queuePairs);
       const vectors = options.vectors !== undefined && { vectors: number(options.vectors, 0) };
       const totalVfs = number(options.vfs, 0);
-      const net = (at: number, address: string): VirtioNetOptions => ({
-        mac: address,
-        queuePairs,
-        backend: backend(`virtio-net-${at}`, queuePairs),
-        ...(options.mtu !== undefined && { mtu: number(options.mtu, 0) }),
-        features: { RING_PACKED: options.packed !== 'off' },
-      });
-      const virtualFunction = (i: number): PciFunction => {
-        const at = deviceNumber + 1 + i;
-        return machine.makeVirtualNet(net(at, defaultMac(at)), { pcieType: 'root-complex-endpoint', ...vectors }).pci.fn;
+      const mtu = options.mtu !== undefined && { mtu: number(options.mtu, 0) };
+      const features = { RING_PACKED: options.packed !== 'off' };
+      const slot = (vf: number): number => deviceNumber + 1 + vf;
+      const sriov = totalVfs !== 0 && {
+        sriov: {
+          totalVfs,
+          queuePairs: vfPairs,
+          layout: SLOT_LAYOUT,
+          backend: (vf: number) => backend(`virtio-net-${slot(vf)}`, vfPairs),
+          // The guest is the host of its virtual functions: they may do as they please.
+          settings: (vf: number) => ({ mac: defaultMac(slot(vf)), trust: true, features, ...mtu }),
+          ...vectors,
+        },
       };
-      const sriov = totalVfs === 0 ? [] : [new Sriov({ totalVfs, vfDeviceId: VIRTIO_NET_DEVICE_ID, layout: SLOT_LAYOUT, virtualFunction })];
-      machine.addVirtioNet(net(deviceNumber, mac), {
-        deviceNumber,
-        ...vectors,
-        capabilities: [new Aer(), SerialNumber.ofMac(Uint8Array.from(mac.split(':'), (byte) => Number.parseInt(byte, 16))), ...sriov],
-      });
+      machine.addVirtioNet(
+        { mac, queuePairs, backend: backend(`virtio-net-${deviceNumber}`, queuePairs), features, ...mtu, ...sriov },
+        {
+          deviceNumber,
+          ...vectors,
+          capabilities: [new Aer(), SerialNumber.ofMac(Uint8Array.from(mac.split(':'), (byte) => Number.parseInt(byte, 16)))],
+        },
+      );
     },
   },
   e1000: {
-    options: { mac: 'a MAC address', model: '82540EM, 82544GC, 82545EM or 82545GM' },
-    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), model }) {
+    options: { mac: 'a MAC address', model: '82540EM, 82544GC, 82545EM or 82545GM', negotiation: 'milliseconds until the link is up' },
+    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), model, negotiation }) {
       const name = `e1000-${deviceNumber}`;
-      machine.addE1000({ name, mac, segment: host(name), ...(model !== undefined && { model: model as E1000Options['model'] & string }) }, { deviceNumber });
+      const which = model !== undefined && { model: model as E1000Options['model'] & string };
+      machine.addE1000({ name, mac, segment: host(name), ...which, ...linkTime(negotiation) }, { deviceNumber });
     },
   },
   igb: {
-    options: { mac: 'a MAC address', vfs: 'virtual functions' },
-    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), vfs }) {
+    options: { mac: 'a MAC address', vfs: 'virtual functions', negotiation: 'milliseconds until the link is up' },
+    add({ machine, deviceNumber, host }, { mac = defaultMac(deviceNumber), vfs, negotiation }) {
       const name = `igb-${deviceNumber}`;
-      machine.addIgb({ name, mac, segment: host(name), vfs: number(vfs, 0), vfLayout: SLOT_LAYOUT }, { deviceNumber });
+      machine.addIgb({ name, mac, segment: host(name), vfs: number(vfs, 0), vfLayout: SLOT_LAYOUT, ...linkTime(negotiation) }, { deviceNumber });
     },
   },
 };
@@ -106,8 +120,14 @@ export function parseDevice(text: string): DeviceSpec {
       throw new InvalidArgumentError(`${name} has no option '${word}'; there are: ${Object.keys(kind.options).join(', ')}.`);
     options[option] = value.join('=');
   }
-  const queues = number(options.queues, 1);
-  if (!Number.isInteger(queues) || queues < 1 || queues > MOST_QUEUES) throw new InvalidArgumentError(`queues is a whole number from 1 to ${MOST_QUEUES}.`);
+  for (const option of ['queues', 'vf-queues']) {
+    const queues = number(options[option], 1);
+    if (!Number.isInteger(queues) || queues < 1 || queues > MOST_QUEUES)
+      throw new InvalidArgumentError(`${option} is a whole number from 1 to ${MOST_QUEUES}.`);
+  }
+  const negotiation = number(options.negotiation, 0);
+  if (!(negotiation >= 0 && negotiation <= MOST_NEGOTIATION))
+    throw new InvalidArgumentError(`negotiation is a time from 0 to ${MOST_NEGOTIATION} milliseconds.`);
   return { kind: name, options };
 }
 
@@ -136,7 +156,13 @@ export function addDevice(site: DeviceSite, { kind, options }: DeviceSpec): void
 
 /** Locally administered, the same every time. */
 function defaultMac(deviceNumber: number): string {
-  return `52:54:00:00:00:${(deviceNumber + 1).toString(16).padStart(2, '0')}`;
+  const number = (deviceNumber + 1).toString(16).padStart(4, '0');
+  return `52:54:00:00:${number.slice(0, 2)}:${number.slice(2)}`;
+}
+
+/** How long autonegotiation takes, if it is said. */
+function linkTime(milliseconds: string | undefined): { readonly negotiation?: number } {
+  return milliseconds === undefined ? {} : { negotiation: number(milliseconds, 0) * 1e6 };
 }
 
 /** Not a number: what the device refuses. */

@@ -14,7 +14,8 @@ import { serveUmlPci, type UmlPciServer, umlPciMachine } from '#interop/uml-pci-
 import { Machine } from '#nicbox/machine';
 import { VhostPool } from '#nicbox/vhost-net';
 import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice, placesOn, slotsOf } from './device-specs.ts';
-import { openCapture } from './output.ts';
+import { type DriverWatch, watchDriver } from './driver-watch.ts';
+import { openCapture, print } from './output.ts';
 import { UmlGuest, umlCommand } from './uml-guest.ts';
 
 const MOST_SLOTS = 8;
@@ -41,6 +42,7 @@ interface Flags {
   readonly memory: string;
   readonly append?: readonly string[];
   readonly inBand?: boolean;
+  readonly watch?: boolean;
   readonly verbose?: boolean;
   readonly json?: boolean;
 }
@@ -63,6 +65,7 @@ export function umlPciCommand(signal: AbortSignal, done: (code: number) => void)
     .option('--memory <size>', "the guest's memory, as its kernel takes it", '256M')
     .option('--append <word...>', "further words of the guest's command line")
     .option('--in-band', 'offer kicks and calls by messages (time-travel modes need them; slow)')
+    .option('--watch', 'judge the guest drivers of virtio-net devices by VIRTIO 1.4, and say at the end what they broke (with --json as lines of JSON)')
     .option('--verbose', 'print every message of the protocol')
     .option('--json', 'print counters as a line of JSON for each slot at the end')
     .addHelpText('after', EXAMPLES)
@@ -116,7 +119,13 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], wanted: numbe
         if (capture.missed > 0) console.error(`nicbox: ${capture.missed} frames came too fast to be captured`);
       });
     }
-    const server = await serveUmlPci(machine, { sockets, inBand: flags.inBand ?? false, log });
+    const watches: DriverWatch[] = [];
+    const server = await serveUmlPci(machine, {
+      sockets,
+      inBand: flags.inBand ?? false,
+      log,
+      ...(flags.watch && { watch: (bdf, memory) => watchDriver(machine, bdf, memory, watches) }),
+    });
     ends.unshift(() => server.close());
     console.error(`nicbox: listening on ${sockets.join(', ')}; Ctrl-C stops`);
     const guest = { kernel: flags.guest ?? './linux', initrd: flags.initrd ?? 'guest.cpio.gz', memory: flags.memory, append: flags.append ?? [], sockets };
@@ -124,6 +133,7 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], wanted: numbe
     else await runGuest(guest, flags.initrd, signal, done);
     while (flags.guest === undefined && !signal.aborted) await sleep(2 ** 30, undefined, { signal }).catch(() => {});
     report(server, flags.json ?? false);
+    for (const watch of watches) print(flags.json ? watch.json : watch.text);
   } finally {
     for (const end of ends) await end();
   }

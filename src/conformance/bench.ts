@@ -1,6 +1,7 @@
 // The suite's own driver: what a case has in its hands. Step by step (registers, features, queues) for cases about the steps, or `start` for those about what comes after.
 // It does what it is told, also what no driver should.
 
+import { AdminBench } from './admin-bench.ts';
 import { FEATURE, FEATURE_WINDOWS, type FeatureBits, type FeatureName, fromWords, nameOfBit, withDependencies, wordOf } from './features.ts';
 import {
   CAP_ID,
@@ -62,6 +63,7 @@ export class Bench {
   readonly session: Session;
   readonly variant: Variant;
   readonly net: NetBench;
+  readonly admin: AdminBench;
   readonly structures: Structure[] = [];
   msix: MsixPlace | undefined;
   /** What is negotiated, or about to be. */
@@ -73,6 +75,7 @@ export class Bench {
     this.session = session;
     this.variant = variant;
     this.net = new NetBench(this);
+    this.admin = new AdminBench(this);
   }
 
   /** Finds the structures. The device decodes memory and may master the bus from here on. */

@@ -54,6 +54,8 @@ export class NetBench {
   /** virtio 1.4 5.1.9: as far as the last field that was negotiated. */
   get headerSize(): number {
     const b = this.#bench;
+    // virtio 1.4 5.1.9.1: by the legacy interface num_buffers is there with MRG_RXBUF only.
+    if (!b.has('VERSION_1')) return b.has('MRG_RXBUF') ? 12 : 10;
     if (b.has('OUT_NET_HEADER') || b.has('IPSEC')) return 32;
     if (b.has('HOST_UDP_TUNNEL_GSO') || b.has('GUEST_UDP_TUNNEL_GSO')) return 24;
     return b.has('HASH_REPORT') ? 20 : 12;

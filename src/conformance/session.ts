@@ -54,15 +54,19 @@ export function same(a: unknown, b: unknown): boolean {
 
 export class Session {
   readonly target: Target;
-  readonly checks: Check[] = [];
+  readonly checks: Check[];
   /** Names a BAR offset, once the layout is known. */
   name: (bar: number, offset: number) => string = (bar, offset) => `BAR${bar}+${hex(offset)}`;
-  readonly #trace: string[] = [];
-  #free: number;
+  readonly #trace: string[];
+  /** Where free memory begins: one for all sessions of a case. */
+  readonly #memory: { free: number };
 
-  constructor(target: Target) {
+  /** @param owner whose memory, checks and trace it shares */
+  constructor(target: Target, owner?: Session) {
     this.target = target;
-    this.#free = target.ram.base;
+    this.checks = owner?.checks ?? [];
+    this.#trace = owner === undefined ? [] : owner.#trace;
+    this.#memory = owner === undefined ? { free: target.ram.base } : owner.#memory;
   }
 
   /** The latest accesses, oldest first. */
@@ -167,9 +171,9 @@ export class Session {
 
   /** Memory of the case's own; never given back. */
   allocate(size: number, alignment = 16): number {
-    const at = Math.ceil(this.#free / alignment) * alignment;
-    this.#free = at + size;
-    if (this.#free > this.target.ram.base + this.target.ram.size)
+    const at = Math.ceil(this.#memory.free / alignment) * alignment;
+    this.#memory.free = at + size;
+    if (this.#memory.free > this.target.ram.base + this.target.ram.size)
       throw new Skip(`needs more than the ${this.target.ram.size} bytes of memory the target has for it`);
     return at;
   }

@@ -34,6 +34,10 @@ export interface Target {
   /** Whether a message that is sent twice before it is taken counts as two. */
   readonly countsMessages: boolean;
   readonly hands?: Hands;
+  /** Whether configuration space can be reached beyond its first 256 bytes. Absent: no. */
+  readonly extendedConfig?: boolean;
+  /** Virtual function `n`, from 1, as a device with a wire of its own; what is not its own (memory, time) is the physical function's. Its BARs are where the SR-IOV capability puts them. */
+  readonly virtualFunction?: ((n: number) => Target) | undefined;
   /** The device's own configuration space. Offsets are naturally aligned. */
   configRead(offset: number, size: AccessBytes): Awaitable<number>;
   configWrite(offset: number, size: AccessBytes, value: number): Awaitable<void>;
@@ -60,10 +64,11 @@ export interface Target {
 }
 
 /**
- * Devices that differ in what no driver can choose. Ordinary: offers all it has. notification-data: offers NOTIFICATION_DATA besides. A target that has no such device opens its
- * ordinary one, and cases skip what is not offered.
+ * Devices that differ in what no driver can choose. Ordinary: offers all it has. notification-data: offers NOTIFICATION_DATA besides. transitional: has the legacy interface, too.
+ * sr-iov: a physical function of two virtual ones, which are ordinary devices.
+ * A target that has no such device opens its ordinary one, and cases skip what is not offered.
  */
-export type Model = 'ordinary' | 'notification-data';
+export type Model = 'ordinary' | 'notification-data' | 'transitional' | 'sr-iov';
 
 /** Opens a device in its power-on state, again and again. */
 export interface TargetSource {

@@ -11,9 +11,18 @@ export interface Timer {
   readonly deadline: Nanos | undefined;
 }
 
-export interface Clock {
+/** Time that can be looked at. */
+export interface TimeSource {
   now(): Nanos;
+}
+
+export interface Clock extends TimeSource {
   timer(onExpire: () => void): Timer;
+}
+
+/** Not so time that is only told: whoever tells it calls those who wait for it. */
+export function hasTimers(time: TimeSource): time is Clock {
+  return 'timer' in time;
 }
 
 class SimTimer implements Timer {
@@ -97,6 +106,25 @@ export class SimClock implements Clock {
   remove(timer: SimTimer): void {
     const at = this.#armed.indexOf(timer);
     if (at >= 0) this.#armed.splice(at, 1);
+  }
+}
+
+/** A clock's time for another thread: what the clock's owner says. Whoever reads it there has no timers, and is to be rung when it moves. */
+export class ToldTime implements TimeSource {
+  readonly buffer: SharedArrayBuffer;
+  readonly #word: Float64Array;
+
+  constructor(buffer = new SharedArrayBuffer(8)) {
+    this.buffer = buffer;
+    this.#word = new Float64Array(buffer);
+  }
+
+  now(): Nanos {
+    return this.#word[0] as number;
+  }
+
+  tell(now: Nanos): void {
+    this.#word[0] = now;
   }
 }
 

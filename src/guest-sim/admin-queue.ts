@@ -8,11 +8,20 @@ import { pollUntil, type QueueKick, VirtioError } from './virtio-pci.ts';
 export const ADMIN_OPCODE = {
   LIST_QUERY: 0,
   LIST_USE: 1,
+  LEGACY_COMMON_CFG_WRITE: 2,
+  LEGACY_COMMON_CFG_READ: 3,
+  LEGACY_DEV_CFG_WRITE: 4,
+  LEGACY_DEV_CFG_READ: 5,
+  LEGACY_NOTIFY_INFO: 6,
   CAP_ID_LIST_QUERY: 7,
   DEVICE_CAP_GET: 8,
   DRIVER_CAP_SET: 9,
   RESOURCE_OBJ_CREATE: 0xa,
   RESOURCE_OBJ_DESTROY: 0xd,
+  DEV_PARTS_METADATA_GET: 0xe,
+  DEV_PARTS_GET: 0xf,
+  DEV_PARTS_SET: 0x10,
+  DEV_MODE_SET: 0x11,
 } as const;
 
 /** The table of opcodes and the text on the two commands number them the other way round; the table is the default. */
@@ -23,7 +32,8 @@ export const ADMIN_GROUP = { SELF: 0, SRIOV: 1 } as const;
 
 const READABLE_HEADER = 24;
 const WRITABLE_HEADER = 8;
-const ROOM = 8192;
+/** Device parts of a member with many queues are the longest: 72 bytes a queue. */
+const ROOM = 65536;
 const RETRIES = 100;
 /** Capability identifiers end below this. */
 const CAPABILITY_IDS = 0x1000;
@@ -38,14 +48,20 @@ export interface AdminAnswer {
   readonly result: Uint8Array;
 }
 
-export interface AdminCommand {
+/** Whom a command is about: the device itself, or a member of a group it owns. */
+export interface GroupMember {
+  /** ADMIN_GROUP. Default SELF. */
+  readonly group?: number;
+  readonly member?: number;
+}
+
+const SELF: GroupMember = {};
+
+export interface AdminCommand extends GroupMember {
   readonly opcode: number;
   readonly data?: Uint8Array;
   /** Bytes of result wanted. Default 0. */
   readonly room?: number;
-  /** ADMIN_GROUP. Default SELF. */
-  readonly group?: number;
-  readonly member?: number;
 }
 
 export class AdminQueue {
@@ -135,15 +151,12 @@ export class AdminQueue {
 
   /** Every command this driver knows: capabilities and objects. */
   useAll(): Set<number> | undefined {
-    return this.use([
-      ADMIN_OPCODE.CAP_ID_LIST_QUERY,
-      ADMIN_OPCODE.DEVICE_CAP_GET,
-      ADMIN_OPCODE.DRIVER_CAP_SET,
-      ADMIN_OPCODE.RESOURCE_OBJ_CREATE,
-      this.#objects.modify,
-      this.#objects.query,
-      ADMIN_OPCODE.RESOURCE_OBJ_DESTROY,
-    ]);
+    return this.use([ADMIN_OPCODE.CAP_ID_LIST_QUERY, ADMIN_OPCODE.DEVICE_CAP_GET, ADMIN_OPCODE.DRIVER_CAP_SET, ...this.objectCommands]);
+  }
+
+  /** Opcodes of the commands on resource objects. */
+  get objectCommands(): readonly number[] {
+    return [ADMIN_OPCODE.RESOURCE_OBJ_CREATE, this.#objects.modify, this.#objects.query, ADMIN_OPCODE.RESOURCE_OBJ_DESTROY];
   }
 
   /** Identifiers of the capabilities the device has. */
@@ -167,8 +180,8 @@ export class AdminQueue {
     return this.command({ opcode: ADMIN_OPCODE.DRIVER_CAP_SET, data }).status;
   }
 
-  createObject(type: number, id: number, value: Uint8Array): AdminAnswer {
-    return this.command({ opcode: ADMIN_OPCODE.RESOURCE_OBJ_CREATE, data: objectCommand(type, id, value) });
+  createObject(type: number, id: number, value: Uint8Array, whose: GroupMember = SELF): AdminAnswer {
+    return this.command({ opcode: ADMIN_OPCODE.RESOURCE_OBJ_CREATE, data: objectCommand(type, id, value), ...whose });
   }
 
   modifyObject(type: number, id: number, value: Uint8Array): AdminAnswer {
@@ -180,8 +193,8 @@ export class AdminQueue {
     return this.command({ opcode: this.#objects.query, data: objectCommand(type, id, NOTHING), room });
   }
 
-  destroyObject(type: number, id: number): AdminAnswer {
-    return this.command({ opcode: ADMIN_OPCODE.RESOURCE_OBJ_DESTROY, data: objectCommand(type, id, NOTHING).subarray(0, 8) });
+  destroyObject(type: number, id: number, whose: GroupMember = SELF): AdminAnswer {
+    return this.command({ opcode: ADMIN_OPCODE.RESOURCE_OBJ_DESTROY, data: objectHeader(type, id), ...whose });
   }
 
   dispose(): void {
@@ -190,14 +203,18 @@ export class AdminQueue {
   }
 }
 
-/** The common header, flags of zero, and what the type defines. */
-function objectCommand(type: number, id: number, value: Uint8Array): Uint8Array {
-  const data = new Uint8Array(16 + value.length);
+/** What every command on a resource object begins with. */
+export function objectHeader(type: number, id: number): Uint8Array {
+  const data = new Uint8Array(8);
   const view = new DataView(data.buffer);
   view.setUint16(0, type, true);
   view.setUint32(4, id, true);
-  data.set(value, 16);
   return data;
+}
+
+/** That header, flags of zero, and what the type defines. */
+function objectCommand(type: number, id: number, value: Uint8Array): Uint8Array {
+  return Uint8Array.from([...objectHeader(type, id), 0, 0, 0, 0, 0, 0, 0, 0, ...value]);
 }
 
 function bits(bytes: Uint8Array): Set<number> {

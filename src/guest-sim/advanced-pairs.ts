@@ -1,17 +1,15 @@
-// Queue pairs of an 82576 function, NAPI style: a pair's vector masks itself when it fires (EIAM) and schedules polling, an empty ring lets it fire again (EIMS). The same for
-// physical and virtual functions, whose interrupt registers lie at the same offsets.
+// Queue pairs of an 82576 function, NAPI style: an interrupt, which masks itself, schedules polling; a ring that is empty lets it come again. The same for physical and virtual functions, with a vector for each pair or one
+// interrupt for all.
 
 import { AdvancedReceiveQueue } from './advanced-receive.ts';
 import { AdvancedTransmitQueue } from './advanced-transmit.ts';
 import type { GuestArena } from './arena.ts';
-import * as k from './igb-constants.ts';
 import type { AdvancedQueueOptions } from './igb-options.ts';
 import { IgbError } from './igb-registers.ts';
 import type { RegisterBlock } from './intel-registers.ts';
 import type { Msix } from './msix.ts';
 import type { FrameSink } from './net-receive.ts';
 
-const { REG } = k;
 const POLL_BUDGET = 64;
 /** A transmitter that got nothing done from one look to the next, so many times in a row, hangs: six seconds, as operating systems give it. */
 const HANG_LOOKS = 3;
@@ -25,13 +23,15 @@ export interface AdvancedPairsParts {
   readonly blocks: readonly { readonly receive: number; readonly transmit: number }[];
   /** MSI-X entry, and bit of the extended interrupt registers, of the first pair; the others follow. */
   readonly vector: number;
+  /** A pair's ring is empty: its interrupt may come again. */
+  readonly arm: (pair: number) => void;
 }
 
 export class AdvancedPairs {
   readonly receive: readonly AdvancedReceiveQueue[];
   readonly transmit: readonly AdvancedTransmitQueue[];
   interrupts = 0;
-  readonly #registers: RegisterBlock;
+  readonly #arm: (pair: number) => void;
   readonly #busyPolls: number;
   readonly #vector: number;
   /** Pairs to be polled, and how often each was found empty in a row. */
@@ -44,7 +44,7 @@ export class AdvancedPairs {
   constructor(parts: AdvancedPairsParts) {
     const { arena, registers, options, blocks, drop } = parts;
     const { ringSize: size = 256, splitHeaders = false, headWriteBack = false, busyPolls = 0 } = options;
-    this.#registers = registers;
+    this.#arm = parts.arm;
     this.#busyPolls = busyPolls;
     this.#vector = parts.vector;
     this.receive = blocks.map(({ receive: block }, index) => new AdvancedReceiveQueue({ arena, registers, block, index, size, splitHeaders, drop }));
@@ -73,6 +73,20 @@ export class AdvancedPairs {
     this.#schedule(pair);
   }
 
+  /** The interrupt all pairs share came. With `frames` for what queues did; polling follows in any case. */
+  onShared(frames: boolean): void {
+    if (frames) {
+      this.interrupts++;
+      for (const queue of this.transmit) queue.reclaim();
+    }
+    for (let pair = 0; pair < this.receive.length; pair++) this.#schedule(pair);
+  }
+
+  /** Some pair is being polled. */
+  get scheduled(): boolean {
+    return this.#scheduled.includes(1);
+  }
+
   #schedule(pair: number): void {
     this.#idle[pair] = 0;
     this.#scheduled[pair] = 1;
@@ -97,7 +111,7 @@ export class AdvancedPairs {
         continue;
       }
       this.#scheduled[i] = 0;
-      this.#registers.write(REG.EIMS, 1 << (this.#vector + i));
+      this.#arm(i);
       // The re-check that closes the window between the last poll and turning interrupts on.
       if (queue.pending) {
         this.#schedule(i);

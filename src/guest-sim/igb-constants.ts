@@ -140,8 +140,16 @@ export const SW_FW_EEPROM = 1 << 0;
 /** Of port 0; port 1's is one bit up. The firmware's own bits are 16 up. */
 export const SW_FW_PHY = 1 << 1;
 
-/** Legacy causes (8.8.7) that still matter with MSI-X: those without a vector entry of their own share IVAR_MISC's. */
-export const CAUSE = { LSC: 1 << 2, RXO: 1 << 6, VMMB: 1 << 8, DOUTSYNC: 1 << 28, DRSTA: 1 << 30 } as const;
+/** Causes of ICR (8.8.9). With MSI-X those matter that are no queue's and share IVAR_MISC's vector; without, all of them. */
+export const CAUSE = {
+  TXDW: 1 << 0,
+  LSC: 1 << 2,
+  RXDMT0: 1 << 4,
+  RXDW: 1 << 7,
+  VMMB: 1 << 8,
+  DOUTSYNC: 1 << 28,
+  INT_ASSERTED: 1 << 31,
+} as const;
 export const INTERRUPT_ALL = 0xffff_ffff;
 // GPIE (8.8.19)
 export const GPIE_NSICR = 1 << 0;

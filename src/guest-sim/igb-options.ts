@@ -27,8 +27,13 @@ export interface AdvancedQueueOptions {
   readonly busyPolls?: number;
 }
 
+/** An MSI-X vector for each pair and one for the rest; one MSI for all; the line for all. */
+export type InterruptStyle = 'msix' | 'msi' | 'intx';
+
 export interface IgbOptions extends AdvancedQueueOptions {
-  /** Queue pairs, each with an MSI-X vector, 1 to 8; at most 2 while virtual functions are enabled. Default 1. */
+  /** Default: the first of these that the device has. Virtual functions can be enabled with MSI-X only. */
+  readonly interrupts?: InterruptStyle;
+  /** Queue pairs, 1 to 8; at most 2 while virtual functions are enabled. Default 1. */
   readonly pairs?: number;
   /** Spread received frames over the pairs. Default: with more than one pair, as said there. */
   readonly rss?: IgbRssOptions;
@@ -49,6 +54,7 @@ export interface IgbvfOptions extends AdvancedQueueOptions {
   readonly promiscuous?: boolean;
 }
 
+const STYLES: readonly InterruptStyle[] = ['msix', 'msi', 'intx'];
 const SMALLEST_RING = 32;
 const LARGEST_RING = 4096;
 export const LARGEST_MTU = 9710;
@@ -64,6 +70,8 @@ export function checkAdvancedOptions(options: IgbOptions | IgbvfOptions, mostPai
   if (!(Number.isInteger(mtu) && mtu >= 68 && mtu <= LARGEST_MTU)) throw new RangeError(`mtu ${mtu}: give 68 to ${LARGEST_MTU}`);
   if (!(Number.isInteger(pairs) && pairs >= 1 && pairs <= mostPairs)) throw new RangeError(`${pairs} queue pairs: give 1 to ${mostPairs}`);
   for (const id of vlans) checkVlan(id);
+  const { interrupts = 'msix' } = options as IgbOptions;
+  if (!STYLES.includes(interrupts)) throw new RangeError(`interrupts ${interrupts}: give one of ${STYLES.join(', ')}`);
 }
 
 /** @throws RangeError */

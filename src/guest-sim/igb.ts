@@ -1,5 +1,4 @@
-// The guest's driver for an Intel 82576's physical function, from the datasheet: initialisation in the order of 4.5, a pair of queues with an MSI-X vector each, NAPI style, and a
-// vector for all else; statistics, a watchdog. With virtual functions enabled it keeps the last pool to itself and serves theirs (igb-vfs.ts).
+// The guest's driver for an Intel 82576's physical function, from the datasheet: initialisation in the order of 4.5, pairs of queues, NAPI style, with MSI-X, MSI or the line; statistics, a watchdog. With virtual functions enabled it keeps the last pool to itself and serves theirs (igb-vfs.ts).
 
 import type { GuestBus } from '#core/guest-bus';
 import { AdvancedPairs } from './advanced-pairs.ts';
@@ -7,15 +6,16 @@ import type { AdvancedReceiveQueue } from './advanced-receive.ts';
 import { ADVANCED_OFFLOADS, type AdvancedTransmitQueue } from './advanced-transmit.ts';
 import type { GuestArena } from './arena.ts';
 import { INTEL_VENDOR } from './e1000-constants.ts';
+import { permanentAddress, resetDevice, setUpLink } from './igb-bring-up.ts';
 import * as k from './igb-constants.ts';
-import { addressOf, isUnicast, multicastHash } from './igb-mailbox.ts';
+import { FIRST_PAIR_VECTOR, IgbInterrupts } from './igb-interrupts.ts';
+import { multicastHash } from './igb-mailbox.ts';
 import { checkAdvancedOptions, checkVlan, type IgbOptions, MOST_PAIRS } from './igb-options.ts';
-import { IgbError, IgbRegisters } from './igb-registers.ts';
+import { IgbRegisters } from './igb-registers.ts';
 import { IgbRss } from './igb-rss.ts';
 import { IgbSwitch } from './igb-switch.ts';
 import { IgbVfs, type VfPolicy } from './igb-vfs.ts';
-import { lookFor, PHY_ADVERTISE, PHY_ADVERTISE_PAUSE, PHY_AUTONEG_ENABLE, PHY_AUTONEG_RESTART, PHY_CONTROL, PHY_ID1 } from './intel-registers.ts';
-import { Msix, type VectorSpace } from './msix.ts';
+import type { VectorSpace } from './msix.ts';
 import type { FrameSink } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import type { ConfigAccess } from './pci-config.ts';
@@ -25,24 +25,12 @@ import { type Delay, disableVirtualFunctions, enableVirtualFunctions } from './p
 import { StatisticsCounters } from './statistics-counters.ts';
 
 const { CAUSE, REG } = k;
-/** MSI-X entry of everything that is no queue's. */
-const OTHER_VECTOR = 0;
-const OTHER_CAUSES = CAUSE.LSC | CAUSE.VMMB | CAUSE.DOUTSYNC;
-const FIRST_PAIR_VECTOR = 1;
 const LONG_MTU = 1500;
 /** Header, FCS and two tags. */
 const OVERHEAD = 26;
 /** Nanoseconds between two looks of the watchdog, and polls between two looks at the clock. */
 const WATCHDOG_PERIOD = 2e9;
 const POLLS_PER_LOOK = 1024;
-/** PAUSE when this many bytes of the receive packet buffer are taken, and go on at that. */
-const PAUSE_ABOVE = 0xa000;
-const PAUSE_BELOW = 0x8000;
-const PAUSE_QUANTA = 0x0680;
-const PAUSE_LOW = 0x00c2_8001;
-const PAUSE_HIGH = 0x0100;
-const PAUSE_TYPE = 0x8808;
-const TAG_TYPE = 0x8100;
 /** One pool stays the physical function's own. */
 const MOST_VFS = k.POOLS - 1;
 
@@ -70,13 +58,11 @@ export class Igb implements Nic {
   vfs: IgbVfs | undefined;
   /** Why the driver gave the device up, or ''. */
   broken = '';
-  readonly usesIntx = false;
   readonly #parts: IgbParts;
   readonly #options: IgbOptions;
-  readonly #msix: Msix;
+  readonly #interrupts: IgbInterrupts;
   #pairs: AdvancedPairs | undefined;
   #switch: IgbSwitch | undefined;
-  #interrupts = 0;
   #multicast: readonly number[] = [];
   #vlans: Set<number> | undefined;
   #polls = 0;
@@ -91,88 +77,36 @@ export class Igb implements Nic {
     this.rid = device.rid;
     this.#vlans = options.vlans ? new Set(options.vlans) : undefined;
     config.write(device.rid, CFG.COMMAND, 2, config.read(device.rid, CFG.COMMAND, 2) | COMMAND_MEMORY | COMMAND_MASTER);
-    const msix = Msix.find(bus, config, device, parts.vectors);
-    if (!msix) throw new IgbError('ERR_IGB_MSIX', 'the 82576 has no usable MSI-X capability');
-    this.#msix = msix;
     this.registers = new IgbRegisters(bus, device);
+    const onCauses = (causes: number): void => this.#onCauses(causes);
+    this.#interrupts = new IgbInterrupts({ ...parts, registers: this.registers, onCauses, style: options.interrupts });
     this.statistics = new StatisticsCounters(this.registers, k.STATISTICS);
-    this.#reset();
+    resetDevice(this.registers);
     this.registers.eepromWords();
-    this.configuration = { mac: this.#permanentAddress(), mtu: options.mtu ?? LONG_MTU, linkUp: false };
+    this.configuration = { mac: permanentAddress(this.registers), mtu: options.mtu ?? LONG_MTU, linkUp: false };
     this.#bringUp();
-  }
-
-  /** 4.5.3, 4.6.3: causes off, no more requests on the bus, reset, and wait for what the EEPROM loads. @throws IgbError */
-  #reset(): void {
-    const { registers } = this;
-    registers.write(REG.IMC, k.INTERRUPT_ALL);
-    registers.write(REG.EIMC, k.INTERRUPT_ALL);
-    registers.write(REG.RCTL, 0);
-    registers.write(REG.TCTL, k.TCTL_PSP);
-    registers.flush();
-    registers.change(REG.CTRL, k.CTRL_GIO_MASTER_DISABLE);
-    if (!lookFor(registers, REG.STATUS, k.STATUS_GIO_MASTER, 0))
-      throw new IgbError('ERR_IGB_RESET', 'requests on the bus do not end (STATUS.GIO Master Enable)');
-    registers.change(REG.CTRL, k.CTRL_RST);
-    if (!lookFor(registers, REG.CTRL, k.CTRL_RST, 0)) throw new IgbError('ERR_IGB_RESET', 'CTRL.RST does not clear itself');
-    if (!lookFor(registers, REG.EECD, k.EECD_AUTO_RD, k.EECD_AUTO_RD)) throw new IgbError('ERR_IGB_RESET', 'the EEPROM is not loaded (EECD.Auto_RD)');
-    const done = k.EEMNGCTL_CFG_DONE << registers.port;
-    if (!lookFor(registers, REG.EEMNGCTL, done, done)) throw new IgbError('ERR_IGB_RESET', 'the PHY is not configured (EEMNGCTL.CFG_DONE)');
-    registers.write(REG.IMC, k.INTERRUPT_ALL);
-    registers.write(REG.EIMC, k.INTERRUPT_ALL);
-    registers.read(REG.ICR);
-    registers.write(REG.EICR, k.INTERRUPT_ALL);
-  }
-
-  /** What the reset loaded into the first receive address (8.10.16). */
-  #permanentAddress(): Uint8Array {
-    const high = this.registers.read(REG.RAH);
-    const mac = addressOf(this.registers.read(REG.RAL), high);
-    if ((high & k.RAH_AV) === 0 || !isUnicast(mac)) throw new IgbError('ERR_IGB_MAC', 'the EEPROM holds no station address');
-    return mac;
   }
 
   #bringUp(): void {
     try {
       const { registers } = this;
-      this.#setUpLink();
+      const { flowControl = true, itr = 0 } = this.#options;
+      setUpLink(registers, { flowControl, tags: this.#vlans !== undefined || this.vfs !== undefined });
       this.statistics.clear();
       const pairs = this.#makePairs();
       this.#setUpReceive(pairs);
       this.#setUpTransmit(pairs);
-      this.#setUpInterrupts(pairs);
+      this.#interrupts.start(pairs, (pair) => this.#queue(pair), itr);
       registers.change(REG.CTRL_EXT, k.CTRL_EXT_DRV_LOAD);
       this.vfs?.release();
       this.checkLink();
       this.#looked = this.#parts.bus.now();
       pairs.scheduleAll();
-      registers.write(REG.EIMS, 1 << OTHER_VECTOR);
+      this.#interrupts.open();
     } catch (error) {
       this.shutDown();
       throw error;
     }
-  }
-
-  /** 4.5.7, 8.2.1: speed and duplex from the PHY, flow control as both ends agree. With VME clear no tag is inserted (7.4.3): what is taken out, pools say for themselves. */
-  #setUpLink(): void {
-    const { registers } = this;
-    const { flowControl = true } = this.#options;
-    const pause = k.CTRL_RFCE | k.CTRL_TFCE;
-    const set = k.CTRL_SLU | k.CTRL_FD | (flowControl ? pause : 0) | (this.#vlans || this.vfs ? k.CTRL_VME : 0);
-    registers.change(REG.CTRL, set, k.CTRL_ILOS | k.CTRL_FRCSPD | k.CTRL_FRCDPLX | k.CTRL_PHY_RST | pause | k.CTRL_VME);
-    registers.write(REG.FCAL, PAUSE_LOW);
-    registers.write(REG.FCAH, PAUSE_HIGH);
-    registers.write(REG.FCT, PAUSE_TYPE);
-    registers.write(REG.FCTTV, flowControl ? PAUSE_QUANTA : 0);
-    registers.write(REG.FCRTH, flowControl ? PAUSE_ABOVE : 0);
-    registers.write(REG.FCRTL, flowControl ? PAUSE_BELOW : 0);
-    // The inner tag's type in the lower half (8.2.7).
-    registers.change(REG.VET, TAG_TYPE, 0xffff);
-    registers.withPhy((phy) => {
-      if (phy.read(PHY_ID1) === 0xffff) throw new IgbError('ERR_IGB_PHY', 'no PHY answers');
-      phy.write(PHY_ADVERTISE, (phy.read(PHY_ADVERTISE) & ~PHY_ADVERTISE_PAUSE) | (flowControl ? PHY_ADVERTISE_PAUSE : 0));
-      phy.write(PHY_CONTROL, phy.read(PHY_CONTROL) | PHY_AUTONEG_ENABLE | PHY_AUTONEG_RESTART);
-    });
   }
 
   /** The pool this function uses: the one behind those of the virtual functions; 0 without. */
@@ -196,6 +130,7 @@ export class Igb implements Nic {
       drop: this.vfs !== undefined || (pairs > 1 && !flowControl),
       blocks: queues.map((q) => ({ receive: REG.RX_QUEUE + k.QUEUE_STRIDE * q, transmit: REG.TX_QUEUE + k.QUEUE_STRIDE * q })),
       vector: FIRST_PAIR_VECTOR,
+      arm: (pair) => this.#interrupts.arm(pair),
     });
     return this.#pairs;
   }
@@ -278,31 +213,6 @@ export class Igb implements Nic {
     this.registers.write(REG.TCTL, k.TCTL_EN | k.TCTL_PSP | k.TCTL_CT | k.TCTL_COLD_FD);
   }
 
-  /** 7.3: a vector for each pair and one for the rest; each clears its cause and masks itself as it fires (EIAC, EIAM). */
-  #setUpInterrupts(pairs: AdvancedPairs): void {
-    const { registers } = this;
-    const msix = this.#msix;
-    const { itr = 0 } = this.#options;
-    msix.begin();
-    if (!msix.route(OTHER_VECTOR, () => this.#onOther())) throw new IgbError('ERR_IGB_VECTORS', 'the platform is out of interrupt vectors');
-    pairs.route(msix);
-    msix.finish();
-    const mask = pairs.vectors | (1 << OTHER_VECTOR);
-    registers.write(REG.GPIE, k.GPIE_NSICR | k.GPIE_MULTIPLE_MSIX | k.GPIE_EIAME | k.GPIE_PBA);
-    registers.write(REG.EIAC, mask);
-    registers.write(REG.EIAM, mask);
-    for (let i = 0; i < pairs.receive.length; i++) {
-      const queue = this.#queue(i);
-      const entry = (FIRST_PAIR_VECTOR + i) | k.IVAR_VALID;
-      const shift = queue < k.POOL_QUEUE_STEP ? 0 : 16;
-      registers.change(REG.IVAR + 4 * (queue % k.POOL_QUEUE_STEP), (entry | (entry << 8)) << shift, 0xffff << shift);
-      registers.write(REG.EITR + 4 * (FIRST_PAIR_VECTOR + i), itr << k.EITR_SHIFT);
-    }
-    registers.change(REG.IVAR_MISC, (OTHER_VECTOR | k.IVAR_VALID) << 8, 0xff00);
-    registers.write(REG.EITR + 4 * OTHER_VECTOR, 0);
-    registers.write(REG.IMS, OTHER_CAUSES);
-  }
-
   // ---- Nic ----
 
   get receive(): readonly AdvancedReceiveQueue[] {
@@ -317,22 +227,24 @@ export class Igb implements Nic {
     return ADVANCED_OFFLOADS.has(feature);
   }
 
+  get usesIntx(): boolean {
+    return this.#interrupts.style === 'intx';
+  }
+
   onIntx(): void {
-    throw new Error('this driver uses MSI-X only');
+    if (this.broken === '') this.#interrupts.onLine();
   }
 
   get interrupts(): number {
-    return this.#interrupts + (this.#pairs?.interrupts ?? 0);
+    return this.#interrupts.count + (this.#pairs?.interrupts ?? 0);
   }
 
   get kicks(): number {
     return this.#pairs?.kicks ?? 0;
   }
 
-  #onOther(): void {
+  #onCauses(causes: number): void {
     if (this.broken !== '') return;
-    this.#interrupts++;
-    const causes = this.registers.read(REG.ICR);
     if (causes === 0xffff_ffff) {
       this.#giveUp('the device is gone: ICR reads all ones');
       return;
@@ -342,7 +254,6 @@ export class Igb implements Nic {
       this.vfs?.ping();
     }
     if ((causes & CAUSE.VMMB) !== 0) this.vfs?.service();
-    this.registers.write(REG.EIMS, 1 << OTHER_VECTOR);
   }
 
   /** One round of polling. True when there may be more to do right away; false: wait for an interrupt. Never throws for what a device did. */
@@ -423,9 +334,10 @@ export class Igb implements Nic {
   enableVfs(count: number, delay: Delay): PciDevice[] {
     if (this.vfs) throw new RangeError('virtual functions are enabled already: disable them first');
     if (!(count >= 1 && count <= MOST_VFS)) throw new RangeError(`${count} virtual functions: give 1 to ${MOST_VFS}, as the physical function keeps a pool`);
+    if (this.#interrupts.style !== 'msix') throw new RangeError('with virtual functions the physical one has to use MSI-X');
     if ((this.#options.pairs ?? 1) > 2) throw new RangeError('with virtual functions the physical one has at most 2 queue pairs');
     const { config, device } = this.#parts;
-    this.#tearDown();
+    this.shutDown();
     const found = enableVirtualFunctions(config, device, count, delay);
     const pools = new IgbSwitch(this.registers);
     this.#switch = pools;
@@ -439,7 +351,7 @@ export class Igb implements Nic {
   disableVfs(delay: Delay): void {
     if (!this.vfs) return;
     const { config, device } = this.#parts;
-    this.#tearDown();
+    this.shutDown();
     disableVirtualFunctions(config, device, delay);
     this.vfs = undefined;
     this.#switch = undefined;
@@ -462,27 +374,23 @@ export class Igb implements Nic {
   }
 
   #startOver(): void {
-    this.#reset();
+    resetDevice(this.registers);
     this.vfs?.forget();
     this.#bringUp();
   }
 
   /** Resets the device and brings it up again. Frames in flight are lost; virtual functions are told and come back when their drivers reset them. @throws IgbError */
   recover(): void {
-    this.#tearDown();
+    this.shutDown();
     this.broken = '';
     this.#startOver();
   }
 
-  #tearDown(): void {
-    this.#reset();
-    this.#msix.disable();
-    this.#pairs?.dispose();
-    this.#pairs = undefined;
-  }
-
   /** Resets the device, then takes all memory back. Virtual functions stay enabled, and dead. */
   shutDown(): void {
-    this.#tearDown();
+    resetDevice(this.registers);
+    this.#interrupts.stop();
+    this.#pairs?.dispose();
+    this.#pairs = undefined;
   }
 }

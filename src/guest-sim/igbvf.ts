@@ -11,6 +11,7 @@ import * as k from './igb-constants.ts';
 import * as m from './igb-mailbox.ts';
 import { checkAdvancedOptions, checkVlan, type IgbvfOptions, MOST_VF_PAIRS } from './igb-options.ts';
 import { IgbError, openRegisters } from './igb-registers.ts';
+import { type VfExtensions, VfRequests } from './igbvf-requests.ts';
 import { lookFor, type RegisterWindow } from './intel-registers.ts';
 import { Msix, type VectorSpace } from './msix.ts';
 import type { FrameSink } from './net-receive.ts';
@@ -25,8 +26,6 @@ const { VF_REG } = k;
 const MAILBOX_VECTOR = 2;
 const BAR_BYTES = 0x4000;
 const LONG_MTU = 1500;
-/** Header and FCS: what a request for long frames counts. */
-const FRAME_OVERHEAD = 18;
 const WATCHDOG_PERIOD = 2e9;
 const POLLS_PER_LOOK = 64;
 /** Between two looks at the mailbox while waiting, and how often. */
@@ -48,22 +47,12 @@ export interface IgbvfParts {
   readonly delay?: Delay;
 }
 
-/** Requests beyond reset, address, VLAN and frame length: granted, refused, or not asked yet. */
-export interface VfExtensions {
-  multicast: boolean | undefined;
-  promiscuous: boolean | undefined;
-  moreAddresses: boolean | undefined;
-}
-
 export class Igbvf implements Nic {
   readonly rid: number;
   configuration: { readonly mac: Uint8Array; readonly mtu: number; readonly linkUp: boolean };
-  readonly extensions: VfExtensions = { multicast: undefined, promiscuous: undefined, moreAddresses: undefined };
   readonly steering = undefined;
   readonly usesIntx = false;
   broken = '';
-  /** Requests of the base set that were refused: an address, a VLAN, long frames. */
-  refused = 0;
   /** Times it was reset because the physical function was, or asked for it. */
   restarts = 0;
   readonly #parts: IgbvfParts;
@@ -71,18 +60,13 @@ export class Igbvf implements Nic {
   readonly #registers: RegisterWindow;
   readonly #msix: Msix;
   readonly #mailbox: m.VfMailbox;
+  readonly #requests: VfRequests;
   readonly #delay: Delay;
   /** 'waiting': for the physical function to be ready; 'asking': for its answer to the reset. */
   #state: 'waiting' | 'asking' | 'up' | 'down' = 'down';
   #restartDue = false;
   #pairs: AdvancedPairs | undefined;
   #interrupts = 0;
-  readonly #vlans: Set<number>;
-  #multicast: readonly number[] = [];
-  readonly #moreAddresses: Uint8Array[] = [];
-  /** The address asked for; undefined: the one the physical function gives. */
-  #mac: Uint8Array | undefined;
-  #promiscuous: boolean;
   #polls = 0;
   #looked = 0;
 
@@ -95,9 +79,6 @@ export class Igbvf implements Nic {
     this.#options = options;
     this.#delay = parts.delay ?? sleepOn(bus);
     this.rid = device.rid;
-    this.#vlans = new Set(options.vlans ?? []);
-    this.#mac = options.mac;
-    this.#promiscuous = options.promiscuous ?? false;
     // Memory decoding is the physical function's to turn on (SR-IOV 1.1 3.4.1.3).
     config.write(device.rid, CFG.COMMAND, 2, config.read(device.rid, CFG.COMMAND, 2) | COMMAND_MASTER);
     const msix = Msix.find(bus, config, device, parts.vectors);
@@ -109,7 +90,12 @@ export class Igbvf implements Nic {
       () => bus.now(),
       (clearToSend) => this.#onControl(clearToSend),
     );
-    this.configuration = { mac: localAddress(device.rid), mtu: options.mtu ?? LONG_MTU, linkUp: false };
+    const { mtu = LONG_MTU, mac, vlans = [], promiscuous = false } = options;
+    this.configuration = { mac: localAddress(device.rid), mtu, linkUp: false };
+    const onAddress = (address: Uint8Array): void => {
+      this.configuration = { ...this.configuration, mac: address };
+    };
+    this.#requests = new VfRequests({ mailbox: this.#mailbox, mtu, mac, vlans, promiscuous, onAddress });
     this.#reset();
     if (!this.#wait(() => this.#state === 'up')) {
       this.shutDown();
@@ -162,7 +148,7 @@ export class Igbvf implements Nic {
     // One without an address of its own is to bring one.
     const mac = granted ? m.addressOf(answer[1] as number, answer[2] as number) : this.configuration.mac;
     this.configuration = { ...this.configuration, mac: m.isUnicast(mac) ? mac : this.configuration.mac };
-    if (!granted) this.#mac ??= this.configuration.mac;
+    if (!granted) this.#requests.ownAddress(this.configuration.mac);
     try {
       this.#bringUp();
     } catch (error) {
@@ -185,6 +171,7 @@ export class Igbvf implements Nic {
         transmit: VF_REG.TX_QUEUE + k.VF_QUEUE_STRIDE * i,
       })),
       vector: 0,
+      arm: (pair) => registers.write(VF_REG.EIMS, 1 << pair),
     });
     this.#pairs = pairs;
     if (splitHeaders) registers.write(VF_REG.PSRTYPE, k.PSRTYPE_ALL);
@@ -208,63 +195,22 @@ export class Igbvf implements Nic {
     registers.write(VF_REG.EIAM, mask);
     this.#state = 'up';
     this.#looked = this.#parts.bus.now();
-    this.#askAgain();
+    this.#requests.askAgain();
     this.checkLink();
     pairs.scheduleAll();
     registers.write(VF_REG.EIMS, 1 << MAILBOX_VECTOR);
   }
 
-  /** Everything that a reset made the physical function forget. */
-  #askAgain(): void {
-    const { mtu } = this.configuration;
-    if (this.#mac) this.#askAddress(this.#mac, () => {});
-    this.#askBase([m.MESSAGE.SET_LPE, mtu + FRAME_OVERHEAD], () => {});
-    for (const id of this.#vlans) this.#askBase(vlanRequest(id, true), () => {});
-    if (this.#multicast.length > 0) this.#askMulticast(() => {});
-    if (this.#promiscuous) this.#askPromiscuous(true, () => {});
-    for (const mac of this.#moreAddresses) this.#askMore(mac, () => {});
-  }
-
   // ---- Requests ----
 
-  #askBase(words: readonly number[], answered: (granted: boolean) => void): void {
-    this.#mailbox.ask(words, (answer) => {
-      const granted = answer !== undefined && ((answer[0] as number) & m.MESSAGE_ACK) !== 0;
-      if (answer && !granted) this.refused++;
-      answered(granted);
-    });
+  /** What the physical function granted beyond the base set. */
+  get extensions(): VfExtensions {
+    return this.#requests.extensions;
   }
 
-  /** A refusal is remembered and does no harm. */
-  #askExtension(name: keyof VfExtensions, words: readonly number[], answered: (granted: boolean) => void): void {
-    this.#mailbox.ask(words, (answer) => {
-      const granted = answer !== undefined && ((answer[0] as number) & m.MESSAGE_ACK) !== 0;
-      if (answer) this.extensions[name] = granted;
-      answered(granted);
-    });
-  }
-
-  #askAddress(mac: Uint8Array, answered: (granted: boolean) => void): void {
-    this.#askBase([m.MESSAGE.SET_MAC_ADDR, ...m.addressWords(mac)], (granted) => {
-      if (granted) this.configuration = { ...this.configuration, mac };
-      else this.#mac = undefined;
-      answered(granted);
-    });
-  }
-
-  #askMore(mac: Uint8Array, answered: (granted: boolean) => void): void {
-    this.#askExtension('moreAddresses', [m.MESSAGE.SET_MAC_ADDR | (m.INFO_MAC_ADD << m.INFO_SHIFT), ...m.addressWords(mac)], answered);
-  }
-
-  #askMulticast(answered: (granted: boolean) => void): void {
-    const words = [m.MESSAGE.SET_MULTICAST | (this.#multicast.length << m.INFO_SHIFT)];
-    for (let i = 0; i < this.#multicast.length; i += 2) words.push((this.#multicast[i] as number) | ((this.#multicast[i + 1] ?? 0) << 16));
-    this.#askExtension('multicast', words, answered);
-  }
-
-  #askPromiscuous(on: boolean, answered: (granted: boolean) => void): void {
-    const info = on ? m.INFO_PROMISC_UNICAST | m.INFO_PROMISC_MULTICAST : 0;
-    this.#askExtension('promiscuous', [m.MESSAGE.SET_PROMISC | (info << m.INFO_SHIFT)], answered);
+  /** Requests of the base set that were refused: an address, a VLAN, long frames. */
+  get refused(): number {
+    return this.#requests.refused;
   }
 
   /** Asks and lets time pass until the answer. False: refused, or none came. */
@@ -281,43 +227,36 @@ export class Igbvf implements Nic {
   /** Takes another station address, if the physical function lets it. */
   setMac(mac: Uint8Array): boolean {
     if (!m.isUnicast(mac)) throw new RangeError('that is not a station address');
-    const granted = this.#request((answered) => this.#askAddress(mac, answered));
-    if (granted) this.#mac = mac;
-    return granted;
+    return this.#request((answered) => this.#requests.setMac(mac, answered));
   }
 
   /** One more address to receive. */
   addMac(mac: Uint8Array): boolean {
     if (!m.isUnicast(mac)) throw new RangeError('that is not a station address');
-    const granted = this.#request((answered) => this.#askMore(mac, answered));
-    if (granted) this.#moreAddresses.push(mac);
-    return granted;
+    return this.#request((answered) => this.#requests.addMac(mac, answered));
   }
 
   /** Joins a VLAN, or leaves it. @throws RangeError */
   setVlan(id: number, on: boolean): boolean {
     checkVlan(id);
-    const granted = this.#request((answered) => this.#askBase(vlanRequest(id, on), answered));
-    if (granted && on) this.#vlans.add(id);
-    else if (granted) this.#vlans.delete(id);
-    return granted;
+    return this.#request((answered) => this.#requests.setVlan(id, on, answered));
   }
 
   /** Group addresses to receive besides broadcast, at most 30. @throws RangeError */
   setMulticast(addresses: readonly Uint8Array[]): boolean {
     if (addresses.length > m.MOST_HASHES) throw new RangeError(`${addresses.length} group addresses: a message holds ${m.MOST_HASHES}`);
-    this.#multicast = addresses.map(m.multicastHash);
-    return this.#request((answered) => this.#askMulticast(answered));
+    this.#requests.multicast = addresses.map(m.multicastHash);
+    return this.#request((answered) => this.#requests.askMulticast(answered));
   }
 
   setPromiscuous(on: boolean): boolean {
-    this.#promiscuous = on;
-    return this.#request((answered) => this.#askPromiscuous(on, answered));
+    this.#requests.promiscuous = on;
+    return this.#request((answered) => this.#requests.askPromiscuous(answered));
   }
 
   /** Any message, as a driver of another kind might send it. True: granted. @internal for those who try a physical function out */
   ask(words: readonly number[]): boolean {
-    return this.#request((answered) => this.#askBase(words, answered));
+    return this.#request((answered) => this.#requests.ask(words, answered));
   }
 
   // ---- Nic ----
@@ -451,10 +390,6 @@ export class Igbvf implements Nic {
     this.#pairs = undefined;
     this.configuration = { ...this.configuration, linkUp: false };
   }
-}
-
-function vlanRequest(id: number, on: boolean): number[] {
-  return [m.MESSAGE.SET_VLAN | ((on ? m.INFO_VLAN_ADD : 0) << m.INFO_SHIFT), id];
 }
 
 /** For a physical function that gives none: locally administered, and another for each function of a fabric. */

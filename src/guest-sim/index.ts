@@ -1,6 +1,6 @@
 // The synthetic guest: enumeration, a virtio-net driver and workloads, written from the specifications alone and knowing nothing of the devices it drives.
 
-export { ADMIN_GROUP, ADMIN_OPCODE, ADMIN_STATUS, type AdminAnswer, type AdminCommand, AdminQueue } from './admin-queue.ts';
+export { ADMIN_GROUP, ADMIN_OPCODE, ADMIN_STATUS, type AdminAnswer, type AdminCommand, AdminQueue, type GroupMember } from './admin-queue.ts';
 export { GuestArena, GuestOutOfMemoryError } from './arena.ts';
 export type { CompareJob, FrameStore } from './compare.ts';
 export { E1000, isE1000 } from './e1000.ts';
@@ -19,10 +19,11 @@ export { GuestThread, GuestThreadError, type GuestThreadOptions } from './guest-
 export { Histogram } from './histogram.ts';
 export { Igb, isIgb } from './igb.ts';
 export { MESSAGE, PfMailbox, VfMailbox } from './igb-mailbox.ts';
-export type { AdvancedQueueOptions, IgbOptions, IgbRssOptions, IgbvfOptions } from './igb-options.ts';
+export type { AdvancedQueueOptions, IgbOptions, IgbRssOptions, IgbvfOptions, InterruptStyle } from './igb-options.ts';
 export { IgbError } from './igb-registers.ts';
 export { IgbVfs, type VfPolicy } from './igb-vfs.ts';
-export { Igbvf, isIgbvf, type VfExtensions } from './igbvf.ts';
+export { Igbvf, isIgbvf } from './igbvf.ts';
+export type { VfExtensions } from './igbvf-requests.ts';
 export { LegacyPci } from './legacy-pci.ts';
 export type { MeshJob } from './mesh.ts';
 export { Msix, VectorSpace } from './msix.ts';
@@ -59,6 +60,7 @@ export { Segmenter, type SegmentPlan } from './segment.ts';
 export type { SinkJob } from './sink.ts';
 export { SplitRing } from './split-ring.ts';
 export type { SpreadJob } from './spread.ts';
+export { DEV_PART, type DevicePart, type NotifyAddress, SriovGroup } from './sriov-group.ts';
 export { DEFAULT_RSS_KEY, Toeplitz } from './toeplitz.ts';
 export { NET_HASH_TUNNEL, NET_HASH_TYPE, VIRTIO_F, VIRTIO_NET_F, VIRTIO_STATUS } from './virtio-constants.ts';
 export { isVirtioNet, VirtioNet } from './virtio-net.ts';

@@ -154,10 +154,9 @@ export class ReceiveQueue {
     this.#pieceLengths = new Int32Array(this.#pieces);
   }
 
-  /** Posts every buffer; nothing is announced to the device. Buffers that do not fit the ring are left out. */
+  /** Posts every buffer; `flush` shows them to the device. Buffers that do not fit the ring are left out. */
   stock(): void {
     for (let i = 0; i < this.#options.buffers; i++) if (!this.#post(i)) break;
-    this.ring.publish();
   }
 
   #post(buffer: number): boolean {

@@ -36,6 +36,7 @@ export const STATUS_CAPABILITIES = 0x10;
 export const HEADER_MULTIFUNCTION = 0x80;
 
 /** Capability identifiers. */
+export const CAP_MSI = 0x05;
 export const CAP_VENDOR = 0x09;
 export const CAP_PCIE = 0x10;
 export const CAP_MSIX = 0x11;
@@ -70,6 +71,12 @@ export const SRIOV_ARI_HIERARCHY = 0x10;
 /** How long software leaves new VFs alone after setting VF Enable (SR-IOV 1.1 2.1.1), and any function after reset: 100 ms. */
 export const VF_ENABLE_WAIT_NANOS = 100_000_000;
 
+/** MSI capability; the data lies behind the address. */
+export const MSI_CONTROL = 2;
+export const MSI_ADDRESS = 4;
+export const MSI_ENABLE = 0x0001;
+export const MSI_MULTIPLE = 0x0070;
+export const MSI_64_BIT = 0x0080;
 /** MSI-X capability and table entry. */
 export const MSIX_CONTROL = 2;
 export const MSIX_TABLE = 4;

@@ -108,8 +108,8 @@ export class VirtioNet {
       this.configuration = readNetConfiguration(this.transport, this.features);
       this.#setUpQueues();
       transport.addStatus(VIRTIO_STATUS.DRIVER_OK);
-      // The first notification comes only now, for the receive buffers stocked before.
-      for (const queue of this.receive) queue.kick?.ring(queue.ring.notificationData);
+      // The first notification comes only now, for the receive buffers stocked before, and only if the device wants one (virtio 1.4 2.7.10.1, driver SHOULD NOT).
+      for (const queue of this.receive) queue.flush();
       this.steering = new NetSteering(this.control, this.configuration, (feature) => this.has(feature), this.pairs);
       this.steering.enable(this.#options);
       this.#startModeration();
@@ -409,7 +409,7 @@ export class VirtioNet {
     this.#mapping?.remap(2 * index);
     receive.kick = queues.enable(2 * index, receive.ring);
     receive.stock();
-    receive.kick.ring(receive.ring.notificationData);
+    receive.flush();
     // 5.1.9.5.10 (device MUST): the queue's own moderation went with it.
     this.moderation?.forget(index);
     if (this.#rearm(index)) this.#schedule(index);

@@ -3,7 +3,8 @@
 
 import type { Log } from '#core/log';
 import { EventPoll } from './event-poll.ts';
-import { InteropError, type Native, openNative } from './native.ts';
+import { InteropError } from './interop-error.ts';
+import { type Native, openNative } from './native.ts';
 import { RequestChannel } from './request-channel.ts';
 import { VhostUserDial } from './vhost-user-dial.ts';
 import { introduce, type Peer } from './vhost-user-peer.ts';

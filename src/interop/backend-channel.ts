@@ -3,7 +3,8 @@
 
 import type { Log } from '#core/log';
 import type { EventPoll, Watch } from './event-poll.ts';
-import { EAGAIN, type Native } from './native.ts';
+import { EAGAIN } from './interop-error.ts';
+import type { Native } from './native.ts';
 import { HEADER_BYTES, isBackendAnswer } from './vhost-user-protocol.ts';
 
 const ANSWER_BYTES = HEADER_BYTES + 8;
@@ -59,7 +60,7 @@ export class BackendChannel {
     for (;;) {
       const [next] = this.#waiting;
       if (next === undefined || !this.#open) return;
-      const sent = this.#native.send(this.#fd, next.bytes);
+      const sent = this.#native.sockets.send(this.#fd, next.bytes);
       if (sent === -EAGAIN) {
         this.#again = setTimeout(() => {
           this.#again = undefined;
@@ -79,7 +80,7 @@ export class BackendChannel {
 
   #receive(): void {
     while (this.#open) {
-      const received = this.#native.receive(this.#fd, this.#answer, this.#have, ANSWER_BYTES - this.#have, this.#fds);
+      const received = this.#native.sockets.receive(this.#fd, this.#answer, this.#have, ANSWER_BYTES - this.#have, this.#fds);
       for (const fd of this.#fds.splice(0)) this.#native.close(fd);
       if (received === -EAGAIN) return;
       if (received <= 0) {

@@ -5,6 +5,6 @@ import { openNative } from './native.ts';
 
 const native = openNative();
 // A full event descriptor (EAGAIN) is one the other side has yet to look at.
-setEventWriter((descriptor) => void native.writeEvent(descriptor));
+setEventWriter((descriptor) => void native.events.writeEvent(descriptor));
 
 export { default } from '#nicbox/data-plane-worker';

@@ -1,7 +1,8 @@
 // The descriptors a thread's event loop waits for - sockets, kick eventfds - in one epoll set, so that libuv knows of one descriptor however many there are.
 // Edge-triggered: nobody has to read an eventfd that the other process may be reading too.
 
-import { errorName, InteropError, type Native } from './native.ts';
+import { errorName, InteropError } from './interop-error.ts';
+import type { Native } from './native.ts';
 
 /** A watched descriptor. `remove` before closing it. */
 export interface Watch {
@@ -18,9 +19,9 @@ export class EventPoll {
 
   constructor(native: Native) {
     this.#native = native;
-    this.#epoll = native.epollCreate();
+    this.#epoll = native.events.epollCreate();
     if (this.#epoll < 0) throw new InteropError('NICBOX_NATIVE_CALL', `epoll_create1: ${errorName(this.#epoll)}`);
-    this.#stop = native.poll(this.#epoll, () => this.#take());
+    this.#stop = native.events.poll(this.#epoll, () => this.#take());
   }
 
   /**
@@ -28,12 +29,12 @@ export class EventPoll {
    */
   add(fd: number, ready: () => void, output = false): Watch | number {
     const id = this.#next++;
-    const result = this.#native.epollAdd(this.#epoll, fd, id, true, output);
+    const result = this.#native.events.epollAdd(this.#epoll, fd, id, true, output);
     if (result < 0) return result;
     this.#handlers.set(id, ready);
     return {
       remove: () => {
-        if (this.#handlers.delete(id)) this.#native.epollRemove(this.#epoll, fd);
+        if (this.#handlers.delete(id)) this.#native.events.epollRemove(this.#epoll, fd);
       },
     };
   }
@@ -52,7 +53,7 @@ export class EventPoll {
   }
 
   #take(ids = this.#ids, milliseconds = 0): void {
-    const count = this.#native.epollTake(this.#epoll, ids, milliseconds);
+    const count = this.#native.events.epollTake(this.#epoll, ids, milliseconds);
     // A handler may have removed one that comes later.
     for (let i = 0; i < count; i++) this.#handlers.get(ids[i] as number)?.();
   }

@@ -3,8 +3,9 @@
 import type { Call } from '#core/interrupts';
 import type { VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import { errorName, InteropError } from './interop-error.ts';
 import type { SharedRegion } from './memory-file.ts';
-import { errorName, InteropError, type Native } from './native.ts';
+import type { Native } from './native.ts';
 import { REGION_BYTES } from './vhost-user-protocol.ts';
 
 /** Ring addresses go as addresses of the front end's process: any will do that are not 0 and map back. */
@@ -28,7 +29,7 @@ export interface FrontEndRing {
 export function makeRings(native: Native, count: number, owner: string): FrontEndRing[] {
   const events: number[] = [];
   for (let i = 0; i < 3 * count; i++) {
-    const fd = native.eventfd();
+    const fd = native.events.eventfd();
     if (fd >= 0) events.push(fd);
     else {
       for (const other of events) native.close(other);

@@ -2,8 +2,8 @@
 
 export { DatagramNetdev, type DatagramNetdevOptions } from './datagram-netdev.ts';
 export type { SessionState } from './front-session.ts';
+export { InteropError, type InteropErrorCode } from './interop-error.ts';
 export { MemoryFile } from './memory-file.ts';
-export { InteropError, type InteropErrorCode } from './native.ts';
 export { attachNetdev, attachNetdevToWorker, type NetdevPort } from './netdev-port.ts';
 export { AddressError, formatAddress, type InternetAddress, parseDatagramAddress, parseStreamAddress, type StreamAddress } from './peer-address.ts';
 export { type Backoff, StreamNetdev, type StreamNetdevOptions } from './stream-netdev.ts';

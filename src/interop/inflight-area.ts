@@ -3,8 +3,9 @@
 
 import { randomFillSync } from 'node:crypto';
 import { InflightRegion, inflightBytes } from '#virtio/inflight';
+import { errorName } from './interop-error.ts';
 import { type AddressSource, MappedRegion, MappingError } from './mapped-memory.ts';
-import { errorName, type Native } from './native.ts';
+import type { Native } from './native.ts';
 import { ProtocolError } from './vhost-user-protocol.ts';
 
 const PAGE = 4096;
@@ -80,7 +81,7 @@ export class InflightArea {
   /** Makes one for a front end. Returns it and the descriptor to pass, which is the caller's. @throws ProtocolError */
   static make(native: Native, shape: AreaShape): { readonly area: InflightArea; readonly fd: number; readonly bytes: number } {
     const { bytes } = layout(shape);
-    const fd = native.memfd('nicbox-inflight', bytes);
+    const fd = native.memory.memfd('nicbox-inflight', bytes);
     if (fd < 0) throw new ProtocolError(`no memory of ${bytes} bytes: ${errorName(fd)}`);
     try {
       return { area: new InflightArea(shape, map(native, fd, 0, bytes), bytes, true), fd, bytes };

@@ -1,14 +1,15 @@
 // A UNIX socket to listen on: its path taken over from a server that was killed, and removed at the end.
 
 import { lstatSync, unlinkSync } from 'node:fs';
-import { errorName, InteropError, type Native } from './native.ts';
+import { errorName, InteropError } from './interop-error.ts';
+import type { Native } from './native.ts';
 
 const ECONNREFUSED = 111;
 
 /** A listening socket. @throws InteropError when the path is somebody else's */
 export function listenAt(native: Native, path: string): number {
   clearStale(native, path);
-  const fd = native.listen(path);
+  const fd = native.sockets.listen(path);
   if (fd < 0) throw new InteropError('NICBOX_SOCKET', `cannot listen on ${path}: ${errorName(fd)}`);
   return fd;
 }
@@ -18,7 +19,7 @@ function clearStale(native: Native, path: string): void {
   const stat = lstatSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return;
   if (!stat.isSocket()) throw new InteropError('NICBOX_SOCKET', `${path} exists and is not a socket`);
-  const fd = native.connect(path);
+  const fd = native.sockets.connect(path);
   if (fd >= 0) native.close(fd);
   if (fd !== -ECONNREFUSED) throw new InteropError('NICBOX_SOCKET', `${path} is in use by another process`);
   unlinkSync(path);

@@ -2,7 +2,8 @@
 // treat like any other. Ranges are kept for the next mapping: the engine gives one back only when it collects garbage, and ten thousand connections must not wait for that.
 
 import { fstatSync } from 'node:fs';
-import { errorName, type Native } from './native.ts';
+import { errorName } from './interop-error.ts';
+import type { Native } from './native.ts';
 
 const PAGE = 4096;
 const WASM_PAGE = 65536;
@@ -97,7 +98,7 @@ export class MappedRegion {
     this.#native = native;
     this.#source = source;
     // Before anybody looks at its size: it must not shrink afterwards.
-    if (!native.sealShrink(fd) && source.requireSeals === true)
+    if (!native.memory.sealShrink(fd) && source.requireSeals === true)
       throw new MappingError('its memory file cannot be sealed against being made shorter (a memfd with F_SEAL_SHRINK or with sealing allowed can)');
     const file = fstatSync(fd);
     if (!file.isFile()) throw new MappingError('memory descriptor is not a memory file');
@@ -118,7 +119,7 @@ export class MappedRegion {
         const reservation = source.reserve(native, up(page > NATURAL ? length + page : length, WASM_PAGE));
         reservations.push(reservation);
         const at = page > NATURAL ? up(reservation.address, page) : reservation.address;
-        const result = native.mapAt(at, length, fd, from);
+        const result = native.memory.mapAt(at, length, fd, from);
         if (result < 0) throw new MappingError(`cannot map ${length} bytes: ${errorName(result)}`);
         parts.push({ buffer: reservation.memory.buffer, byteOffset: reservation.byteOffset + at - reservation.address + before, size: bytes });
       }
@@ -132,7 +133,7 @@ export class MappedRegion {
     if (!this.#mapped) return;
     this.#mapped = false;
     for (const reservation of this.#reservations) {
-      const result = this.#native.unmapAt(reservation.address, reservation.bytes);
+      const result = this.#native.memory.unmapAt(reservation.address, reservation.bytes);
       // A range that could not be taken back must not be handed out again.
       if (result >= 0) this.#source.release(reservation);
     }

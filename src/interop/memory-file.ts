@@ -3,8 +3,9 @@
 
 import { GuestMemory, type RamRange } from '#core/guest-memory';
 import type { QueueSetup } from '#virtio/virtqueue';
+import { errorName, InteropError } from './interop-error.ts';
 import { MappedRegion } from './mapped-memory.ts';
-import { errorName, InteropError, openNative } from './native.ts';
+import { openNative } from './native.ts';
 
 const PAGE = 4096;
 const GIB = 2 ** 30;
@@ -39,7 +40,7 @@ export class MemoryFile {
   constructor(size: number) {
     if (!Number.isSafeInteger(size) || size <= 0 || size % PAGE !== 0) throw new RangeError(`guest RAM of ${size} bytes: give a multiple of ${PAGE}`);
     const native = openNative();
-    this.#fd = native.memfd('nicbox-ram', size);
+    this.#fd = native.memory.memfd('nicbox-ram', size);
     if (this.#fd < 0) throw new InteropError('NICBOX_NATIVE_CALL', `cannot make a memory file of ${size} bytes: ${errorName(this.#fd)}`);
     try {
       this.#region = new MappedRegion(native, this.#fd, 0, size);

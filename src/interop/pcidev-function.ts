@@ -46,12 +46,24 @@ const LEVEL_AGAIN = 1_000_000;
 /** Interrupts kept while the guest has given no buffers for them: more than any function has vectors. */
 const MOST_PENDING = 4096;
 
+/** Whoever watches what a guest's driver does: told of its accesses in order, of loads when they were answered, of stores before they take effect. It must not throw. */
+export interface AccessWatch {
+  configRead(offset: number, size: AccessSize, value: number): void;
+  configWrite(offset: number, size: AccessSize, value: number): void;
+  barRead(bar: number, offset: number, size: AccessSize, value: number): void;
+  barWrite(bar: number, offset: number, size: AccessSize, value: number): void;
+}
+
+/** The guest's memory in the addresses it gives to the function; undefined where it has none. */
+export type GuestBytes = (address: number, length: number) => Uint8Array | undefined;
+
 export interface PcidevFunctionParts {
   readonly machine: Machine;
   readonly arena: MemoryArena;
   readonly iommu: Iommu;
   readonly bdf: number;
   readonly log: Log;
+  readonly watch?: ((bdf: number, memory: GuestBytes) => AccessWatch | undefined) | undefined;
 }
 
 export interface PcidevStatistics {
@@ -79,6 +91,7 @@ export class PcidevFunction implements VhostBackend {
   readonly #interruptSegments: SegmentList;
   readonly #reader: ChainReader;
   readonly #timer: Timer;
+  readonly #watch: AccessWatch | undefined;
   #session: VhostSession | undefined;
   #writer: ChainWriter | undefined;
   #interruptWriter: ChainWriter | undefined;
@@ -102,6 +115,7 @@ export class PcidevFunction implements VhostBackend {
     this.#interruptSegments = new SegmentList(MOST_SEGMENTS, views);
     this.#reader = new ChainReader(this.#segments);
     this.#timer = machine.clock.timer(() => this.#sayAgain());
+    this.#watch = parts.watch?.(bdf, (address, length) => this.#bytes(address, length));
   }
 
   get statistics(): PcidevStatistics {
@@ -194,6 +208,15 @@ export class PcidevFunction implements VhostBackend {
   /** Returns when no thread moves data there any more. */
   #unmapMemory(): void {
     for (const { iova, size } of [...this.#domain.mappings]) this.#domain.unmap(iova, size);
+  }
+
+  #bytes(address: number, length: number): Uint8Array | undefined {
+    const found = this.#domain.mappings.find(({ iova, size }) => address >= iova && address + length <= iova + size);
+    if (found === undefined) return undefined;
+    const at = found.address + address - found.iova;
+    const slab = this.#parts.arena.memory.slabAt(at);
+    if (slab === undefined || at + length > slab.base + slab.size) return undefined;
+    return slab.views.u8.subarray(at - slab.base, at - slab.base + length);
   }
 
   // ---- accesses ----
@@ -297,6 +320,8 @@ export class PcidevFunction implements VhostBackend {
       for (let done = 0; done < size; ) {
         const piece = pieceOf(low + done, size - done);
         const value = config ? machine.configRead(bdf, low + done, piece) : machine.barRead(bdf, bar, low + done, piece);
+        if (config) this.#watch?.configRead(low + done, piece, value);
+        else this.#watch?.barRead(bar, low + done, piece, value);
         if (piece === 4) writer.u32(value);
         else if (piece === 2) writer.u16(value);
         else writer.u8(value);
@@ -310,6 +335,8 @@ export class PcidevFunction implements VhostBackend {
     for (let done = 0; done < size; ) {
       const piece = pieceOf(low + done, size - done);
       const value = op === MMIO_MEMSET ? filler : piece === 4 ? reader.u32() : piece === 2 ? reader.u16() : reader.u8();
+      if (config) this.#watch?.configWrite(low + done, piece, value);
+      else this.#watch?.barWrite(bar, low + done, piece, value);
       if (config) machine.configWrite(bdf, low + done, piece, value);
       else machine.barWrite(bdf, bar, low + done, piece, value);
       done += piece;

@@ -2,7 +2,8 @@
 // that polls, with `pump`. The back end is another process and is not trusted: anything but the reply that is due ends the connection.
 
 import type { EventPoll, Watch } from './event-poll.ts';
-import { EAGAIN, errorName, type Native } from './native.ts';
+import { EAGAIN, errorName } from './interop-error.ts';
+import type { Native } from './native.ts';
 import { HEADER_BYTES, requestName } from './vhost-user-protocol.ts';
 
 const VERSION = 1;
@@ -133,7 +134,7 @@ export class RequestChannel {
     for (;;) {
       const [next] = this.#waiting;
       if (next === undefined || !this.#open) return;
-      const sent = this.#native.send(this.#fd, next.bytes, next.fds);
+      const sent = this.#native.sockets.send(this.#fd, next.bytes, next.fds);
       if (sent === next.bytes.length) {
         this.#waiting.shift();
         continue;
@@ -178,7 +179,7 @@ export class RequestChannel {
   #receive(): boolean {
     const into = this.#payload ?? this.#header;
     if (this.#have < into.length) {
-      const received = this.#native.receive(this.#fd, into, this.#have, into.length - this.#have, this.#fds);
+      const received = this.#native.sockets.receive(this.#fd, into, this.#have, into.length - this.#have, this.#fds);
       if (received === -EAGAIN) return false;
       if (this.#fds.length > (this.#due[0]?.withFd === true ? 1 : 0)) this.#end('the back end sent a descriptor, and none was asked for');
       else if (received <= 0) this.#end(received === 0 ? 'the back end is gone' : `receiving failed: ${errorName(received)}`);

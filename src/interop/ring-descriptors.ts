@@ -4,7 +4,8 @@
 import type { Doorbell } from '#core/doorbell';
 import { Call } from '#core/interrupts';
 import type { EventPoll, Watch } from './event-poll.ts';
-import { errorName, type Native } from './native.ts';
+import { errorName } from './interop-error.ts';
+import type { Native } from './native.ts';
 import { ProtocolError } from './vhost-user-protocol.ts';
 
 /** How often a ring is looked at whose front end sends no kicks, in milliseconds. */
@@ -95,7 +96,7 @@ export class RingDescriptors {
   /** Tells the front end that the ring is broken. False when it has given no descriptor for that. */
   signalError(): boolean {
     if (this.#errFd === undefined) return false;
-    this.#parts.native.writeEvent(this.#errFd);
+    this.#parts.native.events.writeEvent(this.#errFd);
     return true;
   }
 
@@ -115,7 +116,7 @@ export class RingDescriptors {
 
   #check(fd: number | undefined): void {
     const { native } = this.#parts;
-    if (fd === undefined || (native.isEvent(fd) && native.setNonBlocking(fd) >= 0)) return;
+    if (fd === undefined || (native.events.isEvent(fd) && native.events.setNonBlocking(fd) >= 0)) return;
     native.close(fd);
     throw new ProtocolError('its descriptor for events is neither an eventfd nor a socket');
   }

@@ -1,7 +1,8 @@
 // A device's state as bytes through a pipe (SET_DEVICE_STATE_FD). The other end of the pipe is not trusted:
 // it may not read, not write, never end, or send anything at all.
 
-import { EAGAIN, errorName, type Native } from './native.ts';
+import { EAGAIN, errorName } from './interop-error.ts';
+import type { Native } from './native.ts';
 
 /** Much more than the state of a device with full tables takes. */
 const MOST_BYTES = 1 << 20;
@@ -26,7 +27,7 @@ export class StateStream {
   private constructor(native: Native, fd: number, step: (stream: StateStream) => string | 'more' | undefined) {
     this.#native = native;
     this.#fd = fd;
-    native.setNonBlocking(fd);
+    native.events.setNonBlocking(fd);
     const deadline = performance.now() + PATIENCE;
     this.result = new Promise((resolve) => {
       this.#finish = resolve;
@@ -48,7 +49,7 @@ export class StateStream {
     let sent = 0;
     return new StateStream(native, fd, () => {
       while (sent < copy.length) {
-        const written = native.writeAt(fd, from + sent, Math.min(CHUNK, copy.length - sent));
+        const written = native.files.writeAt(fd, from + sent, Math.min(CHUNK, copy.length - sent));
         if (written === -EAGAIN) return 'more';
         if (written <= 0) return `the state was not taken: ${errorName(written)}`;
         sent += written;
@@ -62,7 +63,7 @@ export class StateStream {
     const into = native.addressOf(buffer);
     return new StateStream(native, fd, (stream) => {
       for (;;) {
-        const read = native.readAt(fd, into, CHUNK);
+        const read = native.files.readAt(fd, into, CHUNK);
         if (read === -EAGAIN) return 'more';
         if (read < 0) return `the state cannot be read: ${errorName(read)}`;
         if (read === 0) return undefined;

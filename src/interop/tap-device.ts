@@ -2,7 +2,8 @@
 // what the kernel can do for it. How frames go through is tap.ts's.
 
 import { closeSync, constants, openSync } from 'node:fs';
-import { errorName, InteropError, type Native } from './native.ts';
+import { errorName, InteropError } from './interop-error.ts';
+import type { Native } from './native.ts';
 
 const TUNSETIFF = 0x400454ca;
 const TUNSETOFFLOAD = 0x400454d0;
@@ -50,7 +51,7 @@ export function openTap(native: Native, wanted: string, queues: number, offloads
       name = attach(native, fd, name, queues > 1, fail);
       const header = new Uint8Array(new ArrayBuffer(4));
       header[0] = TAP_HEADER_BYTES;
-      const sized = native.ioctl(fd, TUNSETVNETHDRSZ, header);
+      const sized = native.files.ioctl(fd, TUNSETVNETHDRSZ, header);
       if (sized < 0) fail(`no header of ${TAP_HEADER_BYTES} bytes: ${errorName(sized)}`);
     }
     return { name, fds, offloads: offloads ? setOffloads(native, fds[0] as number, fail) : 'none' };
@@ -66,7 +67,7 @@ function attach(native: Native, fd: number, name: string, several: boolean, fail
   const request = new Uint8Array(new ArrayBuffer(IFREQ_BYTES));
   request.set(new TextEncoder().encode(name));
   new DataView(request.buffer).setUint16(NAME_BYTES, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (several ? IFF_MULTI_QUEUE : 0), true);
-  const result = native.ioctl(fd, TUNSETIFF, request);
+  const result = native.files.ioctl(fd, TUNSETIFF, request);
   if (result < 0) {
     const kind = several ? ' multi_queue' : '';
     const advice: Readonly<Record<string, string>> = {
@@ -82,7 +83,7 @@ function attach(native: Native, fd: number, name: string, several: boolean, fail
 /** Kernels refuse what they do not know. They are one interface's, whichever queue says them. */
 function setOffloads(native: Native, fd: number, fail: (message: string) => never): TapDevice['offloads'] {
   const tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
-  if (native.ioctlValue(fd, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0) return 'tcp and udp';
-  const result = native.ioctlValue(fd, TUNSETOFFLOAD, tcp);
+  if (native.files.ioctlValue(fd, TUNSETOFFLOAD, tcp | TUN_F_USO4 | TUN_F_USO6) >= 0) return 'tcp and udp';
+  const result = native.files.ioctlValue(fd, TUNSETOFFLOAD, tcp);
   return result >= 0 ? 'tcp' : fail(`no offloads: ${errorName(result)}`);
 }

@@ -21,7 +21,8 @@ import {
 } from '#net/port';
 import { EventPoll, type Watch } from './event-poll.ts';
 import { FrameStore } from './frame-store.ts';
-import { EAGAIN, errorName, InteropError, type Native, openNative } from './native.ts';
+import { EAGAIN, errorName, InteropError } from './interop-error.ts';
+import { type Native, openNative } from './native.ts';
 import type { NetdevPort } from './netdev-port.ts';
 import { openTap, TAP_HEADER_BYTES, type TapDevice } from './tap-device.ts';
 
@@ -142,7 +143,7 @@ export class Tap implements NetdevPort {
         if (frames >= READS_PER_TURN) this.#continueReading();
         break;
       }
-      const read = this.#native.readAt(fd, this.#inboxAddress + at + PADDING, TAP_HEADER_BYTES + LONGEST_FRAME);
+      const read = this.#native.files.readAt(fd, this.#inboxAddress + at + PADDING, TAP_HEADER_BYTES + LONGEST_FRAME);
       if (read === -EAGAIN) break;
       if (read === -EBADFD) {
         this.#gone();
@@ -224,7 +225,7 @@ export class Tap implements NetdevPort {
         continue;
       }
       this.#stage(batch, f);
-      const written = this.#native.writeAt(this.#queueFor(length), this.#stagingAddress + PADDING, TAP_HEADER_BYTES + length);
+      const written = this.#native.files.writeAt(this.#queueFor(length), this.#stagingAddress + PADDING, TAP_HEADER_BYTES + length);
       if (written >= 0) {
         frames++;
         bytes += length;

@@ -7,8 +7,9 @@ import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, ftruncateSync, openSync, unlinkSync } from 'node:fs';
 import { JOURNAL_BYTES, JOURNAL_ENTRIES, type JournalEntry, TurnJournal } from '#backends/turn-journal';
 import type { AreaTag } from './inflight-area.ts';
+import { errorName } from './interop-error.ts';
 import { MappedRegion } from './mapped-memory.ts';
-import { errorName, type Native } from './native.ts';
+import type { Native } from './native.ts';
 
 /** "nbt1" */
 const MAGIC = 0x3174_626e;
@@ -46,7 +47,7 @@ export class TurnFile {
       return (error as Error).message;
     }
     // Another process that lives has the same sockets; that, its sockets will say.
-    const locked = native.lockFile(fd);
+    const locked = native.files.lockFile(fd);
     try {
       if (locked < 0) throw new Error(`${path} is in use: ${errorName(locked)}`);
       if (fstatSync(fd).size !== BYTES) {

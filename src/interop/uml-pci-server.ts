@@ -11,9 +11,10 @@ import type { HostInterrupts, MachineOptions } from '#nicbox/machine-options';
 import { FeatureSet, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
+import { InteropError } from './interop-error.ts';
 import { MemoryArena } from './memory-arena.ts';
-import { InteropError, openNative } from './native.ts';
-import { PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
+import { openNative } from './native.ts';
+import { type AccessWatch, type GuestBytes, PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
 
@@ -32,6 +33,8 @@ export interface UmlPciOptions {
   readonly inBand?: boolean;
   /** Guests come and go as traces, what they do wrong as guest errors. */
   readonly log?: Log;
+  /** Called for each socket: who is to be told of what the guest's driver does there, if anyone. */
+  readonly watch?: (bdf: number, memory: GuestBytes) => AccessWatch | undefined;
 }
 
 export interface UmlPciSocketStatistics extends PcidevStatistics {
@@ -102,7 +105,7 @@ export class UmlPciServer {
       throw new InteropError('NICBOX_UML_PCI_OPTION', `${sockets.length} sockets: give 1 to ${MOST_SLOTS} different paths`);
     this.#interrupts = interrupts;
     const native = openNative();
-    setEventWriter((descriptor) => void native.writeEvent(descriptor));
+    setEventWriter((descriptor) => void native.events.writeEvent(descriptor));
     const log = (options.log ?? new Log()).child('uml-pci');
     this.#poll = new EventPoll(native);
     const { doorbell: relay } = this.#bells.doorbell(() => {
@@ -111,7 +114,7 @@ export class UmlPciServer {
     sockets.forEach((path, i) => {
       const bdf = i << 3;
       const own = log.child(`uml-pci ${path}`);
-      const fn = new PcidevFunction({ machine, arena, iommu, bdf, log: own });
+      const fn = new PcidevFunction({ machine, arena, iommu, bdf, log: own, watch: options.watch });
       const socket = new VhostUserSocket({
         native,
         poll: this.#poll,

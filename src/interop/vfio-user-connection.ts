@@ -4,7 +4,8 @@
 
 import type { Log } from '#core/log';
 import type { EventPoll, Watch } from './event-poll.ts';
-import { EAGAIN, errorName, type Native } from './native.ts';
+import { EAGAIN, errorName } from './interop-error.ts';
+import type { Native } from './native.ts';
 import * as wire from './vfio-user-protocol.ts';
 import { type Client, type Message, ProtocolError, payloadOf, Refusal, writeU64 } from './vfio-user-protocol.ts';
 import { MessageReader } from './vfio-user-reader.ts';
@@ -246,7 +247,7 @@ export class VfioUserConnection {
 
   #flush(): void {
     for (let first = this.#output[0]; first !== undefined; first = this.#output[0]) {
-      const sent = this.#parts.native.send(this.#fd, first);
+      const sent = this.#parts.native.sockets.send(this.#fd, first);
       if (sent === -EAGAIN) return;
       if (sent < 0) throw new ProtocolError(`an answer was not taken: ${errorName(sent)}`);
       this.#outputBytes -= sent;

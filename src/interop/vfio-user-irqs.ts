@@ -131,7 +131,7 @@ export class VfioUserIrqs {
   }
 
   #signal(line: Line | undefined): void {
-    if (line !== undefined && line.event !== NONE) this.#parts.native.writeEvent(line.event);
+    if (line !== undefined && line.event !== NONE) this.#parts.native.events.writeEvent(line.event);
   }
 
   // ---- SET_IRQS ----
@@ -149,7 +149,7 @@ export class VfioUserIrqs {
     if (type === DATA_BOOL ? data.byteLength < count : data.byteLength > 0 && type === DATA_NONE)
       throw new Refusal(EINVAL, `${what}: ${data.byteLength} bytes of data`);
     if (fds.length > 0 && (type !== DATA_EVENTFD || fds.length !== count)) throw new Refusal(EINVAL, `${what}: with ${fds.length} descriptors`);
-    if (!fds.every((fd) => this.#parts.native.isEvent(fd))) throw new Refusal(EINVAL, `${what}: a descriptor is neither an eventfd nor a socket`);
+    if (!fds.every((fd) => this.#parts.native.events.isEvent(fd))) throw new Refusal(EINVAL, `${what}: a descriptor is neither an eventfd nor a socket`);
     if (count === 0) this.#tearDown(kind, lines);
     else if (type === DATA_EVENTFD && action === ACTION_TRIGGER)
       for (let i = start; i < start + count; i++) this.#connect(kind, i, lines[i] as Line, fds.shift() ?? NONE);
@@ -180,7 +180,7 @@ export class VfioUserIrqs {
   #connect(kind: number, index: number, line: Line, event: number): void {
     const { native } = this.#parts;
     // Writes to it must never keep this thread, whatever it is.
-    if (event !== NONE) native.setNonBlocking(event);
+    if (event !== NONE) native.events.setNonBlocking(event);
     const old = line.event;
     line.event = NONE;
     if (old !== NONE) {
@@ -212,10 +212,10 @@ export class VfioUserIrqs {
     this.#dropSwitch(action);
     if (fd === NONE) return;
     const { native, poll } = this.#parts;
-    native.setNonBlocking(fd);
+    native.events.setNonBlocking(fd);
     const line = this.#kinds[INTX]?.[0] as Line;
     const watch = poll.add(fd, () => {
-      if (native.readEvent(fd, this.#count) > 0) this.#act(INTX, 0, line, action);
+      if (native.events.readEvent(fd, this.#count) > 0) this.#act(INTX, 0, line, action);
     });
     if (typeof watch === 'number') {
       native.close(fd);

@@ -1,7 +1,8 @@
 // Whole vfio-user messages out of what a socket brings: a peer may send one in any number of pieces, with descriptors beside any of them. Nothing is allocated for a
 // message before its header was judged.
 
-import { EAGAIN, errorName, type Native } from './native.ts';
+import { EAGAIN, errorName } from './interop-error.ts';
+import type { Native } from './native.ts';
 import * as wire from './vfio-user-protocol.ts';
 import { type Header, type Message, ProtocolError } from './vfio-user-protocol.ts';
 
@@ -29,7 +30,7 @@ export class MessageReader {
     for (;;) {
       const wanted = this.#bytes.length - this.#have;
       if (wanted > 0) {
-        const received = this.#native.receive(this.#fd, this.#bytes, this.#have, wanted, this.#fds);
+        const received = this.#native.sockets.receive(this.#fd, this.#bytes, this.#have, wanted, this.#fds);
         if (received === -EAGAIN) return 'nothing';
         if (received === 0 && this.#have === 0 && this.#parsed === undefined) return 'end';
         if (received <= 0) throw new ProtocolError(received === 0 ? 'the connection ended inside a message' : `receiving failed: ${errorName(received)}`);

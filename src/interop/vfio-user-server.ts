@@ -9,10 +9,11 @@ import { Machine } from '#nicbox/machine';
 import { PciFunction } from '#pci/function';
 import type { FunctionServices } from '#pci/ports';
 import { type EventPoll, givePollBack, takePoll, type Watch } from './event-poll.ts';
+import { errorName, InteropError } from './interop-error.ts';
 import { listenAt, removeSocket } from './listener.ts';
 import { MappingError } from './mapped-memory.ts';
 import { ARENA_BASE, MemoryArena } from './memory-arena.ts';
-import { errorName, InteropError, type Native, openNative } from './native.ts';
+import { type Native, openNative } from './native.ts';
 import { VfioUserConnection } from './vfio-user-connection.ts';
 import { ERR, REQ, VfioUserIrqs } from './vfio-user-irqs.ts';
 import { VfioUserMemory } from './vfio-user-memory.ts';
@@ -81,7 +82,7 @@ export class VfioUserServer {
   constructor(device: ServedDevice, options: VfioUserOptions) {
     const native = openNative();
     this.#native = native;
-    setEventWriter((descriptor) => void native.writeEvent(descriptor));
+    setEventWriter((descriptor) => void native.events.writeEvent(descriptor));
     this.path = options.socket;
     this.#log = (options.log ?? new Log()).child(`vfio-user ${options.name ?? this.path}`);
     const arena = makeArena(options.requireSeals);
@@ -174,7 +175,7 @@ export class VfioUserServer {
 
   #accept(): void {
     if (this.#connection !== undefined || this.#closed !== undefined) return;
-    const fd = this.#native.accept(this.#listener);
+    const fd = this.#native.sockets.accept(this.#listener);
     // Nobody is there, or went away again.
     if (fd < 0) return;
     this.#connections++;

@@ -3,7 +3,7 @@
 
 import type { EventPoll, Watch } from './event-poll.ts';
 import { FrontSession, type SessionParts, type SessionState } from './front-session.ts';
-import { EAGAIN, errorName } from './native.ts';
+import { EAGAIN, errorName } from './interop-error.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { type Message, ProtocolError } from './vhost-user-protocol.ts';
 
@@ -127,7 +127,7 @@ export class VhostUserConnection {
     } catch (error) {
       if (message !== undefined) {
         this.#dropFds(message.fds);
-        if (message.needsReply && this.#session.acknowledges) this.#parts.native.send(this.#fd, wire.makeU64Reply(message.request, 1));
+        if (message.needsReply && this.#session.acknowledges) this.#parts.native.sockets.send(this.#fd, wire.makeU64Reply(message.request, 1));
       }
       if (error instanceof ProtocolError) return message === undefined ? error.message : `${wire.requestName(message.request)}: ${error.message}`;
       return `internal error, please report it: ${(error as Error).stack ?? String(error)}`;
@@ -139,7 +139,7 @@ export class VhostUserConnection {
     for (;;) {
       const wanted = this.#bytes.length - this.#have;
       if (wanted > 0) {
-        const received = this.#parts.native.receive(this.#fd, this.#bytes, this.#have, wanted, this.#fds);
+        const received = this.#parts.native.sockets.receive(this.#fd, this.#bytes, this.#have, wanted, this.#fds);
         if (received === -EAGAIN) return 'nothing';
         if (received === 0 && this.#have === 0 && this.#parsed === undefined) return 'end';
         if (received <= 0) throw new ProtocolError(received === 0 ? 'the connection ended inside a message' : `receiving failed: ${errorName(received)}`);
@@ -165,7 +165,7 @@ export class VhostUserConnection {
   // ---- answering ----
 
   #send(bytes: Uint8Array, fds: readonly number[] = []): void {
-    const sent = this.#parts.native.send(this.#fd, bytes, fds);
+    const sent = this.#parts.native.sockets.send(this.#fd, bytes, fds);
     if (sent !== bytes.length)
       throw new ProtocolError(sent === -EAGAIN ? 'the front end does not read its replies' : `a reply was not taken: ${errorName(sent)}`);
   }

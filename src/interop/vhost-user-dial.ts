@@ -3,7 +3,8 @@
 import { unlinkSync } from 'node:fs';
 import type { Log } from '#core/log';
 import type { EventPoll, Watch } from './event-poll.ts';
-import { errorName, InteropError, type Native } from './native.ts';
+import { errorName, InteropError } from './interop-error.ts';
+import type { Native } from './native.ts';
 
 /** Waits between attempts, in milliseconds: doubled from the first to the last. */
 const FIRST_RETRY = 50;
@@ -74,7 +75,7 @@ export class VhostUserDial {
 
   #call(): void {
     const { native, path, log } = this.#parts;
-    const fd = native.connect(path);
+    const fd = native.sockets.connect(path);
     if (fd >= 0) {
       this.#adopt(fd);
       return;
@@ -86,14 +87,14 @@ export class VhostUserDial {
 
   #listen(): void {
     const { native, poll, path } = this.#parts;
-    let fd = native.listen(path);
+    let fd = native.sockets.listen(path);
     if (fd === -EADDRINUSE) {
       // A socket that nobody listens on is what a killed process left behind.
-      const probe = native.connect(path);
+      const probe = native.sockets.connect(path);
       if (probe >= 0) native.close(probe);
       if (probe === -ECONNREFUSED) {
         unlinkSync(path);
-        fd = native.listen(path);
+        fd = native.sockets.listen(path);
       }
     }
     if (fd < 0) throw new InteropError('NICBOX_SOCKET', `cannot listen on ${path}: ${errorName(fd)}`);
@@ -106,7 +107,7 @@ export class VhostUserDial {
   /** A device has one back end: a second one waits in the socket's queue. */
   #accept(): void {
     if (this.#busy || this.#closed) return;
-    const fd = this.#parts.native.accept(this.#listener);
+    const fd = this.#parts.native.sockets.accept(this.#listener);
     if (fd >= 0) this.#adopt(fd);
   }
 

@@ -16,9 +16,10 @@ import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import { BackEnds } from './back-ends.ts';
 import type { Watch } from './event-poll.ts';
 import { descriptorsOf, type FrontEndRing, makeRings, memoryTable, ringAddresses, ringBase } from './front-end-rings.ts';
+import { errorName, InteropError } from './interop-error.ts';
 import { KeptArea } from './kept-area.ts';
 import { placed, type SharedRegion, sharedRegions } from './memory-file.ts';
-import { errorName, InteropError, type Native } from './native.ts';
+import type { Native } from './native.ts';
 import type { RequestChannel } from './request-channel.ts';
 import { type Peer, unfit, words } from './vhost-user-peer.ts';
 import * as wire from './vhost-user-protocol.ts';
@@ -269,7 +270,7 @@ export class VhostUserBackend implements VhostBackend {
     if (!this.#areaReady) return;
     const setup = ring.setup as QueueSetup;
     // Of an earlier run.
-    this.#native.readEvent(ring.failed, new Uint8Array(new ArrayBuffer(8)));
+    this.#native.events.readEvent(ring.failed, new Uint8Array(new ArrayBuffer(8)));
     ring.told = true;
     ring.enabled = false;
     this.#tell(wire.SET_VRING_NUM, words(index, setup.size));
@@ -350,7 +351,7 @@ export class VhostUserBackend implements VhostBackend {
     if (ring?.state !== 'running') return;
     // What the back end has to say first may be there, and whoever kicks may not let the event loop run.
     if (!ring.told) this.#channel?.pump();
-    if (ring.told) this.#native.writeEvent(ring.kick);
+    if (ring.told) this.#native.events.writeEvent(ring.kick);
   }
 
   /** None: what another process waits for is no word of memory, so guest threads kick by exits. */

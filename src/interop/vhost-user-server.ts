@@ -15,7 +15,8 @@ import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1 } from '#virti
 import * as net from '#virtio/net-features';
 import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
-import { InteropError, type Native, openNative } from './native.ts';
+import { InteropError } from './interop-error.ts';
+import { type Native, openNative } from './native.ts';
 import { attachNetdevToWorker } from './netdev-port.ts';
 import { SegmentCapture } from './segment-capture.ts';
 import { Tap } from './tap.ts';
@@ -93,7 +94,7 @@ export class VhostUserServer {
     checkOptions(options);
     this.#queuePairs = queuePairs;
     const native = openNative();
-    setEventWriter((descriptor) => void native.writeEvent(descriptor));
+    setEventWriter((descriptor) => void native.events.writeEvent(descriptor));
     const log = (options.log ?? new Log()).child('vhost-user');
     this.#log = log;
     this.#poll = new EventPoll(native);

@@ -3,8 +3,8 @@
 
 import type { Watch } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
+import { errorName, InteropError } from './interop-error.ts';
 import { listenAt, removeSocket } from './listener.ts';
-import { errorName, InteropError } from './native.ts';
 import { type ConnectionParts, VhostUserConnection } from './vhost-user-connection.ts';
 
 /** Waits between attempts to connect, in milliseconds: doubled from the first to the last. */
@@ -75,7 +75,7 @@ export class VhostUserSocket {
 
   #accept(): void {
     if (this.#connection !== undefined || this.#closing) return;
-    const fd = this.#parts.native.accept(this.#listener);
+    const fd = this.#parts.native.sockets.accept(this.#listener);
     // Nobody is there, or went away again.
     if (fd < 0) return;
     this.#adopt(fd);
@@ -84,7 +84,7 @@ export class VhostUserSocket {
   // ---- client mode ----
 
   #connect(): void {
-    const fd = this.#parts.native.connect(this.path);
+    const fd = this.#parts.native.sockets.connect(this.path);
     if (fd >= 0) {
       this.#wait = FIRST_RETRY;
       this.#adopt(fd);

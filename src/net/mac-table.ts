@@ -4,7 +4,11 @@
 import type { Nanos } from '#core/clock';
 
 const WAYS = 8;
-const FREE = -1;
+const STATION_BYTES = 18;
+/** As the port of a station: none, so that zeroed memory is an empty table. Ports are kept with 1 added. */
+const FREE = 0;
+/** As the answer of `find`. */
+const NOT_KNOWN = -1;
 
 export interface Station {
   readonly mac: string;
@@ -24,18 +28,28 @@ export class MacTable {
   readonly #port: Int16Array;
   readonly #heard: Float64Array;
 
-  /** @param capacity stations; rounded up to a power of two of at least 8. @param ageing how long a silent station is remembered. */
-  constructor(capacity: number, ageing: Nanos) {
-    if (!(Number.isSafeInteger(capacity) && capacity >= 1 && capacity <= 2 ** 20))
-      throw new RangeError(`MAC table capacity ${capacity}: 1 to 1048576 stations`);
+  /**
+   * @param capacity stations; rounded up to a power of two of at least 8. @param ageing how long a silent station is remembered.
+   * @param place `bytes(capacity)` of memory for it, at a multiple of 8: what another thread has made of them stays.
+   */
+  constructor(capacity: number, ageing: Nanos, place?: { readonly buffer: ArrayBufferLike; readonly offset: number }) {
     if (!(ageing > 0)) throw new RangeError(`MAC table ageing ${ageing}: nanoseconds above 0`);
-    this.capacity = Math.max(WAYS, 2 ** Math.ceil(Math.log2(capacity)));
+    const bytes = MacTable.bytes(capacity);
+    const { buffer, offset } = place ?? { buffer: new ArrayBuffer(bytes), offset: 0 };
+    this.capacity = bytes / STATION_BYTES;
     this.#ageing = ageing;
     this.#setMask = this.capacity / WAYS - 1;
-    this.#low = new Int32Array(this.capacity);
-    this.#high = new Int32Array(this.capacity);
-    this.#port = new Int16Array(this.capacity).fill(FREE);
-    this.#heard = new Float64Array(this.capacity);
+    this.#heard = new Float64Array(buffer, offset, this.capacity);
+    this.#low = new Int32Array(buffer, offset + 8 * this.capacity, this.capacity);
+    this.#high = new Int32Array(buffer, offset + 12 * this.capacity, this.capacity);
+    this.#port = new Int16Array(buffer, offset + 16 * this.capacity, this.capacity);
+  }
+
+  /** What a table of so many stations takes. */
+  static bytes(capacity: number): number {
+    if (!(Number.isSafeInteger(capacity) && capacity >= 1 && capacity <= 2 ** 20))
+      throw new RangeError(`MAC table capacity ${capacity}: 1 to 1048576 stations`);
+    return Math.max(WAYS, 2 ** Math.ceil(Math.log2(capacity))) * STATION_BYTES;
   }
 
   #set(low: number, high: number): number {
@@ -63,7 +77,7 @@ export class MacTable {
     }
     this.#low[place] = low;
     this.#high[place] = high;
-    this.#port[place] = port;
+    this.#port[place] = port + 1;
     this.#heard[place] = now;
   }
 
@@ -72,25 +86,25 @@ export class MacTable {
     const from = this.#set(low, high) * WAYS;
     for (let i = from; i < from + WAYS; i++) {
       if (this.#low[i] !== low || this.#high[i] !== high || this.#port[i] === FREE) continue;
-      if (now - (this.#heard[i] as number) <= this.#ageing) return this.#port[i] as number;
+      if (now - (this.#heard[i] as number) <= this.#ageing) return (this.#port[i] as number) - 1;
       this.#port[i] = FREE;
-      return FREE;
+      return NOT_KNOWN;
     }
-    return FREE;
+    return NOT_KNOWN;
   }
 
   /** Forgets every station of a port. */
   forgetPort(port: number): void {
-    for (let i = 0; i < this.capacity; i++) if (this.#port[i] === port) this.#port[i] = FREE;
+    for (let i = 0; i < this.capacity; i++) if (this.#port[i] === port + 1) this.#port[i] = FREE;
   }
 
   /** Stations known at `now`, for people to look at. */
   stations(now: Nanos): Station[] {
     const found: Station[] = [];
     for (let i = 0; i < this.capacity; i++) {
-      const port = this.#port[i] as number;
+      const port = (this.#port[i] as number) - 1;
       const lastHeard = this.#heard[i] as number;
-      if (port === FREE || now - lastHeard > this.#ageing) continue;
+      if (this.#port[i] === FREE || now - lastHeard > this.#ageing) continue;
       const low = this.#low[i] as number;
       const high = this.#high[i] as number;
       const bytes = [low, low >>> 8, low >>> 16, low >>> 24, high, high >>> 8];

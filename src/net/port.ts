@@ -1,7 +1,7 @@
 // Frames in batches, and the ports they pass between: virtio rings, switch ports, capture files, TAP devices. A frame is not an object: it is an
 // index into a batch's parallel arrays, its bytes a run of segments that point at where they already lie (guest memory, a file's buffer).
 
-import type { Clock, Nanos } from '#core/clock';
+import type { Nanos, TimeSource } from '#core/clock';
 import type { Doorbell } from '#core/doorbell';
 import type { ByteViews } from '#core/guest-memory';
 import { SegmentList } from '#core/segments';
@@ -211,7 +211,7 @@ export interface PortSite {
   readonly name: string;
   readonly counters: PortCounters;
   /** What `TurnPort.deadline` is told in. */
-  readonly clock: Clock;
+  readonly clock: TimeSource;
   /** The port has something to send of its own accord. */
   readonly wake: () => void;
   /** Makes the turn happen, in `complete`: what other ports took shows to their drivers. */

@@ -2,7 +2,7 @@
 // of collect, forward, deliver, flush, complete, within a budget. Nothing is kept between turns: what a full destination refuses goes back to its source
 // (hold-back, in place of dropping late), and the source is left alone until there is room. Ports with nothing to do cost nothing: they are not in the round.
 
-import { type Clock, type Nanos, WallClock } from '#core/clock';
+import { type Nanos, type TimeSource, WallClock } from '#core/clock';
 import { viewsOf } from '#core/guest-memory';
 import { DROP_LINK_DOWN, DROP_MALFORMED, DROP_RING_FULL } from './counters.ts';
 import { framesWithin, inspectOffloads } from './offload-request.ts';
@@ -19,7 +19,7 @@ export interface ServiceBudget {
 const DEFAULT_BUDGET: ServiceBudget = { frames: 256, bytes: 512 * 1024 };
 
 export interface SegmentOptions {
-  readonly clock?: Clock;
+  readonly clock?: TimeSource;
   /**
    * On a segment of more than two ports: how long a port may refuse everything while it holds others back. After that it is stuck, and frames for it are dropped and
    * counted (ring-full) until it takes one again, so that its senders' other traffic goes on. Infinity: hold for ever.
@@ -43,6 +43,8 @@ export interface Forwarding {
    * frames were dealt with.
    */
   relay(batch: FrameBatch, needs: number, source: number, segment: Segment): number;
+  /** A port joined, at this index. */
+  attach?(index: number, port: NetPort): void;
   /** Forgets what it knew of a port that leaves. */
   detach(index: number): void;
 }
@@ -70,6 +72,8 @@ class SegmentMember implements Member {
   touched = false;
   /** The port that refused this one's frames last. */
   blockedBy: SegmentMember | null = null;
+  /** Its frames stay with it until then. */
+  pausedUntil: Nanos = 0;
   /** Since when this port has taken nothing of what it was offered; -1: it takes frames. */
   fullSince: Nanos = -1;
   /** Of the frame this port offers next, converted: how many of its frames `partialTo` has already. */
@@ -93,7 +97,7 @@ const DEFAULT_IDLE_ROUNDS = 4096;
 
 export class Segment {
   readonly #forwarding: Forwarding;
-  readonly #clock: Clock;
+  readonly #clock: TimeSource;
   readonly #holdLimit: Nanos;
   readonly #idleRounds: number;
   readonly #members: (SegmentMember | undefined)[] = [];
@@ -125,6 +129,7 @@ export class Segment {
     const member = new SegmentMember(index, port);
     this.#members[index] = member;
     this.#attached.push(member);
+    this.#forwarding.attach?.(index, port);
     this.wake(index);
     return index;
   }
@@ -215,6 +220,7 @@ export class Segment {
       if (!this.#mayGoOn(member.blockedBy)) return false;
       this.#release(member.blockedBy);
     }
+    if (this.#paused(member)) return false;
     const batch = this.#batch;
     const { port } = member;
     batch.clear();
@@ -251,6 +257,10 @@ export class Segment {
     }
   }
 
+  #paused(member: SegmentMember): boolean {
+    return member.pausedUntil > 0 && this.#clock.now() < member.pausedUntil;
+  }
+
   #mayGoOn(blocker: SegmentMember): boolean {
     return !blocker.attached || blocker.port.hasRoom || !blocker.port.linkUp || this.#stuck(blocker);
   }
@@ -283,6 +293,10 @@ export class Segment {
         continue;
       }
       if (blocker === null) {
+        if (this.#paused(member)) {
+          this.#next.items[kept++] = member;
+          continue;
+        }
         if (!member.port.awaitFrames()) {
           member.ready = false;
           continue;
@@ -299,10 +313,10 @@ export class Segment {
     return work;
   }
 
-  /** When the longest hold ends, which needs a `service` although nobody woke the segment; undefined when nothing is held, or for ever. */
+  /** When the first pause or hold ends, which needs a `service` although nobody woke the segment; undefined when nothing is held, or for ever. */
   get nextDeadline(): Nanos | undefined {
-    if (this.#holdLimit === Infinity || this.#attached.length <= 2) return undefined;
-    let deadline: Nanos | undefined;
+    let deadline = this.nextResume;
+    if (this.#holdLimit === Infinity || this.#attached.length <= 2) return deadline;
     for (const { blockedBy } of this.#attached) {
       if (blockedBy === null || blockedBy.fullSince < 0) continue;
       const ends = blockedBy.fullSince + this.#holdLimit;
@@ -311,7 +325,23 @@ export class Segment {
     return deadline;
   }
 
+  /** When the first pause ends, by the segment's clock; undefined: nobody is paused. */
+  get nextResume(): Nanos | undefined {
+    let first: Nanos | undefined;
+    for (const member of this.#attached) if (this.#paused(member) && (first === undefined || member.pausedUntil < first)) first = member.pausedUntil;
+    return first;
+  }
+
+  get clock(): TimeSource {
+    return this.#clock;
+  }
+
   // ---- for forwarding, inside a turn ----
+
+  /** A port's further frames stay with it until then: who sends too much too early. */
+  pause(source: number, until: Nanos): void {
+    (this.#members[source] as SegmentMember).pausedUntil = until;
+  }
 
   /** batch[from] .. batch[to - 1] go nowhere, counted at their source. @param reason DROP_* */
   dropSent(batch: FrameBatch, from: number, to: number, source: number, reason: number): void {

@@ -1,6 +1,6 @@
 // Where a switch sends a frame: learns stations by source address and VLAN, and finds the port of a destination. What learning-switch.ts and vale-switch.ts share.
 
-import { type Clock, type Nanos, WallClock } from '#core/clock';
+import { type Nanos, type TimeSource, WallClock } from '#core/clock';
 import type { ByteViews } from '#core/guest-memory';
 import { DROP_FILTERED, DROP_MALFORMED } from './counters.ts';
 import { ETHERTYPE_QINQ, ETHERTYPE_VLAN, gatherHeader } from './headers.ts';
@@ -8,7 +8,7 @@ import { MacTable, type Station } from './mac-table.ts';
 import { FRAME_MALFORMED, type FrameBatch } from './port.ts';
 
 export interface StationLookupOptions {
-  readonly clock?: Clock;
+  readonly clock?: TimeSource;
   /** Stations remembered. Default 8192. */
   readonly stations?: number;
   /** How long a silent station is remembered. Default 300 s (IEEE 802.1Q table 8-6). */
@@ -28,7 +28,7 @@ const VLAN_LOADED = ((ETHERTYPE_VLAN & 0xff) << 8) | (ETHERTYPE_VLAN >>> 8);
 const QINQ_LOADED = ((ETHERTYPE_QINQ & 0xff) << 8) | (ETHERTYPE_QINQ >>> 8);
 
 export class StationLookup {
-  readonly #clock: Clock;
+  readonly #clock: TimeSource;
   readonly #table: MacTable;
   readonly #header = new Uint8Array(LOOKED_AT);
   readonly #headerWords = new Uint16Array(this.#header.buffer);

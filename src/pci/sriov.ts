@@ -44,8 +44,8 @@ export interface SriovOptions {
    * is a function already, which has to be a virtual one.
    */
   readonly virtualFunction: (index: number) => PciFunctionOptions | PciFunction;
-  /** The number of VFs that answer changed. */
-  readonly onEnabled?: (count: number) => void;
+  /** The number of VFs that answer changed; `restored`: because a saved state was taken over, not by anything that happened. */
+  readonly onEnabled?: (count: number, restored: boolean) => void;
 }
 
 interface SriovState {
@@ -124,6 +124,15 @@ export class Sriov implements Capability, VirtualFunctions {
 
   get enabled(): number {
     return this.#ready ? Math.min(this.#area.get16(NUMBER), this.functions.length) : 0;
+  }
+
+  /** As the guest has set them; VFs answer a while after that (`enabled`). */
+  get vfEnable(): boolean {
+    return (this.#area.get16(CONTROL) & ENABLE) !== 0;
+  }
+
+  get numVfs(): number {
+    return this.#area.get16(NUMBER);
   }
 
   get firstOffset(): number {
@@ -263,13 +272,13 @@ export class Sriov implements Capability, VirtualFunctions {
     for (let i = 0; i < count; i++) this.functions[i]?.reset('conventional');
   }
 
-  #setReady(ready: boolean): void {
+  #setReady(ready: boolean, restored = false): void {
     this.#ready = ready;
     const { enabled } = this;
     // What was told last: a reset of the PF has cleared NumVFs before it comes here.
     if (enabled === this.#told) return;
     this.#told = enabled;
-    this.#options.onEnabled?.(enabled);
+    this.#options.onEnabled?.(enabled, restored);
   }
 
   /** A reset of the PF cleared VF Enable; the fabric has reset the VFs with it. */
@@ -297,7 +306,7 @@ export class Sriov implements Capability, VirtualFunctions {
     this.#ready = false;
     this.#place();
     this.#lock();
-    this.#setReady(s.ready);
+    this.#setReady(s.ready, true);
     const clock = area.host.services?.clock;
     if (s.deadline < 0 || !enable || clock === undefined) return;
     this.#timer ??= clock.timer(() => this.#becomeReady());

@@ -1,8 +1,11 @@
 // Group administration commands (virtio 1.4 2.12.1, 2.13): struct virtio_admin_cmd, status and qualifier, the checks every command goes through, and the two list commands. What
-// else a group can do is the group's: the self group's is in admin-self.ts; a group of virtual functions is one more AdminGroup. Knows no queues: bytes come in, an outcome goes out.
+// else a group can do is the group's: admin-self.ts, admin-sriov.ts. Knows no queues: bytes come in, an outcome goes out.
 
 export const VIRTIO_ADMIN_STATUS_OK = 0;
 export const VIRTIO_ADMIN_STATUS_ENXIO = 6;
+/** Without side effects: to be sent again. */
+export const VIRTIO_ADMIN_STATUS_EAGAIN = 11;
+export const VIRTIO_ADMIN_STATUS_ENOMEM = 12;
 export const VIRTIO_ADMIN_STATUS_EBUSY = 16;
 /** virtio 1.4 2.12.1.3 asks for it without giving it a value: the one of errno, as the others. */
 export const VIRTIO_ADMIN_STATUS_EEXIST = 17;
@@ -15,6 +18,8 @@ export const VIRTIO_ADMIN_STATUS_Q_INVALID_OPCODE = 2;
 const VIRTIO_ADMIN_STATUS_Q_INVALID_FIELD = 3;
 const VIRTIO_ADMIN_STATUS_Q_INVALID_GROUP = 4;
 const VIRTIO_ADMIN_STATUS_Q_INVALID_MEMBER = 5;
+export const VIRTIO_ADMIN_STATUS_Q_NORESOURCE = 6;
+export const VIRTIO_ADMIN_STATUS_Q_TRYAGAIN = 7;
 
 const VIRTIO_ADMIN_CMD_LIST_QUERY = 0;
 export const VIRTIO_ADMIN_CMD_LIST_USE = 1;
@@ -23,9 +28,6 @@ const COMMAND_HEADER = 24;
 const STATUS_BYTES = 8;
 /** Bytes of a list that names every opcode there can be. */
 const LONGEST_LIST = 0x10000 / 8;
-/** No command reads further: longer buffers are the driver's to make, and ours to disregard. */
-export const ADMIN_READABLE_BYTES = COMMAND_HEADER + LONGEST_LIST;
-
 export interface AdminOutcome {
   readonly status: number;
   readonly qualifier: number;
@@ -93,8 +95,13 @@ export interface AdminGroup {
   readonly opcodes: readonly number[];
   /** Whether `opcode`, one of a list command or of `opcodes`, may be about `member`. */
   hasMember(opcode: number, member: number): boolean;
-  /** A command whose opcode is one of `opcodes`, listed as used, with a member that there is. EINVAL must mean that nothing changed. */
-  execute(opcode: number, member: number, data: AdminData): AdminOutcome;
+  /** Bytes of data that its commands read at most, if more than a list of opcodes. */
+  readonly longestData?: number;
+  /**
+   * A command whose opcode is one of `opcodes`, listed as used, with a member that there is. EINVAL must mean that nothing changed. undefined: it waits for something that runs, and is to
+   * be executed again, the same. @param room bytes that the driver has for the result
+   */
+  execute(opcode: number, member: number, data: AdminData, room: number): AdminOutcome | undefined;
 }
 
 /**
@@ -110,12 +117,15 @@ export function adminBitmap(numbers: readonly number[]): Uint8Array {
 const LISTS: readonly number[] = [VIRTIO_ADMIN_CMD_LIST_QUERY, VIRTIO_ADMIN_CMD_LIST_USE];
 
 export class AdminCommands {
+  /** No command reads further: longer buffers are the driver's to make, and ours to disregard. */
+  readonly readableBytes: number;
   readonly #groups: ReadonlyMap<number, AdminGroup>;
   /** Opcodes each group's driver uses. */
   readonly #used = new Map<number, ReadonlySet<number>>();
 
   constructor(groups: readonly AdminGroup[]) {
     this.#groups = new Map(groups.map((group) => [group.type, group]));
+    this.readableBytes = COMMAND_HEADER + Math.max(LONGEST_LIST, ...groups.map(({ longestData = 0 }) => longestData));
     this.reset();
   }
 
@@ -124,8 +134,8 @@ export class AdminCommands {
     for (const type of this.#groups.keys()) this.#used.set(type, new Set(LISTS));
   }
 
-  /** Runs one command: the device-readable part of its buffer. */
-  execute(readable: Uint8Array): AdminOutcome {
+  /** Runs one command: the device-readable part of its buffer. undefined: not yet, to be run again. @param writable length of the other part */
+  execute(readable: Uint8Array, writable: number): AdminOutcome | undefined {
     const command = new AdminData(readable);
     const opcode = command.u16(0);
     const group = this.#groups.get(command.u16(2));
@@ -138,7 +148,7 @@ export class AdminCommands {
     const data = command.from(COMMAND_HEADER);
     if (opcode === VIRTIO_ADMIN_CMD_LIST_QUERY) return adminDone(adminBitmap([...LISTS, ...group.opcodes]));
     if (opcode === VIRTIO_ADMIN_CMD_LIST_USE) return this.#use(group, data);
-    return group.execute(opcode, member, data);
+    return group.execute(opcode, member, data, Math.max(0, writable - STATUS_BYTES));
   }
 
   #use(group: AdminGroup, list: AdminData): AdminOutcome {

@@ -1,8 +1,7 @@
-// The control plane that every virtio device shares (virtio 1.4 2.1, 2.2, 2.4, 2.6.1, 3.1): the status machine, feature negotiation, the queues' set-up and reset, the
-// configuration generation, suspend (3.4). It knows neither registers nor packets.
+// The control plane that every virtio device shares (virtio 1.4 2.1, 2.2, 2.4, 3.1): the status machine, feature negotiation, suspend (3.4), a stop by the owner of its group. The
+// queues' set-up and reset are in driver-queues.ts. It knows neither registers nor packets.
 
-import type { Doorbell } from '#core/doorbell';
-import { RestoreError } from '#core/saved';
+import { ConfigGeneration } from './config-generation.ts';
 import type { VirtioDevice, VirtioHost } from './device.ts';
 import {
   VIRTIO_STATUS_DEVICE_NEEDS_RESET,
@@ -13,9 +12,11 @@ import {
   VIRTIO_STATUS_FEATURES_OK,
   VIRTIO_STATUS_SUSPEND,
 } from './device-status.ts';
-import { FeatureSet, VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_SUSPEND, VIRTIO_F_VERSION_1 } from './features.ts';
-import { QueueRecord } from './queue-record.ts';
-import { type ControlState, checkControlState, type DriverInterface } from './saved-control.ts';
+import { DriverQueues } from './driver-queues.ts';
+import { FeatureSet, VIRTIO_F_ANY_LAYOUT, VIRTIO_F_SUSPEND, VIRTIO_F_VERSION_1 } from './features.ts';
+import { acceptableLegacy } from './legacy-features.ts';
+import type { QueueRecord } from './queue-record.ts';
+import { type ControlState, checkControlState, checkNegotiation, type DriverInterface } from './saved-control.ts';
 
 const NO_FEATURES = new FeatureSet();
 /** Driver states in which the device must do nothing more. */
@@ -43,13 +44,12 @@ export interface ControlTransport extends Pick<VirtioHost, 'memory' | 'clock' | 
 export class VirtioControl {
   readonly device: VirtioDevice;
   readonly offered: FeatureSet;
-  readonly queues: readonly QueueRecord[];
+  readonly queues: DriverQueues;
   readonly #transport: ControlTransport;
   #status = 0;
   #resetting = false;
   /** Suspend was asked for; queues still stop. */
   #suspending = false;
-  #queueResets = 0;
   /** What the driver uses: the interface of its first status write, until a reset. The other one is then without effect. */
   #interface: DriverInterface = 'none';
   /** A legacy driver used the device, with DRIVER_OK or before. */
@@ -58,15 +58,14 @@ export class VirtioControl {
   /** The driver acknowledged something past bit 127, where nothing is. */
   #beyond = false;
   #negotiated = NO_FEATURES;
-  #generation = 0;
-  #readSinceChange = false;
+  readonly #generation = new ConfigGeneration();
+  #frozen = false;
 
   constructor(device: VirtioDevice, transport: ControlTransport) {
     this.device = device;
     this.#transport = transport;
     this.offered = device.offered.or(transport.features);
-    this.queues = Array.from({ length: device.queueCount }, () => new QueueRecord());
-    this.#clearQueues();
+    this.queues = new DriverQueues(device, this, transport);
     const control = this;
     device.attach({
       memory: transport.memory,
@@ -84,14 +83,11 @@ export class VirtioControl {
       get legacy() {
         return control.legacy;
       },
-      queueEnabled: (index) => {
-        const queue = this.queues[index];
-        return queue?.enabled === true && !queue.resetting;
-      },
-      queueSetup: (index) => (this.queues[index] as QueueRecord).setup,
+      queueEnabled: (index) => this.queues.live(index),
+      queueSetup: (index) => (this.queues.records[index] as QueueRecord).setup,
       call: (index) => transport.call(index),
       configChanged: () => this.configChanged(),
-      configMoved: () => this.configMoved(),
+      configMoved: () => this.#generation.moved(),
       needsReset: (reason) => this.needsReset(reason),
     });
   }
@@ -106,6 +102,14 @@ export class VirtioControl {
 
   get driverOk(): boolean {
     return (this.#legacyLive || (this.#status & VIRTIO_STATUS_DRIVER_OK) !== 0) && (this.#status & DEAD) === 0 && !this.#resetting;
+  }
+
+  get resetting(): boolean {
+    return this.#resetting;
+  }
+
+  get featuresOk(): boolean {
+    return (this.#status & VIRTIO_STATUS_FEATURES_OK) !== 0;
   }
 
   /** Negotiated features; empty before FEATURES_OK. */
@@ -181,19 +185,11 @@ export class VirtioControl {
     else this.#transport.log.guestError('features written after the device was used, or by nobody');
   }
 
-  /** A legacy driver cannot be refused: of what it acknowledged, as much is taken as goes together. */
   #acceptLegacy(value: number): void {
     this.#driverWords = [value >>> 0, 0, 0, 0];
-    const asked = new FeatureSet([value]).and(this.offered).bits();
-    let features = NO_FEATURES;
-    for (let before = -1; before !== features.bits().length; ) {
-      before = features.bits().length;
-      for (const bit of asked) if (this.device.refuses(features.or(FeatureSet.of(bit))) === undefined) features = features.or(FeatureSet.of(bit));
-    }
+    const features = acceptableLegacy(value, this.offered, this.device);
     this.#negotiated = features;
-    this.queues.forEach((queue, index) => {
-      if (!queue.enabled) queue.clear(this.device.queueMaxSize(index, features));
-    });
+    this.queues.resize(features);
     this.device.negotiated();
   }
 
@@ -211,11 +207,11 @@ export class VirtioControl {
 
   /** `areas` of the descriptor, driver and device areas; undefined: page number 0, which takes the queue away. */
   placeLegacyQueue(index: number, areas: readonly [number, number, number] | undefined): void {
-    const queue = this.queue(index);
+    const queue = this.queues.at(index);
     if (queue === undefined || !this.legacy || this.#resetting || queue.resetting) return;
     if (areas === undefined) {
       if (!queue.enabled) return;
-      this.#resetQueue(index, queue);
+      this.queues.startReset(index, queue);
       this.#await(() => !queue.resetting);
       return;
     }
@@ -229,8 +225,8 @@ export class VirtioControl {
   }
 
   notifyLegacy(index: number): void {
-    if (this.legacy && !this.#resetting && this.queue(index)?.enabled) this.#legacyUse();
-    this.notify(index);
+    if (this.legacy && !this.#resetting && this.queues.at(index)?.enabled) this.#legacyUse();
+    this.queues.notify(index);
   }
 
   // ---- suspend: virtio 1.4 3.4 ----
@@ -274,9 +270,7 @@ export class VirtioControl {
     }
     this.#negotiated = features;
     this.#status |= VIRTIO_STATUS_FEATURES_OK;
-    this.queues.forEach((queue, index) => {
-      queue.clear(this.device.queueMaxSize(index, features));
-    });
+    this.queues.clear(features);
     this.device.negotiated();
   }
 
@@ -286,7 +280,7 @@ export class VirtioControl {
     if (!features.has(VIRTIO_F_VERSION_1)) return 'VERSION_1 is not acknowledged';
     // A driver that is refused here gives up. Refused its rings later, it may wait for its first command's answer for ever, as Linux does.
     if (this.#transport.memory.remote?.everything) return 'all memory is reached by message, where no virtqueue can be (a QEMU guest: share=on for its RAM)';
-    return this.device.refuses(features);
+    return this.device.refuses(features, false);
   }
 
   #driverOk(): void {
@@ -305,7 +299,7 @@ export class VirtioControl {
       return;
     }
     this.device.poll();
-    if (this.#queueResets > 0) this.#pollQueueResets();
+    this.queues.poll();
     if (this.#suspending) this.#pollSuspend();
   }
 
@@ -324,16 +318,9 @@ export class VirtioControl {
     this.#driverWords = [0, 0, 0, 0];
     this.#beyond = false;
     this.#negotiated = NO_FEATURES;
-    this.#clearQueues();
+    this.queues.clear(undefined);
     this.device.reset();
     this.#transport.cleared();
-  }
-
-  #clearQueues(): void {
-    this.#queueResets = 0;
-    this.queues.forEach((queue, index) => {
-      queue.clear(this.device.queueMaxSize(index, undefined));
-    });
   }
 
   needsReset(reason: string): void {
@@ -342,7 +329,7 @@ export class VirtioControl {
     this.#status |= VIRTIO_STATUS_DEVICE_NEEDS_RESET;
     this.#halt();
     // virtio 1.4 2.1.2 (device MUST): with DRIVER_OK set, the driver is told.
-    if ((this.#status & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#transport.notifyConfig();
+    if ((this.#status & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#notifyConfig();
   }
 
   // ---- features ----
@@ -364,110 +351,14 @@ export class VirtioControl {
     else this.#beyond = value !== 0;
   }
 
-  // ---- queues ----
-
-  /** Administration queues: the last ones. */
-  get adminQueues(): { readonly first: number; readonly count: number } {
-    const count = this.device.adminQueueCount ?? 0;
-    return { first: this.queues.length - count, count };
-  }
-
-  /** The queue, if these features have it; every other index reads as size 0. */
-  queue(index: number): QueueRecord | undefined {
-    const queue = this.queues[index];
-    return queue !== undefined && queue.maxSize > 0 ? queue : undefined;
-  }
-
-  /** The queue, if the driver may set it up now. */
-  writableQueue(index: number): QueueRecord | undefined {
-    const queue = this.queue(index);
-    if (queue !== undefined && !queue.enabled && !queue.resetting && !this.#resetting && !this.suspended && !this.legacy) return queue;
-    this.#transport.log.guestError('a queue that is enabled, suspended or not there was written', { queue: index });
-    return undefined;
-  }
-
-  writeQueueSize(index: number, size: number): void {
-    const powerOfTwo = !this.#negotiated.has(VIRTIO_F_RING_PACKED);
-    if (this.writableQueue(index)?.writeSize(size, powerOfTwo) === false) this.#transport.log.guestError('queue size refused', { queue: index, size });
-  }
-
-  enableQueue(index: number): void {
-    const queue = this.writableQueue(index);
-    if (queue === undefined) return;
-    if ((this.#status & VIRTIO_STATUS_FEATURES_OK) === 0) {
-      this.#transport.log.guestError('queue enabled before FEATURES_OK', { queue: index });
-      return;
-    }
-    queue.enabled = true;
-    if (this.driverOk) this.device.startQueue(index);
-  }
-
-  /** virtio 1.4 2.6.1: resets one queue; over when `queueResetting` says so. */
-  resetQueue(index: number): void {
-    const queue = this.queue(index);
-    if (queue === undefined || queue.resetting || this.#resetting) return;
-    if (!this.#negotiated.has(VIRTIO_F_RING_RESET) || this.suspended) {
-      this.#transport.log.guestError('queue reset without RING_RESET, or while suspended', { queue: index });
-      return;
-    }
-    this.#resetQueue(index, queue);
-  }
-
-  #resetQueue(index: number, queue: QueueRecord): void {
-    queue.resetting = true;
-    this.#queueResets++;
-    this.device.stopQueue(index);
-    this.#pollQueueResets();
-  }
-
-  queueResetting(index: number): boolean {
-    if (this.#queueResets > 0) this.#pollQueueResets();
-    return this.queue(index)?.resetting === true;
-  }
-
-  #pollQueueResets(): void {
-    for (let index = 0; index < this.queues.length && this.#queueResets > 0; index++) {
-      const queue = this.queues[index] as QueueRecord;
-      if (!queue.resetting || !this.device.queueStopped(index)) continue;
-      queue.clear();
-      this.#queueResets--;
-      this.#transport.queueCleared(index);
-    }
-  }
-
-  /** The doorbell a guest may ring in place of notifying queue `index`, while it is live. */
-  kickDoorbell(index: number): Doorbell | undefined {
-    const queue = this.queues[index];
-    return this.driverOk && queue?.enabled && !queue.resetting ? this.device.kickDoorbell(index) : undefined;
-  }
-
-  /** Looks at every live queue: notifications may have come to nothing while the function could not master the bus. */
-  notifyAll(): void {
-    if (!this.driverOk) return;
-    this.queues.forEach((queue, index) => {
-      if (queue.enabled && !queue.resetting && this.driverOk) this.device.notify(index);
-    });
-  }
-
-  /** virtio 1.4 2.1.1 (device MUST NOT): no buffer is consumed before DRIVER_OK, whatever is notified. */
-  notify(index: number): void {
-    const queue = this.queues[index];
-    if (this.driverOk && queue?.enabled && !queue.resetting) this.device.notify(index);
-    else this.#transport.log.guestError('notification for a queue that is not live', { queue: index });
-  }
-
   // ---- configuration ----
 
-  /**
-   * virtio 1.4 4.1.4.3.1 (device MUST): differs once a field that changed had been read. Moving only then also keeps 256 changes in a row from bringing it back to a value
-   * that the driver saw before them.
-   */
   get generation(): number {
-    return this.#generation;
+    return this.#generation.value;
   }
 
   readConfig(offset: number, size: number): number {
-    this.#readSinceChange = true;
+    this.#generation.read();
     return this.device.configRead(offset, size);
   }
 
@@ -477,73 +368,99 @@ export class VirtioControl {
     else this.device.configWrite(offset, size, value);
   }
 
-  configMoved(): void {
-    if (!this.#readSinceChange) return;
-    this.#readSinceChange = false;
-    this.#generation = (this.#generation + 1) & 0xff;
+  configChanged(): void {
+    this.#generation.moved();
+    if (this.driverOk) this.#notifyConfig();
   }
 
-  configChanged(): void {
-    this.configMoved();
-    if (this.driverOk) this.#transport.notifyConfig();
+  // ---- stopped by the owner of its group: virtio 1.4 2.12.1.4 ----
+
+  /** Nothing is notified any more; queues and configuration space are the device's to stop. */
+  get frozen(): boolean {
+    return this.#frozen;
+  }
+
+  freeze(): void {
+    this.#frozen = true;
+    this.device.freeze();
+  }
+
+  thaw(): void {
+    if (!this.#frozen) return;
+    this.#frozen = false;
+    if ((this.#status & VIRTIO_STATUS_DEVICE_NEEDS_RESET) !== 0 && (this.#status & VIRTIO_STATUS_DRIVER_OK) !== 0) this.#notifyConfig();
+    this.device.thaw();
+  }
+
+  /** A reset, of the device or of a queue, or a suspend is under way. */
+  get busy(): boolean {
+    this.poll();
+    return this.#resetting || this.queues.resets > 0 || this.#suspending;
+  }
+
+  #notifyConfig(): void {
+    if (!this.#frozen) this.#transport.notifyConfig();
   }
 
   // ---- saved state ----
 
+  /** @throws BusyError during a reset or a suspend. */
   save(): ControlState {
-    this.poll();
-    if (this.#resetting || this.#queueResets > 0 || this.#suspending) throw new BusyError('a reset or a suspend is under way: save when it is over');
+    if (this.busy) throw new BusyError('a reset or a suspend is under way: save when it is over');
+    return this.state(this.device.save());
+  }
+
+  /** With the device's own part, as `save` has it. */
+  state(device: ControlState['device']): ControlState {
     return {
       offered: [...this.offered.words],
       status: this.#status,
       interface: this.#interface,
       legacyLive: this.#legacyLive,
+      frozen: this.#frozen,
       driver: [...this.#driverWords],
       negotiated: [...this.#negotiated.words],
-      generation: this.#generation,
-      queues: this.queues.map((queue) => queue.save()),
-      device: this.device.save(),
+      generation: this.generation,
+      queues: this.queues.records.map((queue) => queue.save()),
+      device,
     };
   }
 
-  /** Checks all of it, then lets the device check and take its part, then takes the rest: nothing has changed when it throws. @throws RestoreError */
-  restore(saved: unknown): void {
-    const state = checkControlState(saved, this.offered, this.queues.length, this.#transport.transitional);
-    const legacy = state.interface === 'legacy';
-    const negotiated = new FeatureSet(state.negotiated);
-    if (legacy || (state.status & VIRTIO_STATUS_FEATURES_OK) !== 0) {
-      const reason = legacy || negotiated.has(VIRTIO_F_VERSION_1) ? this.device.refuses(negotiated) : 'VERSION_1 is missing';
-      if (reason !== undefined) throw new RestoreError(`saved features cannot have been negotiated: ${reason}`);
-    } else if (!negotiated.empty) throw new RestoreError('saved state has negotiated features without FEATURES_OK');
-    const features = legacy || (state.status & VIRTIO_STATUS_FEATURES_OK) !== 0 ? negotiated : undefined;
-    const powerOfTwo = !negotiated.has(VIRTIO_F_RING_PACKED);
-    state.queues.forEach((queue, index) => {
-      const trial = new QueueRecord();
-      trial.clear(this.device.queueMaxSize(index, features));
-      const exists = trial.maxSize > 0;
-      if (exists ? !trial.writeSize(queue.size, powerOfTwo) : queue.size !== 0 || queue.enabled)
-        throw new RestoreError(`saved queue ${index} has size ${queue.size}; at most ${trial.maxSize} is possible`);
-      if (queue.enabled && features === undefined) throw new RestoreError(`saved queue ${index} is enabled before FEATURES_OK`);
-    });
+  /** Checks all of it, the device's part too, changing nothing; returns what takes it over. @throws RestoreError */
+  check(saved: unknown): (paused: boolean) => void {
+    const state = checkControlState(saved, this.offered, this.queues.records.length, this.#transport.transitional);
+    const negotiated = checkNegotiation(state, this.device);
+    const features = state.interface === 'legacy' || (state.status & VIRTIO_STATUS_FEATURES_OK) !== 0 ? negotiated : undefined;
     const takeOver = this.device.restore(state.device, negotiated);
+    return (paused) => {
+      takeOver(paused);
+      this.#resetting = false;
+      this.#suspending = false;
+      this.#status = state.status;
+      this.#interface = state.interface;
+      this.#legacyLive = state.legacyLive;
+      this.#driverWords = [...state.driver];
+      this.#beyond = false;
+      this.#negotiated = negotiated;
+      this.#generation.restore(state.generation);
+      this.queues.restore(features, state.queues);
+      if (state.frozen) this.freeze();
+      else this.thaw();
+    };
+  }
+
+  /** A state that need not hold together yet: well-formed, and of this device. @throws RestoreError */
+  checkForm(saved: unknown): ControlState {
+    const state = checkControlState(saved, this.offered, this.queues.records.length, this.#transport.transitional);
+    this.device.restore(state.device, new FeatureSet(state.negotiated));
+    return state;
+  }
+
+  /** Leaves the device paused. Nothing has changed when it throws. @throws RestoreError, BusyError */
+  restore(saved: unknown): void {
+    const takeOver = this.check(saved);
     if (!this.device.stopped) throw new BusyError('the device runs: pause or reset it, then restore');
-    takeOver();
-    this.#resetting = false;
-    this.#suspending = false;
-    this.#queueResets = 0;
-    this.#status = state.status;
-    this.#interface = state.interface;
-    this.#legacyLive = state.legacyLive;
-    this.#driverWords = [...state.driver];
-    this.#beyond = false;
-    this.#negotiated = negotiated;
-    this.#generation = state.generation;
-    // Whatever was read before the save counts as read.
-    this.#readSinceChange = true;
-    this.queues.forEach((queue, index) => {
-      queue.clear(this.device.queueMaxSize(index, features));
-      queue.restore(state.queues[index] as ControlState['queues'][number]);
-    });
+    takeOver(true);
   }
 }
 

@@ -7,8 +7,9 @@ import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import type { Log } from '#core/log';
 import type { Envelope } from '#core/saved';
+import type { DevicePart } from './device-parts.ts';
 import type { FeatureSet } from './features.ts';
-import type { QueueSetup } from './virtqueue.ts';
+import type { QueueSetup, VringPosition } from './virtqueue.ts';
 
 /** An embedder asked for what cannot be. `code` is stable. */
 export class VirtioOptionError extends RangeError {
@@ -46,6 +47,24 @@ export interface VirtioHost {
   needsReset(reason: string): void;
 }
 
+/** The device type's side of device parts (device-parts.ts). States are those of `save`. */
+export interface DevicePartsSource {
+  /** Now, also while queues run; positions are then of no use. */
+  state(): Envelope;
+  /** Device type specific parts of `state`, in order. */
+  read(state: unknown, features: FeatureSet): DevicePart[];
+  /** `state` with one part changed; undefined: no part of this device, or not one that a driver could have brought about. */
+  write(state: unknown, part: DevicePart, features: FeatureSet): unknown | undefined;
+  /** A device after a reset, whose driver has negotiated `features` since. */
+  negotiated(state: unknown, features: FeatureSet): unknown;
+  /** `state` with queues where `positions` has them; null: not live. */
+  place(state: unknown, positions: readonly (VringPosition | null)[], features: FeatureSet): unknown;
+  /** By queue; undefined: not live. */
+  position(index: number): VringPosition | undefined;
+  /** The most bytes that the values of `read` can have, and how many parts there can be. */
+  readonly bounds: { readonly bytes: number; readonly parts: number };
+}
+
 export interface VirtioDevice {
   /** "virtio-net". */
   readonly name: string;
@@ -64,8 +83,8 @@ export interface VirtioDevice {
   /** `offset + size` is within `configSize`; of any alignment. No side effects. */
   configRead(offset: number, size: number): number;
   configWrite(offset: number, size: number, value: number): void;
-  /** Why this set, a subset of what is offered, cannot work together; undefined: accepted. */
-  refuses(features: FeatureSet): string | undefined;
+  /** Why this set, a subset of what is offered, cannot work together; undefined: accepted. @param legacy negotiated through the legacy interface */
+  refuses(features: FeatureSet, legacy: boolean): string | undefined;
   /** Once, before anything else. */
   attach(host: VirtioHost): void;
   /** FEATURES_OK was accepted. */
@@ -83,6 +102,12 @@ export interface VirtioDevice {
   readonly quiet: boolean;
   /** The driver resumes: queues go on where they were, and configuration space shows what changed meanwhile. */
   unsuspend(): void;
+  /**
+   * The owner of its group stops it (virtio 1.4 2.12.1.4), unseen by the driver: queues as for `suspend`, over when `quiet`, and configuration space stands still. A reset by the driver
+   * does not end that.
+   */
+  freeze(): void;
+  thaw(): void;
   /** Asks everything to stop: reset, DEVICE_NEEDS_RESET, FAILED. Idempotent. */
   stop(): void;
   /** Nothing touches guest memory or interrupts any more. Looks at the backend's shared state itself: the event loop may not run meanwhile. */
@@ -97,6 +122,10 @@ export interface VirtioDevice {
   kickDoorbell(index: number): Doorbell | undefined;
   /** What the transport does not know. @throws Error with code NICBOX_BUSY unless paused or not running. */
   save(): Envelope;
-  /** Checks all of it, changing nothing, and returns what takes it over; the device is then as if paused. @throws RestoreError */
-  restore(saved: unknown, features: FeatureSet): () => void;
+  /** Checks all of it, changing nothing, and returns what takes it over; the device is then as if paused, if `paused`. @throws RestoreError */
+  restore(saved: unknown, features: FeatureSet): (paused: boolean) => void;
+  /** Length of each field of device configuration space, from offset 0 on; what the legacy commands of a group's owner may access at once. */
+  readonly configFields?: readonly number[];
+  /** What the owner of its group saves and sets of it, beyond what every device has; absent: it has no device parts. */
+  readonly parts?: DevicePartsSource;
 }

@@ -45,30 +45,30 @@ export class CommonConfig implements Region {
           if (!control.suspended) vectors.configVector = v;
         },
       },
-      { offset: 18, size: 2, read: () => control.adminQueues.first },
+      { offset: 18, size: 2, read: () => control.queues.administration.first },
       { offset: 20, size: 1, read: () => control.readStatus(), write: (v) => control.writeStatus(v) },
       { offset: 21, size: 1, read: () => control.generation },
       { offset: 22, size: 2, read: queue, write: (v) => (this.#queueSelect = v) },
       // virtio 1.4 4.1.4.3.1 (device MUST): 0 for a queue that is not there.
-      { offset: 24, size: 2, read: () => control.queue(queue())?.size ?? 0, write: (v) => control.writeQueueSize(queue(), v) },
+      { offset: 24, size: 2, read: () => control.queues.at(queue())?.size ?? 0, write: (v) => control.queues.writeSize(queue(), v) },
       {
         offset: 26,
         size: 2,
-        read: () => (control.queue(queue()) ? vectors.queueVector(queue()) : VIRTIO_MSI_NO_VECTOR),
+        read: () => (control.queues.at(queue()) ? vectors.queueVector(queue()) : VIRTIO_MSI_NO_VECTOR),
         write: (v) => {
-          if (control.queue(queue()) && !control.suspended) vectors.setQueueVector(queue(), v);
+          if (control.queues.at(queue()) && !control.suspended) vectors.setQueueVector(queue(), v);
         },
       },
       // virtio 1.4 4.1.4.3.2 (driver MUST NOT write 0): only 1 means something.
-      { offset: 28, size: 2, read: () => (control.queue(queue())?.enabled ? 1 : 0), write: (v) => v === 1 && control.enableQueue(queue()) },
-      { offset: 30, size: 2, read: () => (notifyPerQueue && control.queue(queue()) ? queue() : 0) },
+      { offset: 28, size: 2, read: () => (control.queues.at(queue())?.enabled ? 1 : 0), write: (v) => v === 1 && control.queues.enable(queue()) },
+      { offset: 30, size: 2, read: () => (notifyPerQueue && control.queues.at(queue()) ? queue() : 0) },
       ...[0, 1, 2, 3, 4, 5].map(
         (word): Field => ({
           offset: 32 + 4 * word,
           size: 4,
-          read: () => control.queue(queue())?.addresses[word] ?? 0,
+          read: () => control.queues.at(queue())?.addresses[word] ?? 0,
           write: (v) => {
-            const writable = control.writableQueue(queue());
+            const writable = control.queues.writable(queue());
             if (writable) writable.addresses[word] = v;
           },
         }),
@@ -76,12 +76,12 @@ export class CommonConfig implements Region {
       {
         offset: 56,
         size: 2,
-        read: () => (control.features.has(VIRTIO_F_NOTIF_CONFIG_DATA) && control.queue(queue()) ? notifyConfigData(queue()) : 0),
+        read: () => (control.features.has(VIRTIO_F_NOTIF_CONFIG_DATA) && control.queues.at(queue()) ? notifyConfigData(queue()) : 0),
       },
-      { offset: 58, size: 2, read: () => (control.queueResetting(queue()) ? 1 : 0), write: (v) => v === 1 && control.resetQueue(queue()) },
+      { offset: 58, size: 2, read: () => (control.queues.resetting(queue()) ? 1 : 0), write: (v) => v === 1 && control.queues.reset(queue()) },
       // virtio 1.4 4.1.4.3: valid, and not 0, once VIRTIO_F_ADMIN_VQ is negotiated; the queues lie behind num_queues.
-      { offset: 60, size: 2, read: () => (control.features.has(VIRTIO_F_ADMIN_VQ) ? control.adminQueues.first : 0) },
-      { offset: 62, size: 2, read: () => (control.features.has(VIRTIO_F_ADMIN_VQ) ? control.adminQueues.count : 0) },
+      { offset: 60, size: 2, read: () => (control.features.has(VIRTIO_F_ADMIN_VQ) ? control.queues.administration.first : 0) },
+      { offset: 62, size: 2, read: () => (control.features.has(VIRTIO_F_ADMIN_VQ) ? control.queues.administration.count : 0) },
     ]);
   }
 

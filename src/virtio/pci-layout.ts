@@ -34,6 +34,8 @@ export const COMMON_LENGTH = 64;
 export const ISR_OFFSET = PAGE;
 export const DEVICE_OFFSET = 2 * PAGE;
 export const NOTIFY_OFFSET = 3 * PAGE;
+/** Where the owner of a group says that a member's legacy notifications go: behind the ISR status, in its page. */
+export const LEGACY_NOTIFY_OFFSET = ISR_OFFSET + PAGE / 2;
 const LONGEST_DEVICE_CONFIG = PAGE;
 
 /** virtio 1.4 4.1.5.1.2.1 (device SHOULD): 2 to 0x800 vectors. */

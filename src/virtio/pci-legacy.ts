@@ -2,6 +2,7 @@
 // here. A queue is one page number: its parts lie one after the other, the used ring on the next page (2.7.2).
 
 import type { AccessSize, Region } from '#core/region';
+import type { LegacyArea } from './admin-sriov.ts';
 import type { VirtioControl } from './control.ts';
 import type { VectorRegisters } from './pci-common.ts';
 import { LEGACY_HEADER_BYTES } from './pci-layout.ts';
@@ -10,6 +11,8 @@ import { type Field, RegisterFields } from './register-fields.ts';
 /** Without MSI-X. With it two vector registers come in between, and the device configuration moves. */
 const HEADER = 20;
 const PAGE = 4096;
+/** Lengths of the fields, from offset 0 on. */
+const COMMON_FIELDS: readonly number[] = [4, 4, 4, 2, 2, 2, 1, 1, 2, 2];
 
 export interface LegacyInterrupts extends VectorRegisters {
   readonly msix: boolean;
@@ -29,7 +32,7 @@ export class LegacyRegisters implements Region {
     this.#control = control;
     this.#interrupts = interrupts;
     this.size = LEGACY_HEADER_BYTES + control.device.configSize;
-    const present = () => control.queue(this.queue);
+    const present = () => control.queues.at(this.queue);
     const fields: Field[] = [
       { offset: 0, size: 4, read: () => control.legacyFeatures },
       { offset: 4, size: 4, read: () => control.driverFeatures(0), write: (v) => control.writeLegacyFeatures(v) },
@@ -67,12 +70,12 @@ export class LegacyRegisters implements Region {
   }
 
   #pageNumber(): number {
-    const record = this.#control.queue(this.queue);
+    const record = this.#control.queues.at(this.queue);
     return record?.enabled ? Math.floor(record.setup.descriptorArea / PAGE) : 0;
   }
 
   #place(page: number): void {
-    const record = this.#control.queue(this.queue);
+    const record = this.#control.queues.at(this.queue);
     if (record === undefined) return;
     const { size } = record;
     const descriptors = page * PAGE;
@@ -113,6 +116,45 @@ export class LegacyRegisters implements Region {
       if (at < header) this.#header.write(at, 1, byte);
       else if (at < header + this.#control.device.configSize && this.#control.legacy) this.#control.writeConfig(at - header, 1, byte);
     }
+  }
+
+  // ---- by command of its group's owner: virtio 1.4 2.12.1.1 ----
+
+  /** Bytes of one field, or part of it; undefined for anything else. Without MSI-X the structure ends before the vectors. */
+  readField(area: LegacyArea, offset: number, length: number): Uint8Array | undefined {
+    if (!this.#isOneField(area, offset, length)) return undefined;
+    const at = area === 'common' ? offset : offset + this.#length;
+    if (length === 2 || length === 4) {
+      const value = this.read(at, length);
+      return Uint8Array.from({ length }, (_, i) => Math.floor(value / 2 ** (8 * i)) & 0xff);
+    }
+    return Uint8Array.from({ length }, (_, i) => this.read(at + i, 1));
+  }
+
+  /** False for what is not within one field. */
+  writeField(area: LegacyArea, offset: number, data: Uint8Array): boolean {
+    const { length } = data;
+    if (!this.#isOneField(area, offset, length)) return false;
+    const at = area === 'common' ? offset : offset + this.#length;
+    if (length === 2 || length === 4)
+      this.write(
+        at,
+        length,
+        data.reduce((sum, byte, i) => sum + byte * 2 ** (8 * i), 0),
+      );
+    else for (let i = 0; i < length; i++) this.write(at + i, 1, data[i] as number);
+    return true;
+  }
+
+  #isOneField(area: LegacyArea, offset: number, length: number): boolean {
+    const fields = area === 'common' ? COMMON_FIELDS : (this.#control.device.configFields ?? []);
+    const most = area === 'common' ? this.#length : this.#control.device.configSize;
+    let start = 0;
+    for (const size of fields) {
+      if (offset < start + size) return length > 0 && offset + length <= Math.min(start + size, most);
+      start += size;
+    }
+    return false;
   }
 
   clear(): void {

@@ -48,7 +48,7 @@ export class NotifyArea implements Region {
     if (perQueue ? offset % this.#multiplier !== 0 : offset !== 0) return undefined;
     // With ring positions in the value, no one value stands for the queue.
     if (!perQueue && data) return undefined;
-    const doorbell = this.#control.kickDoorbell(perQueue ? offset / this.#multiplier : this.#named(value & 0xffff));
+    const doorbell = this.#control.queues.kickDoorbell(perQueue ? offset / this.#multiplier : this.#named(value & 0xffff));
     return doorbell && { doorbell, match: perQueue ? 'address' : 'value' };
   }
 
@@ -57,7 +57,7 @@ export class NotifyArea implements Region {
   }
 
   #notify(index: number): void {
-    this.#control.notify(index);
+    this.#control.queues.notify(index);
     this.#served();
   }
 }

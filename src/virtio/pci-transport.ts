@@ -1,22 +1,21 @@
-// A virtio device as a PCI function (virtio 1.4 4.1): identity, capabilities, the BAR with the virtio structures, the MSI-X BAR. Wires the
-// parts: pci-common.ts, pci-notify.ts, pci-interrupts.ts, pci-access.ts in front of control.ts. Left out: shared memory.
+// A virtio device as a PCI function (virtio 1.4 4.1): identity, capabilities, the BAR with the virtio structures, the MSI-X BAR. What is behind them is made when the function has a
+// device (pci-plugged.ts): from the start, or, of a virtual function, when it is enabled. Left out: shared memory.
 
 import type { AccessSize, FastDoorbell, Region } from '#core/region';
-import { type Envelope, seal, unseal } from '#core/saved';
+import { type Envelope, RestoreError, seal, unseal } from '#core/saved';
 import { Express } from '#pci/express';
 import { type PcieType, PciFunction, type PlacedCapability } from '#pci/function';
 import { Msix, msixBar, msixOwnBar } from '#pci/msix';
 import { PowerManagement } from '#pci/pm';
 import type { FunctionServices } from '#pci/ports';
-import { BusyError, type ControlTransport, VirtioControl } from './control.ts';
+import type { AdminMember } from './admin-sriov.ts';
+import { BusyError } from './control.ts';
 import { type VirtioDevice, VirtioOptionError } from './device.ts';
 import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_SR_IOV } from './features.ts';
 import { PciAccess } from './pci-access.ts';
-import { CommonConfig } from './pci-common.ts';
-import { type CallRouting, PciInterrupts } from './pci-interrupts.ts';
+import type { CallRouting } from './pci-interrupts.ts';
 import * as layout from './pci-layout.ts';
-import { LegacyRegisters } from './pci-legacy.ts';
-import { NotifyArea } from './pci-notify.ts';
+import { PluggedDevice } from './pci-plugged.ts';
 import { structureCapability } from './pci-structure.ts';
 import { checkPciState, PCI_STATE_VERSION, type PciState } from './saved-pci.ts';
 
@@ -47,6 +46,22 @@ export interface VirtioPciOptions {
   readonly virtual?: boolean;
 }
 
+/** What all VFs of a PF have in common, whatever device each gets: enough to lay BARs and capabilities out. */
+export interface VirtualShape {
+  readonly name: string;
+  readonly type: number;
+  /** The most there can be. */
+  readonly queueCount: number;
+  readonly configSize: number;
+}
+
+/** A virtual function that gets its device later, by `plug`. */
+export interface VirtioVfOptions extends Omit<VirtioPciOptions, 'device' | 'virtual' | 'transitional'> {
+  readonly shape: VirtualShape;
+  /** It has a legacy interface, which its PF's administration commands reach: VF BAR 0 is then no BAR (virtio 1.4 2.12.1.1.6, device MUST). */
+  readonly legacyByOwner: boolean;
+}
+
 /** @throws VirtioOptionError */
 function checkTransitional(device: VirtioDevice, virtual: boolean): void {
   if (virtual) throw new VirtioOptionError('NICBOX_TRANSITIONAL', 'a virtual function has no I/O space: it cannot be transitional');
@@ -57,22 +72,29 @@ function checkTransitional(device: VirtioDevice, virtual: boolean): void {
 }
 
 export class VirtioPci {
-  readonly device: VirtioDevice;
   readonly fn: PciFunction;
+  readonly #shape: VirtualShape;
   readonly #layout: layout.PciLayout;
   readonly #features: FeatureSet;
+  readonly #routing: CallRouting;
   readonly #transitional: boolean;
-  readonly #interrupts: PciInterrupts;
-  #attached:
-    | { readonly control: VirtioControl; readonly common: CommonConfig; readonly notify: NotifyArea; readonly legacy: LegacyRegisters | undefined }
-    | undefined;
+  readonly #legacyByOwner: boolean;
+  /** The function's device; undefined: it has none now. */
+  #device: VirtioDevice | undefined;
+  #services: FunctionServices | undefined;
+  #plugged: PluggedDevice | undefined;
 
   /** @throws VirtioOptionError */
-  constructor(options: VirtioPciOptions) {
-    const { device, notificationData = false, notifConfigData = false, pcieType = 'endpoint', virtual = false, capabilities = [] } = options;
-    this.device = device;
-    this.#transitional = options.transitional ?? false;
-    if (this.#transitional) checkTransitional(device, virtual);
+  constructor(options: VirtioPciOptions | VirtioVfOptions) {
+    const { notificationData = false, notifConfigData = false, pcieType = 'endpoint', capabilities = [] } = options;
+    const early = 'device' in options ? options : undefined;
+    const virtual = early === undefined || early.virtual === true;
+    this.#device = early?.device;
+    this.#shape = 'device' in options ? options.device : options.shape;
+    this.#legacyByOwner = 'shape' in options && options.legacyByOwner;
+    this.#routing = options.routing;
+    this.#transitional = early?.transitional ?? false;
+    if (this.#transitional) checkTransitional((early as VirtioPciOptions).device, virtual);
     const physical = capabilities.some((placed) => ('capability' in placed ? placed.capability : placed).virtualFunctions !== undefined);
     this.#features = FeatureSet.of(
       ...(notificationData ? [VIRTIO_F_NOTIFICATION_DATA] : []),
@@ -80,30 +102,30 @@ export class VirtioPci {
       // virtio 1.4 6 (device SHOULD): where there is an SR-IOV capability.
       ...(physical ? [VIRTIO_F_SR_IOV] : []),
     );
+    const { queueCount, configSize, name, type } = this.#shape;
     this.#layout = layout.planLayout({
-      queueCount: device.queueCount,
-      configSize: device.configSize,
+      queueCount,
+      configSize,
       notifyMultiplier: options.notifyMultiplier ?? DEFAULT_MULTIPLIER,
       notificationData,
       vectors: options.vectors,
     });
-    this.#interrupts = new PciInterrupts(device.queueCount, this.#layout.vectors, options.routing, () => this.fn.requesterId);
     const structures = this.#structures();
     const msix = new Msix(msixOwnBar(layout.MSIX_BAR, this.#layout.vectors));
     const transitional = this.#transitional;
-    const id = transitional ? layout.TRANSITIONAL_NETWORK_ID : layout.VIRTIO_PCI_DEVICE_BASE + device.type;
+    const id = transitional ? layout.TRANSITIONAL_NETWORK_ID : layout.VIRTIO_PCI_DEVICE_BASE + type;
     this.fn = new PciFunction({
-      name: device.name,
+      name,
       virtual,
       identity: {
         vendorId: layout.VIRTIO_PCI_VENDOR,
         deviceId: id,
         // virtio 1.4 4.1.2.1 (device SHOULD): 1 or higher without the legacy interface, and a subsystem id from 0x40.
         revision: transitional ? 0 : 1,
-        classCode: device.type === VIRTIO_ID_NETWORK ? NETWORK_CLASS : OTHER_CLASS,
+        classCode: type === VIRTIO_ID_NETWORK ? NETWORK_CLASS : OTHER_CLASS,
         subsystemVendorId: layout.VIRTIO_PCI_VENDOR,
         // virtio 1.4 4.1.2.3 (transitional device MUST): the device type.
-        subsystemId: transitional ? device.type : id,
+        subsystemId: transitional ? type : id,
         interruptPin: virtual ? 0 : 1,
         pcieType,
       },
@@ -124,14 +146,14 @@ export class VirtioPci {
       onDetach: () => this.#detach(),
       onReset: () => this.#reset(),
       onMastering: (granted) => {
-        this.#interrupts.reroute();
-        if (granted) this.#attached?.control.notifyAll();
+        this.#plugged?.interrupts.reroute();
+        if (granted) this.#plugged?.control.queues.notifyAll();
       },
     });
   }
 
   get #structuresBar(): number {
-    return this.#transitional ? layout.TRANSITIONAL_STRUCTURES_BAR : layout.STRUCTURES_BAR;
+    return this.#transitional || this.#legacyByOwner ? layout.TRANSITIONAL_STRUCTURES_BAR : layout.STRUCTURES_BAR;
   }
 
   #structureCapabilities(): PlacedCapability[] {
@@ -143,18 +165,19 @@ export class VirtioPci {
       structureCapability({ type: layout.VIRTIO_PCI_CAP_ISR_CFG, bar, offset: layout.ISR_OFFSET, length: 1 }),
     ];
     // virtio 1.4 4.1.4.6: only for device types that have any.
-    if (this.device.configSize > 0)
-      list.push(structureCapability({ type: layout.VIRTIO_PCI_CAP_DEVICE_CFG, bar, offset: layout.DEVICE_OFFSET, length: this.device.configSize }));
+    if (this.#shape.configSize > 0)
+      list.push(structureCapability({ type: layout.VIRTIO_PCI_CAP_DEVICE_CFG, bar, offset: layout.DEVICE_OFFSET, length: this.#shape.configSize }));
     return list;
   }
 
   /** The BAR: what lies between the structures reads 0. */
   #structures(): Region {
     const pick = (offset: number): [region: Region | undefined, start: number] => {
-      if (offset >= layout.NOTIFY_OFFSET) return [this.#attached?.notify, layout.NOTIFY_OFFSET];
+      if (offset >= layout.NOTIFY_OFFSET) return [this.#plugged?.notify, layout.NOTIFY_OFFSET];
       if (offset >= layout.DEVICE_OFFSET) return [this.#deviceConfig, layout.DEVICE_OFFSET];
-      if (offset >= layout.ISR_OFFSET) return [this.#interrupts.isrRegion, layout.ISR_OFFSET];
-      return [this.#attached?.common, layout.COMMON_OFFSET];
+      if (offset >= layout.LEGACY_NOTIFY_OFFSET && this.#legacyByOwner) return [this.#plugged?.legacyNotify, layout.LEGACY_NOTIFY_OFFSET];
+      if (offset >= layout.ISR_OFFSET) return [this.#plugged?.interrupts.isrRegion, layout.ISR_OFFSET];
+      return [this.#plugged?.common, layout.COMMON_OFFSET];
     };
     return {
       size: this.#layout.barSize,
@@ -177,10 +200,10 @@ export class VirtioPci {
     const transport = this;
     return {
       get size() {
-        return transport.device.configSize;
+        return transport.#shape.configSize;
       },
-      read: (offset: number, size: AccessSize) => this.#attached?.control.readConfig(offset, size) ?? 0,
-      write: (offset: number, size: AccessSize, value: number) => this.#attached?.control.writeConfig(offset, size, value),
+      read: (offset: number, size: AccessSize) => this.#plugged?.control.readConfig(offset, size) ?? 0,
+      write: (offset: number, size: AccessSize, value: number) => this.#plugged?.control.writeConfig(offset, size, value),
     };
   })();
 
@@ -188,87 +211,90 @@ export class VirtioPci {
     const transport = this;
     return {
       get size() {
-        return layout.LEGACY_HEADER_BYTES + transport.device.configSize;
+        return layout.LEGACY_HEADER_BYTES + transport.#shape.configSize;
       },
-      read: (offset: number, size: AccessSize) => this.#attached?.legacy?.read(offset, size) ?? 0,
-      write: (offset: number, size: AccessSize, value: number) => this.#attached?.legacy?.write(offset, size, value),
+      read: (offset: number, size: AccessSize) => this.#plugged?.legacy?.read(offset, size) ?? 0,
+      write: (offset: number, size: AccessSize, value: number) => this.#plugged?.legacy?.write(offset, size, value),
     };
   })();
 
   // ---- life ----
 
+  /** The function's device; of a virtual function, while it is enabled. */
+  get device(): VirtioDevice {
+    return this.#require().device;
+  }
+
   #attach(services: FunctionServices): void {
-    if (!this.device.stopped) throw new BusyError(`${this.device.name}: its data plane still stops; attach it when that is over`);
-    const interrupts = this.#interrupts;
-    const transport: ControlTransport = {
-      memory: services.dma,
-      clock: services.clock,
-      log: services.log,
-      features: this.#features,
-      transitional: this.#transitional,
-      call: (index) => interrupts.call(index),
-      notifyConfig: () => interrupts.notifyConfig(),
-      deliverCalls: () => void interrupts.serviceRelays(),
-      queueCleared: (index) => interrupts.clearQueue(index),
-      cleared: () => {
-        interrupts.clear();
-        this.#attached?.common.clear();
-        this.#attached?.legacy?.clear();
-      },
-    };
-    const control = new VirtioControl(this.device, transport);
-    // Power-on state, also for a device that was taken out of another slot.
-    this.device.reset();
-    this.#attached = {
-      control,
-      common: new CommonConfig(control, interrupts, this.#layout.notifyMultiplier > 0),
-      notify: new NotifyArea(control, this.#layout, () => this.service()),
-      legacy: this.#transitional ? new LegacyRegisters(control, interrupts, () => this.service()) : undefined,
-    };
-    interrupts.attach(services.interrupts);
+    this.#services = services;
+    if (this.#device) this.plug(this.#device);
   }
 
   #detach(): void {
-    this.device.stop();
-    this.#interrupts.clear();
-    this.#interrupts.detach();
-    this.#attached = undefined;
+    this.unplug();
+    this.#services = undefined;
+  }
+
+  /** @throws BusyError while the device's data plane still stops */
+  plug(device: VirtioDevice): void {
+    const services = this.#services;
+    if (services === undefined) throw new BusyError(`${device.name}: its function is not attached to a fabric`);
+    if (!device.stopped) throw new BusyError(`${device.name}: its data plane still stops; attach it when that is over`);
+    this.#plugged = new PluggedDevice({
+      device,
+      services,
+      features: this.#features,
+      layout: this.#layout,
+      routing: this.#routing,
+      legacy: this.#transitional || this.#legacyByOwner,
+      bar: this.#structuresBar,
+      requester: () => this.fn.requesterId,
+      mayMaster: () => this.fn.mayMaster,
+    });
+  }
+
+  /** The device is asked to stop, and is over when it says so. */
+  unplug(): void {
+    this.#plugged?.unplug();
+    this.#plugged = undefined;
   }
 
   #reset(): void {
-    // Interrupts cease at once; the rest when the data plane has let go of memory.
-    this.#interrupts.clear();
-    this.#attached?.common.clear();
-    this.#attached?.legacy?.clear();
-    this.#attached?.control.beginReset();
+    this.#plugged?.reset();
   }
 
   /** The machine's thread: delivers relayed calls. Returns whether there were any. */
   service(): boolean {
-    return this.#interrupts.serviceRelays();
+    return this.#plugged?.interrupts.serviceRelays() ?? false;
+  }
+
+  /** As its PF's administration commands reach it. */
+  get member(): AdminMember | undefined {
+    return this.#plugged?.member;
   }
 
   // ---- saved state: of the transport and the device; configuration registers and MSI-X tables are the function's ----
 
   /** @throws BusyError while a reset or the data plane runs. */
   save(): Envelope<PciState> {
-    const { control, common, legacy } = this.#require();
-    const registers = { selectors: common.selectors, legacyQueue: legacy?.queue ?? 0 };
-    return seal('virtio-pci', PCI_STATE_VERSION, { control: control.save(), interrupts: this.#interrupts.save(), ...registers });
+    const plugged = this.#require();
+    return seal('virtio-pci', PCI_STATE_VERSION, { ...plugged.state(plugged.control.save()), staged: plugged.member.staged });
   }
 
   /** Leaves the device paused. Nothing has changed when it throws. @throws RestoreError, BusyError */
   restore(saved: unknown): void {
-    const { control, common, legacy } = this.#require();
-    const state = checkPciState(unseal(saved, 'virtio-pci', PCI_STATE_VERSION), this.device.queueCount, this.#layout.vectors);
-    control.restore(state.control);
-    common.selectors = state.selectors;
-    if (legacy) legacy.queue = state.legacyQueue;
-    this.#interrupts.restore(state.interrupts);
+    const plugged = this.#require();
+    const state = checkPciState(unseal(saved, 'virtio-pci', PCI_STATE_VERSION), plugged.device.queueCount, this.#layout.vectors);
+    if (!this.fn.virtual && (state.staged !== null || (state.control as { frozen?: unknown } | undefined)?.frozen === true))
+      throw new RestoreError('saved state is of a function stopped by its owner; this one has none');
+    const staged = state.staged && { ...state.staged, control: plugged.control.checkForm(state.staged.control) };
+    plugged.control.restore(state.control);
+    plugged.registers = state;
+    plugged.member.restore(staged);
   }
 
-  #require(): { readonly control: VirtioControl; readonly common: CommonConfig; readonly legacy: LegacyRegisters | undefined } {
-    if (this.#attached === undefined) throw new BusyError(`${this.device.name} is not attached to a fabric`);
-    return this.#attached;
+  #require(): PluggedDevice {
+    if (this.#plugged === undefined) throw new BusyError(`${this.#shape.name} is not attached to a fabric`);
+    return this.#plugged;
   }
 }

@@ -1,6 +1,7 @@
 // Checks of a saved control plane: saved state is untrusted input, and a derived value in it may lie.
 
 import { type Envelope, RestoreError } from '#core/saved';
+import type { VirtioDevice } from './device.ts';
 import {
   VIRTIO_STATUS_DEVICE_NEEDS_RESET,
   VIRTIO_STATUS_DRIVER_BITS,
@@ -8,8 +9,8 @@ import {
   VIRTIO_STATUS_FEATURES_OK,
   VIRTIO_STATUS_SUSPEND,
 } from './device-status.ts';
-import { FeatureSet, VIRTIO_F_SUSPEND } from './features.ts';
-import type { SavedQueue } from './queue-record.ts';
+import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_SUSPEND, VIRTIO_F_VERSION_1 } from './features.ts';
+import { QueueRecord, type SavedQueue } from './queue-record.ts';
 
 /** Which interface a driver uses; 'none' before its first write. */
 export type DriverInterface = 'none' | 'modern' | 'legacy';
@@ -20,6 +21,8 @@ export interface ControlState {
   readonly interface: DriverInterface;
   /** A legacy driver uses the device, with DRIVER_OK or before. */
   readonly legacyLive: boolean;
+  /** Stopped by the owner of its group. */
+  readonly frozen: boolean;
   /** What the driver wrote so far. */
   readonly driver: readonly number[];
   readonly negotiated: readonly number[];
@@ -79,6 +82,7 @@ export function checkControlState(saved: unknown, offered: FeatureSet, queueCoun
     status,
     interface: through,
     legacyLive,
+    frozen: savedBoolean(record.frozen, 'stop by the owner'),
     driver: savedIntegers(record.driver, 4, 0xffffffff, 'driver features'),
     negotiated,
     generation: savedInteger(record.generation, 0xff, 'configuration generation'),
@@ -92,4 +96,24 @@ export function checkControlState(saved: unknown, offered: FeatureSet, queueCoun
     }),
     device: record.device as Envelope,
   };
+}
+
+/** Whether the features can have been negotiated, and the queues be those of such a device; returns the features. @throws RestoreError */
+export function checkNegotiation(state: ControlState, device: VirtioDevice): FeatureSet {
+  const legacy = state.interface === 'legacy';
+  const settled = legacy || (state.status & VIRTIO_STATUS_FEATURES_OK) !== 0;
+  const negotiated = new FeatureSet(state.negotiated);
+  if (settled) {
+    const reason = legacy || negotiated.has(VIRTIO_F_VERSION_1) ? device.refuses(negotiated, legacy) : 'VERSION_1 is missing';
+    if (reason !== undefined) throw new RestoreError(`saved features cannot have been negotiated: ${reason}`);
+  } else if (!negotiated.empty) throw new RestoreError('saved state has negotiated features without FEATURES_OK');
+  const powerOfTwo = !negotiated.has(VIRTIO_F_RING_PACKED);
+  state.queues.forEach((queue, index) => {
+    const trial = new QueueRecord();
+    trial.clear(device.queueMaxSize(index, settled ? negotiated : undefined));
+    if (trial.maxSize > 0 ? !trial.writeSize(queue.size, powerOfTwo) : queue.size !== 0 || queue.enabled)
+      throw new RestoreError(`saved queue ${index} has size ${queue.size}; at most ${trial.maxSize} is possible`);
+    if (queue.enabled && !settled) throw new RestoreError(`saved queue ${index} is enabled before FEATURES_OK`);
+  });
+  return negotiated;
 }

@@ -5,7 +5,7 @@ import type { InterruptState } from './pci-interrupts.ts';
 import { VIRTIO_ISR_CONFIG, VIRTIO_ISR_QUEUE, VIRTIO_MSI_NO_VECTOR } from './pci-layout.ts';
 import { type ControlState, savedInteger, savedIntegers, savedRecord } from './saved-control.ts';
 
-export const PCI_STATE_VERSION = 2;
+export const PCI_STATE_VERSION = 3;
 
 export interface PciState {
   readonly control: ControlState;
@@ -13,6 +13,8 @@ export interface PciState {
   readonly selectors: { readonly deviceFeature: number; readonly driverFeature: number; readonly queue: number };
   /** queue_select of the legacy interface; 0 without. */
   readonly legacyQueue: number;
+  /** What the owner of its group has set of it, to be in force when it goes on; null: nothing. */
+  readonly staged: PciState | null;
 }
 
 /** `control` is checked by the control plane. @throws RestoreError */
@@ -25,6 +27,7 @@ export function checkPciState(saved: unknown, queueCount: number, vectors: numbe
     return value;
   };
   return {
+    staged: state.staged === null ? null : checkStaged(state.staged, queueCount, vectors),
     legacyQueue: savedInteger(state.legacyQueue, 0xffff, 'selector'),
     control: state.control as ControlState,
     interrupts: {
@@ -38,4 +41,9 @@ export function checkPciState(saved: unknown, queueCount: number, vectors: numbe
       queue: savedInteger(selectors.queue, 0xffff, 'selector'),
     },
   };
+}
+
+function checkStaged(saved: unknown, queueCount: number, vectors: number): PciState {
+  if (savedRecord(saved, 'staged state').staged !== null) throw new RestoreError('saved staged state has one of its own');
+  return checkPciState(saved, queueCount, vectors);
 }

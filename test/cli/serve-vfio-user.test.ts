@@ -98,6 +98,7 @@ describe('nicbox serve vfio-user', () => {
     ['with a device that is none', ['--socket', 'a', '--device', 'ne2000'], /no device 'ne2000'; there are: virtio-net/],
     ['with an option that a device has not', ['--socket', 'a', '--device', 'virtio-net,speed=1'], /has no option 'speed=1'; there are: mac, queues/],
     ['with a device that cannot be so', ['--socket', 'a', '--device', 'virtio-net,queues=0'], /queues is a whole number from 1 to 64/],
+    ['with a link that would never be up', ['--socket', 'a', '--device', 'igb,negotiation=soon'], /negotiation is a time from 0 to 60000/],
     ['with a size that no frame has', ['--socket', 'a', '--device', 'virtio-net,mtu=0'], /nicbox: .*mtu/i],
     ['with more devices than sockets', ['--socket', 'a', '--device', 'virtio-net', '--device', 'virtio-net'], /2 devices for 1 sockets/],
     ['with virtual functions', ['--socket', 'a', '--device', 'virtio-net,vfs=2'], /virtual functions cannot be shown/],

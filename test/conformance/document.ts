@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { CASES } from '#conformance/cases';
 import { AREAS, CLAUSES, type Clause } from '#conformance/catalogue';
-import { WATCHED } from '#conformance/driver-watch';
+import { SCENARIOS, UNJUDGED, WATCHED } from '#conformance/driver/scenarios';
 import { judge, type Report } from '#conformance/runner';
 import { DRIVER_MUTATIONS } from './mutations/driver.ts';
 import { MUTATIONS } from './mutations.ts';
@@ -20,13 +20,13 @@ export const proven: ReadonlySet<string> = new Set([...MUTATIONS, ...DRIVER_MUTA
 /** Why there is no case about a clause, by its key or its area. */
 const REASONS: Readonly<Record<string, string>> = {
   'net-ipsec': 'no case yet; this device does not offer IPSEC',
-  parts: 'no case yet; this device has no device parts',
-  'admin-legacy': 'no case yet; this device gives no legacy access to members',
-  sriov: 'no case yet: the targets are single functions',
-  legacy: 'no case yet: the suite drives the modern interface',
+  'parts.15': 'no target shows power management events',
+  'legacy.47': 'for devices that a legacy driver takes for its own: none are known',
+  'legacy.48': 'for devices that a legacy driver takes for its own: none are known',
 };
 
 function reason(clause: Clause): string {
+  if (UNJUDGED[clause.key] !== undefined) return UNJUDGED[clause.key] as string;
   if (clause.observable === 'no') return 'cannot be seen from outside';
   return REASONS[clause.key] ?? REASONS[clause.area] ?? (clause.observable === 'driver' ? 'a duty of drivers: no case yet' : 'no case yet');
 }
@@ -34,12 +34,14 @@ function reason(clause: Clause): string {
 const escaped = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
 
 /** The document as it is, and as it would be with these results. */
-export function conformanceDocument(report: Report, driver: Report): { readonly file: URL; readonly text: string; readonly written: string } {
-  const own = judge(report);
+export function conformanceDocument(reports: readonly Report[], driver: Report): { readonly file: URL; readonly text: string; readonly written: string } {
+  const own = reports.map((report) => ({ name: report.target, verdicts: judge(report) }));
   const watched = judge(driver);
   const cases = new Map<string, string[]>();
   for (const { name, clauses } of CASES) for (const key of clauses) cases.set(key, [...(cases.get(key) ?? []), name]);
-  for (const key of WATCHED) cases.set(key, ['driver/initialisation-and-traffic']);
+  for (const { name, clauses } of SCENARIOS) for (const key of clauses) cases.set(key, [...(cases.get(key) ?? []), name]);
+  // What is watched everywhere needs no name of a scenario, but those that are about it.
+  for (const key of WATCHED) if (!cases.has(key)) cases.set(key, ['watched']);
   const columns = Object.keys(QEMU);
   const lines: string[] = [];
 
@@ -68,15 +70,21 @@ export function conformanceDocument(report: Report, driver: Report): { readonly 
     lines.push(
       `## ${area}`,
       '',
-      `| clause | party | strength | what | cases | fault | nicbox | ${columns.join(' | ')} |`,
-      `|---|---|---|---|---|---|---|${columns.map(() => '---|').join('')}`,
+      `| clause | party | strength | what | cases | fault | ${[...own.map(({ name }) => name), ...columns].join(' | ')} |`,
+      `|---|---|---|---|---|---|${[...own, ...columns].map(() => '---|').join('')}`,
     );
     for (const clause of CLAUSES.filter((found) => found.area === area)) {
       const names = cases.get(clause.key);
       const verdicts =
         names === undefined
-          ? ['', ...columns.map(() => '')]
-          : [(clause.observable === 'driver' ? watched : own).get(clause.key)?.verdict ?? '', ...columns.map((name) => QEMU[name]?.[clause.key] ?? '')];
+          ? [...own, ...columns].map(() => '')
+          : [
+              ...own.map(
+                ({ verdicts }, i) =>
+                  (clause.observable === 'driver' ? (i === 0 ? watched.get(clause.key) : undefined) : verdicts.get(clause.key))?.verdict ?? '',
+              ),
+              ...columns.map((name) => QEMU[name]?.[clause.key] ?? ''),
+            ];
       const what = `${escaped(clause.summary)}${clause.features === '' ? '' : ` (${clause.features})`}`;
       const about = names === undefined ? `_${reason(clause)}_` : names.map((name) => name.replace(`${area}/`, '/')).join(', ');
       lines.push(

@@ -8,8 +8,11 @@ import type { AccessBytes, Hands, Model, Target, TargetSource, WireOffload } fro
 export interface Place {
   readonly structure: 'common' | 'notify' | 'isr' | 'device' | 'other';
   readonly field: CommonField | undefined;
-  /** In the structure. */
+  /** In the structure; of none, in the BAR. */
   readonly offset: number;
+  readonly bar: number;
+  /** Bytes. */
+  readonly size: number;
 }
 
 /** Part of a virtqueue that an address lies in. */
@@ -80,6 +83,16 @@ export class Mutant implements Target {
     return this.inner.countsMessages;
   }
 
+  get extendedConfig(): boolean {
+    return this.inner.extendedConfig === true;
+  }
+
+  /** With the same fault. */
+  get virtualFunction(): ((n: number) => Target) | undefined {
+    const { inner } = this;
+    return inner.virtualFunction && ((n) => new Mutant(inner.virtualFunction?.(n) as Target, this.fault));
+  }
+
   get hands(): Hands {
     return this.inner.hands ?? {};
   }
@@ -102,15 +115,15 @@ export class Mutant implements Target {
     this.known = found;
   }
 
-  #place(bar: number, offset: number): Place {
+  #place(bar: number, offset: number, size: number): Place {
     const names = { [CFG_TYPE.COMMON]: 'common', [CFG_TYPE.NOTIFY]: 'notify', [CFG_TYPE.ISR]: 'isr', [CFG_TYPE.DEVICE]: 'device' } as const;
     for (const found of this.known) {
       const structure = names[found.type as 1];
       if (structure === undefined || found.bar !== bar || offset < found.offset || offset >= found.offset + found.length) continue;
       const within = offset - found.offset;
-      return { structure, offset: within, field: structure === 'common' ? COMMON_FIELDS.find((name) => COMMON[name][0] === within) : undefined };
+      return { structure, offset: within, bar, size, field: structure === 'common' ? COMMON_FIELDS.find((name) => COMMON[name][0] === within) : undefined };
     }
-    return { structure: 'other', field: undefined, offset };
+    return { structure: 'other', field: undefined, offset, bar, size };
   }
 
   /** A register of the common configuration, past the fault. */
@@ -135,12 +148,14 @@ export class Mutant implements Target {
   }
 
   async barRead(bar: number, offset: number, size: AccessBytes): Promise<number> {
+    if (this.known.length === 0) await this.look();
     const value = await this.inner.barRead(bar, offset, size);
-    return this.fault.barRead ? this.fault.barRead(this, this.#place(bar, offset), value) >>> 0 : value;
+    return this.fault.barRead ? this.fault.barRead(this, this.#place(bar, offset, size), value) >>> 0 : value;
   }
 
   async barWrite(bar: number, offset: number, size: AccessBytes, value: number): Promise<void> {
-    const place = this.#place(bar, offset);
+    if (this.known.length === 0) await this.look();
+    const place = this.#place(bar, offset, size);
     this.#spy(place, value);
     const changed = this.fault.barWrite ? this.fault.barWrite(this, place, value) : value;
     if (changed !== undefined) await this.inner.barWrite(bar, offset, size, changed);

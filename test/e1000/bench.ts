@@ -1,40 +1,43 @@
 // An e1000 driven by hand: registers by offset, rings in memory, time that is stepped. Offsets and bits are typed here from the manual, not taken from the device.
 
 import { expect } from 'vitest';
-import { InlineSegment } from '#backends/inline-backend';
-import { SimClock } from '#core/clock';
-import type { E1000, E1000Options } from '#devices/e1000/device';
-import { DirectLink } from '#net/direct-link';
-import { Segment } from '#net/segment';
-import { Machine } from '#nicbox/machine';
-import type { IntxSink, MsiSink } from '#pci/ports';
-import { MemoryPort } from '../net/memory-port.ts';
+import type { InlineSegment } from '#backends/inline-backend';
+import type { SimClock } from '#core/clock';
+import type { E1000 } from '#devices/e1000/device';
+import type { E1000Options } from '#devices/e1000/options';
+import { COMMON, EOP, IFCS, IntelStation, RCTL_BAM, RCTL_EN, RCTL_SECRC, RS, type Wired, wire } from '../devices/intel-station.ts';
+
+export {
+  EOP,
+  IC,
+  IFCS,
+  LSC,
+  link,
+  RCTL_BAM,
+  RCTL_EN,
+  RCTL_LBM,
+  RCTL_LPE,
+  RCTL_MPE,
+  RCTL_SECRC,
+  RCTL_UPE,
+  RCTL_VFE,
+  RS,
+  RXDMT0,
+  TXDW,
+  VLE,
+} from '../devices/intel-station.ts';
 
 export const R = {
-  CTRL: 0,
-  STATUS: 8,
-  EECD: 0x10,
-  EERD: 0x14,
-  CTRL_EXT: 0x18,
-  MDIC: 0x20,
-  FCAL: 0x28,
-  FCAH: 0x2c,
-  FCT: 0x30,
-  VET: 0x38,
+  ...COMMON,
   ICR: 0xc0,
   ITR: 0xc4,
   ICS: 0xc8,
   IMS: 0xd0,
   IMC: 0xd8,
-  RCTL: 0x100,
-  FCTTV: 0x170,
   TXCW: 0x178,
-  TCTL: 0x400,
   TIPG: 0x410,
   LEDCTL: 0xe00,
   PBA: 0x1000,
-  FCRTL: 0x2160,
-  FCRTH: 0x2168,
   RDBAL: 0x2800,
   RDBAH: 0x2804,
   RDLEN: 0x2808,
@@ -55,44 +58,17 @@ export const R = {
   TXDCTL: 0x3828,
   TADV: 0x382c,
   CRCERRS: 0x4000,
-  MPC: 0x4010,
   RLEC: 0x4040,
   XONRXC: 0x4048,
-  XONTXC: 0x404c,
-  XOFFRXC: 0x4050,
-  XOFFTXC: 0x4054,
   FCRUC: 0x4058,
-  PRC64: 0x405c,
-  PRC127: 0x4060,
   PRC1522: 0x4070,
-  GPRC: 0x4074,
-  BPRC: 0x4078,
-  MPRC: 0x407c,
-  GPTC: 0x4080,
-  GORCL: 0x4088,
-  GORCH: 0x408c,
-  GOTCL: 0x4090,
-  GOTCH: 0x4094,
-  RNBC: 0x40a0,
-  RUC: 0x40a4,
-  ROC: 0x40ac,
   RFC: 0x40a8,
   TORL: 0x40c0,
   TORH: 0x40c4,
   TOTL: 0x40c8,
   TOTH: 0x40cc,
-  TPR: 0x40d0,
-  TPT: 0x40d4,
   PTC64: 0x40d8,
   PTC1522: 0x40ec,
-  MPTC: 0x40f0,
-  BPTC: 0x40f4,
-  TSCTC: 0x40f8,
-  RXCSUM: 0x5000,
-  MTA: 0x5200,
-  RAL: 0x5400,
-  RAH: 0x5404,
-  VFTA: 0x5600,
   WUC: 0x5800,
   WUFC: 0x5808,
   WUS: 0x5810,
@@ -102,34 +78,18 @@ export const R = {
   WUPM: 0x5a00,
 } as const;
 
-export const TXDW = 1;
 export const TXQE = 2;
-export const LSC = 4;
-export const RXDMT0 = 0x10;
 export const RXO = 0x40;
 export const RXT0 = 0x80;
 export const MDAC = 0x200;
 export const TXD_LOW = 0x8000;
 export const SRPD = 0x1_0000;
 
-export const EOP = 1;
-export const IFCS = 2;
-export const IC = 4;
 export const TSE = 4;
-export const RS = 8;
 const DEXT = 0x20;
-export const VLE = 0x40;
 export const IDE = 0x80;
 
-export const RCTL_EN = 2;
 export const RCTL_SBP = 4;
-export const RCTL_UPE = 8;
-export const RCTL_MPE = 0x10;
-export const RCTL_LPE = 0x20;
-export const RCTL_LBM = 0x40;
-export const RCTL_BAM = 0x8000;
-export const RCTL_VFE = 0x4_0000;
-export const RCTL_SECRC = 0x400_0000;
 export const TCTL_ON = 0x2 | 0x8 | 0x0f0 | 0x40000;
 
 const TX_RING = 0x1_0000;
@@ -150,50 +110,13 @@ export interface Received {
 }
 
 /** A machine with one e1000 at 00:01.0. */
-export class Station {
-  readonly clock: SimClock;
-  readonly machine: Machine;
-  readonly nic: E1000;
-  line = false;
-  /** Times the line rose. */
-  rises = 0;
+export class Station extends IntelStation<E1000> {
   #txTail = 0;
   #rxHead = 0;
-  readonly bytes: Uint8Array;
-  readonly view: DataView;
 
   constructor(options: Partial<E1000Options> & { clock?: SimClock } = {}) {
     const { clock, ...device } = options;
-    this.clock = clock ?? new SimClock();
-    const sink: IntxSink & MsiSink = {
-      message: ({ data }) => this.onMessage?.(data),
-      setIntx: (_, asserted) => {
-        if (asserted && !this.line) this.rises++;
-        this.line = asserted;
-        if (asserted) this.onLine?.();
-      },
-    };
-    this.machine = new Machine({ memory: 16 * 2 ** 20, clock: this.clock, interrupts: sink });
-    this.nic = this.machine.addE1000({ mac: '52:54:00:00:00:0a', ...device });
-    this.machine.configWrite(0x0008, 0x10, 4, 0xc000_0000);
-    this.machine.configWrite(0x0008, 0x18, 4, 0x1001);
-    this.machine.configWrite(0x0008, 4, 2, 7);
-    const slab = this.machine.memory.slabs[0] as { views: { u8: Uint8Array } };
-    this.bytes = slab.views.u8;
-    this.view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.byteLength);
-  }
-
-  /** Called inside the access that raised the line: a guest whose handler runs at once. */
-  onLine: (() => void) | undefined;
-  /** A message interrupt. */
-  onMessage: ((data: number) => void) | undefined;
-
-  read(register: number, size: 1 | 2 | 4 = 4): number {
-    return this.machine.barRead(0x0008, 0, register, size);
-  }
-
-  write(register: number, value: number, size: 1 | 2 | 4 = 4): void {
-    this.machine.barWrite(0x0008, 0, register, size, value >>> 0);
+    super((machine) => machine.addE1000({ mac: '52:54:00:00:00:0a', ...device }), clock);
   }
 
   ioRead(port: number): number {
@@ -228,17 +151,13 @@ export class Station {
   }
 
   buffer(index: number, address: number): void {
-    const at = RX_RING + 16 * index;
-    this.view.setUint32(at, address, true);
-    this.view.setUint32(at + 4, 0, true);
-    this.view.setUint32(at + 8, 0, true);
-    this.view.setUint32(at + 12, 0, true);
+    this.words(RX_RING + 16 * index, address, 0, 0, 0);
   }
 
   /** One descriptor of four words, without telling the device. */
   describe(w0: number, w1: number, w2: number, w3: number): number {
     const index = this.#txTail % RING;
-    for (const [i, word] of [w0, w1, w2, w3].entries()) this.view.setUint32(TX_RING + 16 * index + 4 * i, word >>> 0, true);
+    this.words(TX_RING + 16 * index, w0, w1, w2, w3);
     this.#txTail++;
     return index;
   }
@@ -328,26 +247,9 @@ export class Station {
   }
 }
 
-export function link(options: { rounds?: number } = {}): InlineSegment {
-  return new InlineSegment(new Segment(new DirectLink()), { defer: () => {}, ...options });
-}
-
 /** A station with a plain port at the other end of its cable. */
-export function wired(options: Partial<E1000Options> & { clock?: SimClock } = {}): {
-  nic: Station;
-  peer: MemoryPort;
-  segment: InlineSegment;
-  inject: (...frames: ArrayLike<number>[]) => void;
-} {
-  const segment = link();
-  const peer = new MemoryPort('peer');
-  segment.addPort(peer);
-  const nic = new Station({ ...options, segment });
-  const inject = (...frames: ArrayLike<number>[]): void => {
-    for (const frame of frames) peer.outbox.push({ bytes: Uint8Array.from(frame) });
-    segment.wake(peer);
-  };
-  return { nic, peer, segment, inject };
+export function wired(options: Partial<E1000Options> & { clock?: SimClock } = {}): Wired<Station> {
+  return wire((segment: InlineSegment) => new Station({ ...options, segment }));
 }
 
 export const STATION = [0x52, 0x54, 0, 0, 0, 0xa];

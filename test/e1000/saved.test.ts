@@ -81,6 +81,31 @@ describe('mid-traffic', () => {
   });
 });
 
+it('times of another clock, or of nobody, are brought within what the hardware can count', () => {
+  const a = wired();
+  a.nic.start();
+  a.nic.write(R.RDTR, 100);
+  a.nic.write(R.ITR, 1000);
+  a.inject(frame());
+  const saved = structuredClone(a.nic.nic.save()) as { state: { interrupts: { timers: number[]; rose: number }; link: { pauseEnds: number } } };
+  saved.state.interrupts.timers[0] = 1e18;
+  saved.state.interrupts.rose = 1e18;
+  saved.state.link.pauseEnds = 1e18;
+  const b = wired();
+  b.nic.start();
+  b.nic.nic.restore(saved);
+  b.nic.write(R.IMS, RXT0);
+  // Sixteen bits of 1.024 us.
+  b.nic.clock.advance(0xffff * 1024 - 1);
+  expect([b.nic.line, b.nic.read(R.ICS) & RXT0]).toEqual([false, 0]);
+  b.nic.clock.advance(1);
+  expect([b.nic.line, b.nic.read(R.ICS) & RXT0]).toEqual([true, RXT0]);
+  b.nic.send(frame());
+  expect(b.peer.inbox).toEqual([]);
+  b.nic.clock.advance(0xffff * 512 * 100);
+  expect(b.peer.inbox).toHaveLength(1);
+});
+
 describe('a record that does not fit', () => {
   type Envelope = { part: string; version: number; state: { [key: string]: unknown } };
   const broken: [string, (record: Envelope) => void][] = [

@@ -4,7 +4,7 @@ import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostWorker } from '#backends/vhost-worker';
-import type { E1000Options as DeviceOptions } from '#devices/e1000/device';
+import type { E1000Options as DeviceOptions } from '#devices/e1000/options';
 import type { E1000Options } from '#guest-sim/e1000-options';
 import type { E1000Frame } from '#guest-sim/e1000-receive';
 import { Guest, type GuestReport } from '#guest-sim/guest';

@@ -133,27 +133,27 @@ export class FrontSocket {
   #open = true;
 
   constructor(path: string) {
-    this.fd = this.native.connect(path);
+    this.fd = this.native.sockets.connect(path);
     if (this.fd < 0) throw new Error(`cannot connect to ${path}: ${this.fd}`);
   }
 
   /** Connects to the next back end, once the last one is gone. */
   reconnect(path: string): void {
     this.#closeSocket();
-    this.fd = this.native.connect(path);
+    this.fd = this.native.sockets.connect(path);
     if (this.fd < 0) throw new Error(`cannot connect to ${path}: ${this.fd}`);
     this.#open = true;
   }
 
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
-    this.native.send(this.fd, bytes, fds);
+    this.native.sockets.send(this.fd, bytes, fds);
   }
 
   /** Both ends of a connected socket, in place of a pipe. */
   socketPair(path: string): [number, number] {
-    const listener = this.native.listen(path);
-    const near = this.native.connect(path);
-    const far = this.native.accept(listener);
+    const listener = this.native.sockets.listen(path);
+    const near = this.native.sockets.connect(path);
+    const far = this.native.sockets.accept(listener);
     this.native.close(listener);
     unlinkSync(path);
     return [near, far];
@@ -164,7 +164,7 @@ export class FrontSocket {
     const into = new Uint8Array(new ArrayBuffer(bytes));
     const deadline = performance.now() + milliseconds;
     for (let have = 0; have < bytes; ) {
-      const got = this.native.receive(this.fd, into, have, bytes - have, []);
+      const got = this.native.sockets.receive(this.fd, into, have, bytes - have, []);
       if (got === 0 || got === -104) return undefined;
       if (got > 0) have += got;
       else if (performance.now() > deadline) throw new Error(`waited ${milliseconds} ms for ${bytes} bytes of a reply, have ${have}`);
@@ -178,7 +178,7 @@ export class FrontSocket {
     const fds: number[] = [];
     const bytes = new Uint8Array(new ArrayBuffer(256));
     for (const deadline = performance.now() + 5000; ; await turn()) {
-      const got = this.native.receive(this.fd, bytes, 0, bytes.length, fds);
+      const got = this.native.sockets.receive(this.fd, bytes, 0, bytes.length, fds);
       if (got > 0) return { payload: new DataView(bytes.buffer, 12, got - 12), fd: fds[0] as number };
       if (got === 0 || performance.now() > deadline) throw new Error('no reply');
     }
@@ -231,12 +231,12 @@ class EventKick extends QueueKick {
   constructor(native: Native) {
     super(null as unknown as LocalGuestBus, 0, 0, 'short');
     this.#native = native;
-    this.fd = native.eventfd();
+    this.fd = native.events.eventfd();
   }
 
   override ring(): void {
     this.kicks++;
-    this.#native.writeEvent(this.fd);
+    this.#native.events.writeEvent(this.fd);
   }
 }
 
@@ -294,7 +294,7 @@ export class FrontEnd extends FrontSocket {
       physical: 0,
       ...options,
     };
-    this.memoryFd = this.native.memfd('test-guest', MEMORY_BYTES);
+    this.memoryFd = this.native.memory.memfd('test-guest', MEMORY_BYTES);
     this.region = new MappedRegion(this.native, this.memoryFd, 0, MEMORY_BYTES);
     const part = this.region.parts[0] as { buffer: SharedArrayBuffer; byteOffset: number };
     this.memory = new GuestMemory([{ base: this.options.base, size: MEMORY_BYTES, source: part.buffer, sourceOffset: part.byteOffset }]);
@@ -336,7 +336,7 @@ export class FrontEnd extends FrontSocket {
       const common = { arena: this.arena, size, eventIdx, indirect: true, inOrder: false, maxSegments: 4 };
       const ring = packed ? new PackedRing(common) : new SplitRing(common);
       const kick = new EventKick(this.native);
-      this.queues.push({ ring, kick, callFd: this.native.eventfd() });
+      this.queues.push({ ring, kick, callFd: this.native.events.eventfd() });
       if (index === 2 * pairs) continue;
       if (index % 2 === 0) {
         const queue = new ReceiveQueue({
@@ -353,6 +353,7 @@ export class FrontEnd extends FrontSocket {
         });
         queue.kick = kick;
         queue.stock();
+        ring.publish();
         this.receive.push(queue);
       } else {
         const queue = new TransmitQueue({ arena: this.arena, ring, index, bufferSize: BUFFER, buffers: size, maxSegments: 4, separateHeader: false });

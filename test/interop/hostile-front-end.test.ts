@@ -77,8 +77,13 @@ const messages: [name: string, reason: RegExp, bytes: Uint8Array, fds?: () => nu
   ['features that were not offered', /feature bits 63 were not offered/, message(REQUEST.SET_FEATURES, u64(1n << 63n))],
   ['protocol features that were not offered', /protocol feature bits 40 were not offered/, message(REQUEST.SET_PROTOCOL_FEATURES, u64(1n << 40n))],
   ['a queue number without MQ', /GET_QUEUE_NUM: protocol feature bit 0 was not negotiated/, message(REQUEST.GET_QUEUE_NUM)],
-  ['a descriptor with a message that has none', /GET_FEATURES: 1 descriptors/, message(REQUEST.GET_FEATURES), () => [native.eventfd()]],
-  ['253 descriptors', /SET_MEM_TABLE: 253 descriptors/, message(REQUEST.SET_MEM_TABLE, words(0, 0)), () => Array.from({ length: 253 }, () => native.eventfd())],
+  ['a descriptor with a message that has none', /GET_FEATURES: 1 descriptors/, message(REQUEST.GET_FEATURES), () => [native.events.eventfd()]],
+  [
+    '253 descriptors',
+    /SET_MEM_TABLE: 253 descriptors/,
+    message(REQUEST.SET_MEM_TABLE, words(0, 0)),
+    () => Array.from({ length: 253 }, () => native.events.eventfd()),
+  ],
   ['a table of no regions', /0 regions/, message(REQUEST.SET_MEM_TABLE, words(0, 0))],
   ['a table of 2^32 - 1 regions', /4294967295 regions/, message(REQUEST.SET_MEM_TABLE, words(0xffffffff, 0))],
   ['more regions than payload', /2 regions in 40 bytes/, message(REQUEST.SET_MEM_TABLE, concat(words(2, 0), longs(0, MiB, 0, 0)))],
@@ -97,10 +102,10 @@ const messages: [name: string, reason: RegExp, bytes: Uint8Array, fds?: () => nu
     'a kick with a descriptor and the bit that there is none',
     /the bit that there is none/,
     message(REQUEST.SET_VRING_KICK, longs(0x100)),
-    () => [native.eventfd()],
+    () => [native.events.eventfd()],
   ],
-  ['a kick with unknown bits', /unknown bits/, message(REQUEST.SET_VRING_KICK, longs(0x10000)), () => [native.eventfd()]],
-  ['a kick for a ring that does not exist', /ring 77/, message(REQUEST.SET_VRING_KICK, longs(77)), () => [native.eventfd()]],
+  ['a kick with unknown bits', /unknown bits/, message(REQUEST.SET_VRING_KICK, longs(0x10000)), () => [native.events.eventfd()]],
+  ['a kick for a ring that does not exist', /ring 77/, message(REQUEST.SET_VRING_KICK, longs(77)), () => [native.events.eventfd()]],
   ['a kick that is a file', /cannot be waited for/, message(REQUEST.SET_VRING_KICK, longs(0)), () => [openSync(file(), 'r')]],
   ['a call that is a file', /neither an eventfd nor/, message(REQUEST.SET_VRING_CALL, longs(1)), () => [openSync(file(), 'r+')]],
   ['an error descriptor that is a device', /neither an eventfd nor/, message(REQUEST.SET_VRING_ERR, longs(1)), () => [openSync('/dev/zero', 'r+')]],
@@ -141,11 +146,11 @@ describe('a message that is wrong', () => {
 
   it('that stops half way and hangs up', async () => {
     await expectClosed(/ended inside a message/, (socket) => {
-      const fd = native.eventfd();
+      const fd = native.events.eventfd();
       socket.send(message(REQUEST.SET_FEATURES, u64(0n)).slice(0, 15), [fd]);
       closeSync(fd);
       // Half a close: the reading side stays, to see the other end hang up.
-      native.shutdownWrite(socket.fd);
+      native.sockets.shutdownWrite(socket.fd);
     });
   });
 
@@ -163,7 +168,7 @@ describe('a memory region', () => {
   it.each(regions)('%s', async (_, reason, table, bytes = MiB) => {
     const before = { descriptors: descriptors(), mappings: mappings() };
     await expectClosed(reason, (socket) => {
-      const fds = table.map(() => native.memfd('hostile', bytes));
+      const fds = table.map(() => native.memory.memfd('hostile', bytes));
       socket.send(message(REQUEST.SET_MEM_TABLE, concat(words(table.length, 0), ...table)), fds);
       for (const fd of fds) closeSync(fd);
     });
@@ -172,7 +177,7 @@ describe('a memory region', () => {
   });
 
   it('that is an eventfd, a directory, a device', async () => {
-    for (const open of [() => native.eventfd(), () => openSync('/tmp', 'r'), () => openSync('/dev/zero', 'r+')])
+    for (const open of [() => native.events.eventfd(), () => openSync('/tmp', 'r'), () => openSync('/dev/zero', 'r+')])
       await expectClosed(/not a memory file/, (socket) => {
         const fd = open();
         socket.send(message(REQUEST.SET_MEM_TABLE, concat(words(1, 0), longs(0, page, 0, 0))), [fd]);
@@ -242,7 +247,7 @@ describe('a ring', () => {
     const socket = await prepared();
     const before = descriptors();
     for (let i = 0; i < 2000; i++) {
-      const [kick, call, err] = [native.eventfd(), native.eventfd(), native.eventfd()];
+      const [kick, call, err] = [native.events.eventfd(), native.events.eventfd(), native.events.eventfd()];
       socket.send(message(REQUEST.SET_VRING_NUM, words(0, 256)));
       socket.send(message(REQUEST.SET_VRING_KICK, longs(0)), [kick]);
       socket.send(message(REQUEST.SET_VRING_CALL, longs(0)), [call]);
@@ -273,7 +278,7 @@ describe('a peer that', () => {
 
   it('makes its memory file shorter is stopped from doing so', async () => {
     const socket = await prepared();
-    expect(native.truncate(socket.memoryFd, 4096)).toBe(-1);
+    expect(native.memory.truncate(socket.memoryFd, 4096)).toBe(-1);
     socket.close();
     await eventually('the connection to be over', () => server.statistics[0]?.session === undefined);
   });
@@ -295,8 +300,8 @@ describe('10,000 connections', () => {
   it('with memory and rings leave no descriptor, mapping or thread', async () => {
     const threads = (): number => readdirSync('/proc/self/task').length;
     const count = async (connections: number): Promise<void> => {
-      const memory = native.memfd('many', MiB);
-      const event = native.eventfd();
+      const memory = native.memory.memfd('many', MiB);
+      const event = native.events.eventfd();
       const table = message(REQUEST.SET_MEM_TABLE, concat(words(1, 0), longs(0, MiB, 0, 0)));
       const features = message(REQUEST.SET_FEATURES, u64(1n << BigInt(FEATURE.VERSION_1)));
       for (let i = 0; i < connections; i++) {

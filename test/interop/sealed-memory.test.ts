@@ -31,9 +31,9 @@ function ordinaryFile(): number {
 
 it('a memfd is sealed before it is looked at, and stays as long as it is', () => {
   const native = openNative();
-  const fd = native.memfd('sealed-test', BYTES);
+  const fd = native.memory.memfd('sealed-test', BYTES);
   const region = new MappedRegion(native, fd, 0, BYTES, SEALED);
-  expect(native.truncate(fd, 4096)).toBe(-EPERM);
+  expect(native.memory.truncate(fd, 4096)).toBe(-EPERM);
   region.unmap();
   native.close(fd);
 });

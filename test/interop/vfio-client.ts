@@ -119,7 +119,7 @@ export class VfioClient {
   readonly #eventfds: number[] = [];
 
   constructor(path: string) {
-    this.fd = this.native.connect(path);
+    this.fd = this.native.sockets.connect(path);
     if (this.fd < 0) throw new Error(`cannot connect to ${path}: ${this.fd}`);
     // The server's own set: what lets a server on this thread wait for this client.
     this.#poll = takePoll(this.native);
@@ -132,7 +132,7 @@ export class VfioClient {
 
   sendBytes(bytes: Uint8Array, fds: readonly number[] = []): void {
     for (let at = 0; at < bytes.length; ) {
-      const sent = this.native.send(this.fd, bytes.subarray(at), at === 0 ? fds : []);
+      const sent = this.native.sockets.send(this.fd, bytes.subarray(at), at === 0 ? fds : []);
       if (sent < 0) throw new Error(`sending failed: ${sent}`);
       at += sent;
     }
@@ -142,7 +142,7 @@ export class VfioClient {
   #pump = (): void => {
     while (this.#open && !this.ended) {
       const wanted = this.#bytes.length - this.#have;
-      const got = wanted === 0 ? 0 : this.native.receive(this.fd, this.#bytes, this.#have, wanted, []);
+      const got = wanted === 0 ? 0 : this.native.sockets.receive(this.fd, this.#bytes, this.#have, wanted, []);
       if (got === -11) return;
       if (wanted > 0 && got <= 0) {
         this.ended = true;
@@ -263,7 +263,7 @@ export class VfioClient {
   // ---- memory ----
 
   makeMemory(base: number, bytes = MEMORY_BYTES): GuestMemory {
-    this.memoryFd = this.native.memfd('vfio-client', bytes);
+    this.memoryFd = this.native.memory.memfd('vfio-client', bytes);
     this.#region = new MappedRegion(this.native, this.memoryFd, 0, bytes);
     const part = this.#region.parts[0] as { buffer: SharedArrayBuffer; byteOffset: number };
     this.memory = new GuestMemory([{ base, size: bytes, source: part.buffer, sourceOffset: part.byteOffset }]);
@@ -308,7 +308,7 @@ export class VfioClient {
   // ---- interrupts ----
 
   eventfd(): number {
-    const fd = this.native.eventfd();
+    const fd = this.native.events.eventfd();
     this.#eventfds.push(fd);
     return fd;
   }
@@ -320,7 +320,7 @@ export class VfioClient {
   /** What an eventfd has counted; 0: nothing. */
   count(fd: number): number {
     const into = new Uint8Array(new ArrayBuffer(8));
-    return this.native.readEvent(fd, into) === 8 ? Number(new DataView(into.buffer).getBigUint64(0, true)) : 0;
+    return this.native.events.readEvent(fd, into) === 8 ? Number(new DataView(into.buffer).getBigUint64(0, true)) : 0;
   }
 
   // ---- features ----

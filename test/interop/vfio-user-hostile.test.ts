@@ -45,10 +45,10 @@ async function started(server: VfioUserServer): Promise<VfioClient> {
 /** Runs `step` again and again, also while the server keeps this thread, until it returns false. */
 function meanwhile(client: VfioClient, step: () => boolean): void {
   const { native } = client;
-  const fd = native.eventfd();
+  const fd = native.events.eventfd();
   const poll = takePoll(native);
   const watch = poll.add(fd, () => {
-    if (step()) native.writeEvent(fd);
+    if (step()) native.events.writeEvent(fd);
   });
   if (typeof watch === 'number') throw new Error(`cannot wait: ${watch}`);
   ends.push(() => {
@@ -56,7 +56,7 @@ function meanwhile(client: VfioClient, step: () => boolean): void {
     givePollBack();
     native.close(fd);
   });
-  native.writeEvent(fd);
+  native.events.writeEvent(fd);
 }
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length;

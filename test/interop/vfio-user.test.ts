@@ -285,7 +285,7 @@ describe('memory', () => {
       seen = server.machine.barRead(server.fn.routingId, 0, R.ADDRESS.offset, 4);
     });
     client.onDma = (request) => {
-      client.native.writeEvent(bell);
+      client.native.events.writeEvent(bell);
       client.sendBytes(
         pack(...Array.from({ length: 1000 }, (_, i) => frame(0x8000 + i, COMMAND.REGION_WRITE, 0, client.storePayload(0, R.ADDRESS.offset, 4, 4 * i)))),
       );
@@ -418,7 +418,7 @@ describe('interrupts', () => {
     expect(client.count(event)).toBe(1);
     const resample = client.eventfd();
     await client.setIrqs(IRQ.EVENTFD | IRQ.UNMASK, 0, 0, 1, [resample]);
-    client.native.writeEvent(resample);
+    client.native.events.writeEvent(resample);
     await eventually('the level after resampling', () => client.count(event) === 1);
     await client.setIrqs(IRQ.NONE | IRQ.TRIGGER, 0, 0, 0);
     await client.store(0, R.ADD.offset, 4, 1);

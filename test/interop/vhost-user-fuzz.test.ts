@@ -59,8 +59,8 @@ type Passed = 'memory' | 'event' | 'file' | 'socket';
 
 /** A descriptor to pass, which is ours to close. */
 function make(kind: Passed): number {
-  if (kind === 'memory') return native.memfd('fuzz', MiB);
-  if (kind === 'event') return native.eventfd();
+  if (kind === 'memory') return native.memory.memfd('fuzz', MiB);
+  if (kind === 'event') return native.events.eventfd();
   if (kind === 'file') return openSync('/dev/null', 'r+');
   const [ours, theirs] = good.socketPair(join(directory, 'pair'));
   native.close(theirs);
@@ -80,14 +80,14 @@ async function attack(messages: readonly { readonly bytes: Uint8Array; readonly 
   for (const { bytes, passed } of messages) {
     send(socket, bytes, passed);
     const fds: number[] = [];
-    native.receive(socket.fd, sink, 0, sink.length, fds);
+    native.sockets.receive(socket.fd, sink, 0, sink.length, fds);
     for (const fd of fds) closeSync(fd);
   }
   // What was sent has been looked at when this side is closed and the other has seen that.
-  native.shutdownWrite(socket.fd);
+  native.sockets.shutdownWrite(socket.fd);
   await eventually('the server to hang up', () => {
     const fds: number[] = [];
-    const got = native.receive(socket.fd, sink, 0, sink.length, fds);
+    const got = native.sockets.receive(socket.fd, sink, 0, sink.length, fds);
     for (const fd of fds) closeSync(fd);
     return got === 0 || (got < 0 && got !== -11);
   });

@@ -260,7 +260,7 @@ describe('the in-flight area', () => {
         transmit.ring.publish();
         // Exactly two split regions, no more.
         const stride = 64 * Math.ceil((16 + 64 * 16) / 64);
-        const fd = native.memfd('foreign', 2 * stride);
+        const fd = native.memory.memfd('foreign', 2 * stride);
         descriptors.push(fd);
         const mapped = new MappedRegion(native, fd, 0, 2 * stride);
         const part = mapped.parts[0] as { buffer: SharedArrayBuffer; byteOffset: number };
@@ -270,11 +270,11 @@ describe('the in-flight area', () => {
         const flags = new Uint8Array(part.buffer, part.byteOffset + stride);
         flags[16 + 16 * (inOrder ? head : (head + 1) % 64)] = 1;
         await setInflight(a, { description: concat(longs(2 * stride, 0), new Uint8Array(Uint16Array.of(2, 64, 0, 0).buffer)), fd });
-        const failed = native.eventfd();
+        const failed = native.events.eventfd();
         descriptors.push(failed);
         await a.tell(REQUEST.SET_VRING_ERR, longs(1), [failed]);
         await startRings(a);
-        errors.push(native.readEvent(failed, new Uint8Array(new ArrayBuffer(8))));
+        errors.push(native.events.readEvent(failed, new Uint8Array(new ArrayBuffer(8))));
         if (inOrder) {
           expect(await b.receiveFrames(1)).toEqual([frame(1, 2, 7)]);
           expect(flags[16 + 16 * head]).toBe(0);
@@ -305,7 +305,7 @@ describe('the in-flight area', () => {
       const a = new FrontEnd(path('a'), OPTIONS);
       fronts.push(a);
       await a.negotiate();
-      const fd = native.memfd('area', 1 << 20);
+      const fd = native.memory.memfd('area', 1 << 20);
       descriptors.push(fd);
       a.send(message(REQUEST.SET_INFLIGHT_FD, concat(longs(bytes, offset), new Uint8Array(Uint16Array.of(queues, size, 0, 0).buffer))), [fd]);
       await a.hangUp();

@@ -75,7 +75,7 @@ class Translator {
   take(): Request[] {
     const taken: Request[] = [];
     const bytes = new Uint8Array(new ArrayBuffer(44));
-    while (this.#front.native.receive(this.#channel, bytes, 0, 44, []) === 44) {
+    while (this.#front.native.sockets.receive(this.#channel, bytes, 0, 44, []) === 44) {
       const view = new DataView(bytes.buffer);
       expect([view.getUint32(0, true), view.getUint32(8, true)]).toEqual([1, 32]);
       const request = { iova: Number(view.getBigUint64(12, true)), permissions: view.getUint8(36), type: view.getUint8(37) };
@@ -92,7 +92,7 @@ class Translator {
   }
 
   answer(result: number): void {
-    this.#front.native.send(this.#channel, message(1, longs(result), 5));
+    this.#front.native.sockets.send(this.#channel, message(1, longs(result), 5));
   }
 
   /** Answers everything that is asked. */

@@ -78,7 +78,7 @@ async function readAll(front: FrontEnd, fd: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(new ArrayBuffer(1 << 16));
   let have = 0;
   for (let looks = 0; looks < 1e6; looks++) {
-    const got = front.native.receive(fd, bytes, have, bytes.length - have, []);
+    const got = front.native.sockets.receive(fd, bytes, have, bytes.length - have, []);
     if (got === 0) return bytes.slice(0, have);
     if (got > 0) have += got;
     else await new Promise((resolve) => setImmediate(resolve));
@@ -102,7 +102,7 @@ async function load(front: FrontEnd, state: Uint8Array): Promise<number> {
   const copy = new Uint8Array(new ArrayBuffer(state.length));
   copy.set(state);
   for (let sent = 0; sent < copy.length; ) {
-    const taken = front.native.send(fd, copy.subarray(sent));
+    const taken = front.native.sockets.send(fd, copy.subarray(sent));
     if (taken > 0) sent += taken;
     else if (taken !== -11) break;
     else await new Promise((resolve) => setImmediate(resolve));

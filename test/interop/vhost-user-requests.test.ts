@@ -60,7 +60,7 @@ describe('memory slots', () => {
     near.makeQueues();
     await startAll(near);
     await exchange(near, far, 0);
-    const more = near.native.memfd('more', MEMORY_BYTES);
+    const more = near.native.memory.memfd('more', MEMORY_BYTES);
     for (let i = 1; i < 20; i++) {
       const region = longs((i + 100) * 2 ** 32, MEMORY_BYTES, i * 2 ** 40, 0);
       await near.tell(REQUEST.ADD_MEM_REG, slot(region), [more]);
@@ -214,9 +214,9 @@ describe('notifications by message', () => {
   it('kick and call in place of descriptors', async () => {
     const [near, far] = await pair({ protocol: [PROTOCOL.BACKEND_REQ, PROTOCOL.INBAND] }, { inBand: true, poll: { maximum: 0 } });
     const { native } = near;
-    const listener = native.listen(socket('channel'));
-    const ours = native.connect(socket('channel'));
-    const theirs = native.accept(listener);
+    const listener = native.sockets.listen(socket('channel'));
+    const ours = native.sockets.connect(socket('channel'));
+    const theirs = native.sockets.accept(listener);
     await near.negotiate();
     await near.tell(REQUEST.SET_BACKEND_REQ_FD, undefined, [theirs]);
     for (const fd of [theirs, listener]) native.close(fd);
@@ -240,7 +240,7 @@ describe('notifications by message', () => {
       expect(await far.receiveFrames(1)).toEqual([frame(1, 2, i)]);
       await far.sendFrames([frame(2, 1, i)]);
       const call = new Uint8Array(new ArrayBuffer(20));
-      await eventually('a message that calls', () => native.receive(ours, call, 0, 20, []) === 20);
+      await eventually('a message that calls', () => native.sockets.receive(ours, call, 0, 20, []) === 20);
       // VRING_CALL of ring 0, version 1, 8 bytes.
       expect([...new Uint32Array(call.buffer)]).toEqual([4, 1, 8, 0, 0]);
       expect(await near.receiveFrames(1)).toEqual([frame(2, 1, i)]);
@@ -276,7 +276,7 @@ describe('the log', () => {
       await near.start();
       const pages = (base + MEMORY_BYTES) / PAGE;
       const bytes = Math.ceil(pages / 64) * 8;
-      const fd = near.native.memfd('log', bytes);
+      const fd = near.native.memory.memfd('log', bytes);
       const mapped = new MappedRegion(near.native, fd, 0, bytes);
       const part = mapped.parts[0] as { buffer: SharedArrayBuffer; byteOffset: number };
       const log = new Uint8Array(part.buffer, part.byteOffset, bytes);
@@ -322,7 +322,7 @@ describe('the log', () => {
   ])('%s ends the connection', async (_, bytes, offset) => {
     const [near] = await pair({ protocol: [PROTOCOL.LOG_SHMFD] });
     await near.negotiate();
-    const fd = near.native.memfd('log', PAGE);
+    const fd = near.native.memory.memfd('log', PAGE);
     near.send(message(REQUEST.SET_LOG_BASE, longs(bytes, offset)), [fd]);
     closeSync(fd);
     await near.hangUp();

@@ -65,7 +65,7 @@ describe('traffic', () => {
       await a.sendFrames([frame(1, 2, i)]);
       const { callFd } = b.queues[0] as { callFd: number };
       const before = i;
-      await eventually(`call ${before}`, () => b.native.readEvent(callFd, calls) === 8);
+      await eventually(`call ${before}`, () => b.native.events.readEvent(callFd, calls) === 8);
       expect(await b.receiveFrames(1)).toEqual([frame(1, 2, i)]);
     }
     const statistics = server?.statistics[0];
@@ -204,11 +204,11 @@ describe('connections', () => {
     const { openNative } = await import('#interop/native');
     const native = openNative();
     await serve({ sockets: [socket('a')], client: true });
-    const listener = native.listen(socket('a'));
+    const listener = native.sockets.listen(socket('a'));
     for (let i = 0; i < 2; i++) {
       let fd = -1;
       await eventually('a call', () => {
-        fd = native.accept(listener);
+        fd = native.sockets.accept(listener);
         return fd >= 0;
       });
       native.close(fd);

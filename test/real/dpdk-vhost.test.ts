@@ -9,10 +9,10 @@ import { Guest } from '#guest-sim/guest';
 import { MemoryFile, VHOST_USER_NET_FEATURES, VhostUserBackend } from '#interop/index';
 import { Machine } from '#nicbox/machine';
 import { eventually } from '../backends/eventually.ts';
-import { available } from './host.ts';
+import { available, PATIENCE } from './host.ts';
 import { findDpdk } from './testpmd.ts';
 
-const PATIENCE = 40_000;
+const WAIT = PATIENCE * 1000;
 /** Feature bits (virtio 1.4 5.1.3 and 6). */
 const MRG_RXBUF = 15;
 const IN_ORDER = 35;
@@ -42,7 +42,7 @@ async function startVhost(path: string, queues: number): Promise<ChildProcess> {
     child.kill('SIGKILL');
     await ended;
   });
-  await eventually('testpmd’s socket', () => existsSync(path), PATIENCE);
+  await eventually('testpmd’s socket', () => existsSync(path), WAIT);
   return child;
 }
 
@@ -54,7 +54,7 @@ interface Side {
 async function side(path: string, queuePairs: number): Promise<Side> {
   const ram = new MemoryFile(96 * 2 ** 20);
   closing.push(() => ram.close());
-  const backend = await VhostUserBackend.connect({ path, memory: ram.memory, queuePairs, patience: PATIENCE });
+  const backend = await VhostUserBackend.connect({ path, memory: ram.memory, queuePairs, patience: WAIT });
   closing.push(() => backend.close());
   const machine = new Machine({ memory: ram.memory });
   closing.push(() => machine.close());
@@ -64,13 +64,13 @@ async function side(path: string, queuePairs: number): Promise<Side> {
 
 /** Pings one after the other, each with its sequence number checked. testpmd takes a moment to serve rings that it has acknowledged, so the first may be lost. */
 async function roundTrips(guest: Guest, count: number): Promise<void> {
-  const deadline = performance.now() + PATIENCE;
+  const deadline = performance.now() + WAIT;
   for (;;) {
     const first = guest.start({ kind: 'ping', count: 1, size: 64 });
     const retry = performance.now() + 500;
     while (!first.done && performance.now() < retry) if (!guest.step()) await new Promise((resolve) => setImmediate(resolve));
     if (first.done) break;
-    if (performance.now() > deadline) throw new Error(`testpmd sent nothing back within ${PATIENCE} ms: ${JSON.stringify(guest.report())}`);
+    if (performance.now() > deadline) throw new Error(`testpmd sent nothing back within ${WAIT} ms: ${JSON.stringify(guest.report())}`);
   }
   const job = guest.start({ kind: 'ping', count, size: 1514 });
   await eventually(
@@ -79,7 +79,7 @@ async function roundTrips(guest: Guest, count: number): Promise<void> {
       guest.step();
       return job.done;
     },
-    PATIENCE,
+    WAIT,
   );
   expect(job.result()).toMatchObject({ errors: [], framesReceived: count });
 }
@@ -128,11 +128,11 @@ describe.skipIf(missing !== undefined)(`DPDK vhost${missing === undefined ? '' :
     const guest = new Guest(machine.localBus(), { net: { ring: 'split' } });
     await roundTrips(guest, 200);
     first.kill('SIGKILL');
-    await eventually('the end to be noticed', () => !backend.connected);
+    await eventually('the end to be noticed', () => !backend.connected, WAIT);
     // What was killed leaves its socket, which the next one would not replace.
     rmSync(path, { force: true });
     await startVhost(path, 1);
-    await eventually('the next one', () => backend.ready, PATIENCE);
+    await eventually('the next one', () => backend.ready, WAIT);
     await roundTrips(guest, 200);
     expect(backend.connections).toBe(2);
   });

@@ -1,6 +1,7 @@
 // The file system of a test guest: busybox, ethtool and other tools with their libraries and the drivers' modules, out of Debian's packages, as one initramfs.
 // A test's script is a second archive behind it, so the first is made once and kept in the cache.
 
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { type ArchiveEntry, archive } from './cpio.ts';
@@ -26,6 +27,9 @@ sync
 reboot -f
 `;
 
+/** Of this file's own doing: another number where it makes another image of the same things. */
+const LAYOUT = 5;
+
 const directory = (path: string): ArchiveEntry => ({ path, mode: 0o040755 });
 const program = (path: string, content: Uint8Array): ArchiveEntry => ({ path, mode: 0o100755, content });
 
@@ -38,11 +42,15 @@ export interface ImageOptions {
 
 /** The initramfs, not packed (an emulated processor unpacks slowly), for a kernel whose modules lie under `modules` (a folder lib/modules/VERSION or the like), with those `wanted`, loaded at boot, and all they depend on. */
 export async function guestImage(name: string, modules: string, wanted: readonly string[], { carried = [], tools = {} }: ImageOptions = {}): Promise<Buffer> {
-  const file = join(cache, `initramfs-${name}.cpio`);
   const busybox = find(await unpacked('busybox-static'), 'busybox', 'bin');
   const programs = { ethtool: 'ethtool', ...tools };
-  const key = JSON.stringify([INIT, wanted, carried, modules, busybox, programs, 4]);
-  if (existsSync(file) && existsSync(`${file}.key`) && readFileSync(`${file}.key`, 'utf8') === key) return readFileSync(file);
+  // Whatever it is made of is in its name: checkouts that differ keep out of each other's way.
+  const key = createHash('sha256')
+    .update(JSON.stringify([INIT, wanted, carried, modules, busybox, programs, LAYOUT]))
+    .digest('hex')
+    .slice(0, 12);
+  const file = join(cache, `initramfs-${name}-${key}.cpio`);
+  if (existsSync(file)) return readFileSync(file);
   const entries: ArchiveEntry[] = [];
   const folders = new Set<string>();
   const put = (entry: ArchiveEntry): void => {
@@ -80,7 +88,6 @@ export async function guestImage(name: string, modules: string, wanted: readonly
   const work = `${file}.${process.pid}`;
   writeFileSync(work, image);
   renameSync(work, file);
-  writeFileSync(`${file}.key`, key);
   return image;
 }
 

@@ -19,6 +19,9 @@ function projectAbove(folder: string): string {
 /** NICBOX_TRACE=1 shows what children say while they do. */
 const TRACE = process.env.NICBOX_TRACE === '1';
 
+/** Seconds that anything may take which takes a few on a machine with nothing else to do. Only what has failed takes so long. */
+export const PATIENCE = 300;
+
 /** A client cannot be had here; the message says why and what would help. */
 export class Unavailable extends Error {}
 
@@ -35,7 +38,7 @@ export interface Ran {
 export function run(program: string, args: readonly string[], options: { readonly seconds?: number; readonly cwd?: string } = {}): Promise<Ran> {
   return new Promise((resolve) => {
     const settings = {
-      timeout: (options.seconds ?? 30) * 1000,
+      timeout: (options.seconds ?? PATIENCE) * 1000,
       maxBuffer: 1 << 28,
       encoding: 'latin1' as const,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),

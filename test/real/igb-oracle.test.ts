@@ -38,6 +38,7 @@ const RESET_DIFFERENCES: Readonly<Record<string, string>> = {
   DTXMXSZRQ: 'QEMU does not have the register',
   DTXTCPFLGL: 'QEMU does not have the register: no TCP flag is cleared but FIN and PSH',
   DTXTCPFLGH: 'the same',
+  WUC: 'the NVM of our board has advanced power management on (82576 6.2.21)',
 };
 
 const ON = RCTL_EN | RCTL_BAM | RCTL_SECRC;

@@ -11,7 +11,7 @@ import { attachNetdev, type NetdevPort } from '#interop/netdev-port';
 import { StreamNetdev } from '#interop/stream-netdev';
 import { LearningSwitch } from '#net/learning-switch';
 import { Segment } from '#net/segment';
-import { available, endChildren, scratch } from './host.ts';
+import { available, endChildren, PATIENCE, scratch } from './host.ts';
 import { findDebianQemu } from './qemu.ts';
 import { answeringScript, askingScript, checkTraffic } from './traffic.ts';
 
@@ -84,7 +84,7 @@ describe.skipIf(missing !== undefined)(`QEMU ${qemu?.version ?? `(skipped: ${mis
       ...['-netdev', await attach(second), '-device', `${secondDevice},netdev=n0,mac=02:00:00:00:00:02,romfile=`],
     ]);
     if (answering === undefined || asking === undefined) return;
-    await asking.line(/^GUEST-DONE/, 200);
+    await asking.line(/^GUEST-DONE/, PATIENCE);
     const exchanges = checkTraffic(answering, asking, size);
     for (const { name, down, up } of exchanges)
       console.log(`${first} ${firstDevice} / ${second} ${secondDevice}, ${name}: ${down.toFixed(1)} MB/s down, ${up.toFixed(1)} MB/s up`);

@@ -15,13 +15,23 @@ export interface PciCheck extends Limited {
   readonly script: string;
 }
 
-/** What checks have in common. @param divisor of what is transferred */
-const prelude = (divisor: number): string => `
+/** How much a guest is given to do: an emulated processor is slow to make, copy and compare what it sends. */
+export interface Workload {
+  /** Transfers are so many times smaller. */
+  readonly divisor: number;
+  /** What pktgen sends where it is about how many. */
+  readonly packets: number;
+}
+
+/** What checks have in common. */
+const prelude = ({ divisor, packets }: Workload): string => `
 here=10.0.0.1
 there=10.0.0.2
+packets=${packets}
 netof() { for d in /sys/bus/pci/devices/$1/net/* /sys/bus/pci/devices/$1/virtio*/net/*; do [ ! -e $d ] || basename $d; done; }
-# Waits up to ten seconds.
-await() { tries=0; until "$@" > /dev/null 2>&1; do tries=$((tries+1)); [ $tries -lt 200 ] || { echo waited in vain: "$@"; return 1; }; sleep 0.05; done; }
+# Waits, on a busy machine a minute.
+seconds() { cut -d . -f 1 /proc/uptime; }
+await() { limit=$(($(seconds) + 60)); until "$@" > /dev/null 2>&1; do [ $(seconds) -lt $limit ] || { echo waited in vain: "$@"; return 1; }; sleep 0.05; done; }
 has_net() { [ -n "$(netof $1)" ]; }
 peer() { ip netns exec peer "$@"; }
 # Brings up whichever of the two there is.
@@ -39,18 +49,19 @@ peer_up() {
   peer ip addr add $there/24 dev $peer_dev
   peer ip link set $peer_dev up
 }
-answers() { ping -c 1 -W 1 -q $there; }
+linked() { [ "$(cat /sys/class/net/$dev/carrier)" = 1 ]; }
+answers() { linked && ping -c 1 -W 1 -q $there; }
 # ping_all COUNT: every one is answered.
-ping_all() { await answers && ping -A -q -c $1 -w 30 $there | grep -q " $1 packets received" || { ping -c 1 -W 1 $there; ip -s link show $dev; return 1; }; }
+ping_all() { await answers && ping -A -q -c $1 -w 120 $there | grep -q " $1 packets received" || { ping -c 1 -W 1 $there; ip -s link show $dev; return 1; }; }
 # tcp KIBIBYTES: so much each way (less where that takes long), the contents compared.
 tcp() {
   dd if=/dev/urandom of=/tmp/file bs=16384 count=$(($1 / 16 / ${divisor})) 2> /dev/null
   want=$(sha1sum < /tmp/file)
   peer nc -l -p 5001 <&3 > /tmp/up &
-  await peer_listens 5001 && nc -w 20 $there 5001 < /tmp/file && wait $! || { echo TCP up; return 1; }
+  await peer_listens 5001 && nc -w 60 $there 5001 < /tmp/file && wait $! || { echo TCP up; return 1; }
   [ "$(sha1sum < /tmp/up)" = "$want" ] || { echo TCP up: other bytes came; return 1; }
   peer nc -l -p 5002 < /tmp/file > /dev/null &
-  await peer_listens 5002 && nc -w 20 $there 5002 <&3 > /tmp/down && wait $! || { echo TCP down; return 1; }
+  await peer_listens 5002 && nc -w 60 $there 5002 <&3 > /tmp/down && wait $! || { echo TCP down; return 1; }
   [ "$(sha1sum < /tmp/down)" = "$want" ] || { echo TCP down: other bytes came; return 1; }
 }
 has_peer() { peer ip link show $peer_dev; }
@@ -59,12 +70,32 @@ drivers() { basename $(readlink /sys/bus/pci/devices/$1/driver); }
 # Takes the function's driver away and gives it back.
 unbind() { driver=$(drivers $pci) && echo $pci > /sys/bus/pci/drivers/$driver/unbind; }
 bind() { echo $pci > /sys/bus/pci/drivers/$driver/bind && up; }
+# What comes after a check that leaves a dead link is not worth waiting for.
 check() {
   there=10.0.0.2
   begin=$(cut -d ' ' -f 1 /proc/uptime)
-  if "$2" > /tmp/said 2>&1; then echo "CHECK ok $begin $(cut -d ' ' -f 1 /proc/uptime) $1"
-  else echo "CHECK failed $begin $(cut -d ' ' -f 1 /proc/uptime) $1: $(tail -n 6 /tmp/said | tr '\\n' '|')"; dmesg | tail -n 15; fi
+  if [ -n "$dead" ]; then echo "CHECK failed $begin $begin $1: not run, the link is dead"
+  elif "$2" > /tmp/said 2>&1; then echo "CHECK ok $begin $(cut -d ' ' -f 1 /proc/uptime) $1"
+  else
+    echo "CHECK failed $begin $(cut -d ' ' -f 1 /proc/uptime) $1: $(tail -n 6 /tmp/said | tr '\\n' '|')"; dmesg | tail -n 15
+    there=10.0.0.2
+    await answers || dead=yes
+  fi
 }
+# generate DEVICE WORD...: pktgen on it, in whichever namespace.
+cat > /tmp/generate << 'END'
+device=$1
+shift
+echo rem_device_all > /proc/net/pktgen/kpktgend_0
+echo "add_device $device" > /proc/net/pktgen/kpktgend_0
+for word in "delay 0" "clone_skb 0" "$@"; do echo "$word" > /proc/net/pktgen/$device || { echo pktgen: $word; exit 1; }; done
+echo start > /proc/net/pktgen/pgctrl
+grep -q '^Result: OK' /proc/net/pktgen/$device
+END
+# start NAME NAMESPACE PROGRAM ...: in the background, what it says to /tmp/NAME (NAMESPACE: "" or what runs a program there). stop NAME SIGNAL: and waits for its end.
+start() { name=$1; ns=$2; shift 2; rm -f /tmp/$name.pid; $ns sh -c 'echo $$ > /tmp/$0.pid; exec "$@" > /tmp/$0 2>&1' $name "$@" & await [ -s /tmp/$name.pid ]; }
+stop() { kill -$2 $(cat /tmp/$1.pid); await ended $1; }
+ended() { [ ! -d /proc/$(cat /tmp/$1.pid) ]; }
 mkfifo /tmp/idle
 exec 3<>/tmp/idle
 
@@ -74,14 +105,14 @@ ip netns add peer
 peer ip link set lo up
 `;
 
-/** The script of a guest: the modules, the two functions, then one check after another. @param divisor of what is transferred */
-export function checkScript(slots: readonly string[], modules: readonly string[], checks: readonly PciCheck[], divisor: number): string {
+/** The script of a guest: the modules, the two functions, then one check after another. */
+export function checkScript(slots: readonly string[], modules: readonly string[], checks: readonly PciCheck[], workload: Workload): string {
   const [pci, peer] = slots;
   return `
 pci=${pci}
 peer_pci=${peer}
 modules="${modules.join(' ')}"
-${prelude(divisor)}
+${prelude(workload)}
 for m in $modules; do load $m; done
 peer_up || { echo "CHECK failed 0 0 peer: none"; return; }
 up || { echo "CHECK failed 0 0 device: none"; return; }
@@ -98,7 +129,7 @@ export function trafficScript(slots: readonly string[]): string {
   return `
 pci=${slots[0]}
 peer_pci=${slots[1]}
-${prelude(1)}
+${prelude({ divisor: 1, packets: 1 })}
 for m in virtio_pci virtio_net; do load $m; done
 peer_up && up && ping_all 10 || return
 ping -A -q $there &
@@ -114,10 +145,8 @@ export interface DriverFacts {
   readonly net: string;
   /** Unloaded in the reverse order. */
   readonly modules: readonly string[];
-  /** Packets for which the driver is called at a time when a million are sent: each call is a register write, where that is how a part is told. */
+  /** Packets for which the driver is called at a time when many are sent: each call is a register write, where that is how a part is told. */
   readonly burst?: number;
-  /** Where a million of them take too long. */
-  readonly millionNot?: Limited['not'];
   /** How the function can be reset, as sysfs names it: by the function itself, or by way of D3. */
   readonly reset: 'flr' | 'pm';
 }
@@ -134,8 +163,8 @@ export function commonChecks(driver: DriverFacts): PciCheck[] {
   return [
     { name: 'probe', script: `[ "$(drivers $pci)" = ${driver.pci} ] && has_net $pci` },
     { name: '200 pings', script: 'ping_all 200' },
-    { name: 'TCP, offloads on', script: 'tcp 8192' },
-    { name: 'TCP, offloads off', script: `ethtool -K $dev ${toggle('off')} 2> /dev/null; peer ethtool -K $peer_dev ${toggle('off')} 2> /dev/null\ntcp 4096` },
+    { name: 'TCP, offloads on', script: 'tcp 4096' },
+    { name: 'TCP, offloads off', script: `ethtool -K $dev ${toggle('off')} 2> /dev/null; peer ethtool -K $peer_dev ${toggle('off')} 2> /dev/null\ntcp 2048` },
     {
       name: 'ethtool -K',
       script: `for n in ${offloads}; do for s in on off on; do ethtool -K $dev $n $s 2> /dev/null; ping_all 3 || return 1; done; done; peer ethtool -K $peer_dev ${toggle('on')} 2> /dev/null; tcp 1024`,
@@ -146,8 +175,8 @@ export function commonChecks(driver: DriverFacts): PciCheck[] {
       script: `sum() { ethtool -S $dev | sed -n "s/^ *[rt]x_queue_[0-9]*_packets: *//p;s/^ *[rt]x_packets: *//p" | awk '{ s += $1 } END { print s + 0 }'; }
 before=$(sum); ping_all 50; after=$(sum); echo $before $after; [ $((after - before)) -ge 100 ]`,
     },
-    { name: 'link down and up', script: 'for i in 1 2 3; do ip link set $dev down; ! answers || return 1; ip link set $dev up; ping_all 5 || return 1; done' },
-    { name: 'unbind, bind', script: 'for i in 1 2 3; do unbind && ! has_net $pci && bind && ping_all 5 || return 1; done; tcp 1024' },
+    { name: 'link down and up', script: 'for i in 1 2; do ip link set $dev down; ! answers || return 1; ip link set $dev up; ping_all 5 || return 1; done' },
+    { name: 'unbind, bind', script: 'for i in 1 2; do unbind && ! has_net $pci && bind && ping_all 5 || return 1; done; tcp 1024' },
     {
       name: 'reset through sysfs (FLR or D3)',
       script: `cat /sys/bus/pci/devices/$pci/reset_method
@@ -157,7 +186,7 @@ grep -qw ${driver.reset} /sys/bus/pci/devices/$pci/reset_method && unbind && ech
       name: 'module reload',
       script: `for i in 1 2; do rmmod ${unload} && ! has_net $pci || return 1; for m in $modules; do load $m; done; { has_peer || peer_up; } && up && ping_all 20 || return 1; done; tcp 1024`,
     },
-    { name: 'a million packets', script: million(driver.burst ?? 1), ...(driver.millionNot !== undefined && { not: driver.millionNot }) },
+    { name: 'a million packets (20,000 in QEMU)', script: many(driver.burst ?? 1) },
   ];
 }
 
@@ -165,7 +194,7 @@ grep -qw ${driver.reset} /sys/bus/pci/devices/$pci/reset_method && unbind && ech
  * pktgen sends, with UDP checksums made in software, to a port where nobody listens: the other kernel checks each packet's checksum before it counts it so. None is lost, as our link holds
  * senders back.
  */
-const million = (burst: number): string => `
+const many = (burst: number): string => `
 ethtool -K $dev tx off 2> /dev/null
 peer ethtool -K $peer_dev rx off 2> /dev/null
 load pktgen
@@ -173,10 +202,8 @@ udp() { peer cat /proc/net/snmp | sed -n 's/^Udp: \\([0-9].*\\)/\\1/p' | cut -d 
 ping_all 3
 to=$(peer cat /sys/class/net/$peer_dev/address)
 before=$(udp 2); wrong=$(udp 3)
-echo "add_device $dev" > /proc/net/pktgen/kpktgend_0
-for word in "count 1000000" "delay 0" "clone_skb 0" "burst ${burst}" "pkt_size 100" "dst $there" "dst_mac $to" "udp_dst_min 9" "udp_dst_max 9" "flag UDPCSUM"; do echo "$word" > /proc/net/pktgen/$dev || { echo $word; return 1; }; done
-echo start > /proc/net/pktgen/pgctrl
-# A burst that a full ring cut short is followed by a whole one: some more than a million may leave.
+sh /tmp/generate $dev "count $packets" "burst ${burst}" "pkt_size 100" "dst $there" "dst_mac $to" "udp_dst_min 9" "udp_dst_max 9" "flag UDPCSUM" || return 1
+# A burst that a full ring cut short is followed by a whole one: some more than that may leave.
 sent=$(sed -n 's/.*pkts-sofar: \\([0-9]*\\).*/\\1/p' /proc/net/pktgen/$dev)
 got() { [ $(($(udp 2) - before)) -ge $sent ]; }
 await got
@@ -188,4 +215,4 @@ peer cat /proc/net/snmp | grep ^Udp
 ethtool -K $dev tx on tso on 2> /dev/null
 peer ethtool -K $peer_dev rx on 2> /dev/null
 echo sent $sent, arrived $(($(udp 2) - before)), wrong $(($(udp 3) - wrong))
-[ $sent -ge 1000000 ] && [ $(($(udp 2) - before)) -eq $sent ] && [ $(udp 3) -eq $wrong ]`;
+[ $sent -ge $packets ] && [ $(($(udp 2) - before)) -eq $sent ] && [ $(udp 3) -eq $wrong ]`;

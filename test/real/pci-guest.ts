@@ -3,16 +3,15 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { guestImage, scriptArchive } from './guest-image.ts';
-import { Child, project, scratch } from './host.ts';
-import { checkScript } from './pci-checks.ts';
+import { Child, PATIENCE, project, scratch } from './host.ts';
+import { checkScript, type Workload } from './pci-checks.ts';
 import type { PciDevice } from './pci-devices.ts';
 import { findNewQemu } from './qemu.ts';
 import { PCI_OVER_VIRTIO, umlKernel } from './uml-kernel.ts';
 
 export interface PciPath {
   readonly name: string;
-  /** Transfers are so many times smaller: an emulated processor is slow to make, copy and compare what it sends. */
-  readonly divisor: number;
+  readonly workload: Workload;
   /** Where the guest finds the function in a slot. */
   slot(number: number): string;
   /** Starts a server of ours and a guest that runs `script`; both are one child, whose lines are the guest's console and what the server says. */
@@ -41,7 +40,7 @@ export interface UmlPciPath extends PciPath {
 }
 
 /** Tools every guest of these tests has. */
-const TOOLS = { ip: 'iproute2', lspci: 'pciutils', setpci: 'pciutils' };
+const TOOLS = { ip: 'iproute2', lspci: 'pciutils', setpci: 'pciutils', phc_ctl: 'linuxptp', ptp4l: 'linuxptp', pmc: 'linuxptp', hwstamp_ctl: 'linuxptp' };
 const CARRIED = ['virtio_pci', 'virtio_net', 'e1000', 'e1000e', 'igb', 'igbvf', 'pci-pf-stub', 'pktgen', '8021q'].map((name) => name.replaceAll('-', '_'));
 
 /** @throws Unavailable */
@@ -55,7 +54,7 @@ export async function umlPciPath(): Promise<UmlPciPath> {
   };
   return {
     name: 'user-mode Linux (uml-pci)',
-    divisor: 1,
+    workload: { divisor: 1, packets: 1_000_000 },
     slot: (number) => `0000:00:0${number}.0`,
     boot(script, { devices, append = [], args = [] }) {
       return new Child('nicbox serve uml-pci', process.execPath, [
@@ -96,7 +95,7 @@ export async function vfioUserPath(options: { readonly postedWrites?: boolean; r
   return {
     version: qemu.version,
     name: `QEMU ${qemu.version} (vfio-user)`,
-    divisor: 4,
+    workload: { divisor: 4, packets: 20_000 },
     slot: (number) => `0000:00:${(8 + number).toString(16).padStart(2, '0')}.0`,
     boot(script, { devices, append, args = [] }) {
       const folder = scratch();
@@ -120,8 +119,8 @@ kill $server; wait $server; echo SERVER-ENDED $?`;
 
 /** Boots a guest with the device and runs all of its checks; returns when it is over. @throws when it does not come to its end in time */
 export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, modules, append = [], checks }: PciDevice): Promise<GuestReport> {
-  const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks, path.divisor), { devices: [device, peer], append });
-  await guest.line(/^GUEST-DONE/, 900);
+  const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks, path.workload), { devices: [device, peer], append });
+  await guest.line(/^GUEST-DONE/, 12 * PATIENCE);
   const { lines } = guest;
   const from = lines.indexOf('LSPCI-BEGIN');
   const report = {
@@ -136,6 +135,6 @@ export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, mod
   };
   const problems = lines.filter((line) => /GUEST-PROBLEM|WARNING:|BUG:|Oops|Call Trace|internal error/.test(line));
   if (problems.length > 0) throw new Error(`the guest complains:\n${lines.join('\n')}`);
-  await guest.until('its end', 20, () => guest.over || undefined);
+  await guest.until('its end', PATIENCE, () => guest.over || undefined);
   return report;
 }

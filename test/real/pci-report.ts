@@ -3,7 +3,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { project } from './host.ts';
+import { cache, exclusively, project } from './host.ts';
 import type { PathKind } from './pci-checks.ts';
 import { PCI_DEVICES } from './pci-devices.ts';
 import type { CheckResult } from './pci-guest.ts';
@@ -15,8 +15,12 @@ export interface DeviceResult {
   readonly checks: readonly CheckResult[];
 }
 
-/** @param path names the section; its markers have to be in the file */
-export function writeReport(path: PathKind, results: readonly DeviceResult[]): void {
+/** Both paths' tables are in one file, and their tests may end at the same time. @param path names the section; its markers have to be in the file */
+export async function writeReport(path: PathKind, results: readonly DeviceResult[]): Promise<void> {
+  await exclusively(join(cache, 'report.lock'), async () => write(path, results));
+}
+
+function write(path: PathKind, results: readonly DeviceResult[]): void {
   const reasons: string[] = [];
   const note = (reason: string): string => {
     if (!reasons.includes(reason)) reasons.push(reason);

@@ -19,11 +19,11 @@ export function testDevices(
   afterEach(endChildren);
 
   describe.skipIf(missing !== undefined)(`${title}${missing === undefined ? '' : ` (skipped: ${missing})`}`, () => {
-    afterAll(() => {
-      if (results.length === devices.length) writeReport(kind, results);
+    afterAll(async () => {
+      if (results.length === devices.length) await writeReport(kind, results);
     });
 
-    it.each(devices)('$name', { timeout: 1_000_000 }, async (device) => {
+    it.each(devices)('$name', { timeout: 4_000_000 }, async (device) => {
       if (path === undefined) return;
       const asked = shown(device.checks, kind);
       const report = await runChecks(path, { ...device, checks: asked });

@@ -3,7 +3,7 @@
 
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { available, endChildren, scratch } from './host.ts';
+import { available, endChildren, PATIENCE, scratch } from './host.ts';
 import { findNewQemu, vhostUserArgs } from './qemu.ts';
 import { VhostUserServer } from './server.ts';
 import { answeringScript, askingScript, checkTraffic } from './traffic.ts';
@@ -29,7 +29,7 @@ describe.skipIf(missing !== undefined)(`QEMU ${qemu?.version ?? `(skipped: ${mis
     const translated = 'echo IOMMU-GROUPS $(ls /sys/kernel/iommu_groups | wc -l)';
     const answering = qemu.boot('answering', answeringScript(size.kibibytes), behind(a, MACS[0]));
     const asking = qemu.boot('asking', askingScript({ ...size, setUp: translated, offloadsOff: false }), behind(b, MACS[1]));
-    await asking.line(/^GUEST-DONE/, 200).catch((error: unknown) => {
+    await asking.line(/^GUEST-DONE/, PATIENCE).catch((error: unknown) => {
       throw new Error(`${error}\nserver:\n${server.child.tail}`);
     });
     for (const { down, up } of checkTraffic(answering, asking, size))

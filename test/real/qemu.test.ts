@@ -3,7 +3,7 @@
 
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { available, endChildren, scratch } from './host.ts';
+import { available, endChildren, PATIENCE, scratch } from './host.ts';
 import { findNewQemu, vhostUserArgs } from './qemu.ts';
 import { VhostUserServer } from './server.ts';
 import { answeringScript, askingScript, checkTraffic } from './traffic.ts';
@@ -27,7 +27,7 @@ describe.skipIf(missing !== undefined)(`QEMU ${qemu?.version ?? `(skipped: ${mis
     const setUp = pairs > 1 ? `ethtool -L eth0 combined ${pairs}; echo CHANNELS $(ethtool -l eth0 | sed -n 's/^Combined:[^0-9]*//p')` : '';
     const answering = qemu.boot('answering', answeringScript(size.kibibytes, setUp), vhostUserArgs(a, pairs, MACS[0], { packed }), pairs);
     const asking = qemu.boot('asking', askingScript({ ...size, setUp }), vhostUserArgs(b, pairs, MACS[1], { packed }), pairs);
-    await asking.line(/^GUEST-DONE/, 200).catch((error: unknown) => {
+    await asking.line(/^GUEST-DONE/, PATIENCE).catch((error: unknown) => {
       throw new Error(`${error}\nserver:\n${server.child.tail}`);
     });
     for (const { name, down, up } of checkTraffic(answering, asking, size))
@@ -41,9 +41,8 @@ describe.skipIf(missing !== undefined)(`QEMU ${qemu?.version ?? `(skipped: ${mis
     const sockets = ['a', 'b'].map((name) => join(folder, name)) as [string, string];
     let server = await VhostUserServer.start(sockets);
     const keepPinging = `
-for i in $(seq 1 300); do
+for i in $(seq 1 100000); do
   echo ROUND $i $(ping -c 1 -W 1 -q 10.0.0.1 2>/dev/null | grep -c '1 packets received')
-  [ -e /stop ] && break
 done`;
     const answering = qemu.boot('answering', answeringScript(64), vhostUserArgs(sockets[0], 1, MACS[0], { reconnect: true }));
     const asking = qemu.boot(
@@ -51,12 +50,12 @@ done`;
       askingScript({ kibibytes: 64, pings: 10, offloadsOff: false, after: keepPinging }),
       vhostUserArgs(sockets[1], 1, MACS[1], { reconnect: true }),
     );
-    await asking.line(/^ROUND 2 1/, 120);
+    await asking.line(/^ROUND 2 1/, PATIENCE);
     await server.stop();
-    await asking.line(/^ROUND \d+ 0/, 20, asking.lines.length);
+    await asking.line(/^ROUND \d+ 0/, PATIENCE, asking.lines.length);
     server = await VhostUserServer.start(sockets);
     const from = asking.lines.length;
     const context = (): string => `server:\n${server.child.tail}\nasking:\n${asking.tail}\nanswering:\n${answering.tail}`;
-    await asking.line(/^ROUND \d+ 1/, 20, from).catch((error: unknown) => expect.fail(`${error}\n${context()}`));
+    await asking.line(/^ROUND \d+ 1/, PATIENCE, from).catch((error: unknown) => expect.fail(`${error}\n${context()}`));
   });
 });

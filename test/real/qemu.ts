@@ -115,7 +115,7 @@ async function qemu(program: Program, guest?: GuestImage): Promise<Qemu> {
         ...program.args,
         ...['-machine', 'q35', '-accel', 'tcg', '-cpu', 'max', '-m', MEMORY, '-smp', String(cpus), '-nodefaults', '-no-user-config', '-display', 'none'],
         ...['-serial', 'stdio', '-no-reboot', '-kernel', kernel, '-initrd', initrd],
-        ...['-append', 'console=ttyS0 quiet panic=-1 reboot=t tsc=reliable mitigations=off nokaslr net.ifnames=0'],
+        ...['-append', 'console=ttyS0 quiet panic=-1 reboot=t tsc=reliable mitigations=off nokaslr net.ifnames=0 cryptomgr.notests rodata=off'],
         ...args,
       ],
       env: program.env,

@@ -2,6 +2,7 @@
 
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PATIENCE } from './host.ts';
 
 export class Qmp {
   readonly #socket: Socket;
@@ -23,7 +24,7 @@ export class Qmp {
   }
 
   /** Waits for the socket to be there. */
-  static async connect(path: string, seconds = 10): Promise<Qmp> {
+  static async connect(path: string, seconds = PATIENCE): Promise<Qmp> {
     const deadline = performance.now() + seconds * 1000;
     for (;;) {
       const socket = connect(path);
@@ -44,7 +45,7 @@ export class Qmp {
   /** Runs a command; returns what it returned, throws what it said was wrong. */
   async ask(execute: string, args: Readonly<Record<string, unknown>> = {}): Promise<Record<string, unknown>> {
     const message = await new Promise<Record<string, unknown>>((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`${execute}: no answer within 30 s`)), 30_000);
+      const timer = setTimeout(() => reject(new Error(`${execute}: no answer within ${PATIENCE} s`)), PATIENCE * 1000);
       this.#answer = (answer) => {
         clearTimeout(timer);
         resolve(answer);

@@ -2,7 +2,7 @@
 
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { type Child, scratch } from './host.ts';
+import { type Child, PATIENCE, scratch } from './host.ts';
 import type { Qemu } from './qemu.ts';
 
 const DEVFN = 4 << 3;
@@ -48,14 +48,14 @@ export class QtestNic {
     await nic.config(0x10, BAR);
     await nic.config(0x14, 0xc001);
     await nic.config(4, 7);
-    await child.until('the netdev to connect', 10, () => peer.socket);
+    await child.until('the netdev to connect', PATIENCE, () => peer.socket);
     return nic;
   }
 
   /** Sends one command and waits for its answer; returns what follows OK. */
   async #command(text: string): Promise<string> {
     this.#child.write(`${text}\n`);
-    const answer = await this.#child.until(`an answer to ${text}`, 10, () => {
+    const answer = await this.#child.until(`an answer to ${text}`, PATIENCE, () => {
       while (this.#cursor < this.#child.lines.length) {
         const line = this.#child.lines[this.#cursor++] as string;
         if (/^(OK|FAIL|ERR)/.test(line)) return line;

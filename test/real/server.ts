@@ -2,7 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { Child, project } from './host.ts';
+import { Child, PATIENCE, project } from './host.ts';
 
 export interface ServerCounters {
   readonly transmitFrames: number;
@@ -28,7 +28,7 @@ export class VhostUserServer {
       ...sockets.flatMap((socket) => ['--socket', socket]),
       ...args,
     ]);
-    await child.until('its sockets', 20, () => sockets.every((socket) => existsSync(socket)) || undefined);
+    await child.until('its sockets', PATIENCE, () => sockets.every((socket) => existsSync(socket)) || undefined);
     return new VhostUserServer(sockets, child);
   }
 
@@ -45,7 +45,7 @@ export class VhostUserServer {
   /** Asks it to stop and returns its exit code. */
   async stop(): Promise<number | null> {
     this.child.signal('SIGTERM');
-    await this.child.until('its end', 10, () => this.child.over || undefined);
+    await this.child.until('its end', PATIENCE, () => this.child.over || undefined);
     return this.child.ended;
   }
 }

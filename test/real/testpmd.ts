@@ -1,6 +1,6 @@
 // DPDK's testpmd as a vhost-user front end (its virtio-user driver) or, for comparison, as a back end (its vhost driver). It polls: one core is busy while it runs.
 
-import { Child, installed, run } from './host.ts';
+import { Child, installed, PATIENCE, run } from './host.ts';
 
 interface PortCounters {
   readonly received: number;
@@ -52,12 +52,12 @@ class Testpmd {
       ...['--', '-i', '--nb-cores=1', `--forward-mode=${mode}`, '--total-num-mbufs=16384', '--no-flush-rx', `--rxq=${queues}`, `--txq=${queues}`, ...args],
     ]);
     const pmd = new Testpmd(child);
-    await pmd.#done(40);
+    await pmd.#done(PATIENCE);
     return pmd;
   }
 
   /** Sends a command and waits until it is done; returns what it printed. */
-  async command(text: string, seconds = 20): Promise<string> {
+  async command(text: string, seconds = PATIENCE): Promise<string> {
     const from = this.child.lines.length;
     this.child.write(`${text}\n`);
     await this.#done(seconds);
@@ -99,6 +99,6 @@ class Testpmd {
   /** Stops forwarding, closes the ports, ends. */
   async quit(): Promise<void> {
     this.child.write('quit\n');
-    await this.child.until('its end', 20, () => this.child.over || undefined);
+    await this.child.until('its end', PATIENCE, () => this.child.over || undefined);
   }
 }

@@ -52,23 +52,23 @@ export function askingScript({ kibibytes, pings, setUp = '', after = '', offload
   return `${bringUp(ASKING, setUp)}
 dd if=/dev/urandom of=/tmp/file bs=1024 count=${kibibytes} 2>/dev/null
 tries=0
-until ping -c 1 -W 1 -q ${ANSWERING} > /dev/null 2>&1; do tries=$((tries+1)); [ $tries -lt 60 ] || break; done
-echo PING $(ping -A -q -c ${pings} -w 30 ${ANSWERING} | grep received)
+until ping -c 1 -W 1 -q ${ANSWERING} > /dev/null 2>&1; do tries=$((tries+1)); [ $tries -lt 200 ] || break; done
+echo PING $(ping -A -q -c ${pings} -w 120 ${ANSWERING} | grep received)
 now() { cut -d ' ' -f 1 /proc/uptime; }
 transfer() {
   tries=0
   begin=$(now)
-  until nc -w 20 ${ANSWERING} 5002 <&3 > /tmp/back; do tries=$((tries+1)); [ $tries -lt 20 ] || break; sleep 0.5; begin=$(now); done
+  until nc -w 60 ${ANSWERING} 5002 <&3 > /tmp/back; do tries=$((tries+1)); [ $tries -lt 100 ] || break; sleep 0.5; begin=$(now); done
   echo DOWN $1 $(sha1sum < /tmp/back | cut -c 1-40) $begin $(now)
   tries=0
   begin=$(now)
-  until nc -w 20 ${ANSWERING} 5001 < /tmp/file; do tries=$((tries+1)); [ $tries -lt 20 ] || break; sleep 0.5; begin=$(now); done
+  until nc -w 60 ${ANSWERING} 5001 < /tmp/file; do tries=$((tries+1)); [ $tries -lt 100 ] || break; sleep 0.5; begin=$(now); done
   echo UP $1 $(sha1sum < /tmp/file | cut -c 1-40) $begin $(now)
 }
 transfer offloads-as-negotiated
 ${offloadsOff ? `ethtool -K eth0 ${off} > /dev/null 2>&1\ntransfer offloads-off` : ''}
 ${after}
-echo bye | nc -w 5 ${ANSWERING} 5999
+echo bye | nc -w 60 ${ANSWERING} 5999
 `;
 }
 

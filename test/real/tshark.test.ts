@@ -15,6 +15,7 @@ import {
   GSO_UDP_TUNNEL_IPV6,
 } from '#net/port';
 import { SoftwareOffload } from '#net/software-offload';
+import { macOf, rig } from '../net/embedded-switch/rig.ts';
 import { dissect, ethernet, ipv4, ipv6, seedChecksum, tcp, udp } from '../net/frames.ts';
 import { appendFrame, type Frame, frameBytes } from '../net/memory-port.ts';
 import { available, endChildren, installed, mustRun, scratch } from './host.ts';
@@ -123,6 +124,62 @@ describe.skipIf(missing !== undefined)('tshark', () => {
       expect((ip ?? '').split(',').filter((s) => s !== '')).toEqual(addresses);
       expect(tcpStatus).toBe(protocol === 'tcp' ? '1' : '');
       expect(udpStatus).toBe([checksum ? '1' : '3', ...(protocol === 'udp' ? ['1'] : [])].join(','));
+      expect(malformed ?? '').toBe('');
+    }
+  });
+
+  it.each([
+    ['vxlan', 4, 'tcp'],
+    ['vxlan', 6, 'udp'],
+    ['geneve', 4, 'udp'],
+    ['geneve', 6, 'tcp'],
+  ] as const)('finds nothing wrong with what an embedded switch makes: %s over IPv%i of %s, with addresses rewritten', async (kind, outer, protocol) => {
+    const made = rig({ mode: 'switchdev' });
+    const addresses = outer === 4 ? ['192.0.2.1', '192.0.2.2'] : ['2001:db8::1', '2001:db8::2'];
+    made.nic.root.addTunnel('t', {
+      kind,
+      vni: 258,
+      source: addresses[0] as string,
+      destination: addresses[1] as string,
+      sourceMac: macOf(8),
+      destinationMac: macOf(9),
+      checksum: true,
+    });
+    made.nic.root.addRule({
+      match: {},
+      actions: [
+        { kind: 'set', source: '198.51.100.7', destinationPort: 9999, dscp: 10 },
+        { kind: 'decrement-ttl' },
+        { kind: 'push-vlan', id: 77 },
+        { kind: 'encapsulate', tunnel: 't' },
+        { kind: 'forward', to: 'uplink0' },
+      ],
+    });
+    const transport = protocol === 'tcp' ? tcp(bytesOf(3500)) : udp(bytesOf(3500));
+    const packet = seedChecksum(ethernet(0x0800, ipv4(protocol === 'tcp' ? 6 : 17, transport)));
+    const offset = protocol === 'tcp' ? 16 : 6;
+    const large: Frame = {
+      bytes: packet,
+      flags: FRAME_NEEDS_CSUM,
+      gsoType: protocol === 'tcp' ? GSO_TCPV4 : GSO_UDP_L4,
+      gsoSize: 1000,
+      csumStart: 34,
+      csumOffset: offset,
+    };
+    const { uplink0 = [] } = made.send('vf0', large, {
+      bytes: seedChecksum(Uint8Array.from(packet)),
+      flags: FRAME_NEEDS_CSUM,
+      csumStart: 34,
+      csumOffset: offset,
+    });
+    expect(uplink0.length).toBe(5);
+    const rows = await fields(uplink0, `${kind}.vni`, 'vlan.id', 'ip.ttl', 'ip.checksum.status', 'tcp.checksum.status', 'udp.checksum.status', '_ws.malformed');
+    expect(rows.length).toBe(5);
+    for (const [vni, vlan, ttl, ip, tcpStatus, udpStatus, malformed] of rows) {
+      expect([Number(vni), vlan, ttl]).toEqual([258, '77', outer === 4 ? '64,63' : '63']);
+      expect(ip).toBe(outer === 4 ? '1,1' : '1');
+      expect(tcpStatus).toBe(protocol === 'tcp' ? '1' : '');
+      expect(udpStatus).toBe(protocol === 'udp' ? '1,1' : '1');
       expect(malformed ?? '').toBe('');
     }
   });

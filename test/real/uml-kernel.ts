@@ -25,12 +25,14 @@ const LEFT_OUT = [
 /** Where user-mode Linux has its PCI bus. */
 const BUS = 'arch/um/drivers/virt-pci.c';
 /**
- * Three faults of that bus (6.1), none of any driver. Each piece of its text is replaced wherever it stands.
+ * Four faults of that bus (6.1), none of any driver. Each piece of its text is replaced wherever it stands.
  *
  * 1. A function's interrupt pin gets a number with nothing behind it: request_irq says ENOSYS to every driver without MSI, though messages for pins arrive and are handed to that number.
  * 2. Messages to the device, and the one buffer they are made in, are not guarded against interrupts: a handler that reads or writes a register while another access is under way
  *    uses the same buffer and breaks the virtqueue. There is one processor, so interrupts are held off meanwhile.
  * 3. An answer is given up on after 40000 looks, which a busy host needs now and then.
+ * 4. A message that finds the queue full of writes nobody waits for (256 of them; drivers clear tables of more) is dropped: a write gets lost, a read says all ones, which igb takes for a
+ *    card that was pulled out. It waits for room.
  */
 const MENDED: readonly (readonly [string, string])[] = [
   ['dev->irq = irq_alloc_desc(numa_node_id());', '$&\n\tif (dev->irq >= 0) irq_set_chip_and_handler(dev->irq, &dummy_irq_chip, handle_simple_irq);'],
@@ -58,6 +60,25 @@ static void nicbox_release(void)
 		local_irq_restore(nicbox_flags);
 }`,
   ],
+  [
+    'static int um_pci_send_cmd(',
+    `static void nicbox_room(struct virtqueue *vq)
+{
+	unsigned int looks = 0, len;
+
+	while (vq->num_free < 3 && !virtqueue_is_broken(vq) && ++looks < UM_VIRT_PCI_MAXDELAY) {
+		void *completed = virtqueue_get_buf(vq, &len);
+
+		if (completed && !HANDLE_IS_NO_FREE(completed))
+			kfree(completed);
+		else
+			udelay(1);
+	}
+}
+
+$&`,
+  ],
+  ['ret = virtqueue_add_sgs(dev->cmd_vq, sgs_list,', 'nicbox_room(dev->cmd_vq);\n\t$&'],
   ['#define UM_VIRT_PCI_MAXDELAY 40000', '#define UM_VIRT_PCI_MAXDELAY 4000000'],
 ];
 /** The virtio device id under which user-mode Linux takes a vhost-user socket for a PCI function: one that nothing else has. */

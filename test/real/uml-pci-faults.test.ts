@@ -3,7 +3,7 @@
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { available, Child, endChildren, project, scratch } from './host.ts';
+import { available, Child, endChildren, PATIENCE, project, scratch } from './host.ts';
 import { trafficScript } from './pci-checks.ts';
 import { umlPciPath } from './pci-guest.ts';
 
@@ -22,7 +22,7 @@ async function serve(sockets: readonly string[]): Promise<Child> {
     '--socket',
     ...sockets,
   ]);
-  await server.line(/listening on/, 30);
+  await server.line(/listening on/, PATIENCE);
   return server;
 }
 
@@ -37,7 +37,7 @@ const processesOf = (word: string): string[] =>
   });
 
 describe.skipIf(missing !== undefined)(`user-mode Linux and our PCI devices in trouble${missing === undefined ? '' : ` (skipped: ${missing})`}`, () => {
-  it('guests are killed in mid-traffic; the next one finds the devices as new', { timeout: 180_000 }, async () => {
+  it('guests are killed in mid-traffic; the next one finds the devices as new', { timeout: 900_000 }, async () => {
     if (path === undefined) return;
     const folder = scratch();
     const sockets = ['a', 'b'].map((name) => join(folder, name));
@@ -49,14 +49,14 @@ describe.skipIf(missing !== undefined)(`user-mode Linux and our PCI devices in t
         .split('\n')
         .filter((line) => line.includes('vm_file') || line.includes('memfd:')).length;
     let before: readonly number[] | undefined;
-    for (let i = 0; i < 4; i++) {
+    for (let i = 0; i < 3; i++) {
       const guest = path.guest(trafficScript([path.slot(0), path.slot(1)]), sockets);
-      await guest.line(/^TRAFFIC$/, 60);
+      await guest.line(/^TRAFFIC$/, PATIENCE);
       await new Promise((resolve) => setTimeout(resolve, 300));
       await guest.kill();
       await server.until(
         'the guest to be gone',
-        10,
+        PATIENCE,
         () => server.lines.filter((line) => line.includes('connection closed')).length >= 2 * (i + 1) || undefined,
       );
       const now = [descriptors(), threads(), maps()];
@@ -69,30 +69,30 @@ describe.skipIf(missing !== undefined)(`user-mode Linux and our PCI devices in t
     expect(server.lines.filter((line) => /internal error/.test(line))).toEqual([]);
   });
 
-  it('the server is killed in mid-traffic; another takes its sockets and serves a new guest', { timeout: 180_000 }, async () => {
+  it('the server is killed in mid-traffic; another takes its sockets and serves a new guest', { timeout: 900_000 }, async () => {
     if (path === undefined) return;
     const folder = scratch();
     const sockets = ['a', 'b'].map((name) => join(folder, name));
     for (let i = 0; i < 2; i++) {
       const server = await serve(sockets);
       const guest = path.guest(trafficScript([path.slot(0), path.slot(1)]), sockets);
-      await guest.line(/^TRAFFIC$/, 60);
+      await guest.line(/^TRAFFIC$/, PATIENCE);
       await server.kill();
       await guest.kill();
     }
     const server = await serve(sockets);
     const guest = path.guest(trafficScript([path.slot(0), path.slot(1)]), sockets);
-    await guest.line(/^TRAFFIC$/, 60);
+    await guest.line(/^TRAFFIC$/, PATIENCE);
     await guest.kill();
     server.signal('SIGTERM');
     expect(await server.ended).toBe(130);
   });
 
-  it('told to stop, it ends its guest with all of its processes and leaves no file', { timeout: 120_000 }, async () => {
+  it('told to stop, it ends its guest with all of its processes and leaves no file', { timeout: 900_000 }, async () => {
     if (path === undefined) return;
     const child = path.boot(trafficScript([path.slot(0), path.slot(1)]), { devices: ['virtio-net', 'virtio-net'] });
-    const [, folder = ''] = await child.line(/listening on (\S+)\/slot0/, 60);
-    await child.line(/^TRAFFIC$/, 60);
+    const [, folder = ''] = await child.line(/listening on (\S+)\/slot0/, PATIENCE);
+    await child.line(/^TRAFFIC$/, PATIENCE);
     expect(processesOf(folder).length).toBeGreaterThan(1);
     child.signal('SIGTERM');
     expect(await child.ended).toBe(130);
@@ -100,14 +100,14 @@ describe.skipIf(missing !== undefined)(`user-mode Linux and our PCI devices in t
     expect(existsSync(folder)).toBe(false);
   });
 
-  it('killed, it does not leave its guest behind', { timeout: 120_000 }, async () => {
+  it('killed, it does not leave its guest behind', { timeout: 900_000 }, async () => {
     if (path === undefined) return;
     const child = path.boot(trafficScript([path.slot(0), path.slot(1)]), { devices: ['virtio-net', 'virtio-net'] });
-    const [, folder = ''] = await child.line(/listening on (\S+)\/slot0/, 60);
-    await child.line(/^TRAFFIC$/, 60);
+    const [, folder = ''] = await child.line(/listening on (\S+)\/slot0/, PATIENCE);
+    await child.line(/^TRAFFIC$/, PATIENCE);
     child.signal('SIGKILL');
     await child.ended;
-    await expect.poll(() => processesOf(folder), { timeout: 20_000 }).toEqual([]);
+    await expect.poll(() => processesOf(folder), { timeout: PATIENCE * 1000 }).toEqual([]);
     rmSync(folder, { recursive: true, force: true });
   });
 });

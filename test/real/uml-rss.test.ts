@@ -3,7 +3,7 @@
 
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { available, type Child, endChildren, scratch } from './host.ts';
+import { available, type Child, endChildren, PATIENCE, scratch } from './host.ts';
 import { VhostUserServer } from './server.ts';
 import { answeringScript, askingScript, checkTraffic } from './traffic.ts';
 import { findUml } from './uml.ts';
@@ -22,7 +22,7 @@ rss() {
   shift
   "$@" > /tmp/said 2>&1 || echo "PROBLEM $name: $(cat /tmp/said)"
   before="$(counts)"
-  for i in $(seq ${CONNECTIONS}); do nc -w 5 10.0.0.1 5003 <&3 > /dev/null; done
+  for i in $(seq ${CONNECTIONS}); do nc -w 60 10.0.0.1 5003 <&3 > /dev/null; done
   echo RSS $name $before $(counts)
 }
 counts() { ethtool -S eth0 | sed -n 's/^ *rx_queue_[01]_packets: //p'; }
@@ -92,7 +92,7 @@ describe.skipIf(missing !== undefined)(`user-mode Linux, receive side scaling${m
     const many = '(while :; do echo some bytes | nc -l -p 5003 > /dev/null; done) &';
     const answering = uml.boot('answering', answeringScript(size.kibibytes, many), [sockets[0] as string]);
     const asking = uml.boot('asking', askingScript({ ...size, after: `${SETTINGS}${reports ? HASHING : ''}` }), [sockets[1] as string]);
-    await asking.line(/^GUEST-DONE/, 150).catch((error: unknown) => {
+    await asking.line(/^GUEST-DONE/, PATIENCE).catch((error: unknown) => {
       throw new Error(`${error}\nserver:\n${server.child.lines.slice(-3).join('\n')}`);
     });
     checkTraffic(answering, asking, size);

@@ -2,7 +2,7 @@
 
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { available, endChildren, scratch } from './host.ts';
+import { available, endChildren, PATIENCE, scratch } from './host.ts';
 import { VhostUserServer } from './server.ts';
 import { answeringScript, askingScript, checkTraffic } from './traffic.ts';
 import { findUml } from './uml.ts';
@@ -24,17 +24,17 @@ describe.skipIf(missing !== undefined)(`user-mode Linux${missing === undefined ?
     const folder = scratch();
     const sockets = ['a', 'b'].map((name) => join(folder, name));
     const server = await VhostUserServer.start(sockets, ['--queues', String(pairs)]);
-    const size = { kibibytes: 16384, pings: 200 };
+    const size = { kibibytes: 8192, pings: 200 };
     // As many queues as the device has, then one, then all again: each a command to the control queue, with traffic behind it.
     const channels = `
 queues=$(ethtool -l eth0 2>/dev/null | sed -n 's/^Combined:[^0-9]*//p' | head -n 1)
 for n in \${queues:-1} 1 \${queues:-1}; do
   [ \${queues:-1} -eq 1 ] || ethtool -L eth0 combined $n || echo PROBLEM ethtool -L $n
-  echo CHANNELS $n $(ping -A -q -c 50 -w 20 10.0.0.1 | grep received)
+  echo CHANNELS $n $(ping -A -q -c 50 -w 120 10.0.0.1 | grep received)
 done`;
     const answering = uml.boot('answering', answeringScript(size.kibibytes, ABOUT), [sockets[0] as string]);
     const asking = uml.boot('asking', askingScript({ ...size, setUp: ABOUT, after: channels }), [sockets[1] as string]);
-    await asking.line(/^GUEST-DONE/, 200).catch((error: unknown) => {
+    await asking.line(/^GUEST-DONE/, PATIENCE).catch((error: unknown) => {
       throw new Error(`${error}\nserver:\n${server.child.tail}`);
     });
     for (const { name, down, up } of checkTraffic(answering, asking, size))

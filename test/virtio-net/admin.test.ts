@@ -120,7 +120,10 @@ describe('what is looked at first', () => {
     };
     const commands = new AdminCommands([{ type: 0, exists: true, opcodes: [], hasMember: () => true, execute: () => adminDone() }, other]);
     const run = (opcode: number, group: number, member: number, data: number[] = []) =>
-      commands.execute(Uint8Array.from([...u16(opcode), ...u16(group), ...new Array(12).fill(0), ...u32(member), ...u32(0), ...data]));
+      commands.execute(Uint8Array.from([...u16(opcode), ...u16(group), ...new Array(12).fill(0), ...u32(member), ...u32(0), ...data]), 512) ?? {
+        status: -1,
+        result: [],
+      };
     expect([...run(0, 1, 1).result]).toEqual(a.bitmap(0, 1, 6, 70));
     expect([...run(0, 0, 0).result]).toEqual(a.bitmap(0, 1));
     expect(run(1, 1, 1, a.bitmap(0, 1, 6, 70)).status).toBe(OK);

@@ -17,7 +17,7 @@ const END = '<!-- end of features -->\n';
 const TRANSPORT: Readonly<Record<string, [bit: number, offered: string]>> = {
   ANY_LAYOUT: [VIRTIO_F_ANY_LAYOUT, '`transitional`, to a legacy driver'],
   VERSION_1: [VIRTIO_F_VERSION_1, 'always'],
-  SR_IOV: [VIRTIO_F_SR_IOV, 'by physical functions'],
+  SR_IOV: [VIRTIO_F_SR_IOV, 'by physical functions: `sriov`'],
   NOTIFICATION_DATA: [VIRTIO_F_NOTIFICATION_DATA, '`notificationData`'],
   NOTIF_CONFIG_DATA: [VIRTIO_F_NOTIF_CONFIG_DATA, '`notifConfigData`'],
 };
@@ -60,10 +60,10 @@ const ROWS: Readonly<Record<string, Row>> = {
   ACCESS_PLATFORM: ['6', 'core/iommu core/dma-space', 'core/iommu machine/machine'],
   RING_PACKED: ['2.8', 'virtio/packed virtio/packed-used', rings],
   IN_ORDER: ['2.7.9, 2.8.8', 'virtio/split virtio/packed', `virtio/ring-order ${rings}`],
-  SR_IOV: ['6, PCIe 4.0 9', 'pci/sriov', 'machine/virtual-net integration/enumerate'],
+  SR_IOV: ['6, 2.12, PCIe 4.0 9', 'pci/sriov devices/virtio-net/virtual-functions virtio/admin-sriov', 'virtio-net/sriov virtio-net/device-parts machine/virtual-net'],
   NOTIFICATION_DATA: ['2.9, 4.1.5.2', 'virtio/pci-notify', 'virtio-pci/registers integration/virtio-net'],
   NOTIF_CONFIG_DATA: ['4.1.4.4, 4.1.5.2', 'virtio/pci-notify', 'virtio-pci/registers integration/virtio-net'],
-  RING_RESET: ['2.6.1', 'virtio/control', 'virtio-net/ring-reset integration/features integration/pairs'],
+  RING_RESET: ['2.6.1', 'virtio/driver-queues', 'virtio-net/ring-reset integration/features integration/pairs'],
   ADMIN_VQ: [
     '2.12, 2.13, 5.1.9.6',
     'virtio/admin-self devices/virtio-net/flow-filter backends/flow-matcher',

@@ -1,12 +1,11 @@
 // Notifications coalescing (virtio 1.4 5.1.9.5.11). Devices MAY notify more or less often than told: the rows about when are descriptive, and read as exactly so.
 
 import type { Bench } from '../bench.ts';
+import { le16, le32 } from '../bytes.ts';
 import type { Case } from '../case.ts';
 import { ACK_ERR, ACK_OK, CTRL } from '../layout.ts';
 import { plainFrame } from './frames.ts';
 
-const le16 = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff];
-const le32 = (value: number): number[] => [...le16(value & 0xffff), ...le16(value >>> 16)];
 const MICROSECOND = 1000;
 /** Long enough never to come in a case. */
 const NEVER = 1_000_000;

@@ -3,15 +3,13 @@
 import { FlowHash } from '#guest-sim/flow-hash';
 import { DEFAULT_RSS_KEY } from '#guest-sim/toeplitz';
 import type { Bench } from '../bench.ts';
+import { le16, le32 } from '../bytes.ts';
 import type { Case } from '../case.ts';
 import { ACK_ERR, ACK_OK, CTRL } from '../layout.ts';
 import type { Session } from '../session.ts';
 import { plainFrame, udpFrame } from './frames.ts';
 
 export const HASH = { IPv4: 1, TCPv4: 2, UDPv4: 4, IPv6: 8, TCPv6: 16, UDPv6: 32, IP_EX: 64, TCP_EX: 128, UDP_EX: 256 } as const;
-
-const le16 = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff];
-const le32 = (value: number): number[] => [...le16(value & 0xffff), ...le16(value >>> 16)];
 
 export interface Rss {
   readonly hashTypes: number;

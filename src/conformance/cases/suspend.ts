@@ -1,6 +1,7 @@
 // Suspending a device (virtio 1.4 3.4), and its statistics (5.1.9.5.12).
 
 import type { Bench } from '../bench.ts';
+import { le16 } from '../bytes.ts';
 import type { Case } from '../case.ts';
 import { ACK_ERR, ACK_OK, CTRL, STATUS } from '../layout.ts';
 import type { Session } from '../session.ts';
@@ -33,7 +34,6 @@ async function suspended(b: Bench, s: Session): Promise<void> {
   s.ensure((status & BOTH) === STATUS.SUSPEND, 'the device did not suspend', status);
 }
 
-const le16 = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff];
 /** Bits of types_bitmap, by number. */
 const types = (...bits: readonly number[]): number[] => {
   const bytes = [0, 0, 0, 0, 0, 0, 0, 0];
@@ -115,9 +115,10 @@ export const SUSPEND_CASES: readonly Case[] = [
       await queue.ring.expose();
       await b.notify(queue);
       await suspended(b, s);
-      s.check('suspend.15', 'transmit buffers used that were taken before', (await queue.ring.used()).length, 1);
-      s.check('suspend.16', 'messages for them', await b.messages(), [b.vectorOf(1)]);
-      s.ensure((await s.sent()).length === 1, 'the frame was not sent');
+      // A device that is quick has it all done; one that had not come to it yet leaves it for later. Nothing in between.
+      const taken = (await s.sent()).length;
+      s.check('suspend.15', `transmit buffers used, ${taken} frames having been sent`, (await queue.ring.used()).length, taken);
+      s.check('suspend.16', `messages, ${taken} frames having been sent`, await b.messages(), taken === 0 ? [] : [b.vectorOf(1)]);
       await b.net.addFrame(plainFrame(2));
       await queue.ring.expose();
       await b.notify(queue);
@@ -126,6 +127,9 @@ export const SUSPEND_CASES: readonly Case[] = [
       s.check('suspend.14', 'frames sent of buffers made available while suspended', (await s.sent()).length, 0);
       s.check('suspend.9', 'buffers used while suspended', [(await queue.ring.used()).length, (await b.net.receiveQueue().ring.used()).length], [0, 0]);
       s.check('suspend.9', 'messages while suspended', await b.messages(), []);
+      await resume(b);
+      await b.notify(queue);
+      s.check('suspend.14', 'frames sent in all, once the device was resumed', taken + (await s.sent()).length, 2);
     },
   },
   {

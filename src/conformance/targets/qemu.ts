@@ -18,6 +18,7 @@ const RAM_SIZE = 24 * 2 ** 20;
 const MESSAGES = 48 * 2 ** 20;
 const MESSAGE_COUNT = 64;
 const FIRST_BAR = 0xe000_0000;
+const FIRST_PORT = 0xc000;
 const IRQ = 10;
 /** QEMU's main loop takes what a socket has brought, and runs its bottom halves, between two commands: this many turns of it are enough for both. */
 const TURNS = 12;
@@ -29,7 +30,6 @@ export interface QemuOptions extends QemuProgram {
 }
 
 const DEVICE = [
-  'disable-legacy=on',
   'packed=on',
   'rss=on',
   'hash=on',
@@ -44,16 +44,21 @@ const DEVICE = [
   'vectors=8',
 ];
 
+interface PlacedBar {
+  readonly io: boolean;
+  readonly address: number;
+}
+
 class QemuTarget implements Target {
   readonly ram = { base: RAM_BASE, size: RAM_SIZE };
   readonly countsMessages = false;
   readonly hands: Hands;
   readonly #link: QtestLink;
   readonly #wire: Wire;
-  readonly #bars: number[];
+  readonly #bars: readonly PlacedBar[];
   readonly #stepped: boolean;
 
-  constructor({ link, wire, qmp, stepped }: Running, bars: number[]) {
+  constructor({ link, wire, qmp, stepped }: Running, bars: readonly PlacedBar[]) {
     this.#link = link;
     this.#wire = wire;
     this.#bars = bars;
@@ -77,11 +82,13 @@ class QemuTarget implements Target {
   }
 
   barRead(bar: number, offset: number, size: AccessBytes): Promise<number> {
-    return this.#link.number(`read${WORDS[size]} ${(this.#bars[bar] ?? 0) + offset}`).then((value) => (size === 4 ? value >>> 0 : value));
+    const { io, address } = this.#bars[bar] ?? { io: false, address: 0 };
+    return this.#link.number(`${io ? 'in' : 'read'}${WORDS[size]} ${address + offset}`).then((value) => (size === 4 ? value >>> 0 : value));
   }
 
   async barWrite(bar: number, offset: number, size: AccessBytes, value: number): Promise<void> {
-    await this.#link.command(`write${WORDS[size]} ${(this.#bars[bar] ?? 0) + offset} ${value}`);
+    const { io, address } = this.#bars[bar] ?? { io: false, address: 0 };
+    await this.#link.command(`${io ? 'out' : 'write'}${WORDS[size]} ${address + offset} ${value}`);
   }
 
   async memoryRead(address: number, length: number): Promise<Uint8Array> {
@@ -184,18 +191,27 @@ async function configWrite(link: QtestLink, devfn: number, offset: number, size:
   await link.command(`out${WORDS[size]} ${0xcfc + (offset & 3)} ${value}`);
 }
 
-/** Gives every memory BAR an address, as firmware would. */
-async function placeBars(link: QtestLink): Promise<number[]> {
-  const bars: number[] = [];
+/** Gives every BAR an address, as firmware would. */
+async function placeBars(link: QtestLink): Promise<PlacedBar[]> {
+  const bars: PlacedBar[] = [];
   let at = FIRST_BAR;
+  let port = FIRST_PORT;
   for (let bar = 0; bar < 6; bar++) {
     const register = 0x10 + 4 * bar;
     await configWrite(link, DEVFN, register, 4, 0xffff_ffff);
     const low = await configRead(link, DEVFN, register, 4);
-    if (low === 0 || (low & 1) !== 0) continue;
+    if (low === 0) continue;
+    if ((low & 1) !== 0) {
+      const size = (~(low & ~3) >>> 0) + 1;
+      port = Math.ceil(port / size) * size;
+      bars[bar] = { io: true, address: port };
+      await configWrite(link, DEVFN, register, 4, port);
+      port += size;
+      continue;
+    }
     const size = (~(low & ~15) >>> 0) + 1;
     at = Math.ceil(at / size) * size;
-    bars[bar] = at;
+    bars[bar] = { io: false, address: at };
     await configWrite(link, DEVFN, register, 4, at);
     if ((low & 6) === 4) await configWrite(link, DEVFN, 0x10 + 4 * ++bar, 4, 0);
     at += size;
@@ -268,17 +284,21 @@ async function inspect(options: QemuOptions): Promise<{ readonly device: readonl
 
 /** @throws QemuError, when it is opened and QEMU cannot be had. */
 export function qemuSource(name: string, options: QemuOptions): TargetSource {
-  let running: Running | undefined;
+  // The legacy interface is a property of the device, and so of the process.
+  const programs = new Map<boolean, Running>();
   let found: { readonly device: readonly string[]; readonly stepped: boolean } | undefined;
   return {
     name,
-    async open(_model?: Model) {
+    async open(model?: Model) {
       found ??= await inspect(options);
+      const legacy = model === 'transitional';
+      let running = programs.get(legacy);
       if (running !== undefined && !running.link.alive) {
         await stop(running);
         running = undefined;
       }
-      running ??= await start(options, found.device, found.stepped);
+      running ??= await start(options, [`disable-legacy=${legacy ? 'off' : 'on'}`, ...found.device], found.stepped);
+      programs.set(legacy, running);
       const { link, qmp, wire } = running;
       await qmp.execute('set_link', { name: 'nic', up: true });
       await qmp.execute('system_reset');
@@ -293,8 +313,8 @@ export function qemuSource(name: string, options: QemuOptions): TargetSource {
       return target;
     },
     async close() {
-      if (running !== undefined) await stop(running);
-      running = undefined;
+      for (const running of programs.values()) await stop(running);
+      programs.clear();
     },
   };
 }

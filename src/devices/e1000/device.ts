@@ -6,13 +6,12 @@ import { RegisterFile } from '#core/register-file';
 import { RestoreError, seal } from '#core/saved';
 import { MicrowireEeprom, sealEeprom } from '#devices/intel/eeprom';
 import { IoWindow } from '#devices/intel/io-window';
-import { parseMac } from '#devices/intel/mac';
+import { Link } from '#devices/intel/link';
 import { Statistics } from '#devices/intel/statistics';
 import { Unplugged } from '#devices/intel/unplugged';
+import { WakeUp } from '#devices/intel/wake-up';
 import { PortCounters } from '#net/counters';
-import type { PortHost, RemotePortHost } from '#net/port';
-import { EFFECT_NONE } from '#pci/capability';
-import { type PcieType, PciFunction } from '#pci/function';
+import { PciFunction } from '#pci/function';
 import { Msi } from '#pci/msi';
 import { PowerManagement } from '#pci/pm';
 import type { FunctionServices } from '#pci/ports';
@@ -23,63 +22,38 @@ import {
   EVENT_PAUSE,
   EVENT_RECEIVED,
   EVENT_SENT_DELAYED,
+  EVENT_TAKEN,
   EVENT_WOKEN,
   FLAG_ASLEEP,
+  FLAG_LINK,
+  FLAG_LOOPBACK,
   FLAG_LOSSY,
+  FLAG_PAUSED,
   FLAG_RUNTS,
   FLAG_SEND_XOFF,
   FLAG_SEND_XON,
   FLAG_STILL,
 } from './engine-state.ts';
 import { Interrupts } from './interrupts.ts';
-import { Link } from './link.ts';
 import { boardEeprom, CSB_SUBSYSTEM_ID, E1000_MODELS, type E1000Model, type E1000ModelName, INTEL } from './models.ts';
+import { checkEeprom, E1000OptionError, type E1000Options, requireMac } from './options.ts';
 import { localPort, type PortSide, remotePort } from './port-side.ts';
 import { type HookHost, registerHooks } from './register-hooks.ts';
 import { RegisterSpace } from './register-space.ts';
-import { E1000_REGISTERS, ICR_RXT0, ICR_TXDW, PACKET_BUFFER, REGISTER_SPACE } from './registers.ts';
+import { AT, E1000_REGISTERS, ICR_LSC, ICR_MDAC, ICR_PHYINT, ICR_RXT0, ICR_TXDW, PACKET_BUFFER, REGISTER_SPACE } from './registers.ts';
 import { checkE1000, type E1000State, PART, VERSION } from './saved-e1000.ts';
-import { WUC_PME_EN } from './wake-up.ts';
 
-export interface E1000Options {
-  /** Six bytes, as "52:54:00:12:34:56". */
-  readonly mac: string;
-  /** Default 82540EM. */
-  readonly model?: E1000ModelName;
-  /** The segment the cable goes to: one of this thread, or one that a worker serves (VhostSegment). Without one the cable hangs in the air. */
-  readonly segment?: PortHost | RemotePortHost;
-  /** On a worker's segment: rung when `service` has something to do. A Machine sees to it. */
-  readonly bell?: Bell;
-  readonly name?: string;
-  /** How long autonegotiation takes; default 500 ms. */
-  readonly negotiation?: Nanos;
-  /** pad (default): frames of less than 60 bytes come as the medium's senders would have padded them; as-is: they are undersized, as 8254x 13.7.34 has it. */
-  readonly shortFrames?: 'pad' | 'as-is';
-  /** hold (default): a frame that finds no buffer waits at its source; drop: it is lost and counted (MPC, RXO), as on a wire. */
-  readonly fullRing?: 'hold' | 'drop';
-  /** The EEPROM's 64 or 256 words, in place of a board's usual contents; words 0 to 2 and the checksum are set. */
-  readonly eeprom?: Uint16Array;
-  /** Offers the shared communication block, by which a driver that knows of it saves register accesses (docs/e1000.md); the subsystem id says so. Default false. */
-  readonly sharedBlock?: boolean;
-  readonly pcieType?: PcieType;
-}
-
-/** An embedder asked for an e1000 that cannot be. `code` is stable. */
-export class E1000OptionError extends TypeError {
-  readonly code = 'NICBOX_E1000_OPTION';
-}
-
-const PMCSR = 4;
-const PME_ENABLE = 0x100;
-const PME_STATUS = 0x8000;
-const WUC_PME_STATUS = 4;
-const WUC_APMPME = 8;
-const WUFC_LNKC = 1;
 const SENDS = FLAG_SEND_XOFF | FLAG_SEND_XON;
 const NEGOTIATION: Nanos = 500e6;
 /** The decoded size of the I/O BAR. */
 const IO_BAR = 64;
 const CAUSES = 0x00ff_ffff;
+/** The link of an 8254x (link.ts). */
+const LINK_PART = {
+  at: AT,
+  flags: { link: FLAG_LINK, loopback: FLAG_LOOPBACK, paused: FLAG_PAUSED },
+  causes: { changed: ICR_LSC, managed: ICR_MDAC, phy: ICR_PHYINT },
+};
 
 /** What exists while the device is attached. */
 interface Live {
@@ -106,6 +80,7 @@ export class E1000 {
   readonly #space: RegisterSpace;
   readonly #io: IoWindow;
   readonly #pm = new PowerManagement({ pmeFrom: ['d0', 'd3hot', 'd3cold'], onMove: (state) => this.#state.setFlag(FLAG_ASLEEP, state !== 0) });
+  readonly #wakeUp: WakeUp;
   #cable: boolean;
   #live: Live | undefined;
 
@@ -163,6 +138,7 @@ export class E1000 {
         if (granted) this.#wake();
       },
     });
+    this.#wakeUp = new WakeUp({ words: this.#state.registers, at: AT, pm: this.#pm, fn: this.fn });
     this.#loadAddress();
   }
 
@@ -180,7 +156,7 @@ export class E1000 {
 
   #attach(services: FunctionServices): void {
     const state = this.#state;
-    const { negotiation = NEGOTIATION } = this.#options;
+    const { segment, bell, negotiation = NEGOTIATION } = this.#options;
     const interrupts = new Interrupts(
       {
         clock: services.clock,
@@ -204,24 +180,26 @@ export class E1000 {
       signal: (events) => this.#signal(events),
       wake: () => this.#wake(),
     });
+    const remote = segment !== undefined && 'openPort' in segment;
     const link = new Link({
       clock: services.clock,
+      part: LINK_PART,
       state,
       phyId: this.#parts.phyId,
       negotiation,
       cable: this.#cable,
+      served: !remote,
       raise: (causes) => interrupts.raise(causes),
       wake: () => this.#wake(),
-      changed: () => this.#linkChanged(),
+      changed: () => this.#wakeUp.linkChanged(),
     });
-    const { segment, bell } = this.#options;
     const { dma } = services;
     const { hasLow } = this.#parts;
-    const port =
-      segment !== undefined && 'openPort' in segment
-        ? remotePort({ host: segment, engine, state, dma, hasLow, bell: bell as Bell, lost: (again) => this.#lost(again) })
-        : localPort(segment ?? new Unplugged(services.clock), engine);
+    const port = remote
+      ? remotePort({ host: segment, engine, state, dma, hasLow, bell: bell as Bell, lost: (again) => this.#lost(again) })
+      : localPort(segment ?? new Unplugged(services.clock), engine);
     this.#live = { services, interrupts, link, engine, port };
+    this.service();
   }
 
   #detach(): void {
@@ -275,7 +253,7 @@ export class E1000 {
     const live = this.#live;
     if (live === undefined) return;
     // What the worker had to say of the time before.
-    live.port.takeEvents();
+    this.#forgetEvents(live);
     live.port.doorbell?.revoke();
     live.engine.reset();
     live.interrupts.reset();
@@ -294,10 +272,16 @@ export class E1000 {
 
   // ---- between the parts ----
 
+  /** Of what the worker had to say one thing outlives resets: that it is there. */
+  #forgetEvents(live: Live): void {
+    if ((live.port.takeEvents() & EVENT_TAKEN) !== 0) live.link.phy.served = true;
+  }
+
   #signal(events: number): void {
     const live = this.#live;
     if (live === undefined) return;
-    if ((events & (EVENT_WOKEN | EVENT_MAGIC)) !== 0) this.#woken((events & EVENT_MAGIC) !== 0);
+    if ((events & (EVENT_WOKEN | EVENT_MAGIC)) !== 0) this.#wakeUp.woken({ status: this.#state.takeWoken(), magic: (events & EVENT_MAGIC) !== 0 });
+    if ((events & EVENT_TAKEN) !== 0) live.link.phy.served = true;
     if ((events & EVENT_PAUSE) !== 0) live.link.paused();
     if ((events & EVENT_SENT_DELAYED) !== 0) live.interrupts.sentDelayed();
     const causes = events & CAUSES;
@@ -324,8 +308,9 @@ export class E1000 {
       service: () => this.service(),
       wake: () => this.#wake(),
       reset: () => this.#reset('warm'),
-      readWakeUpControl: () => this.#readWakeUpControl(),
-      wroteWakeUpControl: (written) => this.#wroteWakeUpControl(written),
+      get wakeUp() {
+        return device.#wakeUp;
+      },
       wroteBlock: () => this.#wroteBlock(),
     };
   }
@@ -341,45 +326,6 @@ export class E1000 {
     // Guest threads that rang in place of writing a tail.
     this.#live?.port.doorbell?.revoke();
     this.#wake();
-  }
-
-  // ---- wake-up (8254x 6.3) ----
-
-  get #pmcsr(): number {
-    return this.fn.offsetOf(this.#pm) + PMCSR;
-  }
-
-  /** PME_En and PME_Status are those of the power management capability. */
-  #readWakeUpControl(): number {
-    const control = this.fn.config.get16(this.#pmcsr);
-    const own = this.registers.get('WUC') & ~(WUC_PME_EN | WUC_PME_STATUS);
-    return own | ((control & PME_ENABLE) !== 0 ? WUC_PME_EN : 0) | ((control & PME_STATUS) !== 0 ? WUC_PME_STATUS : 0);
-  }
-
-  #wroteWakeUpControl(written: number): void {
-    const state = this.fn.config.get16(this.#pmcsr) & 3;
-    const control = state | ((this.registers.get('WUC') & WUC_PME_EN) !== 0 ? PME_ENABLE : 0) | ((written & WUC_PME_STATUS) !== 0 ? PME_STATUS : 0);
-    const effects = this.fn.configWrite(this.#pmcsr, 2, control);
-    if (effects !== EFFECT_NONE) this.fn.report(effects);
-  }
-
-  /** A frame by which the system would wake came while the device slept. */
-  #woken(magic: boolean): void {
-    const status = this.#state.takeWoken();
-    if (this.#pm.powerState === 0) return;
-    const enabled = (this.#readWakeUpControl() & WUC_PME_EN) !== 0;
-    if (enabled && status !== 0) this.#wakeBy(status);
-    else if (magic && (enabled || (this.registers.get('WUC') & WUC_APMPME) !== 0)) this.#pm.assertPme();
-  }
-
-  #wakeBy(status: number): void {
-    this.registers.set('WUS', this.registers.get('WUS') | status);
-    this.#pm.assertPme();
-  }
-
-  #linkChanged(): void {
-    if (this.#pm.powerState === 0 || (this.registers.get('WUFC') & WUFC_LNKC) === 0) return;
-    if ((this.#readWakeUpControl() & WUC_PME_EN) !== 0) this.#wakeBy(WUFC_LNKC);
   }
 
   // ---- saved state ----
@@ -414,7 +360,7 @@ export class E1000 {
   /** @throws RestoreError, having changed nothing */
   restore(saved: unknown): void {
     const live = this.#requireLive();
-    const taker = { model: this.model, eeprom: this.#eeprom, statistics: this.#statistics, phy: live.link.phy, sends: SENDS };
+    const taker = { model: this.model, eeprom: this.#eeprom, statistics: this.#statistics, link: live.link, sends: SENDS };
     const state = checkE1000(saved, taker);
     this.#change(() => {
       this.registers.restore(state.registers);
@@ -423,7 +369,7 @@ export class E1000 {
       this.#state.setFlag(state.sends, true);
       this.#state.setFlag(FLAG_ASLEEP, this.#pm.powerState !== 0);
       this.#state.changed();
-      live.port.takeEvents();
+      this.#forgetEvents(live);
       live.engine.reset();
       live.engine.transmit.restore(state.transmit);
     });
@@ -439,15 +385,4 @@ export class E1000 {
     if (this.#live === undefined) throw new RestoreError(`${this.name} is not attached to a machine`);
     return this.#live;
   }
-}
-
-function requireMac(text: string): Uint8Array {
-  const mac = parseMac(text);
-  if (typeof mac === 'string') throw new E1000OptionError(mac);
-  return mac;
-}
-
-function checkEeprom(words: Uint16Array | undefined): Uint16Array | undefined {
-  if (words !== undefined && words.length !== 64 && words.length !== 256) throw new E1000OptionError(`an EEPROM of ${words.length} words: 64 or 256`);
-  return words?.slice();
 }

@@ -37,6 +37,9 @@ export const EVENT_WOKEN = 1 << 27;
 /** The magic packet of APM came. */
 export const EVENT_MAGIC = 1 << 28;
 
+/** The thread that is to serve the port has taken it. */
+export const EVENT_TAKEN = 1 << 29;
+
 /** Context descriptors between the head and where a turn got to. */
 export const MOST_CONTEXTS = 256;
 

@@ -6,6 +6,7 @@ import type { DmaSpace } from '#core/dma-space';
 import { viewsOf } from '#core/guest-memory';
 import { PauseFrames } from '#devices/intel/pause-frames';
 import { COUNT } from '#devices/intel/statistics';
+import { WakeUpFilter } from '#devices/intel/wake-up';
 import { DROP_LINK_DOWN, DROP_NOT_READY, PortCounters } from '#net/counters';
 import { FrameBatch, type TurnPort } from '#net/port';
 import {
@@ -23,11 +24,11 @@ import {
   FLAG_SEND_XON,
   FLAG_STILL,
 } from './engine-state.ts';
+import { flexibleFilters } from './flexible-filters.ts';
 import { Receive } from './receive.ts';
 import { AT, CTRL_TFCE, ICR_RXDMT0, ICR_RXT0, ICR_SRPD, ICR_TXD_LOW, ICR_TXDW, ICR_TXQE } from './registers.ts';
 import { SharedBlock } from './shared-block.ts';
 import { Transmit } from './transmit.ts';
-import { WakeUpFilter } from './wake-up.ts';
 
 const { CTRL, FCRTH, FCRTL, FCTTV, RDT, TDT } = AT;
 
@@ -97,7 +98,7 @@ export class Engine implements TurnPort {
     this.#late = options.late;
     this.transmit = new Transmit(state, dma, this.counters, { hasLow: options.hasLow });
     this.receive = new Receive(state, dma, this.counters);
-    this.#wakeUp = new WakeUpFilter(state.registers, this.receive.filter);
+    this.#wakeUp = new WakeUpFilter(state.registers, AT, this.receive.filter, (bytes, length) => flexibleFilters(state.registers, bytes, length));
     this.#pauses = new PauseFrames(state.registers, AT);
     const block = new SharedBlock(state.registers, dma);
     this.block = block;

@@ -11,6 +11,7 @@ const { ICR, IMS, ITR, RADV, RDTR, TADV, TIDV } = AT;
 const DELAY_UNIT: Nanos = 1024;
 /** Of ITR. */
 const THROTTLE_UNIT: Nanos = 256;
+const LONGEST_DELAY: Nanos = 0xffff * DELAY_UNIT;
 
 export interface InterruptHost {
   readonly clock: Clock;
@@ -177,13 +178,15 @@ export class Interrupts {
       throw new RestoreError('saved interrupt timers are malformed');
   }
 
+  /** No timer has further to go than 16 bits of its unit, and the line did not rise in the future: a record made by another clock, or to silence the device, is brought within that. */
   restore(saved: SavedInterrupts): void {
+    const now = this.#host.clock.now();
     this.#timers.forEach((timer, i) => {
       const deadline = saved.timers[i] as Nanos;
       timer.cancel();
-      if (deadline >= 0) timer.arm(deadline);
+      if (deadline >= 0) timer.arm(Math.min(deadline, now + LONGEST_DELAY));
     });
-    this.#rose = saved.rose;
+    this.#rose = Math.min(saved.rose, now);
     this.#line = saved.line;
     this.#host.restoreLine(saved.line);
   }

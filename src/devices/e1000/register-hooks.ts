@@ -2,10 +2,11 @@
 
 import type { RegisterFile, RegisterHooks } from '#core/register-file';
 import type { MicrowireEeprom } from '#devices/intel/eeprom';
+import type { Link } from '#devices/intel/link';
 import { COUNT, type Statistics } from '#devices/intel/statistics';
+import type { WakeUp } from '#devices/intel/wake-up';
 import { type EngineState, FLAG_SEND_XOFF } from './engine-state.ts';
 import type { Interrupts } from './interrupts.ts';
-import type { Link } from './link.ts';
 import { CTRL_PHY_RST, CTRL_RST, CTRL_TFCE, type E1000_REGISTERS, type E1000Register, TCTL_SWXOFF } from './registers.ts';
 
 const FPD = 1 << 31;
@@ -35,8 +36,7 @@ export interface HookHost {
   wake(): void;
   /** CTRL.RST. */
   reset(): void;
-  readWakeUpControl(): number;
-  wroteWakeUpControl(written: number): void;
+  readonly wakeUp: WakeUp;
   /** The address of the shared block was written. */
   wroteBlock(): void;
 }
@@ -58,7 +58,7 @@ export function registerHooks(host: HookHost): Hooks {
     EECD: { read: () => readEeprom(host), afterWrite: () => driveEeprom(host) },
     EERD: { write: (value, _, lanes) => readWord(host, value, lanes) },
     // EE_RST (13) loads the EEPROM anew, and clears itself.
-    MDIC: { write: (value) => host.link?.manage(value) },
+    MDIC: { write: (value, _, lanes) => host.link?.manage(value, lanes) },
     ICR: { read: () => causes(host), afterRead: () => host.interrupts?.update(), write: (value, _, lanes) => host.interrupts?.clear(value & lanes) },
     // 8254x 13.4.19 has ICS as write-only; drivers exist that read it as an ICR that does not clear.
     ICS: { read: () => causes(host), write: (value, _, lanes) => host.interrupts?.raise(value & lanes) },
@@ -82,7 +82,7 @@ export function registerHooks(host: HookHost): Hooks {
     TCTL: { write: (value, _, lanes) => writeTransmitControl(host, value, lanes) },
     // TXA is what RXA leaves of 64 KiB.
     PBA: { afterWrite: () => host.registers.set('PBA', host.registers.field('PBA', 'RXA') | ((64 - host.registers.field('PBA', 'RXA')) << 16)) },
-    WUC: { read: () => host.readWakeUpControl(), afterWrite: () => {}, write: (value, _, lanes) => writeWakeUp(host, value, lanes) },
+    WUC: { read: () => host.wakeUp.readControl(), write: (value, _, lanes) => writeWakeUp(host, value, lanes) },
     CSBAL: { afterWrite: () => host.wroteBlock() },
     CSBAH: { afterWrite: () => host.wroteBlock() },
   };
@@ -138,7 +138,7 @@ function writeTransmitControl(host: HookHost, value: number, lanes: number): voi
 
 function writeWakeUp(host: HookHost, value: number, lanes: number): void {
   host.registers.store('WUC', value, 0, lanes);
-  host.wroteWakeUpControl(value & lanes);
+  host.wakeUp.wroteControl(value & lanes);
 }
 
 // ---- the EEPROM: pins (8254x 5.3) and EERD (8254x 13.4.4) ----

@@ -4,10 +4,9 @@
 import { RestoreError, unseal } from '#core/saved';
 import { CONTEXT_WORDS } from '#devices/intel/checksum-context';
 import type { MicrowireEeprom, SavedEeprom } from '#devices/intel/eeprom';
-import type { Phy } from '#devices/intel/phy';
+import type { Link, SavedLink } from '#devices/intel/link';
 import type { Statistics } from '#devices/intel/statistics';
 import { Interrupts, type SavedInterrupts } from './interrupts.ts';
-import type { Link } from './link.ts';
 import { E1000_REGISTERS, ICR_ALL, PACKET_BUFFER_WORDS } from './registers.ts';
 import type { Transmit } from './transmit.ts';
 
@@ -34,7 +33,7 @@ export interface E1000State {
   readonly eeprom: SavedEeprom;
   readonly packetBuffer: Uint32Array;
   readonly ioAddress: number;
-  readonly link: ReturnType<Link['save']>;
+  readonly link: SavedLink;
   readonly interrupts: SavedInterrupts;
   readonly transmit: ReturnType<Transmit['save']>;
   /** PAUSE frames still to be sent: FLAG_SEND_XOFF, FLAG_SEND_XON. */
@@ -46,7 +45,7 @@ export interface Taker {
   readonly model: string;
   readonly eeprom: MicrowireEeprom;
   readonly statistics: Statistics;
-  readonly phy: Phy;
+  readonly link: Link;
   readonly sends: number;
 }
 
@@ -58,11 +57,10 @@ export function checkE1000(saved: unknown, taker: Taker): E1000State {
   checkRegisters(state.registers);
   taker.statistics.check(state.statistics);
   taker.eeprom.check(state.eeprom);
-  taker.phy.check(state.link?.phy);
+  taker.link.check(state.link);
   Interrupts.check(state.interrupts);
-  const { link, ioAddress, sends, packetBuffer } = state;
+  const { ioAddress, sends, packetBuffer } = state;
   if (!(packetBuffer instanceof Uint32Array) || packetBuffer.length !== PACKET_BUFFER_WORDS) throw new RestoreError('saved packet buffer is malformed');
-  if (typeof link?.up !== 'boolean' || !(Number.isFinite(link.pauseEnds) && link.pauseEnds >= -1)) throw new RestoreError('saved link is malformed');
   if (!isWord(ioAddress)) throw new RestoreError(`saved IOADDR ${ioAddress}`);
   if (!(Number.isInteger(sends) && ((sends as number) & ~taker.sends) === 0)) throw new RestoreError(`saved flow control ${sends}`);
   checkTransmit(state.transmit);

@@ -1,12 +1,12 @@
 // The engine on another thread: what it is made from, and the opener for that thread's entry module. Registers, contexts and positions are shared words, so neither side keeps anything the other
 // needs; what the engine has to say goes into the state's event word, and its owner's doorbell is rung for the first of it.
 
-import type { Clock, Nanos } from '#core/clock';
+import type { Nanos, TimeSource } from '#core/clock';
 import { DmaSpace, type DmaSpaceShare } from '#core/dma-space';
 import { Doorbell, type DoorbellShare } from '#core/doorbell';
 import type { PortSite, TurnPort } from '#net/port';
 import { Engine, type LateEvents } from './engine.ts';
-import { EngineState, EVENT_RECEIVED, EVENT_SENT_DELAYED } from './engine-state.ts';
+import { EngineState, EVENT_RECEIVED, EVENT_SENT_DELAYED, EVENT_TAKEN } from './engine-state.ts';
 import { ICR_RXDMT0, ICR_RXT0, ICR_SRPD, ICR_TXD_LOW, ICR_TXDW, ICR_TXQE } from './registers.ts';
 
 /** Names the opener to who serves the segment. */
@@ -25,7 +25,7 @@ export function openE1000Port(share: unknown, site: PortSite): TurnPort {
   const { state: buffer, dma, hasLow, events } = share as EngineShare;
   const state = new EngineState(buffer);
   const bell = new ThrottledBell(state, Doorbell.open(events), site.clock);
-  return new Engine({
+  const engine = new Engine({
     name: site.name,
     state,
     dma: DmaSpace.open(dma),
@@ -36,6 +36,9 @@ export function openE1000Port(share: unknown, site: PortSite): TurnPort {
     commit: site.commit,
     late: bell,
   });
+  // It is on its segment before this thread's next turn, so frames may come from now on: the link can rise.
+  bell.signal(EVENT_TAKEN);
+  return engine;
 }
 
 /** What comes of frames, and waits for the throttle like the interrupt it is for. */
@@ -49,9 +52,9 @@ class ThrottledBell implements LateEvents {
   deadline: Nanos = Infinity;
   readonly #state: EngineState;
   readonly #doorbell: Doorbell;
-  readonly #clock: Clock;
+  readonly #clock: TimeSource;
 
-  constructor(state: EngineState, doorbell: Doorbell, clock: Clock) {
+  constructor(state: EngineState, doorbell: Doorbell, clock: TimeSource) {
     this.#state = state;
     this.#doorbell = doorbell;
     this.#clock = clock;

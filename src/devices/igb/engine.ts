@@ -6,10 +6,21 @@ import { PauseFrames } from '#devices/intel/pause-frames';
 import { DROP_LINK_DOWN, DROP_NOT_READY, type PortCounters } from '#net/counters';
 import type { FrameBatch, NetPort } from '#net/port';
 import type { PoolSwitch } from './pools.ts';
-import { FLAG_HOLDS_PEER, FLAG_LINK, FLAG_LOOPBACK, FLAG_PAUSED, FLAG_SEND_XOFF, FLAG_SEND_XON, FLAG_STILL, type PortState } from './port-state.ts';
+import {
+  FLAG_ASLEEP,
+  FLAG_HOLDS_PEER,
+  FLAG_LINK,
+  FLAG_LOOPBACK,
+  FLAG_PAUSED,
+  FLAG_SEND_XOFF,
+  FLAG_SEND_XON,
+  FLAG_STILL,
+  type PortState,
+} from './port-state.ts';
 import { Receive } from './receive.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { AT, CTRL_GIO_MASTER_DISABLE, CTRL_TFCE, POOLS, QUEUES } from './registers.ts';
+import type { Sleep } from './sleep.ts';
 import { COUNT, count } from './statistics.ts';
 import type { TimeSync } from './time-sync.ts';
 import { Transmit } from './transmit.ts';
@@ -31,6 +42,7 @@ export interface EngineOptions {
   readonly pools: PoolSwitch | undefined;
   /** VFTE. */
   readonly mayTransmit: (queue: number) => boolean;
+  readonly sleep: Sleep;
   readonly isQuiet: (queue: number) => boolean;
   /** Queues got frames, queues reported, receiving queues that may not wait, causes of ICR. */
   readonly signal: (received: number, sent: number, urgent: number, causes: number) => void;
@@ -51,6 +63,7 @@ export class Engine implements NetPort {
   readonly #pauses: PauseFrames;
   readonly #later: Timer;
   #generation = -1;
+  #tables = -1;
   /** Frames of our own at the front of the batch in hand. */
   #own = 0;
 
@@ -85,13 +98,18 @@ export class Engine implements NetPort {
 
   /** Takes up what the control plane changed. True: memory may be touched. */
   #look(): boolean {
-    this.receive.begin();
-    const { generation, registers } = this.#state;
+    this.receive.distribution.begin();
+    const { generation, tables, registers } = this.#state;
     if (generation !== this.#generation) {
       this.#generation = generation;
+      this.transmit.queuesChanged();
+    }
+    if (tables !== this.#tables) {
+      this.#tables = tables;
       this.transmit.configure();
       this.receive.configure();
     }
+    if ((this.#state.flags & FLAG_ASLEEP) !== 0) return false;
     return ((registers[CTRL] as number) & CTRL_GIO_MASTER_DISABLE) === 0 && (this.#options.dma.busMaster || this.#virtualMaster);
   }
 
@@ -103,7 +121,7 @@ export class Engine implements NetPort {
 
   reset(): void {
     this.transmit.reset();
-    this.receive.reset();
+    this.receive.distribution.reset();
     for (const queue of this.receiveQueues) queue.reset();
     this.#state.setFlag(FLAG_HOLDS_PEER, false);
     this.#later.cancel();
@@ -114,7 +132,7 @@ export class Engine implements NetPort {
   resetQueue(index: number): void {
     (this.transmitQueues[index] as TransmitQueue).reset();
     (this.receiveQueues[index] as ReceiveQueue).reset();
-    this.#state.changed();
+    this.#state.queuesChanged();
   }
 
   /** Queue `index` is in this memory from now on. */
@@ -133,7 +151,7 @@ export class Engine implements NetPort {
 
   stop(): void {
     this.#later.cancel();
-    this.receive.close();
+    this.receive.distribution.close();
   }
 
   // ---- NetPort ----
@@ -173,18 +191,19 @@ export class Engine implements NetPort {
 
   /** The last thing in a turn: an interrupt may run the guest. */
   #tell(): void {
-    const { receive, transmit } = this;
-    receive.end();
-    const { received, urgent } = receive;
+    const { transmit } = this;
+    const { distribution } = this.receive;
+    const { received, urgent } = distribution;
     const { sent } = transmit;
     const { pools } = this.#options;
-    const causes = receive.causes | (pools?.causes ?? 0);
+    const causes = distribution.causes | (pools?.causes ?? 0);
     if (pools !== undefined) pools.causes = 0;
-    receive.received = 0;
-    receive.urgent = 0;
-    receive.causes = 0;
+    distribution.received = 0;
+    distribution.urgent = 0;
+    distribution.causes = 0;
     transmit.sent = 0;
     if ((received | sent | causes) !== 0) this.#options.signal(received, sent, urgent, causes);
+    this.#options.sleep.tell();
   }
 
   /** 8.18: flow control frames are no good packets; they have counters of their own. */
@@ -202,8 +221,9 @@ export class Engine implements NetPort {
     const frames = to - from;
     if ((this.#state.flags & FLAG_STILL) !== 0) return 0;
     if (!this.#look()) {
-      // Hardware would lose it.
-      this.counters.receiveDropped(DROP_NOT_READY, frames);
+      // Hardware would lose it, unless it sleeps and waits for just this one.
+      if ((this.#state.flags & FLAG_ASLEEP) !== 0) this.#options.sleep.examine(batch, from, to);
+      else this.counters.receiveDropped(DROP_NOT_READY, frames);
       return frames;
     }
     if (!this.linkUp) {

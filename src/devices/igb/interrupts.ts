@@ -2,26 +2,25 @@
 // enabled VF's vectors) each extended cause is an MSI-X message of its own; without, everything together is one level, moderated by EITR0. One message a rise of cause and mask; the end of a counter
 // sends what waits, if it is still wanted, and nothing else.
 
-import type { Clock, Nanos, Timer } from '#core/clock';
+import type { Clock } from '#core/clock';
 import { RestoreError } from '#core/saved';
+import { Moderation, type SavedModeration } from './moderation.ts';
 import type { ExtendedName } from './pools.ts';
-import { AT, GPIE_EIAME, GPIE_MULTIPLE_MSIX, GPIE_NSICR, ICR_INT_ASSERTED, ICR_RXDW, ICR_TCP_TIMER, ICR_TXDW, QUEUES, VECTORS } from './registers.ts';
+import {
+  AT,
+  GPIE_EIAME,
+  GPIE_MULTIPLE_MSIX,
+  GPIE_NSICR,
+  GPIE_PBA_SUPPORT,
+  ICR_INT_ASSERTED,
+  ICR_RXDW,
+  ICR_TCP_TIMER,
+  ICR_TXDW,
+  QUEUES,
+  VECTORS,
+} from './registers.ts';
 
-const { EIAC, EIAM, EICR, EIMS, EITR, GPIE, IAM, ICR, IMS, IVAR, IVAR_MISC } = AT;
-
-/** Of EITR's interval, 8.8.12, and of its counter, which shows the ten most significant of 13 bits. */
-const MICROSECOND: Nanos = 1000;
-const COUNTER_STEP: Nanos = 8000;
-const INTERVAL_SHIFT = 2;
-const COUNTER_SHIFT = 21;
-const CREDIT_SHIFT = 16;
-const MOST_CREDITS = 31;
-const COUNTER_IGNORED = 1 << 31;
-const LLI_EN = 1 << 15;
-/** Interval and LLI_EN: what EITR stores; counter and credits are kept as times and counts. */
-const STORED = 0x0000_fffc;
-/** Of GPIE.LL_INTERVAL. */
-const CREDIT_UNIT: Nanos = 4000;
+const { EIAC, EIAM, EICR, EIMS, GPIE, IAM, ICR, IMS, IVAR, IVAR_MISC } = AT;
 
 const VALID = 0x80;
 const MESSAGES = 0x01ff_ffff;
@@ -40,19 +39,18 @@ export interface InterruptHost {
   restoreLine(asserted: boolean): void;
   /** MSI-X message `vector` of the physical function, or of an enabled VF that has it. */
   send(vector: number): void;
+  /** Messages of these vectors that wait behind a mask of their table's (MSI-X pending bits) are not wanted any more. */
+  retract(vectors: number): void;
   /** Vectors of enabled VFs. */
   readonly virtualVectors: number;
-  /** The counter of `vector` ended: what queues of that vector kept for it is written back. */
-  quiet(vector: number): void;
+  /** A counter ended that these queues kept reports back for. */
+  quiet(queues: number): void;
   /** An interrupt was asserted (IAC). */
   counted(): void;
 }
 
 export interface SavedInterrupts {
-  /** When each vector's counter ends, and when its credits were counted last. */
-  readonly free: readonly Nanos[];
-  readonly counted: readonly Nanos[];
-  readonly credits: readonly number[];
+  readonly moderation: SavedModeration;
   /** Vectors that wait for their counter. */
   readonly waiting: number;
   readonly line: boolean;
@@ -61,17 +59,14 @@ export interface SavedInterrupts {
 export class Interrupts {
   readonly #host: InterruptHost;
   readonly #words: Uint32Array;
-  readonly #timers: readonly Timer[];
-  readonly #free = new Float64Array(VECTORS);
-  readonly #counted = new Float64Array(VECTORS);
-  readonly #credits = new Uint8Array(VECTORS);
+  readonly #moderation: Moderation;
   #waiting = 0;
   #line = false;
 
   constructor(host: InterruptHost, words: Uint32Array) {
     this.#host = host;
     this.#words = words;
-    this.#timers = Array.from({ length: VECTORS }, (_, vector) => host.clock.timer(() => this.#expired(vector)));
+    this.#moderation = new Moderation(host.clock, words, (vector) => this.#expired(vector));
   }
 
   get line(): boolean {
@@ -177,38 +172,19 @@ export class Interrupts {
   }
 
   #due(vector: number, immediate: boolean): void {
-    const free = this.#free[vector] as number;
-    if (this.#host.clock.now() >= free || (immediate && this.#takesCredit(vector))) this.#fire(vector);
+    const moderation = this.#moderation;
+    if (moderation.isFree(vector) || (immediate && moderation.takesCredit(vector))) this.#fire(vector);
     else {
       this.#waiting |= 1 << vector;
-      (this.#timers[vector] as Timer).arm(free);
+      moderation.await(vector);
     }
-  }
-
-  /** 7.3.3.1.3: an immediate interrupt is bound by credits, of which one comes every LL_INTERVAL, where EITR.LLI_EN says so. */
-  #takesCredit(vector: number): boolean {
-    const interval = ((this.#at(GPIE) >>> 7) & 31) * CREDIT_UNIT;
-    if (interval === 0 || (this.#at(EITR + vector) & LLI_EN) === 0) return true;
-    this.#earn(vector, interval);
-    const credits = this.#credits[vector] as number;
-    if (credits === 0) return false;
-    this.#credits[vector] = credits - 1;
-    return true;
-  }
-
-  #earn(vector: number, interval: Nanos): void {
-    const since = this.#host.clock.now() - (this.#counted[vector] as number);
-    const earned = Math.floor(since / interval);
-    if (earned <= 0) return;
-    this.#credits[vector] = Math.min(MOST_CREDITS, (this.#credits[vector] as number) + earned);
-    this.#counted[vector] = (this.#counted[vector] as number) + earned * interval;
   }
 
   #fire(vector: number): void {
     const words = this.#words;
     const bit = 1 << vector;
     this.#waiting &= ~bit;
-    this.#startCounter(vector);
+    this.#moderation.start(vector);
     words[EICR] = this.#at(EICR) & ~(bit & this.#at(EIAC));
     if ((this.#at(GPIE) & GPIE_EIAME) !== 0) words[EIMS] = this.#at(EIMS) & ~(bit & this.#at(EIAM));
     this.#host.counted();
@@ -216,16 +192,10 @@ export class Interrupts {
     this.#host.send(vector);
   }
 
-  #startCounter(vector: number): void {
-    const interval = ((this.#at(EITR + vector) >>> INTERVAL_SHIFT) & 0x1fff) * MICROSECOND;
-    this.#free[vector] = this.#host.clock.now() + interval;
-    // What is kept back for this counter is written at its end, whether or not a cause waits.
-    if (interval > 0) (this.#timers[vector] as Timer).arm(this.#free[vector] as number);
-    else (this.#timers[vector] as Timer).cancel();
-  }
-
   #expired(vector: number): void {
-    this.#host.quiet(vector);
+    let queues = 0;
+    for (let queue = 0; queue < QUEUES; queue++) if (this.#counterOf(queue) === vector) queues |= 1 << queue;
+    if (queues !== 0) this.#host.quiet(queues);
     const bit = 1 << vector;
     const wanted = (this.#waiting & bit) !== 0 && (this.#at(EICR) & this.#at(EIMS) & bit & this.#messages) !== 0;
     this.#waiting &= ~bit;
@@ -233,11 +203,15 @@ export class Interrupts {
     if (vector === 0) this.update();
   }
 
-  /** The counter of a queue's vector stands at zero: nothing need be kept back for it. */
-  isQuiet(queue: number, transmit: boolean): boolean {
-    const bit = this.vectorOf(queue, transmit);
-    const vector = (bit & this.#messages) !== 0 ? 31 - Math.clz32(bit) : 0;
-    return this.#host.clock.now() >= (this.#free[vector] as number);
+  /** Whose counter a transmit queue's reports wait for: its own vector's, or that of the level, EITR0, where it has none or all are one. */
+  #counterOf(queue: number): number {
+    const bit = this.vectorOf(queue, true) & this.#messages;
+    return bit !== 0 ? 31 - Math.clz32(bit) : 0;
+  }
+
+  /** Nothing need be kept back for the interrupt of this transmit queue. */
+  isQuiet(queue: number): boolean {
+    return this.#moderation.isFree(this.#counterOf(queue));
   }
 
   /** The level of everything that is no message, held back by the counter of EITR0. */
@@ -248,12 +222,11 @@ export class Interrupts {
       return;
     }
     if (this.#line) return;
-    const free = this.#free[0] as number;
-    if (this.#host.clock.now() < free) {
-      (this.#timers[0] as Timer).arm(free);
+    if (!this.#moderation.isFree(0)) {
+      this.#moderation.await(0);
       return;
     }
-    this.#startCounter(0);
+    this.#moderation.start(0);
     this.#host.counted();
     this.#drive(true);
   }
@@ -315,6 +288,8 @@ export class Interrupts {
         this.raiseExtended(bits);
         return;
       case 'EIMS':
+        // 8.8.8, GPIE.PBA_support: a driver that is ready for a vector has dealt with what waits behind the table's mask.
+        if ((this.#at(GPIE) & GPIE_PBA_SUPPORT) !== 0) this.#host.retract(bits & this.#messages);
         words[EIMS] = this.#at(EIMS) | bits;
         this.#risen(before, 0);
         return;
@@ -347,23 +322,12 @@ export class Interrupts {
     if ((this.#at(GPIE) & GPIE_EIAME) === 0) this.#words[EIMS] = this.#at(EIMS) & ~(this.#at(EIAM) & lanes);
   }
 
-  /** EITR with its counter and credits as they are now. */
   readThrottle(vector: number): number {
-    const left = Math.max(0, (this.#free[vector] as number) - this.#host.clock.now());
-    const counter = Math.min(0x3ff, Math.floor(left / COUNTER_STEP));
-    const interval = ((this.#at(GPIE) >>> 7) & 31) * CREDIT_UNIT;
-    if (interval > 0) this.#earn(vector, interval);
-    return (this.#at(EITR + vector) & STORED) | ((this.#credits[vector] as number) << CREDIT_SHIFT) | (counter << COUNTER_SHIFT);
+    return this.#moderation.read(vector);
   }
 
   writeThrottle(vector: number, value: number): void {
-    this.#words[EITR + vector] = value & STORED;
-    if ((value & COUNTER_IGNORED) !== 0) return;
-    const now = this.#host.clock.now();
-    this.#credits[vector] = (value >>> CREDIT_SHIFT) & MOST_CREDITS;
-    this.#counted[vector] = now;
-    this.#free[vector] = now + ((value >>> COUNTER_SHIFT) & 0x3ff) * COUNTER_STEP;
-    (this.#timers[vector] as Timer).arm(this.#free[vector] as number);
+    this.#moderation.write(vector, value);
   }
 
   /** GPIE was written: other causes are messages now, or others make the level. */
@@ -377,38 +341,27 @@ export class Interrupts {
 
   /** A reset, registers included: EITR may have outlived it, and so does what runs by it not. */
   reset(): void {
-    for (const timer of this.#timers) timer.cancel();
-    this.#free.fill(0);
-    this.#credits.fill(0);
-    this.#counted.fill(this.#host.clock.now());
+    this.#moderation.reset();
     this.#waiting = 0;
     this.update();
   }
 
   save(): SavedInterrupts {
-    const { line } = this;
-    return { free: Array.from(this.#free), counted: Array.from(this.#counted), credits: Array.from(this.#credits), waiting: this.#waiting >>> 0, line };
+    return { moderation: this.#moderation.save(), waiting: this.#waiting >>> 0, line: this.#line };
   }
 
   /** @throws RestoreError, having changed nothing */
   static check(saved: Partial<SavedInterrupts> | undefined): asserts saved is SavedInterrupts {
-    const { free, counted, credits, waiting, line } = saved ?? {};
-    const times = (list: unknown): boolean => Array.isArray(list) && list.length === VECTORS && list.every((n) => Number.isFinite(n) && n >= 0);
-    const creditsFit = Array.isArray(credits) && credits.length === VECTORS && credits.every((n) => Number.isInteger(n) && n >= 0 && n <= MOST_CREDITS);
-    if (!times(free) || !times(counted) || !creditsFit || !Number.isInteger(waiting) || ((waiting as number) & ~MESSAGES) !== 0 || typeof line !== 'boolean')
-      throw new RestoreError('saved interrupt moderation is malformed');
+    const { moderation, waiting, line } = saved ?? {};
+    Moderation.check(moderation);
+    if (!Number.isInteger(waiting) || ((waiting as number) & ~MESSAGES) !== 0 || typeof line !== 'boolean')
+      throw new RestoreError('saved interrupts are malformed');
   }
 
   restore(saved: SavedInterrupts): void {
-    const now = this.#host.clock.now();
-    this.#free.set(saved.free);
-    this.#counted.set(saved.counted);
-    this.#credits.set(saved.credits);
+    this.#moderation.restore(saved.moderation);
     this.#waiting = saved.waiting;
-    this.#timers.forEach((timer, vector) => {
-      timer.cancel();
-      if ((this.#free[vector] as number) > now) timer.arm(this.#free[vector] as number);
-    });
+    for (let vector = 0; vector < VECTORS; vector++) if (((saved.waiting >>> vector) & 1) !== 0) this.#moderation.await(vector);
     this.#line = saved.line;
     this.#host.restoreLine(saved.line);
   }

@@ -12,15 +12,15 @@ export const PROTOCOL_SCTP = 132;
 const PROTOCOL_ESP = 50;
 const PROTOCOL_AH = 51;
 /** NFS over TCP or UDP is known by its port (7.1.6.2). */
-const NFS_PORT = 2049;
+export const NFS_PORT = 2049;
 
 /** Packet type, bits 15:4 of an advanced descriptor's first word. */
-const TYPE_IPV4 = 1 << 4;
+export const TYPE_IPV4 = 1 << 4;
 const TYPE_IPV4E = 1 << 5;
 const TYPE_IPV6 = 1 << 6;
 const TYPE_IPV6E = 1 << 7;
-const TYPE_TCP = 1 << 8;
-const TYPE_UDP = 1 << 9;
+export const TYPE_TCP = 1 << 8;
+export const TYPE_UDP = 1 << 9;
 const TYPE_SCTP = 1 << 10;
 const TYPE_NFS = 1 << 11;
 const TYPE_ESP = 1 << 12;
@@ -28,15 +28,15 @@ const TYPE_AH = 1 << 13;
 export const TYPE_ETQF = 1 << 15;
 
 /** Extended status and errors, bits of an advanced descriptor's third word. A legacy one has the first eight, and the errors from bit 8 on (`legacyErrors`). */
-const STATUS_UDPCS = 1 << 4;
+export const STATUS_UDPCS = 1 << 4;
 export const STATUS_L4CS = 1 << 5;
 export const STATUS_IPCS = 1 << 6;
 const STATUS_UDPV = 1 << 10;
 export const ERROR_L4E = 1 << 29;
 export const ERROR_IPE = 1 << 30;
 
-const ENABLE_IP = 1 << 8;
-const ENABLE_TRANSPORT = 1 << 9;
+export const ENABLE_IP = 1 << 8;
+export const ENABLE_TRANSPORT = 1 << 9;
 const ENABLE_SCTP = 1 << 11;
 
 const SCTP_CHECKSUM = 8;

@@ -29,9 +29,12 @@ export interface PoolSwitch {
   dropsWhenFull(queue: number): boolean;
   /** The tag (TCI) to insert by VMVIR or the descriptor, or -1. */
   tagFor(pool: number, vle: boolean, tci: number): number;
+  /** What a pool sends is looked at. Otherwise all of it goes to the network. */
+  judges(pool: number): boolean;
   /** Where a frame that `queue` sends goes, its header as it will be: pools and TO_WIRE, or SPOOFED. */
   transmit(bytes: Uint8Array, at: number, length: number, queue: number): number;
-  /** The rate limiter: may the queue send now; it has sent so many octets, FCS included; when it may next. */
+  /** The rate limiter: is the queue limited at all; may the queue send now; it has sent so many octets, FCS included; when it may next. */
+  limits(queue: number): boolean;
   allowance(queue: number, now: Nanos): boolean;
   spent(queue: number, bytes: number): void;
   readonly nextAllowed: Nanos;
@@ -58,6 +61,8 @@ export interface VfHost {
   resetQueue(queue: number): void;
   /** Queues pool and pool + 8 use this memory from now on; undefined: the physical function's. */
   attachQueues(pool: number, dma: DmaSpace | undefined): void;
-  /** Registers that engines keep copies of were changed. */
+  /** Registers that tables are derived from were changed. */
   changed(): void;
+  /** Queues may do otherwise than before: they are looked at again. */
+  queuesChanged(): void;
 }

@@ -1,4 +1,4 @@
-// What the parts of an 82576 port share besides its registers: flags of the link and the flow control, a generation that moves when registers change of which engines keep copies, counts.
+// What the parts of an 82576 port share besides its registers: flags of the link and the flow control, generations that move when registers change, counts.
 
 import { COUNTS } from './statistics.ts';
 
@@ -17,10 +17,15 @@ export const FLAG_HOLDS_PEER = 1 << 5;
 export const FLAG_STILL = 1 << 6;
 /** A frame that finds no buffer is lost, as on a wire. */
 export const FLAG_LOSSY = 1 << 7;
+/** Not in D0: frames are looked at for whether they wake. */
+export const FLAG_ASLEEP = 1 << 8;
 
 export class PortState {
   flags = 0;
+  /** Moves when queues are to be looked at again. */
   generation = 0;
+  /** Moves when what tables are derived from changed: only by the physical function's registers, as making them anew costs everyone. */
+  tables = 0;
   /** Of the PAUSE frame that came last. */
   pauseQuanta = 0;
   /** Running counts, by COUNT. */
@@ -36,6 +41,12 @@ export class PortState {
   }
 
   changed(): void {
+    this.generation++;
+    this.tables++;
+  }
+
+  /** Something of a queue's own, which a VF may do at will. */
+  queuesChanged(): void {
     this.generation++;
   }
 }

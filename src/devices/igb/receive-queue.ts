@@ -1,10 +1,10 @@
 // A receive descriptor ring (82576 7.1.5 to 7.1.9, 8.10): buffers for a frame are found before anything of it is written. Legacy and advanced descriptors have the address of the packet buffer in the same place; advanced ones
-// add a header buffer's. A descriptor is complete in memory before its DD shows; a frame's first descriptor is written last.
+// add a header buffer's. A descriptor is complete in memory before its DD shows; a frame's first descriptor is written last. Frames of one buffer, the usual ones, go the short way: `hasBuffer`, `put`, and `publish` for all of a run.
 
-import { DMA_READ, DMA_WRITE, type DmaSpace } from '#core/dma-space';
+import { DMA_READ, DMA_WRITE, type DmaSpace, type Window } from '#core/dma-space';
 import { AT } from './registers.ts';
 
-const { RDBAH, RDBAL, RDH, RDLEN, RDT, RXDCTL } = AT;
+const { RCTL, RDBAH, RDBAL, RDH, RDLEN, RDT, RXDCTL, SRRCTL } = AT;
 
 const DESCRIPTOR_BYTES = 16;
 /** Buffers of one frame: 16 KiB in buffers of 1 KiB, and a header buffer; or of 256 by RCTL. */
@@ -13,8 +13,19 @@ const MOST_BUFFERS = 68;
 const MOST_LOOKED_AT = 256;
 const ENABLE = 1 << 25;
 const STATUS_DD = 1;
+/** SRRCTL.DESCTYPE: advanced, one buffer. */
+const DESCTYPE = 7 << 25;
+const ONE_BUFFER = 1 << 25;
 const LEGACY = 0;
 const ADVANCED = 1;
+/** Descriptors that are complete but for DD. */
+const LONGEST_RUN = 256;
+
+/** Bytes of a packet buffer (8.10.2, SRRCTL.BSIZEPACKET; 0: as RCTL says, 8.10.1). */
+export function bufferBytes(words: Uint32Array, queue: number): number {
+  const packetBytes = ((words[SRRCTL + queue] as number) & 0x7f) * 1024;
+  return packetBytes === 0 ? 2048 >>> (((words[RCTL] as number) >>> 16) & 3) : packetBytes;
+}
 
 export class ReceiveQueue {
   readonly index: number;
@@ -29,8 +40,18 @@ export class ReceiveQueue {
   master = false;
   /** Whose memory. */
   dma: DmaSpace;
+  /** It is enabled, and whoever has it may reach memory: otherwise it is as if it were not there. */
+  live = false;
   /** A frame was refused for want of buffers while the tail stood here; -1: none. */
   starvedAt = -1;
+  /** What `hasBuffer` found. */
+  buffer: Window | null = null;
+  // Of the frames that were `put`, until who counts them has taken these: how many, their octets with FCS, those for a group but not for all.
+  shown = 0;
+  octets = 0;
+  group = 0;
+  /** Descriptors there were before them. */
+  before = 0;
   // What `reserve` found: descriptors it takes, and those of them that have a buffer.
   descriptors = 0;
   buffers = 0;
@@ -39,7 +60,15 @@ export class ReceiveQueue {
   headerAddress = 0;
   readonly #distance = new Int32Array(MOST_BUFFERS);
   readonly #words: Uint32Array;
+  readonly #statuses = new Int32Array(LONGEST_RUN);
   #base = 0;
+  // The whole ring, where it lies in one piece of memory and its descriptors are advanced ones of one buffer (null otherwise), its first word there, bytes of a buffer.
+  #whole: Window | null = null;
+  #firstWord = 0;
+  #each = 0;
+  #unshown = 0;
+  /** Where the tail stood when descriptors were there and not one had a buffer; -1: not so. */
+  #barren = -1;
 
   constructor(index: number, words: Uint32Array, dma: DmaSpace) {
     this.index = index;
@@ -58,14 +87,78 @@ export class ReceiveQueue {
     const words = this.#words;
     const { index } = this;
     this.dma.sync();
-    this.size = (words[RDLEN + index] as number) >>> 4;
-    this.#base = (words[RDBAH + index] as number) * 2 ** 32 + (words[RDBAL + index] as number);
+    const entries = (words[RDLEN + index] as number) >>> 4;
+    const base = (words[RDBAH + index] as number) * 2 ** 32 + (words[RDBAL + index] as number);
+    if (entries !== this.size || base !== this.#base || words[RDT + index] !== this.#barren) this.#barren = -1;
+    this.size = entries;
+    this.#base = base;
     this.head = words[RDH + index] as number;
     this.tail = words[RDT + index] as number;
     const { head, tail, size } = this;
     this.master = this.dma.busMaster;
+    this.live = this.master && this.enabled;
     this.available = head >= size || tail >= size || !this.master ? 0 : (tail - head + size) % size;
+    this.#whole = this.available > 0 && ((words[SRRCTL + index] as number) & DESCTYPE) === ONE_BUFFER ? this.#ring() : null;
+    if (this.#whole === null) return;
+    this.#firstWord = (this.#base + this.#whole.bias) >>> 2;
+    this.#each = bufferBytes(words, index);
   }
+
+  #ring(): Window | null {
+    const bytes = this.size * DESCRIPTOR_BYTES;
+    const window = this.dma.window(this.#base, bytes, DMA_WRITE);
+    return window !== null && this.dma.window(this.#base, bytes, DMA_READ) === window ? window : null;
+  }
+
+  // ---- one buffer a frame ----
+
+  /** The next descriptor has a buffer for all of `length` bytes: `buffer`, from `address[0]` on. False: there is none, or it is not that simple. */
+  hasBuffer(length: number): boolean {
+    const whole = this.#whole;
+    if (whole === null || this.available === 0 || length > this.#each) return false;
+    const { u32 } = whole.slab.views;
+    const at = this.#firstWord + this.head * 4;
+    const address = (u32[at + 1] as number) * 2 ** 32 + (u32[at] as number);
+    if (address === 0) return false;
+    const window = this.dma.window(address, length, DMA_WRITE);
+    this.address[0] = address;
+    if (this.buffer !== window) this.buffer = window;
+    return window !== null;
+  }
+
+  /** The frame is in that buffer: its descriptor is complete, but for the word with DD. */
+  put(info: number, hash: number, status: number, length: number): void {
+    const whole = this.#whole as Window;
+    const { u32 } = whole.slab.views;
+    const { head } = this;
+    const at = this.#firstWord + head * 4;
+    u32[at] = info;
+    u32[at + 1] = hash;
+    u32[at + 3] = length;
+    this.dma.markDirty(whole, this.#base + head * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
+    if (this.shown++ === 0) this.before = this.available;
+    this.#statuses[this.#unshown++] = status;
+    this.head = head + 1 === this.size ? 0 : head + 1;
+    this.available--;
+    if (this.#unshown === LONGEST_RUN) this.publish();
+  }
+
+  /** Shows what was `put`, all of a run at a time: a driver that polls has its lines of descriptors to itself until then. */
+  publish(): void {
+    const count = this.#unshown;
+    if (count === 0) return;
+    const { u32 } = (this.#whole as Window).slab.views;
+    let index = this.head - count;
+    if (index < 0) index += this.size;
+    for (let i = 0; i < count; i++) {
+      Atomics.store(u32, this.#firstWord + index * 4 + 2, this.#statuses[i] as number);
+      if (++index === this.size) index = 0;
+    }
+    this.#unshown = 0;
+    this.#words[RDH + this.index] = this.head;
+  }
+
+  // ---- any frame ----
 
   #place(distance: number): number {
     const index = this.head + distance;
@@ -79,8 +172,13 @@ export class ReceiveQueue {
     let distance = 0;
     let left = Math.max(1, length);
     this.buffers = 0;
+    // Known since the tail came here: not to be found out anew for every frame.
+    if (this.#barren >= 0) return 0;
     while (left > 0) {
-      if (distance >= this.available || distance >= MOST_LOOKED_AT) return 0;
+      if (distance >= this.available || distance >= MOST_LOOKED_AT) {
+        if (this.buffers === 0 && distance > 0) this.#barren = this.tail;
+        return 0;
+      }
       if (this.buffers === MOST_BUFFERS) return -1;
       const place = this.#place(distance);
       const window = this.dma.window(place, DESCRIPTOR_BYTES, DMA_READ);
@@ -157,5 +255,10 @@ export class ReceiveQueue {
   reset(): void {
     this.turn = -1;
     this.starvedAt = -1;
+    this.#unshown = 0;
+    this.#barren = -1;
+    this.shown = 0;
+    this.octets = 0;
+    this.group = 0;
   }
 }

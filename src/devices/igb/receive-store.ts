@@ -8,11 +8,11 @@ import { sumBytes, sumSegments } from '#net/checksum';
 import { crc32 } from '#net/frame-check';
 import type { FrameBatch } from '#net/port';
 import { ERROR_IPE, ERROR_L4E, type PacketInfo, STATUS_IPCS, STATUS_L4CS, TYPE_ETQF } from './packet-info.ts';
-import type { ReceiveQueue } from './receive-queue.ts';
+import { bufferBytes, type ReceiveQueue } from './receive-queue.ts';
 import { AT, QUEUES } from './registers.ts';
 import type { Steering } from './steering.ts';
 
-const { PSRTYPE, RCTL, RXCSUM, SRRCTL } = AT;
+const { PSRTYPE, RXCSUM, SRRCTL } = AT;
 
 const SHORTEST = 60;
 const FCS = 4;
@@ -28,13 +28,15 @@ const SPLIT_ALWAYS = 5;
 
 const STATUS_DD = 1 << 0;
 const STATUS_EOP = 1 << 1;
+/** Both. */
+export const STATUS_WHOLE = STATUS_DD | STATUS_EOP;
 const STATUS_IXSM = 1 << 2;
 const STATUS_VP = 1 << 3;
-const STATUS_PIF = 1 << 7;
+export const STATUS_PIF = 1 << 7;
 const STATUS_VEXT = 1 << 9;
 const STATUS_LLINT = 1 << 11;
 const STATUS_TS = 1 << 16;
-const STATUS_LB = 1 << 18;
+export const STATUS_LB = 1 << 18;
 const ERROR_HBO = 1 << 23;
 const ERROR_RXE = 1 << 31;
 const SPLIT_HEADER = 1 << 31;
@@ -49,6 +51,8 @@ export interface StoredFrame {
   bad: boolean;
   /** It was shorter than frames are, and is not padded. */
   short: boolean;
+  /** It counts as a good packet. */
+  good: boolean;
   inexact: boolean;
   /** From another pool. */
   local: boolean;
@@ -90,8 +94,7 @@ export class ReceiveStore {
     const control = this.#words[SRRCTL + q] as number;
     const stripped = strips && frame.tagAt >= 0 ? TAG : 0;
     const stored = (frame.short ? length : Math.max(length, SHORTEST)) - stripped + (keepsFcs ? FCS : 0);
-    const packetBytes = (control & 0x7f) * 1024;
-    const each = packetBytes === 0 ? 2048 >>> (((this.#words[RCTL] as number) >>> 16) & 3) : packetBytes;
+    const each = bufferBytes(this.#words, q);
     this.#stored[q] = stored;
     this.#each[q] = each;
     this.#strips[q] = stripped;

@@ -1,11 +1,14 @@
 // What accesses to registers do beyond storing (82576 8): each hook is a line or two that hands on to who knows. Registers of which engines keep copies move the state's generation.
 
 import type { RegisterFile, RegisterHooks } from '#core/register-file';
+import type { Link } from '#devices/intel/link';
+import type { SpiEeprom } from '#devices/intel/spi-eeprom';
 import type { Statistics } from '#devices/intel/statistics';
+import type { WakeUp } from '#devices/intel/wake-up';
 import type { Engine } from './engine.ts';
 import type { Interrupts } from './interrupts.ts';
-import type { Link } from './link.ts';
-import { NVM_SIZE_CODE } from './nvm.ts';
+import { drivePins, readControl, readFlashControl, readWord } from './nvm.ts';
+import type { Pins } from './pins.ts';
 import type { ExtendedName } from './pools.ts';
 import { FLAG_SEND_XOFF, type PortState } from './port-state.ts';
 import {
@@ -21,14 +24,9 @@ import {
 } from './registers.ts';
 import { COUNT } from './statistics.ts';
 import type { TcpTimer } from './tcp-timer.ts';
+import type { TimeEvents } from './time-events.ts';
 import type { TimeSync } from './time-sync.ts';
 
-const EECD_REQ = 0x40;
-const EECD_GNT = 0x80;
-const EECD_PRES = 0x100;
-const EECD_AUTO_RD = 0x200;
-const EERD_START = 1;
-const EERD_DONE = 2;
 const STATUS_PHYRA = 1 << 10;
 const STATUS_GIO_MASTER = 1 << 19;
 const QUEUE_ENABLE = 1 << 25;
@@ -41,6 +39,7 @@ export interface LiveParts {
   readonly link: Link;
   readonly engine: Engine;
   readonly time: TimeSync;
+  readonly timeEvents: TimeEvents;
   readonly tcpTimer: TcpTimer;
 }
 
@@ -48,7 +47,9 @@ export interface HookHost {
   readonly registers: RegisterFile<typeof IGB_REGISTERS>;
   readonly state: PortState;
   readonly statistics: Statistics;
-  readonly nvm: Uint16Array;
+  readonly eeprom: SpiEeprom;
+  readonly pins: Pins;
+  readonly wakeUp: WakeUp;
   /** 0 or 1: which of the part's ports it is, and how many there are. */
   readonly port: number;
   readonly ports: number;
@@ -61,6 +62,10 @@ export interface HookHost {
   loadAddress(): void;
   /** CTRL_EXT.PFRSTD. */
   pfReady(): void;
+  /** MSI-X pending bits of the physical function. */
+  pending(): number;
+  /** Messages of these vectors that wait behind a mask are not sent. */
+  retract(vectors: number): void;
 }
 
 type Hooks = { [K in IgbRegister]?: RegisterHooks };
@@ -91,13 +96,6 @@ const KEPT = [
   'DTXCTL',
   'DTXTCPFLGL',
   'DTXTCPFLGH',
-  'SRRCTL',
-  'RDBAL',
-  'RDBAH',
-  'RDLEN',
-  'TDBAL',
-  'TDBAH',
-  'TDLEN',
   'VT_CTL',
   'VMOLR',
   'VLVF',
@@ -115,6 +113,9 @@ const KEPT = [
   'MSCTRH',
 ] as const satisfies readonly IgbRegister[];
 
+/** A queue's own: looked at each turn. */
+const OF_QUEUE = ['SRRCTL', 'RDBAL', 'RDBAH', 'RDLEN', 'TDBAL', 'TDBAH', 'TDLEN'] as const satisfies readonly IgbRegister[];
+
 /** 64-bit statistics, by the names they are counted under. */
 const WIDE = {
   GORC: ['GORCL', 'GORCH'],
@@ -131,17 +132,19 @@ export function registerHooks(host: HookHost, virtual: Hooks): Hooks {
   const changed: RegisterHooks = { afterWrite: () => state.changed() };
   const hooks: Hooks = {};
   for (const name of KEPT) hooks[name] = changed;
+  for (const name of OF_QUEUE) hooks[name] = { afterWrite: () => state.queuesChanged() };
   return { ...hooks, ...generalHooks(host), ...interruptHooks(host), ...queueHooks(host), ...timeHooks(host), ...statisticsHooks(host.statistics), ...virtual };
 }
 
 function generalHooks(host: HookHost): Hooks {
   return {
-    CTRL: { write: (value, _, lanes) => writeControl(host, value, lanes) },
+    CTRL: { read: () => host.pins.read('CTRL'), write: (value, _, lanes) => writeControl(host, value, lanes) },
     STATUS: { read: () => readStatus(host), write: (value, _, lanes) => clearReset(host, value, lanes) },
-    CTRL_EXT: { write: (value, _, lanes) => writeExtendedControl(host, value, lanes) },
-    EECD: { read: () => readNvmControl(host) },
-    EERD: { write: (value, _, lanes) => readWord(host, value, lanes) },
-    MDIC: { write: (value) => host.live?.link.manage(value) },
+    CTRL_EXT: { read: () => host.pins.read('CTRL_EXT'), write: (value, _, lanes) => writeExtendedControl(host, value, lanes) },
+    EECD: { read: () => readControl(host.registers, host.eeprom), afterWrite: () => drivePins(host.registers, host.eeprom) },
+    EERD: { write: (value, _, lanes) => readWord(host.registers, host.eeprom, value, lanes) },
+    FLA: { read: () => readFlashControl(host.registers) },
+    MDIC: { write: (value, _, lanes) => host.live?.link.manage(value, lanes) },
     FRTIMER: { read: () => freeRunning(host.now()) },
     TCPTIMER: {
       write: (value, _, lanes) => {
@@ -154,6 +157,13 @@ function generalHooks(host: HookHost): Hooks {
     FACTPS: { read: () => (host.ports === 2 ? 0x0000_0104 : 0x0000_0004) },
     RCTL: { afterWrite: () => relink(host) },
     TCTL: { write: (value, _, lanes) => writeTransmitControl(host, value, lanes) },
+    WUC: {
+      read: () => host.wakeUp.readControl(),
+      write: (value, _, lanes) => {
+        host.registers.store('WUC', value, 0, lanes);
+        host.wakeUp.wroteControl(value & lanes);
+      },
+    },
   };
 }
 
@@ -168,6 +178,8 @@ function interruptHooks(host: HookHost): Hooks {
     IMS: { write: (value, _, lanes) => host.live?.interrupts.mask(value & lanes, true) },
     IMC: { read: () => host.registers.get('IMS'), write: (value, _, lanes) => host.live?.interrupts.mask(value & lanes, false) },
     GPIE: { afterWrite: () => host.live?.interrupts.modeChanged() },
+    // 8.8.17: the pending bits, cleared by ones.
+    PBACL: { read: () => host.pending(), write: (value, _, lanes) => host.retract(value & lanes) },
     EITR: { read: (vector) => host.live?.interrupts.readThrottle(vector) ?? 0, write: (value, vector) => host.live?.interrupts.writeThrottle(vector, value) },
   };
   for (const name of EXTENDED)
@@ -189,7 +201,7 @@ function queueHooks(host: HookHost): Hooks {
       host.registers.set(head, 0, queue);
       if (head === 'TDH') host.live?.engine.transmitQueues[queue]?.reset();
       else host.live?.engine.receiveQueues[queue]?.reset();
-      host.state.changed();
+      host.state.queuesChanged();
     }
     if (name === 'TXDCTL' && (value & lanes & SWFLSH) !== 0) host.live?.engine.quiet(1 << queue);
     host.wake();
@@ -204,16 +216,37 @@ function queueHooks(host: HookHost): Hooks {
 
 function timeHooks(host: HookHost): Hooks {
   const time = (): TimeSync | undefined => host.live?.time;
+  /** Afterwards events may be due, or due at another time. */
+  const then = (change: () => void): void => {
+    change();
+    host.live?.timeEvents.update();
+  };
+  const due: RegisterHooks = { afterWrite: () => host.live?.timeEvents.update() };
   return {
-    SYSTIML: { read: () => time()?.readLow() ?? 0, write: (value) => time()?.writeLow(value) },
-    SYSTIMH: { read: () => time()?.readHigh() ?? 0, write: (value) => time()?.writeHigh(value) },
+    SYSTIML: { read: () => time()?.readLow() ?? 0, write: (value) => then(() => time()?.writeLow(value)) },
+    SYSTIMH: { read: () => time()?.readHigh() ?? 0, write: (value) => then(() => time()?.writeHigh(value)) },
     TIMINCA: {
+      write: (value, _, lanes) =>
+        then(() => {
+          time()?.beforePace();
+          host.registers.store('TIMINCA', value, 0, lanes);
+        }),
+    },
+    TIMADJH: { afterWrite: () => then(() => time()?.adjust()) },
+    TSAUXC: {
       write: (value, _, lanes) => {
-        time()?.beforePace();
-        host.registers.store('TIMINCA', value, 0, lanes);
+        host.registers.store('TSAUXC', value, 0, lanes);
+        host.live?.timeEvents.wroteControl(value & lanes);
       },
     },
-    TIMADJH: { afterWrite: () => time()?.adjust() },
+    TRGTTIM: due,
+    FREQOUT: due,
+    AUXSTMP: {
+      afterRead: (half) => {
+        if ((half & 1) !== 0) host.live?.timeEvents.release(half === 1 ? 0 : 1);
+      },
+    },
+    TSSDP: { afterWrite: () => host.pins.update() },
     TXSTMPH: { afterRead: () => time()?.release('transmit') },
     RXSTMPH: { afterRead: () => time()?.release('receive') },
   };
@@ -249,6 +282,8 @@ function writeControl(host: HookHost, value: number, lanes: number): void {
     host.live?.link.phy.reset();
   }
   host.live?.link.update();
+  // Last: the board may answer.
+  host.pins.update();
 }
 
 function readStatus(host: HookHost): number {
@@ -267,6 +302,7 @@ function writeExtendedControl(host: HookHost, value: number, lanes: number): voi
   host.state.changed();
   if ((value & lanes & CTRL_EXT_EE_RST) !== 0) host.loadAddress();
   if ((value & lanes & CTRL_EXT_PFRSTD) !== 0) host.pfReady();
+  host.pins.update();
 }
 
 function writeTransmitControl(host: HookHost, value: number, lanes: number): void {
@@ -275,19 +311,6 @@ function writeTransmitControl(host: HookHost, value: number, lanes: number): voi
   // 8.12.1: one XOFF frame, where flow control may be sent at all.
   if ((value & lanes & TCTL_SWXOFF) !== 0 && (host.registers.get('CTRL') & CTRL_TFCE) !== 0) host.state.setFlag(FLAG_SEND_XOFF, true);
   host.wake();
-}
-
-/** 8.4.1: present, loaded, granted to who asks. */
-function readNvmControl(host: HookHost): number {
-  const stored = host.registers.get('EECD');
-  return stored | EECD_PRES | EECD_AUTO_RD | (NVM_SIZE_CODE << 11) | ((stored & EECD_REQ) !== 0 ? EECD_GNT : 0);
-}
-
-function readWord(host: HookHost, value: number, lanes: number): void {
-  if ((value & lanes & EERD_START) === 0) return;
-  const address = (value >>> 2) & 0x3fff;
-  const word = host.nvm[address % host.nvm.length] as number;
-  host.registers.set('EERD', (word << 16) | (address << 2) | EERD_DONE);
 }
 
 /** FRTIMER (8.2.9): microseconds, milliseconds and seconds since the clock's zero, side by side. */

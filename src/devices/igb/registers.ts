@@ -1,8 +1,9 @@
 // The registers of the 82576's physical function as chapter 8 of its datasheet lists them: offsets, reset values, what a driver can write, what outlives a software reset. What a register does is in hooks.
 // Statistics keep their counts elsewhere (statistics.ts) and are read through hooks. Registers with a second offset (8.1.3: those an 82575 or an 8254x has elsewhere) are aliases.
-// Left out, and read as 0: MACsec, IPsec, SerDes/SGMII, manageability, wake-up, data centre bridging but for the rate limiter, diagnostics.
+// Left out, and read as 0: MACsec, IPsec, SerDes/SGMII, manageability, data centre bridging but for the rate limiter, diagnostics.
 
 import { registerLayout } from '#core/register-file';
+import { COMMON_REGISTERS, STATISTICS_REGISTERS, WAKE_UP_REGISTERS } from '#devices/intel/registers';
 
 const ALL = 0xffff_ffff;
 const LOW16 = 0xffff;
@@ -21,12 +22,13 @@ const EACH_VF = { count: POOLS, stride: 0x100 } as const;
 const THRESHOLDS = { PTHRESH: [0, 5], HTHRESH: [8, 5], WTHRESH: [16, 5], ENABLE: [25, 1], SWFLSH: [26, 1] } as const;
 
 export const IGB_REGISTERS = {
+  ...COMMON_REGISTERS,
   // ---- general (8.2) ----
   CTRL: {
     offset: 0x0000,
     reset: 0x0010_0201,
     // RST (26) and PHY_RST (31) clear themselves. 21:20 GIO master disable is bit 2.
-    writable: 0x787c_1b45,
+    writable: 0x78fc_1b45,
     fields: {
       FD: [0, 1],
       GIO_MASTER_DISABLE: [2, 1],
@@ -34,12 +36,15 @@ export const IGB_REGISTERS = {
       SPEED: [8, 2],
       FRCSPD: [11, 1],
       FRCDPLX: [12, 1],
+      SDP0_DATA: [18, 1],
+      SDP1_DATA: [19, 1],
+      SDP0_IODIR: [22, 1],
+      SDP1_IODIR: [23, 1],
       RFCE: [27, 1],
       TFCE: [28, 1],
       VME: [30, 1],
     },
   },
-  CTRL_DUP: { offset: 0x0004, aliasOf: 'CTRL' },
   STATUS: {
     offset: 0x0008,
     reset: 0x0000_0400,
@@ -59,26 +64,51 @@ export const IGB_REGISTERS = {
   EECD: {
     offset: 0x0010,
     writable: 0x0000_0077,
-    fields: { SK: [0, 1], CS: [1, 1], DI: [2, 1], DO: [3, 1], FWE: [4, 2], EE_REQ: [6, 1], EE_GNT: [7, 1], EE_PRES: [8, 1], AUTO_RD: [9, 1], EE_SIZE: [11, 4] },
+    fields: {
+      SK: [0, 1],
+      CS: [1, 1],
+      DI: [2, 1],
+      DO: [3, 1],
+      FWE: [4, 2],
+      EE_REQ: [6, 1],
+      EE_GNT: [7, 1],
+      EE_PRES: [8, 1],
+      AUTO_RD: [9, 1],
+      EE_ADDR_SIZE: [10, 1],
+      EE_SIZE: [11, 4],
+    },
   },
   EERD: { offset: 0x0014, writable: 0xfffc, fields: { START: [0, 1], DONE: [1, 1], ADDR: [2, 14], DATA: [16, 16] } },
   CTRL_EXT: {
     offset: 0x0018,
     // EE_RST (13) clears itself, PFRSTD (14) is a command.
     writable: 0x15c7_8fff,
-    fields: { NSICR: [0, 1], SDP_GPIEN: [0, 4], RO_DIS: [17, 1], LINK_MODE: [22, 2], EXT_VLAN: [26, 1], DRV_LOAD: [28, 1] },
+    fields: {
+      SDP_GPIEN: [0, 4],
+      SDP2_DATA: [6, 1],
+      SDP3_DATA: [7, 1],
+      SDP2_IODIR: [10, 1],
+      SDP3_IODIR: [11, 1],
+      RO_DIS: [17, 1],
+      LINK_MODE: [22, 2],
+      EXT_VLAN: [26, 1],
+      DRV_LOAD: [28, 1],
+    },
   },
-  MDIC: {
-    offset: 0x0020,
-    reset: 0x1000_0000,
-    writable: 0x2fff_ffff,
-    fields: { DATA: [0, 16], REGADD: [16, 5], PHYADD: [21, 5], OP: [26, 2], R: [28, 1], I: [29, 1], E: [30, 1] },
+  FLA: {
+    offset: 0x001c,
+    writable: 0x0000_0017,
+    fields: { FL_SCK: [0, 1], FL_CE: [1, 1], FL_SI: [2, 1], FL_SO: [3, 1], FL_REQ: [4, 1], FL_GNT: [5, 1] },
   },
   FCAL: { offset: 0x0028, reset: 0x00c2_8001, writable: ALL },
   FCAH: { offset: 0x002c, reset: 0x0100, writable: LOW16 },
   FCT: { offset: 0x0030, reset: 0x8808, writable: LOW16 },
   VET: { offset: 0x0038, reset: 0x8100_8100, writable: ALL, fields: { VET: [0, 16], VET_EXT: [16, 16] } },
-  FCTTV: { offset: 0x0170, writable: LOW16 },
+  TSSDP: {
+    offset: 0x003c,
+    writable: 0x0003_ffff,
+    fields: { AUX0_SDP_SEL: [0, 2], AUX0_TS_SDP_EN: [2, 1], AUX1_SDP_SEL: [3, 2], AUX1_TS_SDP_EN: [5, 1], TS_SDP: [6, 12] },
+  },
   LEDCTL: { offset: 0x0e00, reset: 0x0706_8302, writable: 0xcfcf_cfcf },
   // ---- NVM and semaphores (8.4, 8.7.16 to 8.7.18) ----
   EEMNGCTL: { offset: 0x1010, reset: 0x000c_0000, writable: 0 },
@@ -111,6 +141,7 @@ export const IGB_REGISTERS = {
   EIAC: { offset: 0x152c, writable: 0x01ff_ffff },
   EIAM: { offset: 0x1530, writable: 0xc1ff_ffff },
   EICR: { offset: 0x1580, writeOneToClear: ALL },
+  PBACL: { offset: 0x5b68 },
   EITR: {
     offset: 0x1680,
     count: VECTORS,
@@ -154,13 +185,10 @@ export const IGB_REGISTERS = {
   },
   RLPML: { offset: 0x5004, reset: 0x0000_2600, writable: 0x0000_3fff },
   RFCTL: { offset: 0x5008, writable: 0x0008_0000, fields: { SYNQFP: [19, 1] } },
-  MTA: { offset: 0x5200, count: 128, writable: ALL },
-  RAL: { offset: 0x5400, count: 16, stride: 8, writable: ALL },
   RAH: { offset: 0x5404, count: 16, stride: 8, writable: 0x83ff_ffff, fields: { ADDRESS: [0, 16], ASEL: [16, 2], POOLSEL: [18, 8], AV: [31, 1] } },
   RAL2: { offset: 0x54e0, count: 8, stride: 8, writable: ALL },
   RAH2: { offset: 0x54e4, count: 8, stride: 8, writable: 0x83ff_ffff },
   PSRTYPE: { offset: 0x5480, count: 8, writable: 0x0007_ffff },
-  VFTA: { offset: 0x5600, count: 128, writable: ALL },
   MRQC: { offset: 0x5818, writable: 0xffff_003f, fields: { ENABLE: [0, 3], DEFAULT_QUEUE: [3, 3], RSS_FIELDS: [16, 16] } },
   RETA: { offset: 0x5c00, count: 32, writable: 0x0f0f_0f0f },
   RSSRK: { offset: 0x5c80, count: 10, writable: ALL },
@@ -321,59 +349,8 @@ export const IGB_REGISTERS = {
   VTIVAR: { offset: 0x1_1700, count: POOLS, writable: 0x8383_8383 },
   VTIVAR_MISC: { offset: 0x1_1720, count: POOLS, writable: 0x0000_0083 },
   // ---- statistics (8.18): cleared by reading ----
-  CRCERRS: { offset: 0x4000 },
-  ALGNERRC: { offset: 0x4004 },
-  SYMERRS: { offset: 0x4008 },
-  RXERRC: { offset: 0x400c },
-  MPC: { offset: 0x4010 },
-  SCC: { offset: 0x4014 },
-  ECOL: { offset: 0x4018 },
-  MCC: { offset: 0x401c },
-  LATECOL: { offset: 0x4020 },
-  COLC: { offset: 0x4028 },
-  DC: { offset: 0x4030 },
-  TNCRS: { offset: 0x4034 },
+  ...STATISTICS_REGISTERS,
   HTDPMC: { offset: 0x403c },
-  RLEC: { offset: 0x4040 },
-  XONRXC: { offset: 0x4048 },
-  XONTXC: { offset: 0x404c },
-  XOFFRXC: { offset: 0x4050 },
-  XOFFTXC: { offset: 0x4054 },
-  FCRUC: { offset: 0x4058 },
-  PRC64: { offset: 0x405c },
-  PRC127: { offset: 0x4060 },
-  PRC255: { offset: 0x4064 },
-  PRC511: { offset: 0x4068 },
-  PRC1023: { offset: 0x406c },
-  PRC1522: { offset: 0x4070 },
-  GPRC: { offset: 0x4074 },
-  BPRC: { offset: 0x4078 },
-  MPRC: { offset: 0x407c },
-  GPTC: { offset: 0x4080 },
-  GORCL: { offset: 0x4088 },
-  GORCH: { offset: 0x408c },
-  GOTCL: { offset: 0x4090 },
-  GOTCH: { offset: 0x4094 },
-  RNBC: { offset: 0x40a0 },
-  RUC: { offset: 0x40a4 },
-  RFC: { offset: 0x40a8 },
-  ROC: { offset: 0x40ac },
-  RJC: { offset: 0x40b0 },
-  TORL: { offset: 0x40c0 },
-  TORH: { offset: 0x40c4 },
-  TOTL: { offset: 0x40c8 },
-  TOTH: { offset: 0x40cc },
-  TPR: { offset: 0x40d0 },
-  TPT: { offset: 0x40d4 },
-  PTC64: { offset: 0x40d8 },
-  PTC127: { offset: 0x40dc },
-  PTC255: { offset: 0x40e0 },
-  PTC511: { offset: 0x40e4 },
-  PTC1023: { offset: 0x40e8 },
-  PTC1522: { offset: 0x40ec },
-  MPTC: { offset: 0x40f0 },
-  BPTC: { offset: 0x40f4 },
-  TSCTC: { offset: 0x40f8 },
   IAC: { offset: 0x4100 },
   RPTHC: { offset: 0x4104 },
   HGPTC: { offset: 0x4118 },
@@ -399,6 +376,35 @@ export const IGB_REGISTERS = {
   RXSTMPH: { offset: 0xb628 },
   RXSATRL: { offset: 0xb62c },
   RXSATRH: { offset: 0xb630 },
+  TSAUXC: {
+    offset: 0xb640,
+    // SAMP_AUT0, 1 (3, 6) clear themselves.
+    writable: 0x0000_05b7,
+    fields: {
+      EN_TT0: [0, 1],
+      EN_TT1: [1, 1],
+      EN_CLK0: [2, 1],
+      SAMP_AUT0: [3, 1],
+      ST0: [4, 1],
+      EN_CLK1: [5, 1],
+      SAMP_AUT1: [6, 1],
+      ST1: [7, 1],
+      EN_TS0: [8, 1],
+      AUTT0: [9, 1],
+      EN_TS1: [10, 1],
+      AUTT1: [11, 1],
+    },
+  },
+  // Low and high half of each of two.
+  TRGTTIM: { offset: 0xb644, count: 4, writable: ALL },
+  FREQOUT: { offset: 0xb654, count: 2, writable: ALL },
+  AUXSTMP: { offset: 0xb65c, count: 4 },
+  // ---- wake-up (8.20) ----
+  ...WAKE_UP_REGISTERS,
+  WUFC: { offset: 0x5808, writable: 0x003f_80ff, sticky: 0x003f_80ff },
+  WUS: { offset: 0x5810, writeOneToClear: 0x003f_00ff, sticky: 0x003f_00ff },
+  FHFT: { offset: 0x9000, count: 256, writable: ALL, sticky: ALL },
+  FHFT_EXT: { offset: 0x9a00, count: 128, writable: ALL, sticky: ALL },
 } as const;
 
 export type IgbRegister = keyof typeof IGB_REGISTERS;
@@ -445,6 +451,7 @@ export const MRQC_VMDQ_RSS = 5;
 export const GPIE_NSICR = 1 << 0;
 export const GPIE_MULTIPLE_MSIX = 1 << 4;
 export const GPIE_EIAME = 1 << 30;
+export const GPIE_PBA_SUPPORT = 1 << 31;
 
 export const ICR_TXDW = 1 << 0;
 export const ICR_LSC = 1 << 2;
@@ -453,7 +460,11 @@ export const ICR_RXMISS = 1 << 6;
 export const ICR_RXDW = 1 << 7;
 /** A VF wrote to its mailbox, or was reset (8.8.9, SWMB). */
 export const ICR_VMMB = 1 << 8;
+/** A command of MDIC is done. */
+export const ICR_MDAC = 1 << 9;
 export const ICR_GPHY = 1 << 10;
+/** The first of four, a rising edge on a pin. */
+export const ICR_GPI_SDP0 = 1 << 11;
 /** Storm control changed its mind. */
 export const ICR_SCE = 1 << 25;
 /** Spoofing or malicious traffic was seen (DTXCTL). */

@@ -1,18 +1,20 @@
 // An igb's saved state, which is untrusted: everything is checked before anything changes. Registers may hold only bits that the table or the device can put there, because ring lengths and indices are derived from them.
 
 import { RestoreError, unseal } from '#core/saved';
-import type { Phy } from '#devices/intel/phy';
+import type { Link, SavedLink } from '#devices/intel/link';
+import type { SavedSpiEeprom, SpiEeprom } from '#devices/intel/spi-eeprom';
 import type { Statistics } from '#devices/intel/statistics';
 import { ICR_ALL, Interrupts, type SavedInterrupts } from './interrupts.ts';
-import type { Link } from './link.ts';
+import { PINS } from './pins.ts';
 import { IGB_REGISTERS, QUEUES } from './registers.ts';
-import type { TcpTimer } from './tcp-timer.ts';
+import { TcpTimer } from './tcp-timer.ts';
+import type { TimeEvents } from './time-events.ts';
 import type { TimeSync } from './time-sync.ts';
 import { CONTEXT_WORDS, CONTEXTS, type SavedTransmitQueue } from './transmit-queue.ts';
 import { type SavedVirtual, VirtualFunctions } from './virtual-functions.ts';
 
 export const PART = 'igb';
-export const VERSION = 1;
+export const VERSION = 2;
 
 const ALL = 0xffff_ffff;
 const EXTENDED = 0xc1ff_ffff;
@@ -21,6 +23,10 @@ const LOW16 = 0xffff;
 const PUT_BY_DEVICE: Readonly<Record<string, number>> = {
   STATUS: 0x0007_c400,
   EERD: ALL,
+  TSAUXC: 0x0a00,
+  AUXSTMP: ALL,
+  WUPL: 0x0fff,
+  WUPM: ALL,
   MDIC: ALL,
   ICR: ICR_ALL,
   IMS: ICR_ALL,
@@ -64,10 +70,14 @@ export interface IgbState {
   readonly registers: Record<string, number[]>;
   readonly statistics: number[];
   readonly ioAddress: number;
-  readonly link: ReturnType<Link['save']>;
+  readonly link: SavedLink;
   readonly interrupts: SavedInterrupts;
   readonly queues: readonly SavedTransmitQueue[];
   readonly time: ReturnType<TimeSync['save']>;
+  readonly timeEvents: ReturnType<TimeEvents['save']>;
+  /** Levels that time's events left on pins. */
+  readonly pins: number;
+  readonly eeprom: SavedSpiEeprom;
   readonly tcpTimer: ReturnType<TcpTimer['save']>;
   /** PAUSE frames still to be sent. */
   readonly sends: number;
@@ -76,7 +86,8 @@ export interface IgbState {
 
 export interface Taker {
   readonly statistics: Statistics;
-  readonly phy: Phy;
+  readonly eeprom: SpiEeprom;
+  readonly link: Link;
   readonly sends: number;
 }
 
@@ -86,10 +97,10 @@ export function checkIgb(saved: unknown, taker: Taker): IgbState {
   if (typeof state !== 'object' || state === null) throw new RestoreError('saved igb is no record');
   checkRegisters(state.registers);
   taker.statistics.check(state.statistics);
-  taker.phy.check(state.link?.phy);
+  taker.eeprom.check(state.eeprom);
+  taker.link.check(state.link);
   Interrupts.check(state.interrupts);
-  const { link, ioAddress, sends, queues, time, tcpTimer } = state;
-  if (typeof link?.up !== 'boolean' || !(Number.isFinite(link.pauseEnds) && link.pauseEnds >= -1)) throw new RestoreError('saved link is malformed');
+  const { ioAddress, sends, queues, time, timeEvents, pins } = state;
   if (!isWord(ioAddress)) throw new RestoreError(`saved IOADDR ${ioAddress}`);
   if (!(Number.isInteger(sends) && ((sends as number) & ~taker.sends) === 0)) throw new RestoreError(`saved flow control ${sends}`);
   if (!Array.isArray(queues) || queues.length !== QUEUES) throw new RestoreError('saved transmit queues are malformed');
@@ -97,9 +108,10 @@ export function checkIgb(saved: unknown, taker: Taker): IgbState {
   const [value, since, latched] = (time ?? []) as unknown[];
   if (typeof value !== 'bigint' || value < 0n || value >= 2n ** 64n || !Number.isFinite(since) || !isWord(latched))
     throw new RestoreError('saved SYSTIM is malformed');
-  const [left, ends] = (tcpTimer ?? []) as number[];
-  if (!(Number.isFinite(left) && (left as number) >= 0 && Number.isFinite(ends) && (ends as number) >= -1))
-    throw new RestoreError('saved TCP timer is malformed');
+  const clocks = timeEvents as unknown[] | undefined;
+  if (!Array.isArray(clocks) || clocks.length !== 2 || !clocks.every((runs) => typeof runs === 'boolean')) throw new RestoreError('saved clocks are malformed');
+  if (!(Number.isInteger(pins) && (pins as number) >= 0 && (pins as number) < 1 << PINS)) throw new RestoreError(`saved pins ${pins}`);
+  TcpTimer.check(state.tcpTimer);
   VirtualFunctions.check(state.virtual);
   return state as IgbState;
 }
@@ -124,7 +136,7 @@ function checkQueue(saved: Partial<SavedTransmitQueue> | undefined): void {
   if (!Array.isArray(contexts) || contexts.length !== CONTEXTS * CONTEXT_WORDS || !contexts.every(isWord))
     throw new RestoreError('saved transmit contexts are malformed');
   const isCount = (n: unknown): boolean => Number.isInteger(n) && (n as number) >= 0 && (n as number) <= 0x10_0000;
-  if (!isCount(pieces) || !isCount(localPieces) || typeof locallyDone !== 'boolean') throw new RestoreError('saved packet in transmission is malformed');
+  if (!isCount(pieces) || !isCount(localPieces) || !isCount(locallyDone)) throw new RestoreError('saved packet in transmission is malformed');
   const isIndex = (n: unknown): boolean => Number.isInteger(n) && (n as number) >= 0 && (n as number) < 0x1_0000;
   if (!isIndex(waitingFrom) || !isIndex(waiting)) throw new RestoreError('saved write-back is malformed');
 }

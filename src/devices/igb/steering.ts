@@ -79,7 +79,8 @@ export class Steering {
   readonly #hasher = new FrameHasher();
   readonly #key = new Uint8Array(types.HASH_KEY_BYTES);
   #mode = 0;
-  #filters = false;
+  /** Some filter is on. */
+  filters = false;
   #hashes = false;
 
   constructor(words: Uint32Array) {
@@ -90,14 +91,15 @@ export class Steering {
   configure(): void {
     const words = this.#words;
     const control = words[MRQC] as number;
+    this.#forget();
     this.#mode = control & 7;
     let wanted = 0;
     for (const [bit, type] of FIELDS.entries()) if ((control & (1 << (16 + bit))) !== 0) wanted |= type;
     this.#hashes = (this.#mode === MRQC_RSS || this.#mode === MRQC_VMDQ_RSS) && wanted !== 0;
     for (let i = 0; i < this.#key.length; i++) this.#key[i] = (words[RSSRK + (i >>> 2)] as number) >>> (8 * (i & 3));
     this.#hasher.configure(this.#hashes ? { key: this.#key.slice(), types: wanted, tunnels: 0 } : undefined);
-    this.#filters = ((words[SYNQF] as number) & 1) !== 0 || ((words[IMIRVP] as number) & VLAN_ENABLE) !== 0;
-    for (let n = 0; n < FILTERS; n++) if (((words[ETQF + n] as number) & ETQF_ENABLE) !== 0 || this.#tupleInUse(n)) this.#filters = true;
+    this.filters = ((words[SYNQF] as number) & 1) !== 0 || ((words[IMIRVP] as number) & VLAN_ENABLE) !== 0;
+    for (let n = 0; n < FILTERS; n++) if (((words[ETQF + n] as number) & ETQF_ENABLE) !== 0 || this.#tupleInUse(n)) this.filters = true;
   }
 
   /** Lets go of what the hash's parameters stand for. */
@@ -105,13 +107,17 @@ export class Steering {
     this.#hasher.configure(undefined);
   }
 
+  /** Hashes frames that are looked at soon, all at a time. */
+  hashAll(batch: FrameBatch, from: number, to: number): void {
+    if (this.#hashes) this.#hasher.hash(batch, from, to);
+  }
+
   #tupleInUse(n: number): boolean {
     const words = this.#words;
     return ((words[FTQF + n] as number) & (FTQF_QUEUE | FTQF_TIMESTAMP)) !== 0 || ((words[IMIR + n] as number) & IMIR_IMMEDIATE) !== 0;
   }
 
-  /** Looks at a frame whose headers were read. @param tag its VLAN tag, -1: none. @param pools it is for, 0 while there are none */
-  look(batch: FrameBatch, frame: number, info: PacketInfo, tag: number, pools: number): void {
+  #forget(): void {
     this.queue = -1;
     this.pools = 0xff;
     this.etherType = -1;
@@ -120,12 +126,21 @@ export class Steering {
     this.timeL4 = false;
     this.hash = 0;
     this.rssType = 0;
-    if (this.#hashes) {
-      this.#hasher.hash(batch, frame, frame + 1);
-      this.hash = batch.hash[frame] as number;
-      this.rssType = TYPE_OF_REPORT[batch.hashReport[frame] as number] as number;
-    }
-    if (this.#filters) this.#filter(batch, frame, info, tag, pools);
+  }
+
+  /** Looks at a frame whose headers were read. @param tag its VLAN tag, -1: none. @param pools it is for, 0 while there are none */
+  look(batch: FrameBatch, frame: number, info: PacketInfo, tag: number, pools: number): void {
+    this.#forget();
+    this.lookUsual(batch, frame);
+    if (this.filters) this.#filter(batch, frame, info, tag, pools);
+  }
+
+  /** The same while no filter is on. */
+  lookUsual(batch: FrameBatch, frame: number): void {
+    if (!this.#hashes) return;
+    this.#hasher.hash(batch, frame, frame + 1);
+    this.hash = batch.hash[frame] as number;
+    this.rssType = TYPE_OF_REPORT[batch.hashReport[frame] as number] as number;
   }
 
   /** The queue outside of pools. */

@@ -1,6 +1,7 @@
 // The TCP timer (82576 8.8.16, TCPTIMER): an interrupt every so many milliseconds, or once. Pausing keeps what is left.
 
 import type { Clock, Nanos, Timer } from '#core/clock';
+import { RestoreError } from '#core/saved';
 import { AT } from './registers.ts';
 
 const { TCPTIMER } = AT;
@@ -10,6 +11,7 @@ const ENABLE = 1 << 9;
 const FINISH = 1 << 10;
 const LOOP = 1 << 11;
 const MILLISECOND: Nanos = 1e6;
+const LONGEST: Nanos = 0xff * MILLISECOND;
 
 export class TcpTimer {
   readonly #words: Uint32Array;
@@ -69,9 +71,17 @@ export class TcpTimer {
     return [this.#left, this.#timer.deadline ?? -1];
   }
 
+  /** @throws RestoreError, having changed nothing */
+  static check(saved: unknown): void {
+    const [left, ends] = (saved ?? []) as number[];
+    const fits = Number.isFinite(left) && (left as number) >= 0 && (left as number) <= LONGEST && Number.isFinite(ends) && (ends as number) >= -1;
+    if (!fits) throw new RestoreError('saved TCP timer is malformed');
+  }
+
+  /** However far its end is, the count has eight bits of milliseconds. */
   restore([left, ends]: readonly [Nanos, Nanos]): void {
     this.#timer.cancel();
     this.#left = left;
-    if (ends >= 0) this.#timer.arm(ends);
+    if (ends >= 0) this.#timer.arm(Math.min(ends, this.#clock.now() + LONGEST));
   }
 }

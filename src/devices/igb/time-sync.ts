@@ -1,5 +1,5 @@
 // The precision time protocol's clock and stamps (82576 7.9, 8.16): SYSTIM counts INCVALUE every INCPERIOD ticks of 16 ns, and can be set and stepped; the time a marked frame is sent, and that of a frame of the protocol that is received, over
-// Ethernet or UDP, versions 1 and 2, is kept until it is read. Left out: time on pins (SDP, FREQOUT, AUXSTMP).
+// Ethernet or UDP, versions 1 and 2, is kept until it is read. What happens by itself at a time is in time-events.ts.
 
 import type { Clock, Nanos } from '#core/clock';
 import { PROTOCOL_UDP } from '#net/headers';
@@ -29,6 +29,8 @@ const V2_SEQUENCE = 30;
 const MESSAGE = 34;
 const WORD = 2n ** 32n;
 const ALL_64 = 2n ** 64n - 1n;
+/** Looks into the future go no further: a Number of nanoseconds is exact for 104 days. */
+const FARTHEST: Nanos = 1e15;
 
 export class TimeSync {
   readonly #words: Uint32Array;
@@ -58,6 +60,18 @@ export class TimeSync {
   #setTo(value: bigint): void {
     this.#value = value & ALL_64;
     this.#since = this.#clock.now();
+  }
+
+  /** When SYSTIM will have come to `target`, or a time before that at which to ask again; Infinity while it stands still. */
+  whenReaches(target: bigint): Nanos {
+    const control = this.#words[TIMINCA] as number;
+    const period = control >>> 24;
+    const increment = BigInt(control & 0xff_ffff);
+    const now = this.#clock.now();
+    if (target <= this.now) return now;
+    if (period === 0 || increment === 0n) return Infinity;
+    const steps = (target - this.#value + increment - 1n) / increment;
+    return Math.min(this.#since + Number(steps) * period * TICK, now + FARTHEST);
   }
 
   // ---- registers ----
@@ -114,6 +128,11 @@ export class TimeSync {
     const { now } = this;
     this.#words[low] = Number(now % WORD);
     this.#words[high] = Number(now / WORD);
+  }
+
+  /** A frame that comes may be the one to be stamped. */
+  get awaitsReceived(): boolean {
+    return ((this.#words[TSYNCRXCTL] as number) & (ENABLE | VALID)) === ENABLE;
   }
 
   /** A frame came, whose headers were read. True: it is the one the stamp is of. */
@@ -176,7 +195,8 @@ export class TimeSync {
 
   restore([value, since, latched]: ReturnType<TimeSync['save']>): void {
     this.#value = value;
-    this.#since = since;
+    // A time that has not been yet is now: the record is from another clock.
+    this.#since = Math.min(since, this.#clock.now());
     this.#latched = latched;
   }
 }

@@ -2,7 +2,9 @@
 // PF's at another offset; there is no other way from here to anywhere, so what is not listed reads 0 and takes no write.
 
 import type { AccessSize, Region } from '#core/region';
+import type { Msix } from '#pci/msix';
 import { MAILBOX_DWORDS, type Mailboxes } from './mailbox.ts';
+import { pendingBits, retract } from './pending-bits.ts';
 import { IGB_REGISTERS } from './registers.ts';
 
 /** The size of BAR 0. */
@@ -12,6 +14,8 @@ const NOTHING = -1;
 const MAILBOX_MEMORY = 0x0800;
 const MAILBOX = 0x0c40;
 const STATUS = 0x0008;
+/** MSI-X pending bits, cleared by ones (8.26, PBACL). */
+const PBACL = 0x0f04;
 /** Duplex, link, LAN id, TXOFF, speed: of the port. How many VFs it has is not a VF's to know. */
 const STATUS_SHOWN = 0x0000_00df;
 
@@ -88,13 +92,15 @@ export class VfRegisters implements Region {
   readonly #vf: number;
   readonly #offsets: Int32Array;
   readonly #mailboxes: Mailboxes;
+  readonly #msix: Msix;
   readonly #physical: () => Region;
 
   /** @param physical the PF's registers */
-  constructor(vf: number, mailboxes: Mailboxes, physical: () => Region) {
+  constructor(vf: number, mailboxes: Mailboxes, msix: Msix, physical: () => Region) {
     this.#vf = vf;
     this.#offsets = offsetsOf(vf);
     this.#mailboxes = mailboxes;
+    this.#msix = msix;
     this.#physical = physical;
   }
 
@@ -108,6 +114,7 @@ export class VfRegisters implements Region {
 
   #own(register: number, whole: boolean): number {
     if (register === STATUS) return this.#physical().read(STATUS, 4) & STATUS_SHOWN;
+    if (register === PBACL) return pendingBits(this.#msix);
     // A host may split a read, so a narrower one takes nothing.
     if (register === MAILBOX) return whole ? this.#mailboxes.readVf(this.#vf) : this.#mailboxes.peekVf(this.#vf);
     const dword = (register - MAILBOX_MEMORY) / 4;
@@ -126,6 +133,10 @@ export class VfRegisters implements Region {
     const placed = ((value << shift) & lanes) >>> 0;
     if (register === MAILBOX) {
       if ((lanes & 0xff) !== 0) this.#mailboxes.writeVf(this.#vf, placed);
+      return;
+    }
+    if (register === PBACL) {
+      retract(this.#msix, placed);
       return;
     }
     const dword = (register - MAILBOX_MEMORY) / 4;

@@ -20,12 +20,17 @@ export interface IgbVfOptions {
   readonly subsystemId: number;
   readonly pcieType: PcieType;
   readonly registers: VfRegisters;
+  readonly msix: Msix;
   readonly onReset: (kind: ResetKind) => void;
   readonly onMastering: (granted: boolean) => void;
 }
 
+export function vfMsix(): Msix {
+  return new Msix({ vectors: VF_VECTORS, table: { bar: 3, offset: 0 }, pendingBits: { bar: 3, offset: PENDING_BITS } });
+}
+
 export function makeVf(options: IgbVfOptions): PciFunction {
-  const msix = new Msix({ vectors: VF_VECTORS, table: { bar: 3, offset: 0 }, pendingBits: { bar: 3, offset: PENDING_BITS } });
+  const { msix } = options;
   return new PciFunction({
     name: options.name,
     identity: {

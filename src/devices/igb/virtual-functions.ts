@@ -5,12 +5,14 @@ import type { Nanos } from '#core/clock';
 import type { RegisterHooks } from '#core/register-file';
 import { RestoreError } from '#core/saved';
 import type { PcieType } from '#pci/function';
+import type { Msix } from '#pci/msix';
 import { Sriov, type VfLayout } from '#pci/sriov';
 import { Mailboxes } from './mailbox.ts';
+import { retract } from './pending-bits.ts';
 import type { ExtendedName, VfHost } from './pools.ts';
 import { AT, CTRL_RST, ICR_VMMB, IGB_REGISTERS, type IgbRegister, POOLS, QUEUES, VECTORS } from './registers.ts';
 import { EmbeddedSwitch } from './switch/embedded-switch.ts';
-import { makeVf, VF_DEVICE_ID, VF_VECTORS } from './vf.ts';
+import { makeVf, VF_DEVICE_ID, VF_VECTORS, vfMsix } from './vf.ts';
 import { firstVector, VfRegisters } from './vf-registers.ts';
 
 const { IVAR, LVMMC, MDFB, RTTBCNRC, STATUS, VFLRE, VFRE, VFTE, VTIVAR, VTIVAR_MISC, WVBR } = AT;
@@ -20,6 +22,8 @@ const NUM_VFS = 0xf << 14;
 const NUM_VFS_SHIFT = 14;
 const IOV_MODE = 1 << 18;
 const VALID = 0x80;
+/** A turn's 512 KiB at 10 Mb/s, its rate factor the largest (10 bits). */
+const LONGEST_DEBT: Nanos = 0x8_0000 * 800 * 1024;
 const VECTOR_MASK = 7;
 
 export interface VirtualOptions {
@@ -57,6 +61,7 @@ export class VirtualFunctions {
   readonly #words: Uint32Array;
   readonly #now: () => Nanos;
   readonly #mailboxes: Mailboxes;
+  readonly #msix: Msix[] = [];
   #count = 0;
 
   /** @throws RangeError for a layout that cannot be */
@@ -84,17 +89,21 @@ export class VirtualFunctions {
       vfDeviceId: VF_DEVICE_ID,
       layout: options.layout,
       lowest: options.lowest,
-      virtualFunction: (vf) =>
-        makeVf({
+      virtualFunction: (vf) => {
+        const msix = vfMsix();
+        this.#msix[vf] = msix;
+        return makeVf({
           name: `${options.name} vf${vf}`,
           revision: options.revision,
           subsystemId: options.subsystemId,
           pcieType: options.pcieType,
-          registers: new VfRegisters(vf, this.#mailboxes, () => host.registers),
+          registers: new VfRegisters(vf, this.#mailboxes, msix, () => host.registers),
+          msix,
           onReset: () => this.#functionReset(vf),
-          onMastering: () => host.changed(),
-        }),
-      onEnabled: (count) => this.#enabled(count),
+          onMastering: () => host.queuesChanged(),
+        });
+      },
+      onEnabled: (count, restored) => this.#enabled(count, restored),
     });
   }
 
@@ -124,9 +133,16 @@ export class VirtualFunctions {
     return true;
   }
 
+  /** Messages of these vectors that wait behind a VF's mask are not sent. The vectors that are no enabled VF's. */
+  retract(vectors: number): number {
+    for (let vf = 0; vf < this.#count; vf++) retract(this.#msix[vf] as Msix, (vectors >>> firstVector(vf)) & VECTOR_MASK);
+    return vectors & ~this.vectors;
+  }
+
   // ---- enabling, resets ----
 
-  #enabled(count: number): void {
+  /** @param restored as a saved state has it: nothing happened */
+  #enabled(count: number, restored: boolean): void {
     const before = this.#count;
     // While their vectors are still theirs.
     for (let vf = count; vf < before; vf++) {
@@ -141,7 +157,7 @@ export class VirtualFunctions {
       for (const counter of COUNTERS) this.#words[counter + vf] = 0;
     }
     this.#host.changed();
-    if (count !== before) this.#host.raise(ICR_VMMB);
+    if (count !== before && !restored) this.#host.raise(ICR_VMMB);
   }
 
   /** STATUS.NUM_VFS and IOV_MODE. */
@@ -154,7 +170,7 @@ export class VirtualFunctions {
   #functionReset(vf: number): void {
     if (vf >= this.#count) return;
     this.#resetVf(vf, true);
-    this.#host.changed();
+    this.#host.queuesChanged();
     this.#host.raise(ICR_VMMB);
   }
 
@@ -211,7 +227,6 @@ export class VirtualFunctions {
       if ((entry & VALID) !== 0 && vector < VF_VECTORS) entries |= (VALID | (firstVector(vf) + vector)) << (8 * i);
     }
     this.#words[IVAR + vf] = entries;
-    this.#host.changed();
   }
 
   // ---- registers ----
@@ -299,7 +314,7 @@ export class VirtualFunctions {
   #softwareReset(vf: number): void {
     if (vf >= this.#count) return;
     this.#resetVf(vf, false);
-    this.#host.changed();
+    this.#host.queuesChanged();
     this.#host.raise(ICR_VMMB);
   }
 
@@ -319,8 +334,13 @@ export class VirtualFunctions {
 
   /** After the capability and the registers were restored, before what each queue was in the middle of. */
   restore(saved: SavedVirtual): void {
-    this.switch.limiter.restore(saved.banks, saved.paid);
-    this.switch.storms.restore(saved.storm);
+    const now = this.#now();
+    // What a queue owes its rate is at most a turn's: no record makes it wait longer. A storm's window has begun.
+    this.switch.limiter.restore(
+      saved.banks,
+      saved.paid.map((paid) => Math.min(paid, now + LONGEST_DEBT)),
+    );
+    this.switch.storms.restore(Math.min(saved.storm, now));
     // The record's STATUS may name more or fewer than the capability enabled.
     this.#showCount();
     for (let vf = 0; vf < POOLS; vf++) this.#host.attachQueues(vf, vf < this.#count ? this.capability?.functions[vf]?.services?.dma : undefined);

@@ -85,6 +85,8 @@ export interface PhyOptions {
   readonly id: readonly [number, number];
   /** How long autonegotiation takes. */
   readonly negotiation: Nanos;
+  /** Whoever carries frames over the cable has taken this end up; until then (`served`) there is nobody to negotiate with. Default true. */
+  readonly served?: boolean;
   /** Link, speed or duplex as the MAC sees them may have changed. */
   readonly onChange: () => void;
   /** An enabled interrupt condition came up. */
@@ -105,6 +107,7 @@ export class Phy {
   readonly #registers = new Uint16Array(REGISTERS);
   readonly #timer: Timer;
   #cable: boolean;
+  #served: boolean;
   #complete = false;
   /** Latched low until read (IEEE 802.3 22.2.4.2). */
   #linkWasLost = true;
@@ -112,6 +115,7 @@ export class Phy {
   constructor(options: PhyOptions, cable: boolean) {
     this.#options = options;
     this.#cable = cable;
+    this.#served = options.served ?? true;
     this.#timer = options.clock.timer(() => this.#negotiated());
     this.#load();
   }
@@ -122,12 +126,26 @@ export class Phy {
   }
 
   set cable(on: boolean) {
-    if (this.#cable === on) return;
+    this.#connect(on, this.#served);
+  }
+
+  set served(on: boolean) {
+    this.#connect(this.#cable, on);
+  }
+
+  get #connected(): boolean {
+    return this.#cable && this.#served;
+  }
+
+  #connect(cable: boolean, served: boolean): void {
+    const was = this.#connected;
     const before = this.linkUp;
-    this.#cable = on;
+    this.#cable = cable;
+    this.#served = served;
+    if (this.#connected === was) return;
     this.#complete = false;
-    if (on) this.#begin();
-    else this.#timer.cancel();
+    if (was) this.#timer.cancel();
+    else this.#begin();
     this.#tell(before);
   }
 
@@ -139,7 +157,7 @@ export class Phy {
   get linkUp(): boolean {
     if ((this.#control & POWER_DOWN) !== 0) return false;
     if (this.loopback) return true;
-    return this.#cable && (this.#complete || (this.#control & AUTONEGOTIATE) === 0);
+    return this.#connected && (this.#complete || (this.#control & AUTONEGOTIATE) === 0);
   }
 
   /** 0: 10, 1: 100, 2: 1000 Mb/s, the encoding of STATUS.SPEED. */
@@ -173,7 +191,7 @@ export class Phy {
   }
 
   #begin(): void {
-    if (!this.#cable || (this.#control & AUTONEGOTIATE) === 0 || (this.#control & POWER_DOWN) !== 0) return;
+    if (!this.#connected || (this.#control & AUTONEGOTIATE) === 0 || (this.#control & POWER_DOWN) !== 0) return;
     this.#timer.arm(this.#options.clock.now() + this.#options.negotiation);
   }
 
@@ -309,6 +327,9 @@ export class Phy {
     this.#complete = saved.complete;
     this.#linkWasLost = saved.linkWasLost;
     this.#timer.cancel();
-    if (saved.ends >= 0) this.#timer.arm(saved.ends);
+    const { clock, negotiation } = this.#options;
+    if (saved.ends >= 0) this.#timer.arm(Math.min(saved.ends, clock.now() + negotiation));
+    // A record of an end that was not served yet.
+    else if (!saved.complete) this.#begin();
   }
 }

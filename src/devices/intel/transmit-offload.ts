@@ -24,7 +24,7 @@ const COPIED = 258;
 const SLOT = 320;
 /** Where a frame starts in its slot, to leave room for a tag. */
 const ROOM = TAG;
-const SLOTS = 256;
+const SLOTS = 320;
 /** What a switch decides by: two addresses, two tags, a type. */
 export const HEAD = 22;
 const OPTIONS = { none: { zeroIsNone: false }, udp: { zeroIsNone: true } } as const;
@@ -77,6 +77,8 @@ export class TransmitOffload {
   readonly packet: StagedPacket;
   /** Of the packet: for segmentation, or for single frames. */
   readonly context = new ChecksumContext();
+  /** The scratch that frame 0 of a batch gets, with room for 320 of them: so that what is made in two batches at a time does not meet. */
+  firstSlot = 0;
   /** VET, the type of inserted tags. */
   tagType = 0x8100;
   readonly scratch: ByteViews = viewsOf(new ArrayBuffer(SLOTS * SLOT + 64));
@@ -134,7 +136,7 @@ export class TransmitOffload {
     const { fragments, head, judged } = this.packet;
     const copied = Math.min(judged, length);
     if (copied > 0) {
-      const at = frame * SLOT + ROOM;
+      const at = (this.firstSlot + frame) * SLOT + ROOM;
       for (let i = 0; i < copied; i++) this.scratch.u8[at + i] = head[i] as number;
       batch.segments.addHost(this.scratch, at, copied);
     }
@@ -159,7 +161,7 @@ export class TransmitOffload {
   /** A frame some of whose first bytes change. Returns its length. */
   #changed(batch: FrameBatch, frame: number, length: number, whole: boolean): number {
     const { packet, context, scratch } = this;
-    const slot = frame * SLOT;
+    const slot = (this.firstSlot + frame) * SLOT;
     const at = slot + ROOM;
     const copied = Math.min(length, COPIED);
     this.#gather(at, copied);
@@ -237,7 +239,7 @@ export class TransmitOffload {
       const first = batch.segments.count;
       batch.firstSegment[frame] = first;
       clearRequest(batch, frame);
-      const at = frame * SLOT + ROOM;
+      const at = (this.firstSlot + frame) * SLOT + ROOM;
       this.#gather(at, headerLength);
       makeSegmentHeader(scratch, at, context, n, total, size);
       this.#pieceChecksums(at, from, size);
@@ -280,7 +282,7 @@ export class TransmitOffload {
     const headers = this.#headers;
     const { headerLength } = context;
     const frame = batch.count;
-    const at = frame * SLOT + ROOM;
+    const at = (this.firstSlot + frame) * SLOT + ROOM;
     const { u8 } = scratch;
     const { pieces } = this;
     // More pieces than a segment deals with in one frame would be dropped there: this transmitter has no such limit.
@@ -288,7 +290,7 @@ export class TransmitOffload {
     const ordinary = ((context.firstFlags | context.middleFlags) & TCP_FIN_PSH) === 0 && (context.lastFlags & TCP_FIN_PSH) === TCP_FIN_PSH;
     if (!ordinary && context.tcp) return false;
     this.#gather(at, headerLength);
-    if (!parseHeaders(this.#slots[frame] as Uint8Array, headerLength, headers)) return false;
+    if (!parseHeaders(this.#slots[this.firstSlot + frame] as Uint8Array, headerLength, headers)) return false;
     const { version, network, transport, protocol } = headers;
     const field = context.tcp ? 16 : 6;
     const regular =

@@ -5,13 +5,13 @@ import type { SegmentList } from '#core/segments';
 
 export class ChainWriter {
   readonly #list: SegmentList;
-  readonly #memory: DmaSpace;
+  readonly #memory: Pick<DmaSpace, 'markDirty'>;
   #segment = 0;
   #at = 0;
   #remaining = 0;
   #written = 0;
 
-  constructor(list: SegmentList, memory: DmaSpace) {
+  constructor(list: SegmentList, memory: Pick<DmaSpace, 'markDirty'>) {
     this.#list = list;
     this.#memory = memory;
   }

@@ -2,13 +2,16 @@
 // serves a bounded number of commands; a driver that keeps adding gets the rest served from the clock, so that it cannot hold the thread. Parked (the embedder's pause, the
 // driver's suspend) it keeps its position and touches nothing.
 
-import type { Timer } from '#core/clock';
+import type { Nanos, Timer } from '#core/clock';
 import { SegmentList } from '#core/segments';
 import type { VirtioHost } from '#virtio/device';
 import { initialPosition, openQueue } from '#virtio/open-queue';
 import { QUEUE_BROKEN, QUEUE_EMPTY, type VirtQueue, type VringPosition } from '#virtio/virtqueue';
 
 const COMMANDS_PER_TURN = 64;
+/** What `answer` returns of a command that waits for something else: it stays first in the ring, and is asked for again soon. */
+export const COMMAND_WAITS = -1;
+const WAIT: Nanos = 50_000;
 
 export class CommandQueue {
   readonly name: string;
@@ -16,12 +19,14 @@ export class CommandQueue {
   readonly #answer: (queue: VirtQueue) => number;
   readonly segments: SegmentList;
   readonly #again: Timer;
+  /** The first command in the ring has been asked for before. */
+  waiting = false;
   #index = 0;
   #queue: VirtQueue | undefined;
   /** Where it stood when it was parked. */
   #parked: VringPosition | undefined;
 
-  /** @param answer executes the command popped into `segments` and writes what there is to say; returns the bytes written. Effects are in force when it returns. */
+  /** @param answer executes the command popped into `segments` and writes what there is to say; returns the bytes written, or COMMAND_WAITS. Effects are in force when it returns. */
   constructor(name: string, host: VirtioHost, maxSize: number, answer: (queue: VirtQueue) => number) {
     this.name = name;
     this.#host = host;
@@ -46,6 +51,7 @@ export class CommandQueue {
   /** Reset: its position is forgotten. */
   close(): void {
     this.#again.cancel();
+    this.waiting = false;
     this.#queue = undefined;
     this.#parked = undefined;
   }
@@ -93,10 +99,19 @@ export class CommandQueue {
           this.#broken(queue.broken ?? 'broken');
           return;
         }
-        queue.push(token, this.#answer(queue));
-        notify = queue.publish() || notify;
+        const written = this.#answer(queue);
         // A command may have ended in a reset of the device.
-        if (this.#queue !== queue) return;
+        const still = this.#queue === queue;
+        this.waiting = still && written === COMMAND_WAITS;
+        if (this.waiting) {
+          queue.unpop(1);
+          this.#again.arm(this.#host.clock.now() + WAIT);
+          if (notify) this.#host.call(this.#index).signal();
+          return;
+        }
+        queue.push(token, Math.max(0, written));
+        notify = queue.publish() || notify;
+        if (!still) return;
       }
       if (left === 0) {
         this.#again.arm(this.#host.clock.now());

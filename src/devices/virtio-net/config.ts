@@ -21,6 +21,8 @@ const VIRTIO_NET_S_ANNOUNCE = 2;
 export const MAC_BYTES = 6;
 /** Through supported_tunnel_types. */
 export const NET_CONFIG_BYTES = 28;
+/** Lengths of its fields: mac, status, max_virtqueue_pairs, mtu, speed, duplex, rss_max_key_size, rss_max_indirection_table_length, supported_hash_types, supported_tunnel_types. */
+export const NET_CONFIG_FIELDS: readonly number[] = [6, 2, 2, 2, 4, 1, 1, 2, 4, 4];
 
 /** Mbit/s, or 'unknown'. Duplex is coded as the field's description has it (1 full, 0 half); the device clause says the reverse (virtio-spec issue 75). */
 export interface LinkSpeed {

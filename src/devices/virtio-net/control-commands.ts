@@ -36,6 +36,8 @@ const OFFLOADS_MOVED = 3 << 14;
 
 export interface CommandContext extends SteeringContext, NotifyContext {
   setMac(mac: Uint8Array): void;
+  /** Whether the driver may have this address; absent: any. */
+  allowsMac?(mac: Uint8Array): boolean;
   /** The driver has announced itself, or will. */
   announced?(): void;
 }
@@ -104,7 +106,7 @@ function setMacTable(reader: ChainReader, state: ReceiveState): boolean {
 function setMacAddress(reader: ChainReader, context: CommandContext): boolean {
   const mac = reader.bytes(MAC_BYTES);
   // A group address can be nobody's own.
-  if (mac === undefined || ((mac[0] as number) & 1) !== 0) return false;
+  if (mac === undefined || ((mac[0] as number) & 1) !== 0 || context.allowsMac?.(mac) === false) return false;
   context.state.addressKnown = true;
   context.setMac(mac);
   return true;

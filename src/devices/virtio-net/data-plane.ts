@@ -20,6 +20,7 @@ const RESTART_LIMIT = 16;
 /** Who keeps every ring stopped where it is. */
 export const HELD_BY_EMBEDDER = 1;
 export const HELD_BY_DRIVER = 2;
+export const HELD_BY_OWNER = 4;
 
 interface Ring {
   /** The driver has it enabled and live. */

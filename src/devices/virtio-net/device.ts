@@ -3,91 +3,41 @@
 
 import type { Doorbell } from '#core/doorbell';
 import { type Envelope, seal } from '#core/saved';
-import type { ObjectOpcodes } from '#virtio/admin-self';
 import { BusyError } from '#virtio/control';
 import { type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/device';
-import { isPowerOfTwo, VIRTIO_QUEUE_SIZE_LIMIT } from '#virtio/device-status';
 import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
-import { FLOW_RULES } from '#virtio/flow-rules';
 import {
   hasQueuePairs,
   VIRTIO_NET_F_CTRL_MAC_ADDR,
   VIRTIO_NET_F_CTRL_VQ,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
+  VIRTIO_NET_F_MAC,
   VIRTIO_NET_F_RSS_CONTEXT,
   VIRTIO_NET_F_STANDBY,
   VIRTIO_NET_F_STATUS,
 } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
-import { NetStatistics } from '#virtio/net-statistics';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
-import { CoalescingState } from './coalescing.ts';
 import type { CommandQueue } from './command-queue.ts';
-import { checkMac, checkMtu, checkRss, checkSpeed, type LinkSpeed, MAC_BYTES, NET_CONFIG_BYTES, NetConfig, type RssOptions } from './config.ts';
-import { runCommand } from './control-commands.ts';
+import { checkMac, checkRss, MAC_BYTES, NET_CONFIG_BYTES, NET_CONFIG_FIELDS, NetConfig } from './config.ts';
 import { ControlQueue } from './control-queue.ts';
-import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER } from './data-plane.ts';
-import { missingDependency, type NetFeatureName, offer } from './features.ts';
-import { FLOW_FILTER_LIMITS, type FlowFilterLimits } from './flow-filter.ts';
+import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER, HELD_BY_OWNER } from './data-plane.ts';
+import { DriverSettings } from './driver-settings.ts';
+import { missingDependency, offer } from './features.ts';
 import { AdminQueue, NetAdmin } from './net-admin.ts';
-import { ReceiveState } from './receive-state.ts';
+import { checkFlowFilter, checkQueues, type VirtioNetOptions } from './net-options.ts';
+import { NetParts } from './net-parts.ts';
 import { checkNetState, NET_STATE_VERSION, type NetState } from './saved-net.ts';
-import { ControlStatistics } from './statistics.ts';
-import { SteeringState } from './steering-state.ts';
+import { ShownConfig } from './shown-config.ts';
 
-const MOST_QUEUE_PAIRS = 64;
-const DEFAULT_QUEUE_SIZE = 256;
+export type { VirtioNetOptions } from './net-options.ts';
+
 const CONTROL_QUEUE_SIZE = 64;
 const ADMIN_QUEUE_SIZE = 64;
-const VIRTIO_ID_NETWORK = 1;
-
-export interface VirtioNetOptions {
-  /** "52:54:00:12:34:56" or six bytes; unicast. */
-  readonly mac: Uint8Array | string;
-  readonly backend: VhostBackend;
-  /** Receive and transmit queue pairs, 1 (default) to 64. */
-  readonly queuePairs?: number;
-  /** Largest size of a data queue, a power of two (default 256). */
-  readonly queueSize?: number;
-  /** Offers MTU: 68 to 65535. */
-  readonly mtu?: number;
-  /** Offers SPEED_DUPLEX. */
-  readonly link?: LinkSpeed;
-  /** Default true. */
-  readonly linkUp?: boolean;
-  readonly rss?: RssOptions;
-  /** Features to insist on (true) or leave out (false). */
-  readonly features?: { readonly [name in NetFeatureName]?: boolean };
-  /** When a worker is lost: start its rings again where they stood (default), or tell the driver to reset the device. */
-  readonly onLost?: 'restart' | 'needs-reset';
-  /**
-   * With the STANDBY feature (off by default): called on the machine's thread, inside the driver's access, with true when a driver has negotiated it, and with false when a
-   * reset ends that: the moments to plug in and to pull the primary device, which must have the same MAC address.
-   */
-  readonly onStandby?: (standby: boolean) => void;
-  /**
-   * With the ADMIN_VQ feature (off by default): how much of a flow filter drivers may set up; false: none. Default: 16 groups, 32 classifiers and 64 rules, where the backend
-   * follows flow rules.
-   */
-  readonly flowFilter?: Partial<FlowFilterLimits> | false;
-  /** virtio 1.4 numbers MODIFY and QUERY of resource objects twice: as its opcode table does (default: 0xc, 0xb), or as the commands' text does (0xb, 0xc). */
-  readonly adminOpcodes?: ObjectOpcodes;
-}
-
-/** @throws VirtioOptionError */
-function checkFlowFilter(asked: VirtioNetOptions['flowFilter'], offered: boolean, backend: VhostBackend): FlowFilterLimits | undefined {
-  if (asked === false) return undefined;
-  if (asked === undefined) return offered && backend.flowFilter === true ? FLOW_FILTER_LIMITS : undefined;
-  if (!offered) throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', 'a flow filter needs the ADMIN_VQ feature');
-  const limits = { ...FLOW_FILTER_LIMITS, ...asked };
-  for (const [name, limit] of Object.entries(limits))
-    if (!(Number.isInteger(limit) && limit >= 1 && limit <= FLOW_RULES))
-      throw new VirtioOptionError('NICBOX_FLOW_FILTER', `${limit} ${name}: give 1 to ${FLOW_RULES}`);
-  return limits;
-}
+export const VIRTIO_ID_NETWORK = 1;
 
 export class VirtioNet implements VirtioDevice {
   readonly name = 'virtio-net';
@@ -96,27 +46,18 @@ export class VirtioNet implements VirtioDevice {
   readonly queueCount: number;
   readonly adminQueueCount: number;
   readonly configSize = NET_CONFIG_BYTES;
+  readonly configFields = NET_CONFIG_FIELDS;
+  readonly parts: NetParts;
   /** The words the data plane reads. */
   readonly policy: NetPolicy;
   readonly queuePairs: number;
   readonly #queueSize: number;
-  readonly #mtu: number;
-  readonly #permanentMac: Uint8Array;
-  readonly #config: NetConfig;
-  readonly #receive = new ReceiveState();
-  readonly #steering: SteeringState;
-  readonly #coalescing: CoalescingState;
-  readonly #statistics: NetStatistics;
-  readonly #controlStatistics = new ControlStatistics();
+  #permanentMac: Uint8Array;
+  readonly #config: ShownConfig;
+  readonly #settings: DriverSettings;
   readonly #data: DataPlane;
-  #mac: Uint8Array;
-  #linkUp: boolean;
-  /** The driver has been asked to announce itself and has not acknowledged yet. */
-  #announcing = false;
   #standby = false;
-  readonly #onStandby: ((standby: boolean) => void) | undefined;
-  /** Configuration space is behind because the driver had the device suspended: not, silently, or with a notification due. */
-  #behind: 'no' | 'moved' | 'changed' = 'no';
+  readonly #options: VirtioNetOptions;
   #host: VirtioHost | undefined;
   #control: ControlQueue | undefined;
   #adminQueue: AdminQueue | undefined;
@@ -126,23 +67,15 @@ export class VirtioNet implements VirtioDevice {
 
   /** @throws VirtioOptionError */
   constructor(options: VirtioNetOptions) {
-    const { backend, queuePairs = 1, queueSize = DEFAULT_QUEUE_SIZE } = options;
-    if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > MOST_QUEUE_PAIRS)
-      throw new VirtioOptionError('NICBOX_QUEUE_PAIRS', `${queuePairs} queue pairs: give 1 to ${MOST_QUEUE_PAIRS}`);
-    if (!Number.isInteger(queueSize) || !isPowerOfTwo(queueSize) || queueSize > VIRTIO_QUEUE_SIZE_LIMIT)
-      throw new VirtioOptionError('NICBOX_QUEUE_SIZE', `queue size ${queueSize}: give a power of two up to ${VIRTIO_QUEUE_SIZE_LIMIT}`);
+    const { backend } = options;
+    const { queuePairs, queueSize } = checkQueues(options);
+    this.#options = options;
     this.#permanentMac = checkMac(options.mac);
-    this.#mac = this.#permanentMac;
-    if (options.mtu !== undefined) checkMtu(options.mtu);
-    if (options.link !== undefined) checkSpeed(options.link);
     const rss = checkRss(options.rss ?? {});
     this.queuePairs = queuePairs;
     this.#queueSize = queueSize;
-    this.#mtu = options.mtu ?? 0;
-    this.#linkUp = options.linkUp ?? true;
-    this.#onStandby = options.onStandby;
     this.offered = offer({
-      features: options.features ?? {},
+      features: options.owner ? { ADMIN_VQ: true, ...options.features } : (options.features ?? {}),
       backend: backend.features,
       queuePairs,
       hasMtu: options.mtu !== undefined,
@@ -152,26 +85,47 @@ export class VirtioNet implements VirtioDevice {
     const limits = checkFlowFilter(options.flowFilter, this.offered.has(VIRTIO_F_ADMIN_VQ), backend);
     this.#hasFlowFilter = limits !== undefined;
     checkBackend(backend, this.offered, queuePairs, this.#hasFlowFilter);
+    if (options.owner && !this.offered.has(VIRTIO_F_ADMIN_VQ))
+      throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', 'virtual functions are administered through ADMIN_VQ, which is left out');
     this.adminQueueCount = this.offered.has(VIRTIO_F_ADMIN_VQ) ? 1 : 0;
     this.queueCount = 2 * queuePairs + (this.offered.has(VIRTIO_NET_F_CTRL_VQ) ? 1 : 0) + this.adminQueueCount;
     if (this.adminQueueCount > 0)
-      this.#admin = new NetAdmin({ flowFilter: limits, opcodes: options.adminOpcodes ?? 'table', receiveQueues: () => this.#pairs(this.#host?.features) });
-    this.#config = new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link, rss });
-    this.#writeConfig();
-    this.#steering = new SteeringState({ ...rss, contexts: this.offered.has(VIRTIO_NET_F_RSS_CONTEXT) ? rss.contexts : 0, pairs: queuePairs });
-    this.#coalescing = new CoalescingState(2 * queuePairs);
-    this.#statistics = new NetStatistics(2 * queuePairs);
-    this.policy = new NetPolicy(this.#steering.limits);
-    this.#data = new DataPlane(backend, this.policy, this.#statistics);
+      this.#admin = new NetAdmin({
+        flowFilter: limits,
+        opcodes: options.adminOpcodes ?? 'table',
+        receiveQueues: () => this.#pairs(this.#host?.features),
+        ...(options.owner && { owner: options.owner }),
+      });
+    this.#config = new ShownConfig(
+      new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link, rss }),
+      this.#permanentMac,
+      options.linkUp ?? true,
+    );
+    this.#settings = new DriverSettings({ ...rss, contexts: this.offered.has(VIRTIO_NET_F_RSS_CONTEXT) ? rss.contexts : 0, pairs: queuePairs });
+    this.policy = new NetPolicy(this.#settings.limits);
+    this.#data = new DataPlane(backend, this.policy, this.#settings.statistics);
     this.#data.restartLost = options.onLost !== 'needs-reset';
+    this.parts = new NetParts({
+      state: () => this.#state(),
+      pairs: (features) => this.#pairs(features),
+      permanentMac: () => this.#permanentMac,
+      queuePairs,
+      steering: this.#settings.limits,
+      position: (index) => this.#position(index),
+    });
     this.#publishPolicy();
   }
 
   attach(host: VirtioHost): void {
     this.#host = host;
+    this.#config.host = host;
     this.#data.attach(host);
     this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader, reply) => this.#command(reader, reply));
-    if (this.#admin) this.#adminQueue = new AdminQueue(host, ADMIN_QUEUE_SIZE, (readable) => this.#administer(readable));
+    if (this.#admin)
+      this.#adminQueue = new AdminQueue(host, ADMIN_QUEUE_SIZE, {
+        longest: this.#admin.readableBytes,
+        run: (readable, room) => this.#administer(readable, room),
+      });
   }
 
   // ---- features and queues ----
@@ -200,16 +154,16 @@ export class VirtioNet implements VirtioDevice {
     return index === dataQueues && (features ?? this.offered).has(VIRTIO_NET_F_CTRL_VQ) ? CONTROL_QUEUE_SIZE : 0;
   }
 
-  refuses(features: FeatureSet): string | undefined {
-    // virtio 1.4 6.2 (device MAY): without it the driver would use addresses that this device's memory does not have.
-    if (this.offered.has(VIRTIO_F_ACCESS_PLATFORM) && !features.has(VIRTIO_F_ACCESS_PLATFORM)) return 'ACCESS_PLATFORM is needed behind an IOMMU';
+  refuses(features: FeatureSet, legacy: boolean): string | undefined {
+    // virtio 1.4 6.2 (device MAY): without it the driver would use addresses that this device's memory does not have. A legacy driver cannot say so; whoever passes its accesses on to a
+    // VF has seen to the translation.
+    if (!legacy && this.offered.has(VIRTIO_F_ACCESS_PLATFORM) && !features.has(VIRTIO_F_ACCESS_PLATFORM)) return 'ACCESS_PLATFORM is needed behind an IOMMU';
     return missingDependency(features);
   }
 
   negotiated(): void {
     const { features } = this.#host as VirtioHost;
-    this.#receive.clear(features);
-    this.#steering.clear(features);
+    this.#settings.negotiated(features);
     this.#publishPolicy();
     this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
   }
@@ -227,25 +181,42 @@ export class VirtioNet implements VirtioDevice {
       host?.log.guestError('that of a network device configuration is read-only', { offset });
       return;
     }
-    const mac = this.#mac.slice();
+    if (this.#options.mayChangeMac?.() === false) return;
+    const mac = this.#config.mac.slice();
     for (let i = 0; i < size; i++) mac[offset + i] = Math.floor(value / 2 ** (8 * i)) & 0xff;
-    this.#mac = mac;
-    this.#receive.addressKnown = true;
-    this.#showConfig(false);
+    this.#settings.addressKnown();
+    this.#setMac(mac, false);
     this.#publishPolicy();
   }
 
   get linkUp(): boolean {
-    return this.#linkUp;
+    return this.#config.linkUp;
   }
 
   /** Plugs or pulls the cable. The driver is told if it negotiated STATUS; frames stop and go either way. */
   setLink(up: boolean): void {
-    if (up === this.#linkUp) return;
-    this.#linkUp = up;
+    if (up === this.#config.linkUp) return;
+    this.#config.linkUp = up;
     this.#publishPolicy();
     // A driver that did not negotiate STATUS may look at the field all the same: the generation is right for it too, but it is not interrupted.
-    this.#showConfig(this.#host?.features.has(VIRTIO_NET_F_STATUS) === true);
+    this.#config.show(this.#host?.features.has(VIRTIO_NET_F_STATUS) === true);
+    this.#options.onLink?.(up);
+  }
+
+  #setMac(mac: Uint8Array, notify: boolean): void {
+    this.#config.mac = mac;
+    this.#config.show(notify);
+    this.#options.onMac?.(mac.slice());
+  }
+
+  /**
+   * Gives the device another permanent address, in force at once, whatever address its driver had set, and tells the driver by a configuration change. For who administers a virtual
+   * function. @throws VirtioOptionError
+   */
+  assignMac(mac: Uint8Array | string): void {
+    this.#permanentMac = checkMac(mac);
+    this.#setMac(this.#permanentMac, this.#host?.features.has(VIRTIO_NET_F_MAC) === true);
+    this.#publishPolicy();
   }
 
   /**
@@ -256,14 +227,15 @@ export class VirtioNet implements VirtioDevice {
   announce(): boolean {
     const host = this.#host;
     if (host === undefined || !(host.driverOk || host.suspended)) return false;
-    if (!host.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE) || !host.features.has(VIRTIO_NET_F_STATUS)) return this.backend.announceStation?.(this.#mac) === true;
-    this.#announcing = true;
-    this.#showConfig(true);
+    if (!host.features.has(VIRTIO_NET_F_GUEST_ANNOUNCE) || !host.features.has(VIRTIO_NET_F_STATUS))
+      return this.backend.announceStation?.(this.#config.mac) === true;
+    this.#config.announcing = true;
+    this.#config.show(true);
     return true;
   }
 
   get announcing(): boolean {
-    return this.#announcing;
+    return this.#config.announcing;
   }
 
   /** A driver has negotiated STANDBY: the device is the standby of a fail-over pair. */
@@ -274,46 +246,29 @@ export class VirtioNet implements VirtioDevice {
   #setStandby(standby: boolean): void {
     if (standby === this.#standby) return;
     this.#standby = standby;
-    this.#onStandby?.(standby);
+    this.#options.onStandby?.(standby);
   }
 
-  /** Brings configuration space up to date, once the driver has not the device suspended (virtio 1.4 3.4.2, device MUST NOT), and notifies if it is to know. */
-  #showConfig(notify: boolean): void {
-    const host = this.#host;
-    if (host?.suspended) {
-      if (notify) this.#behind = 'changed';
-      else if (this.#behind === 'no') this.#behind = 'moved';
-      return;
-    }
-    this.#writeConfig();
-    if (notify) host?.configChanged();
-    else host?.configMoved();
-  }
-
-  #writeConfig(): void {
-    this.#behind = 'no';
-    this.#config.mac = this.#mac;
-    this.#config.linkUp = this.#linkUp;
-    this.#config.announce = this.#announcing;
+  get permanentMac(): Uint8Array {
+    return this.#permanentMac.slice();
   }
 
   /** The address in use: the permanent one, or what the driver set. */
   get mac(): Uint8Array {
-    return this.#mac.slice();
+    return this.#config.mac.slice();
   }
 
   #publishPolicy(): void {
     const host = this.#host;
     const publish = (): void => {
-      this.#coalescing.publish(this.policy);
-      this.#receive.publish(this.policy, this.#steering, {
+      this.#settings.publish(this.policy, {
         features: host?.features ?? this.offered,
-        mac: this.#mac,
-        mtu: this.#mtu,
-        linkUp: this.#linkUp,
+        mac: this.#config.mac,
+        mtu: this.#options.mtu ?? 0,
+        linkUp: this.#config.linkUp,
         live: this.#data.liveReceivers,
         flowRules: this.#admin?.flowRules() ?? [],
-        active: host?.driverOk === true && (this.#data.holds & HELD_BY_DRIVER) === 0,
+        active: host?.driverOk === true && (this.#data.holds & (HELD_BY_DRIVER | HELD_BY_OWNER)) === 0,
       });
     };
     // With no turn under way: no frame meets half a change, and none the former state once this has returned.
@@ -334,7 +289,7 @@ export class VirtioNet implements VirtioDevice {
   }
 
   startQueue(index: number): void {
-    this.#coalescing.restartQueue(index);
+    this.#settings.restartQueue(index);
     this.#startQueue(index);
     this.#publishPolicy();
     this.#data.launch();
@@ -381,8 +336,21 @@ export class VirtioNet implements VirtioDevice {
 
   unsuspend(): void {
     this.#goOn(HELD_BY_DRIVER);
-    const behind = this.#behind;
-    if (behind !== 'no') this.#showConfig(behind === 'changed');
+    this.#config.catchUp();
+  }
+
+  // virtio 1.4 2.12.1.4.3: as a suspend, but that the driver sees nothing of it.
+  freeze(): void {
+    this.#config.frozen = true;
+    this.#parkCommands();
+    this.#data.hold(HELD_BY_OWNER);
+    this.#publishPolicy();
+  }
+
+  thaw(): void {
+    this.#config.frozen = false;
+    this.#goOn(HELD_BY_OWNER);
+    this.#config.catchUp();
   }
 
   /** One reason to hold still is gone. */
@@ -421,15 +389,10 @@ export class VirtioNet implements VirtioDevice {
 
   reset(): void {
     this.#data.clear();
-    this.#receive.clear();
+    this.#settings.reset();
     this.#admin?.reset();
-    this.#steering.clear();
-    this.#coalescing.clear();
-    this.#statistics.clear();
-    this.#controlStatistics.clear();
-    this.#mac = this.#permanentMac;
-    this.#announcing = false;
-    this.#showConfig(false);
+    this.#config.restart(this.#permanentMac);
+    this.#options.onMac?.(this.#permanentMac.slice());
     this.#publishPolicy();
     this.#setStandby(false);
   }
@@ -445,32 +408,24 @@ export class VirtioNet implements VirtioDevice {
   #command(reader: ChainReader, reply: ChainWriter): boolean {
     const host = this.#host as VirtioHost;
     const dataQueues = 2 * this.#pairs(host.features);
-    this.#controlStatistics.commands++;
-    const ok = runCommand(reader, reply, {
+    const ok = this.#settings.run(reader, reply, {
       features: host.features,
-      state: this.#receive,
-      steering: this.#steering,
-      coalescing: this.#coalescing,
-      statistics: { queues: this.#statistics, control: this.#controlStatistics, dataQueues },
+      dataQueues,
       dataQueueEnabled: (index) => index < dataQueues && host.queueEnabled(index),
-      setMac: (mac) => {
-        this.#mac = mac;
-        this.#showConfig(false);
-      },
+      allowsMac: (mac) => this.#options.mayChangeMac?.() !== false || mac.every((byte, i) => byte === this.#permanentMac[i]),
+      setMac: (mac) => this.#setMac(mac, false),
       announced: () => {
-        this.#announcing = false;
-        this.#showConfig(false);
+        this.#config.announcing = false;
+        this.#config.show(false);
       },
     });
     // virtio 1.4 5.1.9.5.2.1 and others (device MUST): in force before the buffer is used.
-    if (!ok) return false;
-    this.#controlStatistics.succeeded++;
-    this.#publishPolicy();
-    return true;
+    if (ok) this.#publishPolicy();
+    return ok;
   }
 
-  #administer(readable: Uint8Array): Uint8Array {
-    const reply = (this.#admin as NetAdmin).execute(readable);
+  #administer(readable: Uint8Array, room: number): Uint8Array | undefined {
+    const reply = (this.#admin as NetAdmin).execute(readable, room);
     // A rule is in force when its command is answered.
     if (this.#hasFlowFilter) this.#publishPolicy();
     return reply;
@@ -520,59 +475,55 @@ export class VirtioNet implements VirtioDevice {
 
   save(): Envelope<NetState> {
     if (this.#data.anyRunning || this.#data.handingOver) throw new BusyError('the data plane runs: pause the device and wait until it is paused, then save');
+    return this.#state();
+  }
+
+  #state(): Envelope<NetState> {
     const control = this.#control?.position;
     const adminPosition = this.#adminQueue?.position;
     return seal('virtio-net', NET_STATE_VERSION, {
       permanentMac: this.#permanentMac.slice(),
-      mac: this.#mac.slice(),
-      linkUp: this.#linkUp,
-      announcing: this.#announcing,
-      shown: this.#config.shown,
-      behind: this.#behind,
-      receive: this.#receive.save(),
+      ...this.#config.save(),
+      ...this.#settings.save(),
       // Restored and not started yet: as they were.
       positions: this.#restored.length > 0 ? [...this.#restored] : this.#data.positions(),
-      steering: this.#steering.save(),
-      coalescing: this.#coalescing.save(),
-      statistics: { queues: this.#statistics.save(), commands: this.#controlStatistics.commands, succeeded: this.#controlStatistics.succeeded },
       control: control ? { available: control.available, used: control.used } : null,
       admin: this.#admin ? { position: adminPosition ?? null, ...this.#admin.save() } : null,
     });
   }
 
-  restore(saved: unknown, features: FeatureSet): () => void {
+  /** Where a queue stands that has stopped; undefined: not live. */
+  #position(index: number): VringPosition | undefined {
+    const commands = this.#commandQueue(index);
+    if (commands) return commands.position;
+    return this.#restored[index] ?? this.#data.positions()[index] ?? undefined;
+  }
+
+  restore(saved: unknown, features: FeatureSet): (paused: boolean) => void {
     const state = checkNetState(saved, {
       features,
       permanentMac: this.#permanentMac,
       pairs: this.#pairs(features),
       rings: 2 * this.queuePairs,
       admin: this.#admin,
-      steering: this.#steering.limits,
+      steering: this.#settings.limits,
     });
-    return () => {
+    return (paused) => {
       this.stop();
-      this.#data.hold(HELD_BY_EMBEDDER);
+      if (paused) this.#data.hold(HELD_BY_EMBEDDER);
       this.#data.clear();
-      this.#mac = state.mac;
-      this.#linkUp = state.linkUp;
-      this.#announcing = state.announcing;
-      this.#writeConfig();
-      this.#config.linkUp = state.shown.linkUp;
-      this.#config.announce = state.shown.announce;
-      this.#behind = state.behind;
-      this.#receive.load(state.receive);
-      this.#steering.load(state.steering, features);
+      this.#config.load(state);
+      this.#options.onMac?.(state.mac.slice());
+      this.#settings.load(state, features);
       this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
       this.#control?.restore(state.control ?? undefined);
       if (state.admin) {
         this.#admin = state.admin.admin;
         this.#adminQueue?.restore(state.admin.position ?? undefined);
       }
-      this.#coalescing.load(state.coalescing);
-      this.#statistics.load(state.statistics.queues);
-      this.#controlStatistics.commands = state.statistics.commands;
-      this.#controlStatistics.succeeded = state.statistics.succeeded;
       this.#restored = state.positions;
+      // The owner's hold, or the driver's, is what it stays under otherwise.
+      this.#publishPolicy();
     };
   }
 }

@@ -3,7 +3,8 @@
 
 import * as admin from '#virtio/admin';
 import { type AdminData, type AdminOutcome, adminDone, adminFailed, adminInvalid, AdminData as Data } from '#virtio/admin';
-import type { AdminCapability, AdminObjects } from '#virtio/admin-self';
+import type { AdminObjects } from '#virtio/admin-objects';
+import type { AdminCapability } from '#virtio/admin-self';
 import { FLOW_DROP, FLOW_HEADER_WORDS, FLOW_RULES, type FlowRule } from '#virtio/flow-rules';
 import * as sel from './flow-selectors.ts';
 

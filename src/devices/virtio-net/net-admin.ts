@@ -2,19 +2,23 @@
 // again to a filter that has nothing yet, so what a driver could not have set up cannot be restored.
 
 import { RestoreError } from '#core/saved';
-import { ADMIN_READABLE_BYTES, AdminCommands, type AdminGroup, adminReply } from '#virtio/admin';
-import { type ObjectOpcodes, SelfGroup } from '#virtio/admin-self';
+import { AdminCommands, adminReply } from '#virtio/admin';
+import type { ObjectOpcodes } from '#virtio/admin-objects';
+import { SelfGroup } from '#virtio/admin-self';
+import { SriovGroup, type SriovGroupOptions } from '#virtio/admin-sriov';
 import type { VirtioHost } from '#virtio/device';
 import type { FlowRule } from '#virtio/flow-rules';
+import type { PartObjectsState } from '#virtio/part-objects';
 import { savedInteger, savedRecord } from '#virtio/saved-control';
 import type { VirtQueue } from '#virtio/virtqueue';
 import { ChainReader } from './chain-reader.ts';
 import { ChainWriter } from './chain-writer.ts';
-import { CommandQueue } from './command-queue.ts';
+import { COMMAND_WAITS, CommandQueue } from './command-queue.ts';
 import { FlowFilter, type FlowFilterLimits, type FlowFilterState, type FlowRecord } from './flow-filter.ts';
 
 const MOST_OBJECTS = 64;
 const LONGEST_RECORD = 1024;
+const MOST_MEMBERS = 0xffff;
 
 export interface NetAdminOptions {
   /** undefined: none. */
@@ -22,35 +26,47 @@ export interface NetAdminOptions {
   readonly opcodes: ObjectOpcodes;
   /** Receive queues under the negotiated features. */
   readonly receiveQueues: () => number;
-  /** Groups besides the self group. */
-  readonly groups?: readonly AdminGroup[];
+  /** Of a physical function: the group of its virtual functions. */
+  readonly owner?: Omit<SriovGroupOptions, 'opcodes'>;
 }
 
 export interface NetAdminState {
   readonly used: readonly { readonly group: number; readonly opcodes: readonly number[] }[];
   readonly flow: FlowFilterState | null;
+  /** Device parts objects of the virtual functions; null: there is no such group. */
+  readonly parts: PartObjectsState | null;
 }
 
 export class NetAdmin {
   readonly #options: NetAdminOptions;
   readonly #commands: AdminCommands;
   readonly #flow: FlowFilter | undefined;
+  readonly #members: SriovGroup | undefined;
 
   constructor(options: NetAdminOptions) {
     this.#options = options;
     this.#flow = options.flowFilter && new FlowFilter(options.flowFilter, options.receiveQueues);
-    const self = new SelfGroup(this.#flow?.capabilities ?? [], this.#flow?.objects ?? [], options.opcodes);
-    this.#commands = new AdminCommands([self, ...(options.groups ?? [])]);
+    this.#members = options.owner && new SriovGroup({ ...options.owner, opcodes: options.opcodes });
+    const capabilities = [...(this.#members ? [this.#members.objects.capability] : []), ...(this.#flow?.capabilities ?? [])];
+    const self = new SelfGroup(capabilities, this.#flow?.objects ?? [], options.opcodes);
+    this.#commands = new AdminCommands(this.#members ? [self, this.#members] : [self]);
+  }
+
+  /** No command reads further. */
+  get readableBytes(): number {
+    return this.#commands.readableBytes;
   }
 
   reset(): void {
     this.#commands.reset();
     this.#flow?.reset();
+    this.#members?.objects.reset();
   }
 
-  /** Runs a command: the readable part comes in, the writable part goes out. */
-  execute(readable: Uint8Array): Uint8Array {
-    return adminReply(this.#commands.execute(readable));
+  /** Runs a command: the readable part comes in, the writable part goes out. undefined: not yet. @param writable room for it */
+  execute(readable: Uint8Array, writable: number): Uint8Array | undefined {
+    const outcome = this.#commands.execute(readable, writable);
+    return outcome && adminReply(outcome);
   }
 
   flowRules(): readonly FlowRule[] {
@@ -58,7 +74,7 @@ export class NetAdmin {
   }
 
   save(): NetAdminState {
-    return { used: this.#commands.used, flow: this.#flow?.save() ?? null };
+    return { used: this.#commands.used, flow: this.#flow?.save() ?? null, parts: this.#members?.objects.save() ?? null };
   }
 
   /** A copy of this one with the saved state in it. @throws RestoreError */
@@ -82,6 +98,9 @@ export class NetAdmin {
       const given = { capabilities: records('capabilities'), groups: records('groups'), classifiers: records('classifiers'), rules: records('rules') };
       if (!admin.#flow.load(given)) throw new RestoreError('saved flow filter is not one a driver could have set up');
     }
+    if (admin.#members === undefined) {
+      if (state.parts !== null) throw new RestoreError('saved state has device parts objects; this device has no virtual functions');
+    } else admin.#members.objects.load(state.parts, MOST_MEMBERS);
     settled = true;
     return admin;
   }
@@ -98,17 +117,24 @@ function savedFlowRecord(value: unknown, what: string): FlowRecord {
   return { id: savedInteger(id, 0xffffffff, what), data: data.slice() };
 }
 
+export interface AdminQueueOptions {
+  /** Bytes of a command that are read at most. */
+  readonly longest: number;
+  /** Executes a command, whose effect is in force when it returns; returns the device-writable part, or undefined for one that is to be executed again later. */
+  readonly run: (readable: Uint8Array, writable: number) => Uint8Array | undefined;
+}
+
 /** The administration virtqueue. */
 export class AdminQueue extends CommandQueue {
-  readonly #run: (readable: Uint8Array) => Uint8Array;
+  readonly #options: AdminQueueOptions;
   readonly #log: VirtioHost['log'];
   readonly #reader: ChainReader;
   readonly #writer: ChainWriter;
+  #command: Uint8Array = new Uint8Array(0);
 
-  /** @param run executes a command, whose effect is in force when it returns; returns the device-writable part. */
-  constructor(host: VirtioHost, maxSize: number, run: (readable: Uint8Array) => Uint8Array) {
+  constructor(host: VirtioHost, maxSize: number, options: AdminQueueOptions) {
     super('administration', host, maxSize, (queue) => this.#answer(queue));
-    this.#run = run;
+    this.#options = options;
     this.#log = host.log;
     this.#reader = new ChainReader(this.segments);
     this.#writer = new ChainWriter(this.segments, host.memory);
@@ -118,8 +144,10 @@ export class AdminQueue extends CommandQueue {
   #answer(queue: VirtQueue): number {
     this.#reader.begin(queue.readableSegments, queue.readableBytes);
     this.#writer.begin(queue.readableSegments, queue.writableBytes);
-    const readable = this.#reader.bytes(Math.min(this.#reader.remaining, ADMIN_READABLE_BYTES)) ?? new Uint8Array(0);
-    const reply = this.#run(readable);
+    // A command that waits goes on as it was first read, whatever the driver has written over it meanwhile.
+    if (!this.waiting) this.#command = this.#reader.bytes(Math.min(this.#reader.remaining, this.#options.longest)) ?? new Uint8Array(0);
+    const reply = this.#options.run(this.#command, this.#writer.remaining);
+    if (reply === undefined) return COMMAND_WAITS;
     if (((reply[0] as number) | (reply[1] as number)) !== 0) this.#log.guestError('administration command failed', { status: reply[0] as number });
     const count = Math.min(reply.length, this.#writer.remaining);
     for (let i = 0; i < count; i++) this.#writer.u8(reply[i] as number);

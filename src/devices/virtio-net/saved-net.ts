@@ -13,20 +13,14 @@ import { GUEST_OFFLOADS } from './features.ts';
 import type { NetAdmin, NetAdminState } from './net-admin.ts';
 import { type ReceiveSnapshot, RX_MODES, VLAN_WORDS } from './receive-state.ts';
 import { savedSteering } from './saved-steering.ts';
+import type { ShownState } from './shown-config.ts';
 import type { SteeringLimits, SteeringSnapshot } from './steering-state.ts';
 
-export const NET_STATE_VERSION = 2;
+export const NET_STATE_VERSION = 3;
 
-export interface NetState {
+export interface NetState extends ShownState {
   /** The address the device was made with: a saved state is of that device. */
   readonly permanentMac: Uint8Array;
-  readonly mac: Uint8Array;
-  readonly linkUp: boolean;
-  /** The driver was asked to announce itself. */
-  readonly announcing: boolean;
-  /** What configuration space shows of the two above: older, while the driver has the device suspended. */
-  readonly shown: { readonly linkUp: boolean; readonly announce: boolean };
-  readonly behind: 'no' | 'moved' | 'changed';
   readonly receive: ReceiveSnapshot;
   readonly steering: SteeringSnapshot;
   readonly coalescing: CoalescingSnapshot;

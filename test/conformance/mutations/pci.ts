@@ -27,7 +27,7 @@ const capability = (type: number, from: number, change: (value: number) => numbe
 const hidden = (type: number): Fault => capability(type, 3, () => 0x7f);
 
 /** Another set of features is offered. */
-function offers(window: number, change: (word: number) => number): Fault {
+export function offers(window: number, change: (word: number) => number): Fault {
   return {
     barWrite(m, place, value) {
       if (place.field === 'device_feature_select') m.memo.selector = value;

@@ -31,7 +31,7 @@ const ringWrite = (change: (spot: RingSpot, bytes: Uint8Array, m: Mutant) => Uin
 });
 
 /** Alters id, length and flags of each used entry; packed: of each descriptor that shows as used. */
-const usedEntry = (change: (entry: { id: number; length: number; flags: number }, spot: RingSpot) => void): Fault =>
+export const usedEntry = (change: (entry: { id: number; length: number; flags: number }, spot: RingSpot) => void): Fault =>
   ringRead((spot, bytes) => {
     if (!spot.packed) {
       if (spot.area !== 'device' || spot.offset < 4 || bytes.length !== 8) return;
@@ -52,7 +52,7 @@ const usedEntry = (change: (entry: { id: number; length: number; flags: number }
   });
 
 /** The used index does not move; packed: no descriptor shows as used. */
-const neverUsed = ringRead((spot, bytes) => {
+export const neverUsed = ringRead((spot, bytes) => {
   if (!spot.packed && spot.area === 'device' && spot.offset === 2 && bytes.length === 2) put16(bytes, 0, 0);
   if (spot.packed && spot.area === 'descriptors' && bytes.length === 16) put16(bytes, 14, get16(bytes, 14) ^ 0x80);
 });

@@ -1,28 +1,34 @@
 // An igb driven by hand: registers by offset, rings in memory, time that is stepped. Offsets and bits are typed here from the datasheet, not taken from the device.
 
-import { InlineSegment } from '#backends/inline-backend';
-import { SimClock } from '#core/clock';
-import type { Igb, IgbOptions } from '#devices/igb/device';
-import { DirectLink } from '#net/direct-link';
-import { Segment } from '#net/segment';
-import { Machine } from '#nicbox/machine';
-import type { IntxSink, MsiSink } from '#pci/ports';
-import { MemoryPort } from '../../net/memory-port.ts';
+import type { InlineSegment } from '#backends/inline-backend';
+import type { SimClock } from '#core/clock';
+import type { Igb } from '#devices/igb/device';
+import type { IgbOptions } from '#devices/igb/options';
+import { BDF, COMMON, EOP, IFCS, IntelStation, RCTL_BAM, RCTL_EN, RCTL_SECRC, RS, type Wired as WiredStation, wire } from '../intel-station.ts';
+
+export {
+  EOP,
+  IC,
+  IFCS,
+  LSC,
+  RCTL_BAM,
+  RCTL_EN,
+  RCTL_LBM,
+  RCTL_LPE,
+  RCTL_MPE,
+  RCTL_SECRC,
+  RCTL_UPE,
+  RCTL_VFE,
+  RS,
+  RXDMT0,
+  TXDW,
+  VLE,
+} from '../intel-station.ts';
 
 export const R = {
-  CTRL: 0,
-  STATUS: 8,
-  EECD: 0x10,
-  EERD: 0x14,
-  CTRL_EXT: 0x18,
-  MDIC: 0x20,
-  FCAL: 0x28,
-  FCAH: 0x2c,
-  FCT: 0x30,
-  VET: 0x38,
-  RCTL: 0x100,
-  FCTTV: 0x170,
-  TCTL: 0x400,
+  ...COMMON,
+  FLA: 0x1c,
+  TSSDP: 0x3c,
   EEMNGCTL: 0x1010,
   FRTIMER: 0x1048,
   TCPTIMER: 0x104c,
@@ -41,61 +47,43 @@ export const R = {
   EITR: 0x1680,
   IVAR: 0x1700,
   IVAR_MISC: 0x1740,
-  FCRTL: 0x2160,
-  FCRTH: 0x2168,
   RXPBS: 0x2404,
   DTXCTL: 0x3590,
-  MPC: 0x4010,
-  XONTXC: 0x404c,
-  XOFFRXC: 0x4050,
-  XOFFTXC: 0x4054,
-  PRC64: 0x405c,
-  PRC127: 0x4060,
-  GPRC: 0x4074,
-  BPRC: 0x4078,
-  MPRC: 0x407c,
-  GPTC: 0x4080,
-  GORCL: 0x4088,
-  GORCH: 0x408c,
-  GOTCL: 0x4090,
-  GOTCH: 0x4094,
-  RNBC: 0x40a0,
-  RUC: 0x40a4,
-  ROC: 0x40ac,
-  TPR: 0x40d0,
-  TPT: 0x40d4,
   PTC127: 0x40dc,
-  MPTC: 0x40f0,
-  BPTC: 0x40f4,
-  TSCTC: 0x40f8,
   IAC: 0x4100,
   RPTHC: 0x4104,
   RXDMTC: 0x4120,
-  RXCSUM: 0x5000,
   RLPML: 0x5004,
   RFCTL: 0x5008,
-  MTA: 0x5200,
-  RAL: 0x5400,
-  RAH: 0x5404,
   PSRTYPE: 0x5480,
   RAL2: 0x54e0,
   RAH2: 0x54e4,
   SYNQF: 0x55fc,
-  VFTA: 0x5600,
+  WUC: 0x5800,
+  WUFC: 0x5808,
+  WUS: 0x5810,
   MRQC: 0x5818,
+  IPAV: 0x5838,
+  IP4AT: 0x5840,
+  IP6AT: 0x5880,
+  WUPL: 0x5900,
   SAQF: 0x5980,
   DAQF: 0x59a0,
   SPQF: 0x59c0,
   FTQF: 0x59e0,
+  WUPM: 0x5a00,
   IMIR: 0x5a80,
   IMIREXT: 0x5aa0,
   IMIRVP: 0x5ac0,
   SWSM: 0x5b50,
   SW_FW_SYNC: 0x5b5c,
+  PBACL: 0x5b68,
   RETA: 0x5c00,
   RSSRK: 0x5c80,
   ETQF: 0x5cb0,
   TSYNCRXCFG: 0x5f50,
+  FHFT: 0x9000,
+  FHFT_EXT: 0x9a00,
   SYSTIML: 0xb600,
   SYSTIMH: 0xb604,
   TIMINCA: 0xb608,
@@ -109,6 +97,10 @@ export const R = {
   RXSTMPH: 0xb628,
   RXSATRL: 0xb62c,
   RXSATRH: 0xb630,
+  TSAUXC: 0xb640,
+  TRGTTIM: 0xb644,
+  FREQOUT: 0xb654,
+  AUXSTMP: 0xb65c,
   RDBAL: 0xc000,
   RDBAH: 0xc004,
   RDLEN: 0xc008,
@@ -130,30 +122,14 @@ export const R = {
 /** Of a queue's register. */
 export const of = (register: number, queue: number): number => register + 0x40 * queue;
 
-export const TXDW = 1;
-export const LSC = 4;
-export const RXDMT0 = 0x10;
 export const RXDW = 0x80;
 export const INTA = 0x8000_0000;
 
-export const EOP = 1;
-export const IFCS = 2;
-export const IC = 4;
-export const RS = 8;
 const DEXT = 0x20;
-export const VLE = 0x40;
 export const TSE = 0x80;
 export const IXSM = 1;
 export const TXSM = 2;
 
-export const RCTL_EN = 2;
-export const RCTL_UPE = 8;
-export const RCTL_MPE = 0x10;
-export const RCTL_LPE = 0x20;
-export const RCTL_LBM = 0x40;
-export const RCTL_BAM = 0x8000;
-export const RCTL_VFE = 0x4_0000;
-export const RCTL_SECRC = 0x400_0000;
 export const ENABLE = 1 << 25;
 /** SRRCTL: 2 KiB packet buffers, 256 byte header buffers, one of the descriptor types. */
 export const SRRCTL = {
@@ -192,63 +168,18 @@ export interface StationOptions extends Partial<IgbOptions> {
   readonly clock?: SimClock;
 }
 
-const BDF = 0x0008;
 const MSIX_BAR = 0xc010_0000;
 
 /** A machine with one igb at 00:01.0. */
-export class Station {
-  readonly clock: SimClock;
-  readonly machine: Machine;
-  readonly nic: Igb;
-  line = false;
-  rises = 0;
-  /** MSI and MSI-X data, in order. */
-  readonly messages: number[] = [];
-  readonly bytes: Uint8Array;
-  readonly view: DataView;
+export class Station extends IntelStation<Igb> {
   readonly #txTail = new Array<number>(16).fill(0);
   readonly #rxHead = new Array<number>(16).fill(0);
-  onMessage: ((data: number) => void) | undefined;
 
   constructor(options: StationOptions = {}) {
     const { clock, ...device } = options;
-    this.clock = clock ?? new SimClock();
-    const sink: IntxSink & MsiSink = {
-      message: ({ data }) => {
-        this.messages.push(data);
-        this.onMessage?.(data);
-      },
-      setIntx: (_, asserted) => {
-        if (asserted && !this.line) this.rises++;
-        this.line = asserted;
-      },
-    };
-    this.machine = new Machine({ memory: 16 * 2 ** 20, clock: this.clock, interrupts: sink });
-    this.nic = this.machine.addIgb({ mac: '52:54:00:00:00:0a', ...device });
-    this.config(0x10, 4, 0xc000_0000);
+    super((machine) => machine.addIgb({ mac: '52:54:00:00:00:0a', ...device }), clock);
     this.config(0x14, 4, 0xc002_0000);
-    this.config(0x18, 4, 0x1001);
     this.config(0x1c, 4, MSIX_BAR);
-    this.config(4, 2, 7);
-    const slab = this.machine.memory.slabs[0] as { views: { u8: Uint8Array } };
-    this.bytes = slab.views.u8;
-    this.view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.byteLength);
-  }
-
-  config(offset: number, size: 1 | 2 | 4, value: number): void {
-    this.machine.configWrite(BDF, offset, size, value);
-  }
-
-  readConfig(offset: number, size: 1 | 2 | 4 = 4): number {
-    return this.machine.configRead(BDF, offset, size);
-  }
-
-  read(register: number, size: 1 | 2 | 4 = 4): number {
-    return this.machine.barRead(BDF, 0, register, size);
-  }
-
-  write(register: number, value: number, size: 1 | 2 | 4 = 4): void {
-    this.machine.barWrite(BDF, 0, register, size, value >>> 0);
   }
 
   /** MSI-X on, `vectors` of its vectors unmasked: vector n sends n. And the part in the mode that has many. */
@@ -316,15 +247,14 @@ export class Station {
   }
 
   buffer(queue: number, index: number, address = this.bufferAddress(queue, index), header = this.headerAddress(queue, index)): void {
-    const at = this.ringOf(queue).rx + 16 * index;
-    for (const [i, word] of [address, 0, header, 0].entries()) this.view.setUint32(at + 4 * i, word, true);
+    this.words(this.ringOf(queue).rx + 16 * index, address, 0, header, 0);
   }
 
   // ---- transmit ----
 
   describe(queue: number, ...words: [number, number, number, number]): number {
     const index = (this.#txTail[queue] as number) % RING;
-    for (const [i, word] of words.entries()) this.view.setUint32(this.ringOf(queue).tx + 16 * index + 4 * i, word >>> 0, true);
+    this.words(this.ringOf(queue).tx + 16 * index, ...words);
     this.#txTail[queue] = (this.#txTail[queue] as number) + 1;
     return index;
   }
@@ -443,28 +373,9 @@ export class Station {
   }
 }
 
-function link(options: { rounds?: number } = {}): InlineSegment {
-  return new InlineSegment(new Segment(new DirectLink()), { defer: () => {}, ...options });
-}
-
-export interface Wired {
-  readonly nic: Station;
-  readonly peer: MemoryPort;
-  readonly segment: InlineSegment;
-  readonly inject: (...frames: ArrayLike<number>[]) => void;
-  /** What came out at the other end since the last time. */
-  readonly outbox: () => Uint8Array[];
-}
+export type Wired = WiredStation<Station>;
 
 /** A station with a plain port at the other end of its cable. */
 export function wired(options: StationOptions = {}): Wired {
-  const segment = link();
-  const peer = new MemoryPort('peer');
-  segment.addPort(peer);
-  const nic = new Station({ ...options, segment });
-  const inject = (...frames: ArrayLike<number>[]): void => {
-    for (const frame of frames) peer.outbox.push({ bytes: Uint8Array.from(frame) });
-    segment.wake(peer);
-  };
-  return { nic, peer, segment, inject, outbox: () => peer.inbox.splice(0).map(({ bytes }) => bytes) };
+  return wire((segment: InlineSegment) => new Station({ ...options, segment }));
 }

@@ -3,7 +3,7 @@
 import { InlineSegment } from '#backends/inline-backend';
 import { SimClock } from '#core/clock';
 import { Iommu } from '#core/iommu';
-import type { IgbOptions } from '#devices/igb/device';
+import type { IgbOptions } from '#devices/igb/options';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
 import { MemoryPort } from '../../net/memory-port.ts';

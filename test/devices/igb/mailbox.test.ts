@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { RegisterFile } from '#core/register-file';
 import { Mailboxes } from '#devices/igb/mailbox';
 import { AT, IGB_REGISTERS } from '#devices/igb/registers';
+import { vfMsix } from '#devices/igb/vf';
 import { VfRegisters } from '#devices/igb/vf-registers';
 
 const STS = 1;
@@ -146,7 +147,7 @@ describe('whatever both sides do', () => {
         (writes) => {
           const { words, boxes } = bench();
           for (let dword = 0; dword < 128; dword++) words[AT.VMBMEM + dword] = 0x5a00_0000 + dword;
-          const window = new VfRegisters(3, boxes, () => new RegisterFile(IGB_REGISTERS, { size: 0x2_0000 }));
+          const window = new VfRegisters(3, boxes, vfMsix(), () => new RegisterFile(IGB_REGISTERS, { size: 0x2_0000 }));
           for (const w of writes) {
             const offset = w.offset & ~(w.size - 1);
             window.write(offset, w.size, w.value);

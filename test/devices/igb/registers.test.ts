@@ -67,7 +67,7 @@ describe('registers', () => {
 
   it('read as the table says after a reset, and read-only ones stay', () => {
     const nic = new Station();
-    const active = new Set(['STATUS', 'EECD', 'FRTIMER', 'SWSM', 'FACTPS', 'RAL', 'RAH', 'V2PMAILBOX', 'P2VMAILBOX', 'ICR', 'ICS', 'RXDCTL', 'TXDCTL']);
+    const active = new Set(['STATUS', 'EECD', 'WUC', 'FRTIMER', 'SWSM', 'FACTPS', 'RAL', 'RAH', 'V2PMAILBOX', 'P2VMAILBOX', 'ICR', 'ICS', 'RXDCTL', 'TXDCTL']);
     for (const [name, spec] of Object.entries(IGB_REGISTERS) as [
       string,
       { offset: number; count?: number; stride?: number; reset?: number; aliasOf?: string },
@@ -111,8 +111,8 @@ describe('NVM and semaphores', () => {
     let sum = 0;
     for (let i = 0; i < 64; i++) sum += word(nic, i);
     expect(sum & 0xffff).toBe(0xbaba);
-    // Present, loaded, 1024 words; granted to who asks.
-    expect(nic.read(R.EECD) & 0x7b00).toBe(0x2300);
+    // Present, loaded, 16 address bits, 1024 words; granted to who asks.
+    expect(nic.read(R.EECD) & 0x7f00).toBe(0x2700);
     nic.write(R.EECD, 0x40);
     expect(nic.read(R.EECD) & 0xc0).toBe(0xc0);
     expect([nic.read(R.RAL), nic.read(R.RAH)]).toEqual([0x0000_5452, 0x8000_0a00]);
@@ -141,6 +141,19 @@ describe('PHY and link', () => {
     const nic = new Station();
     expect([mdic(nic, 2) & 0xffff, mdic(nic, 3) & 0xffff]).toEqual([0x02a8, 0x0391]);
     expect((mdic(nic, 2, undefined, 2) >>> 30) & 1).toBe(1);
+  });
+
+  it('takes a command of MDIC whole or not at all', () => {
+    const nic = new Station();
+    mdic(nic, 4, 0x0141);
+    // The halves of a write of another value to the same register, and single bytes of it.
+    const command = 0x0de1 | (4 << 16) | (1 << 21) | (1 << 26);
+    const before = nic.read(R.MDIC);
+    nic.write(R.MDIC + 2, command >>> 16, 2);
+    nic.write(R.MDIC, command & 0xffff, 2);
+    for (let byte = 0; byte < 4; byte++) nic.write(R.MDIC + byte, (command >>> (8 * byte)) & 0xff, 1);
+    expect(nic.read(R.MDIC)).toBe(before);
+    expect(mdic(nic, 4) & 0xffff).toBe(0x0141);
   });
 
   it('a link with SLU, after autonegotiation; LSC; speed and duplex; the port status of the PHY', () => {

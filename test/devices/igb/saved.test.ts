@@ -107,6 +107,60 @@ describe('mid-traffic', () => {
   });
 });
 
+describe('times of another clock, or of nobody', () => {
+  /** A record of a station that is up, with everything that has a time in the far future. */
+  const distant = (): unknown => {
+    const { nic } = wired();
+    nic.start();
+    nic.write(R.GPIE, 0x11);
+    nic.write(R.EITR, 100 << 2);
+    const saved = structuredClone(nic.nic.save()) as {
+      state: {
+        interrupts: { moderation: { free: number[]; counted: number[] } };
+        link: { pauseEnds: number };
+        time: [bigint, number, number];
+        tcpTimer: [number, number];
+      };
+    };
+    const { state } = saved;
+    state.interrupts.moderation.free.fill(1e18);
+    state.interrupts.moderation.counted.fill(1e18);
+    state.link.pauseEnds = 1e18;
+    state.time = [1000n, 1e18, 0];
+    state.tcpTimer = [0, 1e18];
+    return saved;
+  };
+
+  it('are brought within what the hardware can count', () => {
+    const { nic, outbox } = wired();
+    nic.start();
+    nic.nic.restore(distant());
+    nic.msix();
+    nic.write(R.TIMINCA, (1 << 24) | 1);
+    nic.write(R.IVAR_MISC, 0x8082);
+    nic.write(R.EIMS, 7);
+    nic.write(R.EIAC, 7);
+    // SYSTIM runs on from what it was.
+    expect(nic.read(R.SYSTIML)).toBe(1000);
+    nic.clock.advance(1600);
+    expect(nic.read(R.SYSTIML)).toBe(1100);
+    // 13 bits of microseconds.
+    nic.write(R.EICS, 1);
+    nic.clock.advance(8_191_000 - 1600 - 1);
+    expect(nic.messages).toEqual([]);
+    nic.clock.advance(1);
+    expect(nic.messages).toEqual([0]);
+    // 255 milliseconds of the TCP timer.
+    nic.clock.advance(255e6);
+    expect(nic.messages).toEqual([0, 2]);
+    // The longest pause, at 10 Mb/s.
+    nic.send(frame(64));
+    expect(outbox()).toEqual([]);
+    nic.clock.advance(0xffff * 512 * 100);
+    expect(outbox()).toHaveLength(1);
+  });
+});
+
 describe('records that are not exact', () => {
   const change = (edit: (state: Record<string, never>) => void): unknown => {
     const { nic } = wired();
@@ -124,7 +178,7 @@ describe('records that are not exact', () => {
     ['queues that are missing', (s: never) => ((s as { queues: unknown[] }).queues.length = 3)],
     ['a count of pieces that is none', (s: never) => ((s as { queues: { pieces: number }[] }).queues[0] = { pieces: -1 })],
     ['a time that is none', (s: never) => ((s as { time: unknown[] }).time[0] = 5)],
-    ['moderation of too few vectors', (s: never) => ((s as { interrupts: { free: number[] } }).interrupts.free.length = 2)],
+    ['moderation of too few vectors', (s: never) => ((s as { interrupts: { moderation: { free: number[] } } }).interrupts.moderation.free.length = 2)],
     ['waiting vectors that are not there', (s: never) => ((s as { interrupts: { waiting: number } }).interrupts.waiting = 0xffff_ffff)],
     ['statistics that are no numbers', (s: never) => ((s as { statistics: unknown[] }).statistics[0] = 'many')],
     ['virtual functions that are missing', (s: never) => ((s as { virtual: unknown }).virtual = null)],

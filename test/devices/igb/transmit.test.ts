@@ -232,6 +232,40 @@ describe('reporting', () => {
     expect(four.map((index) => nic.sent(index))).toEqual([1, 1, 1, 1]);
   });
 
+  it('the end of a counter is for the queues of its own vector', () => {
+    const { nic } = wired();
+    nic.start({ queues: 2 });
+    // Queue 0 has vector 0, queue 1 vector 1, whose counter runs longer.
+    nic.write(R.IVAR, 0x8000);
+    nic.write(R.IVAR + 4, 0x8100);
+    nic.msix();
+    nic.write(R.EITR, 100 << 2);
+    nic.write(R.EITR + 4, 300 << 2);
+    nic.write(R.EIMS, 3);
+    nic.write(R.EIAC, 3);
+    for (const queue of [0, 1]) {
+      nic.write(of(R.TXDCTL, queue), ENABLE | (4 << 16));
+      nic.send(frame(64), undefined, { queue });
+    }
+    const waiting = [0, 1].map((queue) => nic.send(frame(64), undefined, { queue }));
+    nic.clock.advance(100e3);
+    expect([nic.sent(waiting[0] as number, 0), nic.sent(waiting[1] as number, 1)]).toEqual([1, 0]);
+    nic.clock.advance(200e3);
+    expect(nic.sent(waiting[1] as number, 1)).toBe(1);
+    // All causes one level: EITR0 is everybody's counter.
+    nic.write(R.GPIE, 0);
+    nic.read(R.ICR);
+    nic.write(R.EICR, 0xffff_ffff);
+    nic.write(R.EIMC, 0xffff_ffff);
+    nic.write(R.IMS, TXDW);
+    const first = [0, 1].map((queue) => nic.send(frame(64), undefined, { queue }));
+    expect(nic.sent(first[0] as number, 0)).toBe(1);
+    const more = [0, 1].map((queue) => nic.send(frame(64), undefined, { queue }));
+    expect(more.map((index, queue) => nic.sent(index, queue))).toEqual([0, 0]);
+    nic.clock.advance(100e3);
+    expect(more.map((index, queue) => nic.sent(index, queue))).toEqual([1, 1]);
+  });
+
   it('does not lose a frame that its receiver refuses', () => {
     const { nic, peer, segment, outbox } = wired();
     nic.start();

@@ -2,7 +2,8 @@
 
 import { SimClock } from '#core/clock';
 import type { Iommu } from '#core/iommu';
-import type { Igb, IgbOptions } from '#devices/igb/device';
+import type { Igb } from '#devices/igb/device';
+import type { IgbOptions } from '#devices/igb/options';
 import { Machine } from '#nicbox/machine';
 
 export const PF = 0x0008;

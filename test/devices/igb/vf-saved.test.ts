@@ -1,7 +1,7 @@
 // The state of a port with live VFs, taken in the middle of traffic and put into another machine (QEMU's igbvf has none).
 
 import { describe, expect, test } from 'vitest';
-import { frame, H, Host, macOf, messageOf, P, RING, V, vfAt, WIRE_MAC } from './hypervisor.ts';
+import { BROADCAST, frame, H, Host, macOf, messageOf, P, RING, V, vfAt, WIRE_MAC } from './hypervisor.ts';
 
 interface IgbRecord {
   virtual: { banks?: Uint32Array; paid?: Float64Array; storm?: number };
@@ -38,6 +38,19 @@ describe('saved state with live VFs', () => {
     expect(next.guests[5]?.received().map(({ bytes }) => bytes[20])).toEqual([0x30]);
     next.clock.advance(1e6);
     expect(next.guests[5]?.received().map(({ bytes }) => bytes[20])).toEqual([0x31, 0x32]);
+  });
+
+  test('broadcasts that pools have and the network refused come out there, and to no pool again', async () => {
+    const host = new Host().start();
+    host.wire.room = 1;
+    for (let n = 0; n < 5; n++) host.guests[0]?.describe(frame(n === 3 ? macOf(1) : BROADCAST, macOf(0), { fill: n }));
+    host.guests[0]?.go();
+    expect(host.guests[1]?.received().map(({ bytes }) => bytes[20])).toEqual([0, 1, 2, 3, 4]);
+    expect(host.guests[0]?.sent()).toBe(1);
+    const next = await moved(host);
+    expect(next.outside().map((bytes) => bytes[20])).toEqual([1, 2, 4]);
+    expect(next.guests[1]?.received()).toEqual([]);
+    expect(next.guests[0]?.sent()).toBe(5);
   });
 
   test('VFs are as they were: enabled, with their vectors, messages, windows and mailboxes', async () => {
@@ -81,6 +94,26 @@ describe('saved state with live VFs', () => {
     expect(other.machine.configRead(vfAt(2), 8, 4)).toBe(0xffff_ffff);
     await other.machine.restore(none);
     expect((other.read(P.STATUS) >>> 14) & 31).toBe(0);
+  });
+
+  test('restoring is no event: no mailbox interrupt, no cause, whichever VFs were enabled before', async () => {
+    const saved = structuredClone(await new Host({ vfs: 2 }).start().machine.save());
+    const none = structuredClone(await new Host().machine.save());
+    const host = new Host().start();
+    // Its driver is told of everything.
+    host.write(P.EIMS, 1);
+    host.write(0x1514, 0x11);
+    host.write(0x1740, 0x8000);
+    host.write(P.IMS, 0x77ff_ffff);
+    host.read(P.ICR);
+    host.write(P.EICR, 1);
+    host.heard();
+    for (const record of [saved, none, saved]) {
+      await host.machine.restore(record);
+      expect(host.heard()).toEqual([]);
+    }
+    const igb = saved.state.parts.find(({ name }) => name.startsWith('igb')) as { state: { state: IgbRecord & { registers: { ICR: number[] } } } };
+    expect(host.registers[host.nic.registers.index('ICR')]).toBe(igb.state.state.registers.ICR[0]);
   });
 
   test('STATUS says how many VFs there are, whatever the record’s says', async () => {

@@ -49,6 +49,32 @@ describe('what a VF is', () => {
   });
 });
 
+describe('pending bits', () => {
+  test('of a VF are its own: PBACL in its window, GPIE.PBA_support, and not the PF’s PBACL', () => {
+    const bench = new Bench();
+    bench.enable(2);
+    for (const n of [0, 1]) {
+      bench.openVf(n);
+      for (let j = 0; j < 3; j++) bench.machine.barWrite(vfAt(n), 3, 16 * j + 12, 4, 1);
+      bench.vfWrite(n, V.EICS, 7);
+    }
+    const pending = (): number[] => [0, 1].map((n) => bench.vfRead(n, 0x0f04));
+    expect([pending(), bench.read(0x5b68), bench.heard()]).toEqual([[7, 7], 0, []]);
+    bench.write(0x5b68, 0xffff_ffff);
+    expect(pending()).toEqual([7, 7]);
+    bench.vfWrite(1, 0x0f04, 0xfffa);
+    expect(pending()).toEqual([7, 5]);
+    // Of the bits written here, and only with the PF's consent.
+    bench.vfWrite(0, V.EIMS, 1);
+    expect(pending()).toEqual([7, 5]);
+    bench.write(0x1514, 0x8000_0000);
+    bench.vfWrite(0, V.EIMS, 1);
+    expect(pending()).toEqual([6, 5]);
+    for (const n of [0, 1]) for (let j = 0; j < 3; j++) bench.machine.barWrite(vfAt(n), 3, 16 * j + 12, 4, 0);
+    expect(bench.heard().map(({ data }) => data)).toEqual([messageOf(0, 1), messageOf(0, 2), messageOf(1, 0), messageOf(1, 2)]);
+  });
+});
+
 describe('where VFs are', () => {
   test('8 and 8, for a bus that has a function 0 only in each device', () => {
     const bench = new Bench({ vfLayout: { firstOffset: 8, stride: 8 } });

@@ -114,6 +114,10 @@ export class EmbeddedSwitch implements PoolSwitch {
     return admitted;
   }
 
+  judges(pool: number): boolean {
+    return this.#loops || this.#misbehaviour.guards(pool);
+  }
+
   transmit(bytes: Uint8Array, at: number, length: number, queue: number): number {
     const header = this.#header;
     header.parse(bytes, at);
@@ -183,6 +187,10 @@ export class EmbeddedSwitch implements PoolSwitch {
   /** A queue's descriptors make no sense: as DTXCTL.MDP_EN says. */
   misbehaved(queue: number): void {
     if (this.#misbehaviour.record(queue, LVMMC_DESCRIPTOR)) this.causes |= ICR_DOUTSYNC;
+  }
+
+  limits(queue: number): boolean {
+    return this.limiter.limits(queue);
   }
 
   allowance(queue: number, now: Nanos): boolean {

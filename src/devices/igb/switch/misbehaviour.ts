@@ -28,6 +28,11 @@ export class Misbehaviour {
     this.#vlans = vlans;
   }
 
+  /** DTXSWC wants the pool's frames looked at. */
+  guards(pool: number): boolean {
+    return ((this.#words[DTXSWC] as number) & (0x101 << pool)) !== 0;
+  }
+
   /** What is wrong with who the frame says it is from; 0: nothing. */
   judge(header: FrameHeader, pool: number): number {
     const control = this.#words[DTXSWC] as number;

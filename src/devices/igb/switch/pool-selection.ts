@@ -37,8 +37,6 @@ export class PoolSelection {
   #acceptsMulticast = 0;
   #acceptsUntagged = 0;
   #mayHearItself = 0;
-  /** Pools that may receive: all but enabled VFs without their bit in VFRE. */
-  enabled = EVERY_POOL;
   #default = 0;
   #ignoresMac = false;
   #taken = false;
@@ -67,11 +65,14 @@ export class PoolSelection {
     this.#acceptsMulticast = this.#poolsWith(VMOLR_MPME);
     this.#acceptsUntagged = this.#poolsWith(VMOLR_AUPE);
     this.#mayHearItself = ((words[DTXSWC] as number) >>> 16) & EVERY_POOL;
-    // VFRE speaks of enabled VFs; a pool of the PF's own is not held back by it.
-    const virtual = (1 << (((words[STATUS] as number) >>> 14) & 15)) - 1;
-    this.enabled = ((words[VFRE] as number) | ~virtual) & EVERY_POOL;
     this.addresses.rebuild();
     this.vlans.rebuild();
+  }
+
+  /** Pools that may receive: VFRE speaks of enabled VFs, a pool of the PF's own is not held back by it. Read where it is, as a VF that resets itself changes it. */
+  get enabled(): number {
+    const virtual = (1 << (((this.#words[STATUS] as number) >>> 14) & 15)) - 1;
+    return ((this.#words[VFRE] as number) | ~virtual) & EVERY_POOL;
   }
 
   #poolsWith(bit: number): number {
@@ -95,8 +96,9 @@ export class PoolSelection {
     // 7.10.3.4: of what was sent here the default pool gets only what is for many.
     if (pools === 0 && (source < 0 || header.group)) pools = this.#default & others;
     if (!this.replicates) pools &= -pools;
-    this.disabled = pools & ~this.enabled;
-    return pools & this.enabled;
+    const { enabled } = this;
+    this.disabled = pools & ~enabled;
+    return pools & enabled;
   }
 
   /** Candidates by address; `#taken`: the port takes the frame at all. */

@@ -1,0 +1,92 @@
+// The device's side of a scenario: a bus below the watched one that lets a device answer otherwise than it would, and changes what it wrote, so as to bring a driver into a situation.
+
+import type { BusCounts, GuestBus, PlatformDescription } from '#core/guest-bus';
+import type { GuestMemory } from '#core/guest-memory';
+import type { IntxLines, PendingVectors } from '#core/interrupts';
+import type { AccessSize, Place } from './pci-places.ts';
+
+/** What a scenario changes. Absent: nothing. */
+export interface Provocation {
+  /** Bytes of configuration space. */
+  readonly config: Map<number, number>;
+  /** What a load from one of the device's structures returns. */
+  read: ((place: Place, size: AccessSize, value: number) => number) | undefined;
+  /** What a store becomes; undefined: it is lost. */
+  write: ((place: Place, size: AccessSize, value: number) => number | undefined) | undefined;
+  /** The device was at work: what it wrote to memory can be changed. */
+  served: (() => void) | undefined;
+}
+
+export class ProvokedBus implements GuestBus {
+  readonly provocation: Provocation = { config: new Map(), read: undefined, write: undefined, served: undefined };
+  readonly #bus: GuestBus;
+  readonly #config: number;
+  placeAt: (address: number) => Place | undefined = () => undefined;
+
+  constructor(bus: GuestBus, configSpace: number) {
+    this.#bus = bus;
+    this.#config = configSpace;
+  }
+
+  get platform(): PlatformDescription {
+    return this.#bus.platform;
+  }
+  get memory(): GuestMemory {
+    return this.#bus.memory;
+  }
+  get vectors(): PendingVectors {
+    return this.#bus.vectors;
+  }
+  get lines(): IntxLines {
+    return this.#bus.lines;
+  }
+  get counts(): BusCounts {
+    return this.#bus.counts;
+  }
+  now(): number {
+    return this.#bus.now();
+  }
+  waitForInterrupt(timeout: number): boolean {
+    return this.#bus.waitForInterrupt(timeout);
+  }
+  waitForInterruptAsync(timeout: number): Promise<boolean> {
+    return this.#bus.waitForInterruptAsync(timeout);
+  }
+  ioRead(port: number, size: AccessSize): number {
+    return this.#bus.ioRead(port, size);
+  }
+  ioWrite(port: number, size: AccessSize, value: number): void {
+    this.#bus.ioWrite(port, size, value);
+  }
+
+  /** The device as it is but for its configuration space: a look that provokes nothing. */
+  peek(address: number, size: AccessSize): number {
+    const offset = address - this.#config;
+    const value = this.#bus.mmioRead(address, size);
+    return offset >= 0 && offset < 4096 ? this.#overlay(offset, size, value) : value;
+  }
+
+  mmioRead(address: number, size: AccessSize): number {
+    const value = this.peek(address, size);
+    const { read } = this.provocation;
+    if (read === undefined) return value;
+    const place = this.placeAt(address);
+    return place ? read(place, size, value) >>> 0 : value;
+  }
+
+  mmioWrite(address: number, size: AccessSize, value: number): void {
+    const { write, served } = this.provocation;
+    const place = write && this.placeAt(address);
+    const changed = write && place ? write(place, size, value) : value;
+    if (changed !== undefined) this.#bus.mmioWrite(address, size, changed);
+    served?.();
+  }
+
+  #overlay(offset: number, size: AccessSize, value: number): number {
+    const { config } = this.provocation;
+    if (config.size === 0) return value;
+    let out = 0;
+    for (let i = size - 1; i >= 0; i--) out = out * 256 + (config.get(offset + i) ?? (value >>> (8 * i)) & 0xff);
+    return out;
+  }
+}
