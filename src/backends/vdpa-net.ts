@@ -61,6 +61,8 @@ export class VdpaNet implements VdpaDevice {
   readonly #config: NetConfig;
   #vrings: Vring[];
   #spaces: VdpaAddressSpace[] = [];
+  /** A guest may reset its device as often as it likes, and a process has room for some ten thousand of these (dma-table.ts). */
+  readonly #spacesOf = new WeakMap<GuestMemory, VdpaAddressSpace[]>();
   #owner: VdpaOwner | undefined;
   #memory: GuestMemory | undefined;
   #control: VdpaControl | undefined;
@@ -125,8 +127,11 @@ export class VdpaNet implements VdpaDevice {
     this.status = 0;
     this.#owner = owner;
     this.#memory = memory;
-    this.#spaces = Array.from({ length: ADDRESS_SPACES }, () => new VdpaAddressSpace(memory));
+    this.#spaces = this.#spacesOf.get(memory) ?? Array.from({ length: ADDRESS_SPACES }, () => new VdpaAddressSpace(memory));
+    this.#spacesOf.set(memory, this.#spaces);
+    for (const space of this.#spaces) space.clear();
     this.#batches = 0;
+    this.busMaster = true;
   }
 
   // ---- configuration space ----
