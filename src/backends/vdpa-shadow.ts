@@ -34,6 +34,9 @@ interface Shadow {
   call: Call | undefined;
   /** Looked at in part. */
   again: boolean;
+  /** The driver has been shown buffers that it wants to be told of, and the device, which moderates its calls, has not called for them; and how much it had been shown before. */
+  owed: boolean;
+  shownBefore: number;
   readonly kick: Doorbell;
   readonly called: Doorbell;
   readonly calls: Call;
@@ -211,6 +214,7 @@ export class VdpaShadow implements VhostBackend {
       } else if (kicked || called || shadow.again) {
         worked = true;
         this.#look(index);
+        if (called) this.#pass(shadow);
       }
     }
     return worked;
@@ -231,8 +235,12 @@ export class VdpaShadow implements VhostBackend {
           break;
         }
         relay.disarm();
+        const { shown } = relay.queue;
         const used = relay.bringBack();
-        if (used > 0 && relay.queue.publish()) shadow.call?.signal();
+        if (used > 0 && relay.queue.publish() && !shadow.owed) {
+          shadow.owed = true;
+          shadow.shownBefore = shown;
+        }
         const sent = relay.forward();
         if (sent > 0 && relay.ring.expose()) this.device.vringDoorbell(index).ring();
         if (relay.queue.broken !== undefined || relay.broken !== undefined) break;
@@ -241,6 +249,13 @@ export class VdpaShadow implements VhostBackend {
     }
     const breach = relay.queue.broken ?? relay.broken;
     if (breach !== undefined) this.#break(index, shadow, breach);
+  }
+
+  /** The device called: so is the driver, if it still wants that. */
+  #pass(shadow: Shadow): void {
+    if (!shadow.owed) return;
+    shadow.owed = false;
+    if (shadow.queue === undefined || shadow.queue.queue.stillWanted(shadow.shownBefore)) shadow.call?.signal();
   }
 
   /** Nothing more is taken from the guest's ring; it counts as broken once the device has let go of what it has. */
@@ -262,7 +277,9 @@ export class VdpaShadow implements VhostBackend {
   #finish(index: number, shadow: Shadow, state: VringState): void {
     const relay = shadow.queue as ShadowQueue;
     shadow.queue = undefined;
-    if (relay.finish(this.device.vringPosition(index).available)) shadow.call?.signal();
+    // Memory may be out of reach, so the driver is not asked again.
+    if (relay.finish(this.device.vringPosition(index).available) || shadow.owed) shadow.call?.signal();
+    shadow.owed = false;
     shadow.breach ??= relay.broken;
     shadow.position = relay.queue.position;
     shadow.state = shadow.breach === undefined ? state : 'broken';
@@ -294,7 +311,19 @@ function makeShadow(bell: Bell): Shadow {
   const [kick, called] = [new Doorbell(bell), new Doorbell(bell)];
   const calls = new Call(called, null);
   calls.routeRelay();
-  return { state: 'stopped', breach: undefined, position: FIRST, queue: undefined, call: undefined, again: false, kick, called, calls };
+  return {
+    state: 'stopped',
+    breach: undefined,
+    position: FIRST,
+    queue: undefined,
+    call: undefined,
+    again: false,
+    owed: false,
+    shownBefore: 0,
+    kick,
+    called,
+    calls,
+  };
 }
 
 /** What the mappings allow on RAM [from, to): disjoint runs, by address. A page that several lead to may be used as any of them allows. */

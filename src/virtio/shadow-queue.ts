@@ -98,16 +98,13 @@ export class ShadowQueue {
     return chains;
   }
 
-  /** Asks both sides to say when there is work. True when there is some already. */
+  /** Asks the driver to say when there is work. True when there is some already, on either side. The device always says: the driver's interrupts go by its calls. */
   arm(): boolean {
-    const used = this.ring.awaitCall();
     // Who waits for descriptors need not be told of further chains.
-    return (this.#full ? false : this.queue.awaitKick()) || used;
+    return (this.#full ? false : this.queue.awaitKick()) || this.ring.returned;
   }
 
-  /** Asks neither. */
   disarm(): void {
-    this.ring.suppressCalls();
     this.queue.suppressKicks();
   }
 

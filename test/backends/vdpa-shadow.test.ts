@@ -310,3 +310,37 @@ describe.each([
     expect(right.states()[1]).toBe('running');
   });
 });
+
+describe.each([
+  ['split', []],
+  ['split, event index', [VIRTIO_F_EVENT_IDX]],
+  ['packed', [VIRTIO_F_RING_PACKED]],
+  ['packed, event index', [VIRTIO_F_RING_PACKED, VIRTIO_F_EVENT_IDX]],
+] as [string, number[]][])('interrupts through shadow virtqueues, %s', (_name, features) => {
+  const interrupts = (guest: TestGuest): number => guest.calls[0]?.counts.signals ?? -1;
+
+  it('come as the device calls: coalesced ones only when they are due, whenever a shadow is looked at', async () => {
+    const { a, b, resume } = nics();
+    const [left, right] = [new TestGuest({ name: 'a', features }), new TestGuest({ name: 'b', features })];
+    left.attach(a.shadow);
+    right.attach(b.shadow);
+    resume();
+    right.post();
+    // Longer than the test may take.
+    right.dma.betweenTurns(() => right.policy.update((p) => p.setCoalescing(0, 15, 0xffffffff)));
+    b.shadow.policyChanged();
+    for (let i = 0; i < 14; i++) left.send(frameOf(64, i));
+    await eventually('14 frames', () => b.device.port.counters.snapshot().receiveFrames === 14);
+    // Something else has the shadow looked at: what is there already may be seen, and nobody is told.
+    let received = 0;
+    await eventually("14 frames in the guest's ring", () => {
+      b.shadow.kick(0);
+      received += right.receive().length;
+      return received === 14;
+    });
+    expect(interrupts(right)).toBe(0);
+    left.send(frameOf(64, 14));
+    await eventually('an interrupt for 15', () => interrupts(right) === 1);
+    expect(received + right.receive().length).toBe(15);
+  });
+});
