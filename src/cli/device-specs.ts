@@ -3,6 +3,8 @@
 import { InvalidArgumentError } from 'commander';
 import type { BellLoop } from '#core/bell-loop';
 import { WorkerPlace } from '#interop/netdev-port';
+import type { EmbeddedSwitch } from '#net/embedded-switch/embedded-switch';
+import { SwitchVfPorts } from '#net/embedded-switch/vf-ports';
 import type { PortHost } from '#net/port';
 import type { E1000Options, VhostBackend } from '#nicbox/index';
 import type { Machine } from '#nicbox/machine';
@@ -24,6 +26,8 @@ export interface DeviceSite {
   readonly backend: (name: string, queuePairs: number) => VhostBackend;
   /** A port on that link, for a device whose data plane is on this thread. */
   readonly host: (name: string) => PortHost;
+  /** What joins its functions: they are the switch's, which is told what is set of them. */
+  readonly nic?: EmbeddedSwitch;
 }
 
 interface DeviceKind {
@@ -51,7 +55,7 @@ const KINDS: Readonly<Record<string, DeviceKind>> = {
       vfs: 'virtual functions, up to 255',
       'vf-queues': 'queue pairs of each virtual function',
     },
-    add({ machine, deviceNumber, backend }, options) {
+    add({ machine, deviceNumber, backend, nic }, options) {
       const mac = options.mac ?? defaultMac(deviceNumber);
       const queuePairs = number(options.queues, 1);
       const vfPairs = number(options['vf-queues'], queuePairs);
@@ -65,14 +69,16 @@ const KINDS: Readonly<Record<string, DeviceKind>> = {
           totalVfs,
           queuePairs: vfPairs,
           layout: SLOT_LAYOUT,
-          backend: (vf: number) => backend(`virtio-net-${slot(vf)}`, vfPairs),
+          backend: (vf: number) => backend(nic === undefined ? `virtio-net-${slot(vf)}` : `vf${vf}`, vfPairs),
+          ...(nic && { ports: new SwitchVfPorts(nic) }),
           // The guest is the host of its virtual functions: they may do as they please.
           settings: (vf: number) => ({ mac: defaultMac(slot(vf)), trust: true, features, ...mtu }),
           ...vectors,
         },
       };
+      nic?.configurePort('pf', { mac });
       machine.addVirtioNet(
-        { mac, queuePairs, backend: backend(`virtio-net-${deviceNumber}`, queuePairs), features, ...mtu, ...sriov },
+        { mac, queuePairs, backend: backend(nic === undefined ? `virtio-net-${deviceNumber}` : 'pf', queuePairs), features, ...mtu, ...sriov },
         {
           deviceNumber,
           ...vectors,
@@ -144,9 +150,14 @@ export function placesOn(segment: VhostSegment, loop: BellLoop, ends: (() => voi
 }
 
 /** How many slots it takes: its own, and one for each virtual function. */
-export function slotsOf({ options }: DeviceSpec): number {
+export function slotsOf(spec: DeviceSpec): number {
+  return 1 + functionsOf(spec);
+}
+
+/** Virtual functions that it may have. */
+export function functionsOf({ options }: DeviceSpec): number {
   const vfs = number(options.vfs, 0);
-  return 1 + (Number.isInteger(vfs) && vfs > 0 ? vfs : 0);
+  return Number.isInteger(vfs) && vfs > 0 ? vfs : 0;
 }
 
 /** @throws the device's errors */

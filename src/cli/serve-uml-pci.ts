@@ -11,9 +11,10 @@ import { BellLoop } from '#core/bell-loop';
 import { Log } from '#core/log';
 import { SegmentCapture } from '#interop/segment-capture';
 import { serveUmlPci, type UmlPciServer, umlPciMachine } from '#interop/uml-pci-server';
+import { EmbeddedSwitch } from '#net/embedded-switch/embedded-switch';
 import { Machine } from '#nicbox/machine';
 import { VhostPool } from '#nicbox/vhost-net';
-import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice, placesOn, slotsOf } from './device-specs.ts';
+import { addDevice, DEVICE_KINDS, type DeviceSpec, functionsOf, parseDevice, placesOn, slotsOf } from './device-specs.ts';
 import { type DriverWatch, watchDriver } from './driver-watch.ts';
 import { openCapture, print } from './output.ts';
 import { UmlGuest, umlCommand } from './uml-guest.ts';
@@ -26,6 +27,8 @@ ${DEVICE_KINDS}
 
 Two network cards in one guest, on one switch, the kernel started by nicbox and its console shown:
   nicbox serve uml-pci --device virtio-net,queues=2 --device virtio-net --guest ./linux --initrd guest.cpio.gz
+A card whose virtual functions ride its embedded switch, and a station on its wire:
+  nicbox serve uml-pci --nic --device virtio-net,vfs=2 --device virtio-net --guest ./linux --initrd guest.cpio.gz
 The same for a guest started by hand (its command line is printed):
   nicbox serve uml-pci --device virtio-net --socket /tmp/a.sock
 
@@ -36,6 +39,7 @@ interface Flags {
   readonly socket?: readonly string[];
   readonly link?: boolean;
   readonly switch?: boolean;
+  readonly nic?: boolean;
   readonly pcap?: string;
   readonly guest?: string;
   readonly initrd?: string;
@@ -59,6 +63,7 @@ export function umlPciCommand(signal: AbortSignal, done: (code: number) => void)
     .option('--socket <path...>', 'UNIX sockets, one for each slot (default: made in a temporary folder)')
     .option('--switch', 'join all devices by one learning switch (the default)')
     .option('--link', 'join the devices two by two, in the order given, by direct links')
+    .option('--nic', "the first device is a NIC with an embedded switch that joins its functions; the others are on its wire (a virtio-net's, with vfs)")
     .option('--pcap <file>', 'capture every frame into a pcapng file')
     .option('--guest <kernel>', 'start this kernel, and end with it')
     .option('--initrd <file>', "the guest's initial file system")
@@ -73,7 +78,9 @@ export function umlPciCommand(signal: AbortSignal, done: (code: number) => void)
     .action(async (flags: Flags, command: Command) => {
       const devices = flags.device ?? [parseDevice('virtio-net')];
       const wanted = devices.reduce((sum, device) => sum + slotsOf(device), 0);
-      if (flags.switch && flags.link) command.error("error: '--switch' and '--link' exclude each other");
+      if ([flags.switch, flags.link, flags.nic].filter(Boolean).length > 1) command.error("error: '--switch', '--link' and '--nic' exclude each other");
+      if (flags.nic && (devices[0]?.kind !== 'virtio-net' || functionsOf(devices[0]) === 0))
+        command.error("error: '--nic' is for a first device with virtual functions: --device virtio-net,vfs=2");
       if (flags.link && devices.length % 2 !== 0) command.error(`error: ${devices.length} devices cannot be joined in pairs`);
       if (wanted > MOST_SLOTS) command.error(`error: ${wanted} slots are needed, and there are ${MOST_SLOTS}`);
       if (flags.socket !== undefined && flags.socket.length !== wanted) command.error(`error: ${flags.socket.length} sockets for ${wanted} slots`);
@@ -99,14 +106,18 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], wanted: numbe
     const machine = new Machine({ ...umlPciMachine(), name: 'machine', log });
     ends.unshift(() => machine.close());
     const worker = pool.worker();
-    const kind = flags.link ? 'link' : 'switch';
+    const nic = flags.nic
+      ? new EmbeddedSwitch({ functions: functionsOf(devices[0] as DeviceSpec), uplinks: Math.max(1, devices.length - 1), learning: true })
+      : undefined;
+    const kind = nic?.share ?? (flags.link ? 'link' : 'switch');
     const segments = Array.from({ length: flags.link ? devices.length / 2 : 1 }, () => worker.segment({ kind }));
     const bells = new BellLoop();
     ends.push(() => bells.close());
     let deviceNumber = 0;
     devices.forEach((spec, i) => {
       const segment = segments[flags.link ? i >>> 1 : 0] as (typeof segments)[number];
-      addDevice({ machine, deviceNumber, ...placesOn(segment, bells, ends) }, spec);
+      const place = placesOn(segment, bells, ends, nic && i > 0 ? `uplink${i - 1}` : undefined);
+      addDevice({ machine, deviceNumber, ...place, ...(nic && i === 0 && { nic }) }, spec);
       deviceNumber += slotsOf(spec);
     });
     if (flags.pcap !== undefined) {

@@ -3,7 +3,7 @@
 import { IGB_CHECKS } from './igb-checks.ts';
 import { COALESCING, FRAME_CHECKS, SELF_TEST, TOOL_CHECKS } from './intel-checks.ts';
 import { commonChecks, type DriverFacts, type Limited, type PathKind, type PciCheck } from './pci-checks.ts';
-import { byStub, SWITCH_CHECKS, virtualFunctions } from './sriov-checks.ts';
+import { byStub, ON_A_SWITCH, SWITCH_CHECKS, virtualFunctions } from './sriov-checks.ts';
 
 export interface PciDevice extends Limited {
   readonly name: string;
@@ -14,8 +14,9 @@ export interface PciDevice extends Limited {
   readonly modules: readonly string[];
   /** The peer's slot; the device under test is in slot 0. Default 1. */
   readonly peerSlot?: number;
-  /** Words of the guest's command line. */
+  /** Words of the guest's command line, and of `nicbox serve`. */
   readonly append?: readonly string[];
+  readonly args?: readonly string[];
   readonly checks: readonly PciCheck[];
 }
 
@@ -87,7 +88,9 @@ export const PCI_DEVICES: readonly PciDevice[] = [
     peer: 'virtio-net',
     peerSlot: 3,
     modules: VIRTIO.modules,
-    checks: [...virtualFunctions(VIRTIO.pci, 0x1041), byStub],
+    // The functions of a NIC with an embedded switch, and the peer on its wire.
+    args: ['--nic'],
+    checks: [...virtualFunctions(VIRTIO.pci, 0x1041), ...ON_A_SWITCH, byStub],
     not: { 'vfio-user': "QEMU's vfio code leaves SR-IOV out of what its guest sees" },
   },
   {

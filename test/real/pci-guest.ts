@@ -118,8 +118,8 @@ kill $server; wait $server; echo SERVER-ENDED $?`;
 }
 
 /** Boots a guest with the device and runs all of its checks; returns when it is over. @throws when it does not come to its end in time */
-export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, modules, append = [], checks }: PciDevice): Promise<GuestReport> {
-  const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks, path.workload), { devices: [device, peer], append });
+export async function runChecks(path: PciPath, { device, peer, peerSlot = 1, modules, append = [], args = [], checks }: PciDevice): Promise<GuestReport> {
+  const guest = path.boot(checkScript([path.slot(0), path.slot(peerSlot)], modules, checks, path.workload), { devices: [device, peer], append, args });
   await guest.line(/^GUEST-DONE/, 12 * PATIENCE);
   const { lines } = guest;
   const from = lines.indexOf('LSPCI-BEGIN');

@@ -38,14 +38,33 @@ export const byStub: PciCheck = {
 [ "$(drivers $pci)" = pci-pf-stub ] && echo 2 > /sys/bus/pci/devices/$pci/sriov_numvfs && await has_net $vf && vf_up $vf 10.0.0.3 && vf_ping $there`,
 };
 
-/** What the 82576's embedded switch does for VFs at its PF's word; each on an interface of $dev's. After the others. */
-export const SWITCH_CHECKS: readonly PciCheck[] = [
-  {
-    name: 'VF to VF',
-    script: `echo 0 > /sys/bus/pci/devices/$pci/sriov_numvfs; echo 2 > /sys/bus/pci/devices/$pci/sriov_numvfs && await has_net $vf && await has_net $vf2 && vf_up $vf 10.0.0.3
+/** Both VFs at once, in namespaces `vf` and `vf2`. */
+const VF_TO_VF: PciCheck = {
+  name: 'VF to VF',
+  script: `echo 0 > /sys/bus/pci/devices/$pci/sriov_numvfs; echo 2 > /sys/bus/pci/devices/$pci/sriov_numvfs && await has_net $vf && await has_net $vf2 && vf_up $vf 10.0.0.3
 other=$(netof $vf2); ip netns add vf2; ip link set $other netns vf2 && ip netns exec vf2 ip addr add 10.0.0.4/24 dev $other && ip netns exec vf2 ip link set $other up
 vf_ping 10.0.0.4 && ip netns exec vf2 ping -A -q -c 20 -w 120 $there | grep -q ' 20 packets received' && ping_all 20`,
+};
+
+/** What a switch between them is for: each of the two of the check before talks TCP with the station on the wire, and both at the same time. */
+export const ON_A_SWITCH: readonly PciCheck[] = [
+  VF_TO_VF,
+  {
+    name: 'TCP of each VF',
+    script: `vf_tcp() {
+  peer nc -l -p $2 <&3 > /tmp/up.$1 &
+  await peer_listens $2 && ip netns exec $1 nc -w 60 $there $2 < /tmp/file && wait $! && [ "$(sha1sum < /tmp/up.$1)" = "$want" ]
+}
+dd if=/dev/urandom of=/tmp/file bs=16384 count=128 2> /dev/null; want=$(sha1sum < /tmp/file)
+vf_tcp vf 5003 && vf_tcp vf2 5004 || return 1
+vf_tcp vf 5005 & first=$!
+vf_tcp vf2 5006 && wait $first && ping_all 20`,
   },
+];
+
+/** What the 82576's embedded switch does for VFs at its PF's word; each on an interface of $dev's. After the others. */
+export const SWITCH_CHECKS: readonly PciCheck[] = [
+  VF_TO_VF,
   {
     name: 'ip link set vf: vlan, spoofchk, max_tx_rate, mac',
     script: `vf_answers() { ip netns exec vf ping -c 1 -W 1 -q $there; }
