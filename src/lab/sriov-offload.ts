@@ -1,0 +1,95 @@
+// The experiment of "Unleashing SR-IOV (Offload) on Virtual Machines" (Washizu and Odaki, KVM Forum 2024): pairs of containers in one guest, and three ways for a frame from one to the other. What the
+// ways are, what is measured, and what it means; sriov-guest-worker.ts does the measuring inside the guest.
+
+export const PATHS = ['bridge', 'software', 'offload'] as const;
+export type Path = (typeof PATHS)[number];
+export const PATH_NAMES: Record<Path, string> = {
+  bridge: '(i) guest bridge',
+  software: '(ii) VF + software switch',
+  offload: '(iii) VF + offloaded switch',
+};
+
+/** What switches on path (ii). */
+export const SWITCHES = ['switch', 'vale'] as const;
+export type SoftwareSwitch = (typeof SWITCHES)[number];
+
+export const FCS = 4;
+/** A request is one frame of one buffer: of longer frames no round trip is measured. */
+export const LONGEST_REQUEST = 1514;
+export const MOST_PAIRS = 64;
+export const DEFAULT_PAIRS: readonly number[] = [1, 4, 16, 64];
+/** With FCS. The last are TCP segmentation offload frames, which no one on the way cuts. */
+export const DEFAULT_SIZES: readonly number[] = [64, 1500, 65_536];
+
+export interface Cost {
+  /** Nanoseconds of CPU time for each frame: of the guest's thread, and of all others of the process (the switch's worker, and the machine's thread that serves exits). */
+  readonly guest: number;
+  readonly host: number;
+}
+
+/** Everything is of all containers together; costs are for each frame of the stream. */
+export interface OffloadRow {
+  readonly path: Path;
+  /** Bytes on the wire, with the FCS. */
+  readonly size: number;
+  readonly pairs: number;
+  readonly frames: number;
+  readonly seconds: number;
+  readonly framesPerSecond: number;
+  readonly gigabitsPerSecond: number;
+  /** null: this system does not say what a thread used. */
+  readonly cpu: Cost | null;
+  readonly exitsPerFrame: number;
+  readonly interruptsPerFrame: number;
+  /** Doorbells rung without an exit, and how many found the switch's worker asleep. */
+  readonly kicksPerFrame: number;
+  readonly wakesPerFrame: number;
+  /** Round trips of one request at a time in each pair, in nanoseconds; null where none are measured. */
+  readonly roundTrip: { readonly p50: number; readonly p99: number; readonly count: number } | null;
+  /** Why the row does not count; empty: every frame that was sent arrived, once, in its flow's order and whole. */
+  readonly errors: readonly string[];
+}
+
+export interface OffloadListener {
+  starts(path: Path, pairs: number, done: number, total: number): void;
+}
+
+export function gigabits(framesPerSecond: number, size: number): number {
+  return (framesPerSecond * size * 8) / 1e9;
+}
+
+export const sizeName = (size: number): string => (size % 1024 === 0 ? `${size / 1024} KiB` : `${size} B`);
+
+/** Frames per second against path (i)'s, same size and pairs; NaN without that row. */
+export function ratio(all: readonly OffloadRow[], row: OffloadRow): number {
+  const base = all.find((r) => r.path === 'bridge' && r.size === row.size && r.pairs === row.pairs);
+  return row.framesPerSecond / (base?.framesPerSecond ?? Number.NaN);
+}
+
+/** The same of guest CPU time for each frame: what a path takes off the guest. */
+export function guestCpuRatio(all: readonly OffloadRow[], row: OffloadRow): number {
+  const base = all.find((r) => r.path === 'bridge' && r.size === row.size && r.pairs === row.pairs);
+  return (row.cpu?.guest ?? Number.NaN) / (base?.cpu?.guest ?? Number.NaN);
+}
+
+/** In words: what shares what, and what the figures are. */
+export function notesFor(software: SoftwareSwitch, processors: number, load: number): string[] {
+  return [
+    "One guest on one thread: all its containers, senders and receivers, their drivers, and on path (i) the bridge share that one processor. On paths (ii) and (iii) a worker's thread switches, on another. The machine's own thread serves exits, and sleeps while there are none.",
+    `(i): containers on a bridge in the guest, which copies each frame once, from its sender's memory to its receiver's. (ii): a virtual function for each container, rings served by a vhost-net worker, ${software === 'vale' ? 'a VALE switch' : 'a learning switch'}. (iii): the same functions over vDPA, and a NIC's embedded switch in legacy mode, which knows each function's address from the host.`,
+    "CPU time is that of the guest's thread (schedstat), and for the host all the rest of the process: worker, exits, the engine's own threads. A worker looks for work for a moment before it sleeps; that is in it.",
+    `The embedded switch here is software too: what a NIC would do without any host CPU, the worker's thread does. Measured at a load of ${load.toFixed(1)} on ${processors} processor${processors === 1 ? '' : 's'}.`,
+  ];
+}
+
+/** What (iii) brings, at the most pairs of each size, in words. */
+export function headline(all: readonly OffloadRow[]): string[] {
+  return [...new Set(all.map((r) => r.size))].flatMap((size) => {
+    const rows = all.filter((r) => r.size === size && r.path === 'offload' && r.errors.length === 0);
+    const row = rows.reduce<OffloadRow | undefined>((best, r) => (best === undefined || r.pairs > best.pairs ? r : best), undefined);
+    if (row === undefined || !Number.isFinite(ratio(all, row))) return [];
+    const cpu = guestCpuRatio(all, row);
+    const guest = Number.isFinite(cpu) ? `, for ${cpu.toFixed(2)} x the guest CPU time a frame` : '';
+    return [`${sizeName(size)}, ${row.pairs} pair${row.pairs === 1 ? '' : 's'}: (iii) moves ${ratio(all, row).toFixed(2)} x the frames of (i)${guest}.`];
+  });
+}
