@@ -1,11 +1,11 @@
-// Real clients (npm run test:real): other people's drivers and programs against the built command. Two files at a time, for two cores: guests spend much of their time waiting for links and
+// Real clients (npm run test:real): other people's drivers and programs against the built command. Three files at a time, for two cores: guests spend much of their time waiting for links and
 // timers. The time of a test is a last resort: each wait within has its own bound and says what it waited for.
 
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** What takes longest, begun first, so that nothing long is left alone at the end. */
-const LONG = ['vfio-user.test.ts', 'uml-pci.test.ts', 'vfio-user-faults.test.ts'];
+const LONG = ['uml-pci.test.ts', 'vfio-user.test.ts', 'vfio-user-faults.test.ts', 'dpdk.test.ts'];
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -18,7 +18,7 @@ export default defineConfig({
   test: {
     include: ['test/real/**/*.test.ts'],
     pool: 'forks',
-    maxWorkers: 2,
+    maxWorkers: 3,
     sequence: { sequencer: LongestFirst },
     testTimeout: 900_000,
     hookTimeout: 300_000,

@@ -39,12 +39,6 @@ export interface NetSite {
   readonly loop: (service: () => boolean) => () => void;
 }
 
-/** @throws VirtioOptionError, MachineError */
-function makeNet(options: VirtioNetOptions, site: NetSite): VirtioNet {
-  requireFree(options.backend);
-  return new VirtioNet(site.insists ? { ...options, features: { ACCESS_PLATFORM: true, ...options.features } } : options);
-}
-
 /** A device and its function, and with `sriov` its virtual functions; not attached yet. @throws VirtioOptionError, MachineError */
 export function makeFunction(
   { sriov, ...options }: MachineNetOptions,
@@ -64,21 +58,17 @@ export function makeFunction(
       },
       gone: giveBack,
     });
-  const net = makeNet(vfs ? { ...options, owner: vfs.owner, onLink: (up) => vfs.followLink(up) } : options, site);
+  requireFree(options.backend);
+  const net = new VirtioNet({
+    ...options,
+    ...(site.insists && { features: { ACCESS_PLATFORM: true, ...options.features } }),
+    ...(vfs && { owner: vfs.owner, onLink: (up: boolean) => vfs.followLink(up) }),
+  });
   // Below a port its virtual functions may be functions of the same device, which takes ARI (PCIe 4.0 9.3.7.3).
-  const own = vfs ? [...(pcieType === 'endpoint' ? [new Ari()] : []), vfs.capability] : [];
+  const hasAri = capabilities.some((placed) => ('capability' in placed ? placed.capability : placed) instanceof Ari);
+  const own = vfs ? [...(pcieType === 'endpoint' && !hasAri ? [new Ari()] : []), vfs.capability] : [];
   const pci = new VirtioPci({ ...transport, capabilities: [...capabilities, ...own], device: net, routing: site.routing });
   return { net, pci, vfs };
-}
-
-/** A virtual function that is there from the start; its `pci.fn` goes to a PF's `Sriov`. @throws VirtioOptionError, MachineError */
-export function makeVirtualFunction(
-  options: VirtioNetOptions,
-  transport: Omit<VirtioPciOptions, 'device' | 'routing' | 'virtual'>,
-  site: NetSite,
-): NetInMachine {
-  const net = makeNet(options, site);
-  return { net, pci: new VirtioPci({ ...transport, virtual: true, device: net, routing: site.routing }) };
 }
 
 /** Takes the backend, and says what there is to look after. */

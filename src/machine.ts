@@ -18,7 +18,7 @@ import { E1000 } from '#devices/e1000/device';
 import type { E1000Options } from '#devices/e1000/options';
 import { Igb } from '#devices/igb/device';
 import type { IgbOptions } from '#devices/igb/options';
-import type { VirtioNet, VirtioNetOptions } from '#devices/virtio-net/device';
+import type { VirtioNet } from '#devices/virtio-net/device';
 import type { NetVfs } from '#devices/virtio-net/virtual-functions';
 import type { AddressSpace, Decoded } from '#pci/decode';
 import { Fabric } from '#pci/fabric';
@@ -36,7 +36,7 @@ import {
   type VirtioNetPlace,
 } from './machine-options.ts';
 import { type MachinePart, type MachineState, placeOf, restoreMachine, saveMachine } from './machine-state.ts';
-import { type MachineNetOptions, makeFunction, makeVirtualFunction, type NetSite, type Resident, residentOf, residentsOf } from './machine-virtio.ts';
+import { type MachineNetOptions, makeFunction, type NetSite, type Resident, residentOf, residentsOf } from './machine-virtio.ts';
 
 export type { MachineOptions, VirtioNetPlace } from './machine-options.ts';
 
@@ -217,21 +217,6 @@ export class Machine {
     this.attach(pci.fn, { ...(under && { under }), ...(deviceNumber !== undefined && { deviceNumber }) });
     this.#residents.push(residentOf({ net, pci }, site), ...(vfs ? residentsOf(vfs, pci.fn, site) : []));
     return { net, pci, vfs: vfs as NetVfs };
-  }
-
-  /**
-   * Makes a virtio network device that is to be a virtual function from the start: its `pci.fn` goes to `new Sriov({ virtualFunction })` of a PF, which is attached at once, as the machine
-   * looks after both. @throws VirtioOptionError, MachineError
-   */
-  makeVirtualNet(
-    options: VirtioNetOptions,
-    transport: Omit<VirtioPciOptions, 'device' | 'routing' | 'virtual'> = {},
-  ): { readonly net: VirtioNet; readonly pci: VirtioPci } {
-    this.#requireOpen();
-    const site = this.#netSite;
-    const made = makeVirtualFunction(options, transport, site);
-    this.#residents.push(residentOf(made, site));
-    return made;
   }
 
   get #netSite(): NetSite {

@@ -2,7 +2,7 @@
 // the batch's end, all of it at once.
 
 import { DmaSpace } from '#core/dma-space';
-import type { GuestMemory } from '#core/guest-memory';
+import { ADDRESS_LIMIT, type GuestMemory } from '#core/guest-memory';
 import { IommuDomain } from '#core/iommu';
 
 export class VdpaAddressSpace {
@@ -31,6 +31,12 @@ export class VdpaAddressSpace {
   /** Goes on with the translations it has. */
   hold(): void {
     this.#held = true;
+  }
+
+  /** Maps nothing, and no batch is under way. */
+  clear(): void {
+    this.release();
+    this.unmap(0, ADDRESS_LIMIT);
   }
 
   release(): void {

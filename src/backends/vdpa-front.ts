@@ -26,6 +26,8 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
   readonly #parts: FrontParts;
   /** The function's memory, while the device is ours. */
   #memory: DmaSpace | undefined;
+  #whole: GuestMemory | undefined;
+  #ranges: readonly RamRange[] = [];
 
   constructor(device: VdpaDevice, parts: FrontParts) {
     this.device = device;
@@ -45,8 +47,7 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
     const { device } = this;
     const { memory } = session;
     const { addressSpace } = this.#parts;
-    const ranges = memory.memory.share().ranges.map(({ base, size, buffer, byteOffset }) => ({ base, size, source: buffer, sourceOffset: byteOffset }));
-    device.setOwner(this, new GuestMemory([...ranges, ...own]));
+    device.setOwner(this, this.#joined(memory.memory, own));
     for (let group = 0; group < device.groups; group++) device.setGroupAddressSpace(group, addressSpace);
     device.setControl(session);
     device.status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
@@ -58,6 +59,17 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
     this.moved();
     memory.followers.add(this);
     device.status |= VIRTIO_STATUS_DRIVER_OK;
+  }
+
+  /** The guest's RAM and our own in one: the same object each time, unless either is other memory now. */
+  #joined(guest: GuestMemory, own: readonly RamRange[]): GuestMemory {
+    const ranges: RamRange[] = guest.share().ranges.map(({ base, size, buffer, byteOffset }) => ({ base, size, source: buffer, sourceOffset: byteOffset }));
+    ranges.push(...own);
+    const same =
+      ranges.length === this.#ranges.length && ranges.every(({ base, source }, i) => this.#ranges[i]?.base === base && this.#ranges[i]?.source === source);
+    if (!same || this.#whole === undefined) this.#whole = new GuestMemory(ranges);
+    this.#ranges = ranges;
+    return this.#whole;
   }
 
   vdpaEvent(event: VdpaEvent): void {
@@ -135,6 +147,7 @@ export class DeviceDirt implements DirtyWriter {
   /** The last look: the device is about to be another's. */
   finish(): void {
     this.collect();
+    if (this.#logging) this.#device.dirtyLog?.stop();
     this.#over = true;
   }
 

@@ -61,6 +61,8 @@ export class VdpaNet implements VdpaDevice {
   readonly #config: NetConfig;
   #vrings: Vring[];
   #spaces: VdpaAddressSpace[] = [];
+  /** A guest may reset its device as often as it likes, and a process has room for some ten thousand of these (dma-table.ts). */
+  readonly #spacesOf = new WeakMap<GuestMemory, VdpaAddressSpace[]>();
   #owner: VdpaOwner | undefined;
   #memory: GuestMemory | undefined;
   #control: VdpaControl | undefined;
@@ -98,9 +100,11 @@ export class VdpaNet implements VdpaDevice {
   }
 
   #portEvent(event: VhostEvent): void {
-    if (event.kind === 'broken') this.#tellFaults();
     // Whoever had rings makes them ready again: from `vringPosition`.
-    else for (const [index, vring] of this.#vrings.entries()) if (this.port.vringState(index) === 'lost') vring.ready = false;
+    if (event.kind === 'broken') {
+      this.#vring(event.index).ready = false;
+      this.#tellFaults();
+    } else for (const [index, vring] of this.#vrings.entries()) if (this.port.vringState(index) === 'lost') vring.ready = false;
     this.#tell(event);
   }
 
@@ -117,14 +121,17 @@ export class VdpaNet implements VdpaDevice {
 
   setOwner(owner: VdpaOwner, memory: GuestMemory): void {
     if (this.#anyServed) throw new TypeError(`${this.name}: stop its rings before it changes owners`);
+    memory.share();
     // Also when it takes the device anew: what it mapped and knew of the device is over.
     this.#tell({ kind: 'released' });
-    memory.share();
     this.status = 0;
     this.#owner = owner;
     this.#memory = memory;
-    this.#spaces = Array.from({ length: ADDRESS_SPACES }, () => new VdpaAddressSpace(memory));
+    this.#spaces = this.#spacesOf.get(memory) ?? Array.from({ length: ADDRESS_SPACES }, () => new VdpaAddressSpace(memory));
+    this.#spacesOf.set(memory, this.#spaces);
+    for (const space of this.#spaces) space.clear();
     this.#batches = 0;
+    this.busMaster = true;
   }
 
   // ---- configuration space ----

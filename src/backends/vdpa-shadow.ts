@@ -98,7 +98,8 @@ export class VdpaShadow implements VhostBackend {
     this.#iovas = new IovaTree(this.device.iovaRange);
     for (const { base, size } of slabs) this.#iovas.allocate(base, size);
     const bytes = this.#rings.length * this.#ringBytes();
-    this.#buffer = new SharedArrayBuffer(bytes);
+    // The same for every driver: one may come and go as often as it likes.
+    if (this.#buffer.byteLength !== bytes) this.#buffer = new SharedArrayBuffer(bytes);
     this.#base = Math.max(...slabs.map(({ base, size }) => base + size));
     this.#iovas.allocate(this.#base, bytes);
     this.#front.open(session, session.features.and(this.device.features).without(OWN_FORMAT), [{ base: this.#base, size: bytes, source: this.#buffer }]);

@@ -2,33 +2,29 @@
 
 import { DriverJudge, Findings, findClause, PciJudge } from '#conformance/index';
 import type { AccessWatch, GuestBytes } from '#interop/pcidev-function';
+import type { VringWatch } from '#interop/watched-backend';
 import type { Machine } from '#nicbox/machine';
 
 const VIRTIO_NET = 0x1041_1af4;
 
 export class DriverWatch {
-  readonly #slot: number;
+  readonly #where: string;
   readonly #findings: Findings;
 
-  constructor(slot: number, findings: Findings) {
-    this.#slot = slot;
+  constructor(where: string, findings: Findings) {
+    this.#where = where;
     this.#findings = findings;
-  }
-
-  /** Whether a driver was there at all. */
-  get silent(): boolean {
-    return this.#findings.looked.size === 0;
   }
 
   get json(): string {
     const { held, failures, looked, broken } = this.#findings;
     const counts = Object.fromEntries([...broken].map(([clause, times]) => [clause, { broken: times, looked: looked.get(clause) }]));
-    return JSON.stringify({ slot: this.#slot, held: [...held].sort(), broken: counts, failures });
+    return JSON.stringify({ driver: this.#where, held: [...held].sort(), broken: counts, failures });
   }
 
   get text(): string {
     const { held, failures, looked, broken } = this.#findings;
-    const lines = [`slot ${this.#slot}: the driver was judged by ${looked.size} clauses, of which ${held.length} held`];
+    const lines = [`${this.#where}: the driver was judged by ${looked.size} clauses, of which ${held.length} held`];
     for (const clause of broken.keys()) {
       const { strength = '', summary = '' } = findClause(clause) ?? {};
       lines.push(`  ${clause} ${strength}: ${summary} (broken ${broken.get(clause)} times of ${looked.get(clause)})`);
@@ -44,13 +40,64 @@ export function watchDriver(machine: Machine, bdf: number, memory: GuestBytes, w
   const findings = new Findings();
   // The data plane is a worker's, and the guest another process: nothing stands still.
   const rings = new DriverJudge({ bytes: memory }, findings, false);
-  const judge = new PciJudge({ config: (offset, size) => machine.configRead(bdf, offset, size), bar: (bar, offset, size) => machine.barRead(bdf, bar, offset, size) }, rings);
-  watches.push(new DriverWatch(bdf >>> 3, findings));
+  const judge = new PciJudge(
+    { config: (offset, size) => machine.configRead(bdf, offset, size), bar: (bar, offset, size) => machine.barRead(bdf, bar, offset, size) },
+    rings,
+  );
+  watches.push(new DriverWatch(`slot ${bdf >>> 3}`, findings));
   const small = (size: number): size is 1 | 2 | 4 => size <= 4;
   return {
     configRead: (offset, size) => judge.configRead(offset, size),
     configWrite: (offset, size, value) => judge.configWrite(offset, size, value),
     barRead: (bar, offset, size, value) => void (small(size) && judge.barRead(bar, offset, size, value)),
     barWrite: (bar, offset, size, value) => void (small(size) && judge.barWrite(bar, offset, size, value)),
+  };
+}
+
+const LOOK_EVERY_MS = 1;
+
+/**
+ * A judge for the driver whose rings a front end hands over. Nobody tells when it makes buffers available: its rings are looked at again and again, as long as this process has nothing
+ * better to do, until `ends` are called.
+ */
+export function watchRings(path: string, watches: DriverWatch[], ends: (() => void)[]): VringWatch {
+  const findings = new Findings();
+  watches.push(new DriverWatch(path, findings));
+  let rings: DriverJudge | undefined;
+  const look = (): void => {
+    rings?.look();
+    rings?.served();
+  };
+  const timer = setInterval(look, LOOK_EVERY_MS);
+  ends.push(() => clearInterval(timer));
+  return {
+    opened(features, memory) {
+      rings = new DriverJudge({ bytes: memory }, findings, false);
+      rings.negotiated(
+        undefined,
+        new Set(
+          features.flatMap((word, window) =>
+            Array.from({ length: 32 }, (_, bit) => bit)
+              .filter((bit) => (word >>> bit) & 1)
+              .map((bit) => 32 * window + bit),
+          ),
+        ),
+      );
+      rings.started();
+    },
+    started(index, { size, descriptorArea, driverArea, deviceArea }, { available, used }) {
+      rings?.queueEnabled(index, {
+        size,
+        desc: descriptorArea,
+        driver: driverArea,
+        device: deviceArea,
+        ...(available !== 0 && { from: available, usedFrom: used }),
+      });
+      look();
+    },
+    stopped(index) {
+      look();
+      rings?.queueStopped(index);
+    },
   };
 }

@@ -7,7 +7,8 @@ import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
 import { Log } from '#core/log';
 import { serveVhostUser, type VhostUserSocketStatistics } from '#interop/vhost-user-server';
-import { openCapture } from './output.ts';
+import { type DriverWatch, watchRings } from './driver-watch.ts';
+import { openCapture, print } from './output.ts';
 import { umlPciCommand } from './serve-uml-pci.ts';
 import { vfioUserCommand } from './serve-vfio-user.ts';
 
@@ -47,6 +48,7 @@ interface Flags {
   readonly hashReport?: boolean;
   readonly requireSeals?: boolean;
   readonly mtu?: number;
+  readonly watch?: boolean;
   readonly verbose?: boolean;
   readonly json?: boolean;
 }
@@ -79,6 +81,7 @@ export function serveCommand(signal: AbortSignal, done: (code: number) => void):
     .option('--hash-report', 'offer hashes of received frames in their headers, which get 8 bytes longer for it')
     .option('--require-seals', 'take no memory that its owner could cut short, which would end this process (not for DPDK and user-mode Linux)')
     .option('--mtu <bytes>', 'offer this MTU, 68 to 65535', mtu)
+    .option('--watch', 'judge the drivers whose split rings are served by VIRTIO 1.4, and say at the end what they broke (with --json as lines of JSON)')
     .option('--verbose', 'print every message of the protocol')
     .option('--json', 'print counters as a line of JSON for each socket, every second and at the end')
     .addHelpText('after', EXAMPLES)
@@ -102,6 +105,8 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     else if (flags.verbose) console.error(`${source}: ${message} ${JSON.stringify(data)}`);
   });
   const file = flags.pcap === undefined ? undefined : openCapture(flags.pcap);
+  const watches: DriverWatch[] = [];
+  const ends: (() => void)[] = [];
   const server = await serveVhostUser({
     sockets: flags.socket,
     taps: flags.tap ?? [],
@@ -114,6 +119,7 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     requireSeals: flags.requireSeals ?? false,
     ...(file !== undefined && { capture: (chunk: Uint8Array) => void writeSync(file, chunk) }),
     ...(flags.mtu !== undefined && { mtu: flags.mtu }),
+    ...(flags.watch && { watch: (path: string) => watchRings(path, watches, ends) }),
     log,
   });
   const show = flags.json ? printJson : process.stdout.isTTY ? redraw() : undefined;
@@ -131,8 +137,10 @@ async function serve(flags: Flags, signal: AbortSignal): Promise<void> {
     const last = server.statistics;
     if (flags.json) printJson(last);
     else console.log(table(last, last));
+    for (const watch of watches) print(flags.json ? watch.json : watch.text);
     if (server.captureMissed > 0) console.error(`nicbox: ${server.captureMissed} frames came too fast to be captured`);
   } finally {
+    for (const end of ends) end();
     await server.close();
     if (file !== undefined) closeSync(file);
   }

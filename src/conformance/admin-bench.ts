@@ -33,8 +33,7 @@ export type Group = (typeof GROUP)[keyof typeof GROUP];
 
 /** What the writable part is filled with, so that what is not written shows. */
 export const ADMIN_FILLER = 0x5a;
-/** Before command_specific_data, and before command_specific_result. */
-export const ADMIN_HEAD = 24;
+/** Before command_specific_result. */
 export const ADMIN_REPLY_HEAD = 8;
 /** Room for the bits of all 4096 capabilities there can be, and one that should not. */
 const CAP_ID_BYTES = 520;
@@ -195,14 +194,14 @@ export const capHead = (id: number): number[] => [...le16(id), 0, 0, 0, 0, 0, 0]
 /** struct virtio_admin_cmd_resource_obj_cmd_hdr. */
 export const objectHead = (type: number, id: number): number[] => [...le16(type), 0, 0, ...le32(id)];
 
-export function bitsOf(bytes: Uint8Array): ReadonlySet<number> {
+function bitsOf(bytes: Uint8Array): ReadonlySet<number> {
   const bits = new Set<number>();
   for (let bit = 0; bit < 8 * bytes.length; bit++) if (((bytes[bit >>> 3] as number) >>> (bit & 7)) & 1) bits.add(bit);
   return bits;
 }
 
 /** An array of le64 in which these bits are set. */
-export function bitmap(bits: Iterable<number>): number[] {
+function bitmap(bits: Iterable<number>): number[] {
   const list = [...bits];
   const words = Math.max(1, Math.ceil((Math.max(0, ...list) + 1) / LIST_BITS));
   const bytes = new Array<number>(8 * words).fill(0);

@@ -23,6 +23,7 @@ import { Tap } from './tap.ts';
 import { MOST_TURN_PORTS, TurnFile } from './turn-file.ts';
 import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
+import { type VringWatch, WatchedBackend } from './watched-backend.ts';
 
 export interface VhostUserOptions {
   /** Paths of UNIX sockets, one for each device. */
@@ -53,6 +54,8 @@ export interface VhostUserOptions {
   readonly capture?: (chunk: Uint8Array) => void;
   /** How long the worker looks for work before it sleeps. */
   readonly poll?: PollOptions;
+  /** Called for each socket: who is to be told of the rings of the driver there, if anyone. */
+  readonly watch?: (path: string) => VringWatch;
   /** Connections come and go as traces, peers' errors as guest errors. */
   readonly log?: Log;
 }
@@ -126,7 +129,17 @@ export class VhostUserServer {
       const mac = options.macs?.[i] === undefined ? macFor(path) : checkMac(options.macs[i]);
       const left = turns?.port(i, backend.firstSlot, 2 * queuePairs);
       if (left?.left === true) this.#expect(backend);
-      this.#sockets.push({ backend, socket: new VhostUserSocket({ ...shared, turns: left, path, backend, mac, log: log.child(`vhost-user ${path}`) }) });
+      this.#sockets.push({
+        backend,
+        socket: new VhostUserSocket({
+          ...shared,
+          turns: left,
+          path,
+          backend: options.watch ? new WatchedBackend(backend, options.watch(path)) : backend,
+          mac,
+          log: log.child(`vhost-user ${path}`),
+        }),
+      });
     });
     options.taps?.forEach((name, i) => {
       this.#tapPlaces.push({ name, segment: place(sockets.length + i) });

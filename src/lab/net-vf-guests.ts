@@ -30,7 +30,7 @@ export interface NetVfGuestsOptions {
   /** The physical function's driver, and the guests'. */
   readonly host?: DriverOptions;
   readonly guest?: DriverOptions;
-  /** Memory of each guest. Default 2 MiB. */
+  /** Memory of each guest. Default 4 MiB. */
   readonly guestBytes?: number;
 }
 
@@ -48,7 +48,7 @@ export class NetVfGuests {
 
   /** Everything up: the physical function, its virtual ones, a driver in each guest. @throws RangeError, VirtioError */
   constructor(options: NetVfGuestsOptions) {
-    const { vfs, mac = '52:54:00:af:00:01', guestBytes = 2 * 2 ** 20 } = options;
+    const { vfs, mac = '52:54:00:af:00:01', guestBytes = 4 * 2 ** 20 } = options;
     const ram = Array.from({ length: vfs }, () => new SharedArrayBuffer(guestBytes));
     this.machine = new Machine({
       name: 'host',

@@ -93,6 +93,11 @@ export class MacTable {
     return NOT_KNOWN;
   }
 
+  /** Forgets every station. */
+  clear(): void {
+    this.#port.fill(FREE);
+  }
+
   /** Forgets every station of a port. */
   forgetPort(port: number): void {
     for (let i = 0; i < this.capacity; i++) if (this.#port[i] === port + 1) this.#port[i] = FREE;

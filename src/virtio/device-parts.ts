@@ -32,11 +32,11 @@ export function partSelector(...bytes: readonly number[]): Uint8Array {
 }
 
 /** The same for two that describe the same part of a device. */
-export function partKey({ type, selector }: Pick<DevicePart, 'type' | 'selector'>): string {
+function partKey({ type, selector }: Pick<DevicePart, 'type' | 'selector'>): string {
   return `${type}:${selector.join('.')}`;
 }
 
-export function partsLength(parts: readonly DevicePart[]): number {
+function partsLength(parts: readonly DevicePart[]): number {
   return parts.reduce((sum, { value }) => sum + PART_HEADER + value.length, 0);
 }
 

@@ -42,8 +42,6 @@ export interface VirtioPciOptions {
   readonly pcieType?: PcieType;
   /** Further capabilities: AER, ARI, serial number, SR-IOV (with which VIRTIO_F_SR_IOV is offered). */
   readonly capabilities?: readonly PlacedCapability[];
-  /** A virtual function: its `fn` goes to `new Sriov`, and has neither INTx nor power states. */
-  readonly virtual?: boolean;
 }
 
 /** What all VFs of a PF have in common, whatever device each gets: enough to lay BARs and capabilities out. */
@@ -55,16 +53,15 @@ export interface VirtualShape {
   readonly configSize: number;
 }
 
-/** A virtual function that gets its device later, by `plug`. */
-export interface VirtioVfOptions extends Omit<VirtioPciOptions, 'device' | 'virtual' | 'transitional'> {
+/** A virtual function: its `fn` goes to `new Sriov`, has neither INTx nor power states, and gets its device later, by `plug`. */
+export interface VirtioVfOptions extends Omit<VirtioPciOptions, 'device' | 'transitional'> {
   readonly shape: VirtualShape;
   /** It has a legacy interface, which its PF's administration commands reach: VF BAR 0 is then no BAR (virtio 1.4 2.12.1.1.6, device MUST). */
   readonly legacyByOwner: boolean;
 }
 
 /** @throws VirtioOptionError */
-function checkTransitional(device: VirtioDevice, virtual: boolean): void {
-  if (virtual) throw new VirtioOptionError('NICBOX_TRANSITIONAL', 'a virtual function has no I/O space: it cannot be transitional');
+function checkTransitional(device: VirtioDevice): void {
   if (device.type !== VIRTIO_ID_NETWORK)
     throw new VirtioOptionError('NICBOX_TRANSITIONAL', `${device.name}: only network devices have a legacy interface here`);
   if (device.offered.has(VIRTIO_F_ACCESS_PLATFORM))
@@ -87,14 +84,13 @@ export class VirtioPci {
   /** @throws VirtioOptionError */
   constructor(options: VirtioPciOptions | VirtioVfOptions) {
     const { notificationData = false, notifConfigData = false, pcieType = 'endpoint', capabilities = [] } = options;
-    const early = 'device' in options ? options : undefined;
-    const virtual = early === undefined || early.virtual === true;
-    this.#device = early?.device;
-    this.#shape = 'device' in options ? options.device : options.shape;
-    this.#legacyByOwner = 'shape' in options && options.legacyByOwner;
+    const virtual = 'shape' in options;
+    this.#device = virtual ? undefined : options.device;
+    this.#shape = virtual ? options.shape : options.device;
+    this.#legacyByOwner = virtual && options.legacyByOwner;
     this.#routing = options.routing;
-    this.#transitional = early?.transitional ?? false;
-    if (this.#transitional) checkTransitional((early as VirtioPciOptions).device, virtual);
+    this.#transitional = !virtual && options.transitional === true;
+    if (!virtual && this.#transitional) checkTransitional(options.device);
     const physical = capabilities.some((placed) => ('capability' in placed ? placed.capability : placed).virtualFunctions !== undefined);
     this.#features = FeatureSet.of(
       ...(notificationData ? [VIRTIO_F_NOTIFICATION_DATA] : []),

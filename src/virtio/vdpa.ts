@@ -99,7 +99,7 @@ export interface VdpaDevice {
   setVringCall(index: number, call: Call): void;
   /** The word that tells the device of available buffers: a guest may write it itself, and no exit is taken. */
   vringDoorbell(index: number): Doorbell;
-  /** Ready rings are served from DRIVER_OK on. One that is no longer ready stops after the frames in hand: observe `vringState`. */
+  /** Ready rings are served from DRIVER_OK on. One that is no longer ready stops after the frames in hand: observe `vringState`. One that is broken or lost is no longer ready. */
   setVringReady(index: number, ready: boolean): void;
   vringState(index: number): VringState;
 

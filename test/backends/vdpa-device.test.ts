@@ -3,8 +3,10 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { VdpaBackend } from '#backends/vdpa-backend';
 import { VdpaNet, type VdpaNetOptions } from '#backends/vdpa-net';
+import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
 import { DMA_READ, DMA_WRITE } from '#core/dma-space';
+import type { GuestMemory } from '#core/guest-memory';
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import type { VdpaEvent } from '#virtio/vdpa';
 import type { QueueSetup } from '#virtio/virtqueue';
@@ -223,6 +225,9 @@ describe('translations', () => {
       { kind: 'broken', index: 1 },
     ]);
     expect(left.states()).toEqual(['running', 'broken']);
+    // Set up anew it may be served again; the one that runs may not be touched.
+    a.setVringSize(1, 64);
+    expect(() => a.setVringSize(0, 64)).toThrow(/in use/);
     right.guest.send(frameOf(60, 1));
     left.guest.post();
     await eventually('the other direction', () => left.guest.receive().length === 1);
@@ -299,6 +304,37 @@ it('shows a configuration space with a generation, and says when it changed', ()
   // Only the address can be written, whatever else is in the same write.
   a.writeConfig(4, Uint8Array.of(1, 2, 3, 4, 5, 6));
   expect([...a.readConfig(0, 10)]).toEqual([...mac.subarray(0, 4), 1, 2, 0, 0, 1, 0]);
+});
+
+it('a driver may reset and start it as often as it likes: translations take no more of the process', async () => {
+  const { a, b, resume } = nics();
+  resume();
+  const [left, right] = [new TestGuest({ name: 'a' }), new TestGuest({ name: 'b' })];
+  const [backend, shadow] = [new VdpaBackend(a), new VdpaShadow(b)];
+  const bound = new Set<GuestMemory>();
+  for (const device of [a, b]) {
+    const setOwner = device.setOwner.bind(device);
+    device.setOwner = (owner, memory) => {
+      bound.add(memory);
+      setOwner(owner, memory);
+    };
+  }
+  for (let i = 0; i < 30; i++) {
+    left.attach(backend);
+    right.attach(shadow);
+    for (const guest of [left, right]) guest.stop();
+    eventuallyBlocking('the rings to stop', () => [...left.states(), ...right.states()].every((state) => state === 'stopped'));
+  }
+  // One each, with its address spaces.
+  expect(bound.size).toBe(2);
+  left.attach(backend);
+  right.attach(shadow);
+  const stream = new Stream(left, right);
+  await eventually('frames', () => {
+    stream.step(100);
+    return stream.received === 100;
+  });
+  shadow.close();
 });
 
 it('tells of what is behind a backend: a fault of its translations beside the broken ring', async () => {

@@ -11,6 +11,8 @@ import { MUTATIONS } from './mutations.ts';
 
 const FILE = new URL('../../docs/conformance.md', import.meta.url);
 const QEMU: Readonly<Record<string, Readonly<Record<string, string>>>> = JSON.parse(readFileSync(new URL('qemu-verdicts.json', import.meta.url), 'utf8'));
+/** The same of drivers nobody here wrote (test/real/driver-watch.test.ts). */
+const DRIVERS: Readonly<Record<string, Readonly<Record<string, string>>>> = JSON.parse(readFileSync(new URL('driver-verdicts.json', import.meta.url), 'utf8'));
 const BEGIN = '<!-- clauses: written by test/conformance/inproc.test.ts -->\n';
 const END = '<!-- end of clauses -->\n';
 
@@ -42,7 +44,8 @@ export function conformanceDocument(reports: readonly Report[], driver: Report):
   for (const { name, clauses } of SCENARIOS) for (const key of clauses) cases.set(key, [...(cases.get(key) ?? []), name]);
   // What is watched everywhere needs no name of a scenario, but those that are about it.
   for (const key of WATCHED) if (!cases.has(key)) cases.set(key, ['watched']);
-  const columns = Object.keys(QEMU);
+  const others = { ...QEMU, ...DRIVERS };
+  const columns = Object.keys(others);
   const lines: string[] = [];
 
   const total = (rows: readonly Clause[], test: (clause: Clause) => boolean): number => rows.filter(test).length;
@@ -75,16 +78,11 @@ export function conformanceDocument(reports: readonly Report[], driver: Report):
     );
     for (const clause of CLAUSES.filter((found) => found.area === area)) {
       const names = cases.get(clause.key);
-      const verdicts =
-        names === undefined
-          ? [...own, ...columns].map(() => '')
-          : [
-              ...own.map(
-                ({ verdicts }, i) =>
-                  (clause.observable === 'driver' ? (i === 0 ? watched.get(clause.key) : undefined) : verdicts.get(clause.key))?.verdict ?? '',
-              ),
-              ...columns.map((name) => QEMU[name]?.[clause.key] ?? ''),
-            ];
+      // Of a driver's duty the first column says how this project's own did; of those that were watched, also what no scenario of ours is about.
+      const verdicts = [
+        ...own.map((one, i) => (clause.observable === 'driver' ? (i === 0 ? watched : undefined) : one.verdicts)?.get(clause.key)?.verdict ?? ''),
+        ...columns.map((name) => others[name]?.[clause.key] ?? ''),
+      ];
       const what = `${escaped(clause.summary)}${clause.features === '' ? '' : ` (${clause.features})`}`;
       const about = names === undefined ? `_${reason(clause)}_` : names.map((name) => name.replace(`${area}/`, '/')).join(', ');
       lines.push(

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Log, type LogRecord } from '#core/log';
 import { RegisterFile } from '#core/register-file';
 import { serveUmlPci, type UmlPciServer, umlPciMachine } from '#interop/index';
+import type { AccessWatch, GuestBytes } from '#interop/pcidev-function';
 import { Machine } from '#nicbox/machine';
 import { PciFunction, type PciFunctionOptions } from '#pci/function';
 import { Msix, msixBar, msixOwnBar } from '#pci/msix';
@@ -125,6 +126,41 @@ describe('a function on a socket', () => {
     expect(one.arena.u32[at / 4 + 1]).toBe(0xcafe_f00d);
     expect(one.interrupts()).toEqual([{ op: OP.MSI, value: 33 }]);
     expect(server?.statistics[0]).toMatchObject({ connections: 1, refused: 0, badMessages: 0, messages: 1, pins: 0 });
+  });
+
+  it('tells a watch of each access, in order, and shows it the memory at the addresses the guest gives', async () => {
+    machine.attach(new PciFunction(copier()), { deviceNumber: 0 });
+    const told: (string | number)[][] = [];
+    let memory: GuestBytes = () => undefined;
+    const watch: AccessWatch = {
+      configRead: (offset, size, value) => void told.push(['config read', offset, size, value]),
+      configWrite: (offset, size, value) => void told.push(['config write', offset, size, value]),
+      barRead: (bar, offset, size, value) => void told.push(['read', bar, offset, size, value]),
+      barWrite: (bar, offset, size, value) => void told.push(['write', bar, offset, size, value]),
+    };
+    server = await serveUmlPci(machine, {
+      sockets: [socket(0)],
+      watch: (_bdf, bytes) => {
+        memory = bytes;
+        return watch;
+      },
+    });
+    const base = 0x4000_0000;
+    const one = await guest(0, base);
+    await one.configRead(0, 4);
+    await one.configWrite(4, 2, MASTER_AND_MEMORY);
+    await one.barWrite(0, 0, 77);
+    await one.barRead(0, 0);
+    expect(told).toEqual([
+      ['config read', 0, 4, 0x0001_1234],
+      ['config write', 4, 2, MASTER_AND_MEMORY],
+      ['write', 0, 0, 4, 77],
+      ['read', 0, 0, 4, 77],
+    ]);
+    const at = one.arena.allocate(8);
+    one.arena.u32[at / 4] = 0xcafe_f00d;
+    expect([...(memory(base + at, 4) ?? [])]).toEqual([0x0d, 0xf0, 0xfe, 0xca]);
+    expect([memory(at, 4), memory(base + MEMORY_BYTES - 2, 4)]).toEqual([undefined, undefined]);
   });
 
   it('refuses addresses outside the memory of its own guest, also where another guest has some', async () => {

@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { InlineSegment } from '#backends/inline-backend';
 import { SimClock } from '#core/clock';
+import type { NetVfs } from '#devices/virtio-net/virtual-functions';
 import { Guest } from '#guest-sim/guest';
 import type { PciDevice } from '#guest-sim/pci-enumerate';
 import { LearningSwitch } from '#net/learning-switch';
@@ -13,23 +14,19 @@ import { Sriov } from '#pci/sriov';
 
 const VF_MAC = (i: number): string => `52:54:00:00:01:0${i}`;
 
-function build(): { machine: Machine; clock: SimClock; functions: PciFunction[] } {
+function build(): { machine: Machine; clock: SimClock; vfs: NetVfs } {
   const clock = new SimClock();
   const machine = new Machine({ memory: 2 ** 24, clock });
   const segment = new InlineSegment(new Segment(new LearningSwitch()));
-  const functions: PciFunction[] = [];
-  const sriov = new Sriov({
-    totalVfs: 2,
-    vfDeviceId: 0x1041,
-    layout: { firstOffset: 8, stride: 8 },
-    virtualFunction: (i) => {
-      const { pci } = machine.makeVirtualNet({ mac: VF_MAC(i), backend: segment.port(`vf${i}`) }, { pcieType: 'root-complex-endpoint' });
-      functions.push(pci.fn);
-      return pci.fn;
+  const { vfs } = machine.addVirtioNet(
+    {
+      mac: '52:54:00:00:00:01',
+      backend: segment.port('pf'),
+      sriov: { totalVfs: 2, backend: (vf) => segment.port(`vf${vf}`), settings: (vf) => ({ mac: VF_MAC(vf) }) },
     },
-  });
-  machine.addVirtioNet({ mac: '52:54:00:00:00:01', backend: segment.port('pf') }, { deviceNumber: 1, capabilities: [sriov] });
-  return { machine, clock, functions };
+    { deviceNumber: 1 },
+  );
+  return { machine, clock, vfs };
 }
 
 describe('virtual network functions', () => {
@@ -69,16 +66,15 @@ describe('virtual network functions', () => {
     const other = build();
     await other.machine.restore(saved);
     expect(structuredClone(await other.machine.save())).toEqual(saved);
-    expect(other.functions[0]?.command).toBe(machine.fabric.functionAt(first?.rid ?? 0)?.command);
+    expect(other.vfs.pci(0).fn.command).toBe(machine.fabric.functionAt(first?.rid ?? 0)?.command);
     await machine.close();
     await other.machine.close();
   });
 
   it('belong to one PF', async () => {
-    const { machine, functions } = build();
-    expect(
-      () => new Sriov({ totalVfs: 2, vfDeviceId: 0x1041, layout: { firstOffset: 8, stride: 8 }, virtualFunction: (i) => functions[i] as PciFunction }),
-    ).toThrow(/still free/);
+    const { machine, vfs } = build();
+    const virtualFunction = (i: number): PciFunction => vfs.pci(i).fn;
+    expect(() => new Sriov({ totalVfs: 2, vfDeviceId: 0x1041, layout: { firstOffset: 8, stride: 8 }, virtualFunction })).toThrow(/still free/);
     await machine.close();
   });
 });

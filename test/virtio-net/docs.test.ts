@@ -60,7 +60,11 @@ const ROWS: Readonly<Record<string, Row>> = {
   ACCESS_PLATFORM: ['6', 'core/iommu core/dma-space', 'core/iommu machine/machine'],
   RING_PACKED: ['2.8', 'virtio/packed virtio/packed-used', rings],
   IN_ORDER: ['2.7.9, 2.8.8', 'virtio/split virtio/packed', `virtio/ring-order ${rings}`],
-  SR_IOV: ['6, 2.12, PCIe 4.0 9', 'pci/sriov devices/virtio-net/virtual-functions virtio/admin-sriov', 'virtio-net/sriov virtio-net/device-parts machine/virtual-net'],
+  SR_IOV: [
+    '6, 2.12, PCIe 4.0 9',
+    'pci/sriov devices/virtio-net/virtual-functions virtio/admin-sriov',
+    'virtio-net/sriov virtio-net/device-parts machine/virtual-net',
+  ],
   NOTIFICATION_DATA: ['2.9, 4.1.5.2', 'virtio/pci-notify', 'virtio-pci/registers integration/virtio-net'],
   NOTIF_CONFIG_DATA: ['4.1.4.4, 4.1.5.2', 'virtio/pci-notify', 'virtio-pci/registers integration/virtio-net'],
   RING_RESET: ['2.6.1', 'virtio/driver-queues', 'virtio-net/ring-reset integration/features integration/pairs'],

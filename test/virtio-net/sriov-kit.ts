@@ -16,9 +16,9 @@ import type { VhostBackend } from '#virtio/vhost';
 import { PackedDriver } from '../virtio/driver-packed.ts';
 import { SplitDriver } from '../virtio/driver-split.ts';
 
-export const RAM = 16 * 2 ** 20;
+const RAM = 16 * 2 ** 20;
 export const [OK, ENXIO, EAGAIN, ENOMEM, EBUSY, EEXIST, EINVAL, ENOSPC] = [0, 6, 11, 12, 16, 17, 22, 28] as const;
-export const [Q_COMMAND, Q_OPCODE, Q_FIELD, Q_GROUP, Q_MEMBER] = [1, 2, 3, 4, 5] as const;
+export const [Q_OPCODE, Q_FIELD, Q_GROUP, Q_MEMBER] = [2, 3, 4, 5] as const;
 export const SRIOV_OPCODES = [0, 1, 2, 3, 4, 5, 6, 0xa, 0xb, 0xc, 0xd, 0xe, 0xf, 0x10, 0x11];
 export const SELF = 0;
 export const SRIOV = 1;
@@ -79,7 +79,8 @@ export class Fn {
     this.bdf = bdf;
     this.base = base;
     this.msixBase = msixBase;
-    for (let at = this.config(0x34, 1); at !== 0; at = this.config(at + 1, 1)) this.caps.set(this.config(at, 1) === 9 ? this.config(at + 3, 1) : 0x100 + this.config(at, 1), at);
+    for (let at = this.config(0x34, 1); at !== 0; at = this.config(at + 1, 1))
+      this.caps.set(this.config(at, 1) === 9 ? this.config(at + 3, 1) : 0x100 + this.config(at, 1), at);
   }
 
   config(offset: number, size: AccessSize): number {
@@ -182,7 +183,7 @@ export interface Reply {
 
 export type RingDriver = SplitDriver | PackedDriver;
 
-export function ring(ram: SharedArrayBuffer, memory: number, size: number, packed: boolean, features: FeatureSet): RingDriver {
+function ring(ram: SharedArrayBuffer, memory: number, size: number, packed: boolean, features: FeatureSet): RingDriver {
   const options = { eventIdx: features.has(29), inOrder: packed && features.has(35) };
   return packed
     ? new PackedDriver(ram, { size, ring: memory, driver: memory + 0x1000, device: memory + 0x2000 }, options)
@@ -391,7 +392,12 @@ export class Station {
   #sent = 0;
   #posted = 0;
 
-  constructor(host: Host, fn: Fn, at: number, options: { readonly packed?: boolean; readonly size?: number; readonly buffers?: number; readonly vectors?: boolean } = {}) {
+  constructor(
+    host: Host,
+    fn: Fn,
+    at: number,
+    options: { readonly packed?: boolean; readonly size?: number; readonly buffers?: number; readonly vectors?: boolean } = {},
+  ) {
     const { packed = false, size = 64, buffers = 16, vectors = false } = options;
     this.fn = fn;
     this.ram = host.ram;

@@ -60,6 +60,12 @@ describe('virtual functions', () => {
     expect(host.vfs.net(0)).not.toBe(first);
     expect(host.vfs.net(0)?.backend).toBe(first?.backend);
     expect(enabled).toEqual([2, 0, 3]);
+    // Moved meanwhile, it comes again where it was moved to.
+    const elsewhere = new RecordingBackend('elsewhere');
+    host.vfs.net(0)?.handOver(elsewhere);
+    host.disable();
+    host.enable(1);
+    expect(host.vfs.net(0)?.backend).toBe(elsewhere);
   });
 
   it('whose backend cannot be had are there without a device, and say why; nothing is thrown into the access', () => {
@@ -99,7 +105,10 @@ describe('virtual functions', () => {
   it('are requesters of their own: one of them gets at no memory that only another has', () => {
     const iommu = new Iommu();
     const machine = new Machine({ memory: 2 ** 20, iommu });
-    const { vfs } = machine.addVirtioNet({ mac: '52:54:00:00:00:01', backend: new RecordingBackend(), sriov: { totalVfs: 2, backend: () => new RecordingBackend() } }, { deviceNumber: 1 });
+    const { vfs } = machine.addVirtioNet(
+      { mac: '52:54:00:00:00:01', backend: new RecordingBackend(), sriov: { totalVfs: 2, backend: () => new RecordingBackend() } },
+      { deviceNumber: 1 },
+    );
     const ids = [0, 1].map((vf) => vfs.pci(vf).fn.requesterId);
     expect(ids).toEqual([0x10, 0x18]);
     const spaces = [0, 1].map((vf) => vfs.pci(vf).fn.services?.dma);
@@ -145,7 +154,15 @@ describe('settings of a virtual function', () => {
     expect(said).toEqual([]);
     const [vf] = host.enable(1) as [k.Fn];
     expect(vf.mac).toEqual([2, 0, 0, 0, 0, 0xa]);
-    expect(last(0)).toEqual({ mac: Uint8Array.of(2, 0, 0, 0, 0, 0xa), vlan: { id: 7, priority: 3, protocol: '802.1Q' }, maxRate: 100, minRate: 10, linkState: 'auto', spoofCheck: true, trust: true });
+    expect(last(0)).toEqual({
+      mac: Uint8Array.of(2, 0, 0, 0, 0, 0xa),
+      vlan: { id: 7, priority: 3, protocol: '802.1Q' },
+      maxRate: 100,
+      minRate: 10,
+      linkState: 'auto',
+      spoofCheck: true,
+      trust: true,
+    });
     new k.Station(host, vf, 0x10_0000, { vectors: true });
     expect(vf.mac[5]).toBe(0xa);
     const generation = vf.get(21, 1);
@@ -223,7 +240,8 @@ describe('the SR-IOV group', () => {
     expect(host.admin(0, k.SRIOV, 0)).toMatchObject({ status: OK, result: k.bits(...k.SRIOV_OPCODES) });
     expect(host.admin(0x11, k.SRIOV, 1, [0])).toMatchObject({ status: EINVAL, qualifier: k.Q_OPCODE });
     host.useAll();
-    for (const member of [0, 3, 4, 0xffff, 2 ** 32 + 1]) expect(host.admin(0x11, k.SRIOV, member, [0])).toMatchObject({ status: EINVAL, qualifier: k.Q_MEMBER });
+    for (const member of [0, 3, 4, 0xffff, 2 ** 32 + 1])
+      expect(host.admin(0x11, k.SRIOV, member, [0])).toMatchObject({ status: EINVAL, qualifier: k.Q_MEMBER });
     for (const member of [1, 2]) expect(host.mode(member, false).status).toBe(OK);
     host.disable();
     for (const opcode of [0, 1, 2, 0x11, 99]) expect(host.admin(opcode, k.SRIOV, 1)).toMatchObject({ status: EINVAL, qualifier: k.Q_GROUP });
@@ -267,7 +285,12 @@ describe('the legacy interface through the PF', () => {
   const DEVICE_WRITE = 4;
   const DEVICE_READ = 5;
 
-  function up(options: k.HostOptions = {}): { host: k.Host; vf: k.Fn; read: (offset: number, length: number) => number; write: (offset: number, length: number, value: number) => number } {
+  function up(options: k.HostOptions = {}): {
+    host: k.Host;
+    vf: k.Fn;
+    read: (offset: number, length: number) => number;
+    write: (offset: number, length: number, value: number) => number;
+  } {
     const host = new k.Host(options).startPf();
     const [vf] = host.enable(2) as [k.Fn, k.Fn];
     host.useAll();
@@ -276,7 +299,8 @@ describe('the legacy interface through the PF', () => {
       if (status !== OK) throw new Error(`status ${status}`);
       return k.number(result);
     };
-    const write = (offset: number, length: number, value: number) => host.admin(COMMON_WRITE, k.SRIOV, 1, [offset, 0, 0, 0, 0, 0, 0, 0, ...k.le(value, length)]).status;
+    const write = (offset: number, length: number, value: number) =>
+      host.admin(COMMON_WRITE, k.SRIOV, 1, [offset, 0, 0, 0, 0, 0, 0, 0, ...k.le(value, length)]).status;
     return { host, vf, read, write };
   }
 

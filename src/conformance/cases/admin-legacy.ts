@@ -19,7 +19,7 @@ const MEMBER = 2;
 
 const head = (offset: number): number[] => [offset, 0, 0, 0, 0, 0, 0, 0];
 const bytesOf = (value: number, size: number): number[] => le32(value).slice(0, size);
-const valueOf = (bytes: Uint8Array, size: number): number => (size === 4 ? get32le(bytes, 0) : size === 2 ? get16le(bytes, 0) : (bytes[0] ?? 0));
+const numberOf = (bytes: Uint8Array, size: number): number => (size === 4 ? get32le(bytes, 0) : size === 2 ? get16le(bytes, 0) : (bytes[0] ?? 0));
 
 /** The group open with the four commands, one VF there. */
 async function group(b: Bench, needed: readonly number[] = FOUR): Promise<SriovBench> {
@@ -32,7 +32,7 @@ async function group(b: Bench, needed: readonly number[] = FOUR): Promise<SriovB
 
 function through(sriov: SriovBench, member: number): LegacyAccess {
   const read = (opcode: number) => async (offset: number, size: number) =>
-    valueOf((await sriov.done(member, { opcode, data: head(offset), result: size })).result, size);
+    numberOf((await sriov.done(member, { opcode, data: head(offset), result: size })).result, size);
   const write = (opcode: number) => async (offset: number, size: number, value: number) =>
     void (await sriov.done(member, { opcode, data: [...head(offset), ...bytesOf(value, size)], result: 0 }));
   return {

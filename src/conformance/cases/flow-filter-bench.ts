@@ -116,11 +116,6 @@ export async function make(b: Bench, s: Session, type: number, id: number, value
   s.ensure(reply.status === ADMIN_STATUS.OK, `creating object ${id} of type 0x${type.toString(16)} was refused`, outcome(reply));
 }
 
-/** Group `id`, of this priority; and classifier 0 (by source) unless it is there. */
-export async function makeGroup(b: Bench, s: Session, id: number, priority: number): Promise<void> {
-  await make(b, s, FF_OBJECT.GROUP, id, le16(priority));
-}
-
 /** How many frames came in on each pair since the last call. */
 export async function counts(b: Bench): Promise<number[]> {
   const out: number[] = [];

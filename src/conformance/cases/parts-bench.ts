@@ -35,7 +35,7 @@ export interface DevicePart {
   readonly value: readonly number[];
 }
 
-export function partBytes({ type, flags, reserved, selector, value }: DevicePart): number[] {
+function partBytes({ type, flags, reserved, selector, value }: DevicePart): number[] {
   return [...le16(type), flags, reserved, ...selector, ...le32(value.length), ...value];
 }
 

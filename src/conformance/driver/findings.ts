@@ -11,18 +11,37 @@ export class Findings {
   readonly broken = new Map<string, number>();
   /** Checks that did not hold: the first few of each clause, each wording once. */
   readonly failures: Check[] = [];
+  /** What waits for `settle`. */
+  #held: (() => void)[] | undefined;
+
+  /** What is found out from here on counts only if `settle` says so: it was read from memory that somebody may have been writing. */
+  hold(): void {
+    this.#held = [];
+  }
+
+  settle(counts: boolean): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    if (counts) for (const act of held) act();
+  }
 
   check(clause: string, what: string, seen: unknown, expected: unknown): boolean {
     const holds = same(seen, expected);
-    this.#count(clause, holds);
-    if (!holds) this.#fail(clause, what, show(expected), show(seen));
-    return holds;
+    return this.#add(clause, what, holds, holds ? '' : show(expected), holds ? '' : show(seen));
   }
 
   /** The same where what is expected is a condition, in words. */
   that(clause: string, what: string, holds: boolean, expected: string, seen: unknown): boolean {
-    this.#count(clause, holds);
-    if (!holds) this.#fail(clause, what, expected, show(seen));
+    return this.#add(clause, what, holds, expected, holds ? '' : show(seen));
+  }
+
+  #add(clause: string, what: string, holds: boolean, expected: string, seen: string): boolean {
+    const act = (): void => {
+      this.#count(clause, holds);
+      if (!holds) this.#fail(clause, what, expected, seen);
+    };
+    if (this.#held) this.#held.push(act);
+    else act();
     return holds;
   }
 

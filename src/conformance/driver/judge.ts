@@ -40,7 +40,6 @@ export class DriverJudge implements DriverEvents, NetState {
   readonly findings: Findings;
   pairs = 1;
   accepted: FeatureBits = NONE;
-  offered: FeatureBits = NONE;
   adminQueues: readonly number[] = [];
   readonly #exact: boolean;
   #config: Uint8Array | undefined;
@@ -125,10 +124,9 @@ export class DriverJudge implements DriverEvents, NetState {
     this.#control.reset();
   }
 
-  negotiated(offered: FeatureBits, accepted: FeatureBits): void {
-    this.offered = offered;
+  negotiated(offered: FeatureBits | undefined, accepted: FeatureBits): void {
     this.accepted = accepted;
-    judgeNegotiation(this.findings, offered, accepted);
+    if (offered) judgeNegotiation(this.findings, offered, accepted);
   }
 
   configured(bytes: Uint8Array): void {
@@ -207,6 +205,8 @@ export class DriverJudge implements DriverEvents, NetState {
   #chain(queue: number, chain: Chain): void {
     const role = this.role(queue);
     this.onChain?.(queue, role, chain);
+    // What a driver of before VIRTIO 1.0 lays out otherwise is not judged.
+    if (!this.has('VERSION_1')) return;
     if (role === 'receive') this.#received(queue, chain);
     else if (role === 'transmit') this.#transmit.frame(queue, chain);
     else if (role === 'control') this.#control.command(chain);

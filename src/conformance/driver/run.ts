@@ -51,7 +51,7 @@ export async function runScenarios(
   return { target, results, milliseconds: performance.now() - started };
 }
 
-export async function runScenario({ scenario, ring, name }: PlannedScenario, device: StageDeviceMaker, make: DriverMaker, wrap?: BusWrap): Promise<CaseResult> {
+async function runScenario({ scenario, ring, name }: PlannedScenario, device: StageDeviceMaker, make: DriverMaker, wrap?: BusWrap): Promise<CaseResult> {
   const started = performance.now();
   const stage = new Stage(scenario, ring, device, make, wrap);
   let reason: string | undefined;

@@ -61,7 +61,8 @@ export class SplitWatch implements RingWatch {
     const index = memory.u16(driver + 2);
     const added = (index - this.#avail) & 0xffff;
     if (added === 0) return;
-    const fits = added <= size;
+    // Where it is looked at only now and then, the ring may have gone round meanwhile: then what the device has not given back has to fit.
+    const fits = (this.#context.exact ? added : (index - memory.u16(this.setup.device + 2)) & 0xffff) <= size;
     findings.that(
       'split.15',
       `queue ${queue}: avail.idx moved on from ${this.#avail}`,
@@ -76,7 +77,11 @@ export class SplitWatch implements RingWatch {
     this.#owe(this.#avail, added);
     // Buffers that were taken and given back since the last look are the driver's again: what they were cannot be seen.
     const gone = this.#context.exact ? 0 : this.#gone(added);
-    for (let i = gone; i < added; i++) this.#take(memory.u16(driver + 4 + 2 * ((this.#avail + i) % size)));
+    for (let i = gone; i < added; i++) {
+      const position = (this.#avail + i) & 0xffff;
+      if (this.#context.exact) this.#take(memory.u16(driver + 4 + 2 * (position % size)));
+      else this.#takeIfStill(position);
+    }
     this.#avail = index;
     this.exposed += added;
     this.#fresh += added;
@@ -87,6 +92,20 @@ export class SplitWatch implements RingWatch {
     const ahead = (memory.u16(this.setup.device + 2) - this.#avail) & 0xffff;
     this.served();
     return ahead <= added ? ahead : 0;
+  }
+
+  /** What was read counts if the device still has the buffer afterwards: until then the driver leaves it alone. */
+  #takeIfStill(position: number): void {
+    const { memory, findings } = this.#context;
+    const { driver, device, size } = this.setup;
+    findings.hold();
+    const head = memory.u16(driver + 4 + 2 * (position % size));
+    this.#take(head);
+    // Used in order, as far as it matters here: our device does.
+    const ahead = (memory.u16(device + 2) - position) & 0xffff;
+    const still = ahead === 0 || ahead > 0x8000;
+    findings.settle(still);
+    if (!still) this.#held.delete(head);
   }
 
   #take(head: number): void {

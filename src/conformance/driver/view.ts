@@ -24,7 +24,8 @@ export interface QueueSetup {
 export interface DriverEvents {
   /** The device was reset, or the connection is new: nothing holds any more. */
   reset(): void;
-  negotiated(offered: FeatureBits, accepted: FeatureBits): void;
+  /** `offered` undefined: not known, as where somebody else answers the driver. */
+  negotiated(offered: FeatureBits | undefined, accepted: FeatureBits): void;
   /** The device configuration as the driver can read it; what is not there reads as zeros. */
   configured(bytes: Uint8Array): void;
   queueEnabled(queue: number, setup: QueueSetup): void;

@@ -1,7 +1,8 @@
 // A receive descriptor ring (82576 7.1.5 to 7.1.9, 8.10): buffers for a frame are found before anything of it is written. Legacy and advanced descriptors have the address of the packet buffer in the same place; advanced ones
-// add a header buffer's. A descriptor is complete in memory before its DD shows; a frame's first descriptor is written last. Frames of one buffer, the usual ones, go the short way: `hasBuffer`, `put`, and `publish` for all of a run.
+// add a header buffer's. A descriptor is complete in memory before its DD shows, and the length beside it: Linux's igb takes a length that is not 0 for the sign. A frame's first descriptor is written last. Frames of one buffer, the usual ones, go the short way: `hasBuffer`, `put`, and `publish` for all of a run.
 
 import { DMA_READ, DMA_WRITE, type DmaSpace, type Window } from '#core/dma-space';
+import type { ByteViews } from '#core/guest-memory';
 import { AT } from './registers.ts';
 
 const { RCTL, RDBAH, RDBAL, RDH, RDLEN, RDT, RXDCTL, SRRCTL } = AT;
@@ -20,6 +21,23 @@ const LEGACY = 0;
 const ADVANCED = 1;
 /** Descriptors that are complete but for DD. */
 const LONGEST_RUN = 256;
+
+/** Two words that show at once: they are one store. */
+const PAIR = new Float64Array(1);
+const PAIR_WORDS = new Uint32Array(PAIR.buffer);
+
+/** What was written before shows before whatever is written from here on. @param at a word that is ours */
+function fence(u32: Uint32Array, at: number): void {
+  Atomics.store(u32, at, u32[at] as number);
+  Atomics.load(u32, at);
+}
+
+/** @param at even */
+function storePair(views: ByteViews, at: number, low: number, high: number): void {
+  PAIR_WORDS[0] = low;
+  PAIR_WORDS[1] = high;
+  views.f64[at >>> 1] = PAIR[0] as number;
+}
 
 /** Bytes of a packet buffer (8.10.2, SRRCTL.BSIZEPACKET; 0: as RCTL says, 8.10.1). */
 export function bufferBytes(words: Uint32Array, queue: number): number {
@@ -61,6 +79,7 @@ export class ReceiveQueue {
   readonly #distance = new Int32Array(MOST_BUFFERS);
   readonly #words: Uint32Array;
   readonly #statuses = new Int32Array(LONGEST_RUN);
+  readonly #lengths = new Int32Array(LONGEST_RUN);
   #base = 0;
   // The whole ring, where it lies in one piece of memory and its descriptors are advanced ones of one buffer (null otherwise), its first word there, bytes of a buffer.
   #whole: Window | null = null;
@@ -126,7 +145,7 @@ export class ReceiveQueue {
     return window !== null;
   }
 
-  /** The frame is in that buffer: its descriptor is complete, but for the word with DD. */
+  /** The frame is in that buffer: its descriptor is complete, but for the words with DD and the length. */
   put(info: number, hash: number, status: number, length: number): void {
     const whole = this.#whole as Window;
     const { u32 } = whole.slab.views;
@@ -134,9 +153,9 @@ export class ReceiveQueue {
     const at = this.#firstWord + head * 4;
     u32[at] = info;
     u32[at + 1] = hash;
-    u32[at + 3] = length;
     this.dma.markDirty(whole, this.#base + head * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
     if (this.shown++ === 0) this.before = this.available;
+    this.#lengths[this.#unshown] = length;
     this.#statuses[this.#unshown++] = status;
     this.head = head + 1 === this.size ? 0 : head + 1;
     this.available--;
@@ -147,11 +166,12 @@ export class ReceiveQueue {
   publish(): void {
     const count = this.#unshown;
     if (count === 0) return;
-    const { u32 } = (this.#whole as Window).slab.views;
+    const { views } = (this.#whole as Window).slab;
     let index = this.head - count;
     if (index < 0) index += this.size;
+    fence(views.u32, this.#firstWord + index * 4);
     for (let i = 0; i < count; i++) {
-      Atomics.store(u32, this.#firstWord + index * 4 + 2, this.#statuses[i] as number);
+      storePair(views, this.#firstWord + index * 4 + 2, this.#statuses[i] as number, this.#lengths[i] as number);
       if (++index === this.size) index = 0;
     }
     this.#unshown = 0;
@@ -232,16 +252,16 @@ export class ReceiveQueue {
       this.dma.fault(place, DESCRIPTOR_BYTES, DMA_WRITE);
       return;
     }
-    const { u32 } = window.slab.views;
+    const { views } = window.slab;
+    const { u32 } = views;
     const at = (place + window.bias) >>> 2;
     this.dma.markDirty(window, place, DESCRIPTOR_BYTES);
     if (kind === ADVANCED) {
       u32[at] = info;
       u32[at + 1] = hash;
     }
-    // The word with DD last: a driver polls it.
-    u32[at + (kind === ADVANCED ? 3 : 2)] = length;
-    Atomics.store(u32, at + (kind === ADVANCED ? 2 : 3), status);
+    fence(u32, at);
+    storePair(views, at + 2, kind === ADVANCED ? status : length, kind === ADVANCED ? length : status);
   }
 
   /** The frame's descriptors are the driver's again. */

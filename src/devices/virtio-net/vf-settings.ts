@@ -12,7 +12,7 @@ import { savedMac } from './saved-net.ts';
 const MOST_RATE = 0xffff_ffff;
 
 /** In force at once. */
-export interface VfRunning extends Omit<VfPortSettings, 'mac'> {
+interface VfRunning extends Omit<VfPortSettings, 'mac'> {
   /** Its permanent address. */
   readonly mac: Uint8Array;
   /** It was given to it: a VF that is not trusted then cannot change it. False: made up by default. */

@@ -284,6 +284,8 @@ export class NetVfs {
     if (entry.net === undefined) return;
     entry.pci.unplug();
     this.#site.gone(entry.net);
+    // It may have been moved to another since.
+    entry.backend = entry.net.backend;
     entry.leaving = entry.net;
     entry.net = undefined;
     this.#options.ports?.configure(vf, undefined);

@@ -283,16 +283,18 @@ export class EmbeddedSwitch {
     return [...this.#domains.values()].flatMap((domain) => domain.age());
   }
 
-  /** Stations learnt in legacy mode, by the data side's clock `now`: its own when it is on this thread. */
-  stations(now = this.clock.now()): (Omit<Station, 'port'> & { readonly port: string })[] {
-    return this.#tables.stations.stations(now).map((station) => ({ ...station, port: this.ports[station.port] as string }));
+  /** Stations learnt in legacy mode, as of the last batch. */
+  stations(): (Omit<Station, 'port'> & { readonly port: string })[] {
+    const { stations, time } = this.#tables;
+    return stations.stations(time[0] as number).map((station) => ({ ...station, port: this.ports[station.port] as string }));
   }
 
   /** Forgets learnt stations, of one port or of all. */
   flushStations(port?: string): void {
-    const numbers = port === undefined ? this.ports.keys() : [this.#plainNumber(port)];
+    const number = port === undefined ? 0 : this.#plainNumber(port);
     this.#tables.change(() => {
-      for (const number of numbers) this.#tables.stations.forgetPort(number);
+      if (port === undefined) this.#tables.stations.clear();
+      else this.#tables.stations.forgetPort(number);
     });
   }
 

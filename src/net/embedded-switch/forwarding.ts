@@ -72,7 +72,12 @@ export class EmbeddedForwarding implements Forwarding, Reach {
 
   /** For a segment on another thread than the switch's. */
   static open(share: SwitchShare, clock: TimeSource = new WallClock()): EmbeddedForwarding {
-    return new EmbeddedForwarding(new SwitchTables(share), clock);
+    const tables = new SwitchTables(share);
+    // What an earlier thread has learnt is of that thread's time.
+    tables.enter();
+    tables.stations.clear();
+    tables.leave();
+    return new EmbeddedForwarding(tables, clock);
   }
 
   /** A port is known by its name; of two that have the same one, the later. */
@@ -117,7 +122,8 @@ export class EmbeddedForwarding implements Forwarding, Reach {
 
   #relay(batch: FrameBatch, needs: number, source: number, port: number, segment: Segment): number {
     const now = this.#clock.now();
-    const { ports, share, config } = this.#tables;
+    const { ports, share, config, time } = this.#tables;
+    time[0] = now;
     const paced = config[CONFIG_RATES] !== 0 && port >= share.uplinks && port < ports;
     const admitted = paced ? this.#pacer.admit(batch, port, now) : batch.count;
     this.#source = source;

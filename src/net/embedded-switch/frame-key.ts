@@ -35,7 +35,7 @@ export const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_IPV6 = 0x86dd;
 /** An Ethernet frame inside Geneve (RFC 8926 3.4). */
 const ETHERTYPE_BRIDGED = 0x6558;
-export const PROTOCOL_ICMP = 1;
+const PROTOCOL_ICMP = 1;
 export const PROTOCOL_ICMPV6 = 58;
 const PROTOCOL_SCTP = 132;
 const HOP_BY_HOP = 0;

@@ -170,7 +170,7 @@ export const MASK_WORDS = 1 + 2 * KEY_WORDS;
 export const MASKS_IN_CHAIN = 32;
 const CHAIN_WORDS = 1 + MASKS_IN_CHAIN;
 /** Chains beside the numbered ones. */
-export const EXTRA_CHAINS = 2;
+const EXTRA_CHAINS = 2;
 
 // A meter.
 export const METER_RATE = 0;
@@ -240,6 +240,8 @@ export class SwitchTables {
   readonly config: Int32Array;
   readonly port: Int32Array;
   readonly rates: Float64Array;
+  /** When the data side last looked, by its clock. */
+  readonly time: Float64Array;
   readonly accounts: Float64Array;
   /** Triples: address low, high, port + 1 (0: free). */
   readonly addresses: Int32Array;
@@ -269,6 +271,7 @@ export class SwitchTables {
     const layout = new Layout(share.buffer);
     this.stations = new MacTable(limits.stations, share.ageing, layout.bytes(MacTable.bytes(limits.stations)));
     this.rates = layout.floats((this.ports + 1) * RATE_FLOATS);
+    this.time = layout.floats(1);
     this.accounts = layout.floats(2 * this.ports * ACCOUNT_FLOATS);
     this.ranks = layout.floats(limits.rules);
     this.hits = layout.floats(limits.rules * HIT_FLOATS);
@@ -342,6 +345,7 @@ class Layout {
     const ports = names.length;
     const floats =
       (ports + 1) * RATE_FLOATS +
+      1 +
       2 * ports * ACCOUNT_FLOATS +
       limits.rules * (1 + HIT_FLOATS) +
       limits.masks +

@@ -46,7 +46,7 @@ const TPID_SERVICE = 0x88a8;
 
 // What `admit` says is to be done to a frame's tag.
 export const TAG_AS_IT_IS = 0;
-export const TAG_PUSH = 1;
+const TAG_PUSH = 1;
 export const TAG_REPLACE = 2;
 
 export class LegacyBridge {

@@ -5,13 +5,13 @@ import { EmbeddedSwitchError } from './errors.ts';
 import * as k from './layout.ts';
 
 /** An address with a mask: `02:00:00:00:00:01`, `02:00:00:00:00:00/ff:ff:00:00:00:00`. */
-export type MacPattern = string;
+type MacPattern = string;
 /** `10.0.0.1`, `10.0.0.0/8`, `10.0.0.1/255.0.0.255`; `fd00::1`, `fd00::/8`. */
-export type IpPattern = string;
+type IpPattern = string;
 /** A value, or the bits of it that count. */
 export type Masked = number | { readonly value: number; readonly mask: number };
 
-export interface VlanMatch {
+interface VlanMatch {
   readonly id?: Masked;
   readonly priority?: number;
 }

@@ -6,10 +6,10 @@ import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_UDP_TUNNEL } fr
 import type { Effects } from './effects.ts';
 import { FrameKey } from './frame-key.ts';
 import * as k from './layout.ts';
-import { LegacyBridge, TAG_REPLACE, tagOf } from './legacy.ts';
+import { LegacyBridge, TAG_AS_IT_IS, TAG_REPLACE, tagOf } from './legacy.ts';
 import type { LinkGroup } from './link-group.ts';
 import { MISSED, Program, STOPPED } from './program.ts';
-import { CUT_FIRST, Rewriter } from './rewrite.ts';
+import { CUT_FIRST, DONE, Rewriter } from './rewrite.ts';
 import { RuleLookup } from './rule-lookup.ts';
 import { WORK_FRAMES, type WorkFrames } from './work-frames.ts';
 
@@ -169,7 +169,7 @@ export class Pipeline {
   #bridged(): void {
     const bridge = this.#bridge;
     const { port } = this.#tables;
-    if (bridge.tag !== 0) {
+    if (bridge.tag !== TAG_AS_IT_IS) {
       // Of the sender's own tag its priority is kept, and nothing else; an untagged frame has the port's.
       const at = this.#inPort * k.PORT_WORDS;
       const tci = port[at + k.PORT_TCI] as number;
@@ -355,7 +355,7 @@ export class Pipeline {
 
   /** `result` of a change. False: the frame does not go on. */
   went(result: number): boolean {
-    if (result === 0) return true;
+    if (result === DONE) return true;
     if (result === CUT_FIRST) this.cut = true;
     this.why = k.WHY_NOT_APPLICABLE;
     return false;

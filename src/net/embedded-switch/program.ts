@@ -22,7 +22,7 @@ import type { WorkFrames } from './work-frames.ts';
 
 // What `run` says beside the chain to go on in.
 /** Whatever was to be sent has been. */
-export const ENDED = -1;
+const ENDED = -1;
 /** To the representor. */
 export const MISSED = -2;
 /** The frame goes no further. */

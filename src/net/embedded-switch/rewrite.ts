@@ -31,7 +31,7 @@ const IP_OPTIONS = { zeroIsNone: false } as const;
 /** What became of a change. */
 export const DONE = 0;
 /** There is nothing that it applies to, or no room for it. */
-export const NOT_APPLICABLE = 1;
+const NOT_APPLICABLE = 1;
 /** Not to this frame as a whole: to what it is cut into. */
 export const CUT_FIRST = 2;
 

@@ -19,7 +19,6 @@ export const put16 = (bytes: Uint8Array, at: number, value: number): void => {
 
 /** Where things are in the readable part. */
 export const DATA = 24;
-export const OBJECT_TYPE = DATA;
 export const OBJECT_ID = DATA + 4;
 export const OBJECT_VALUE = DATA + 16;
 

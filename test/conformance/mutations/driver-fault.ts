@@ -7,7 +7,7 @@ import type { DriverSideBus, Stage } from '#conformance/driver/stage';
 import type { Chain } from '#conformance/driver/view';
 import { CFG_TYPE, type CommonField } from '#conformance/layout';
 
-export type AccessSize = 1 | 2 | 4;
+type AccessSize = 1 | 2 | 4;
 export interface Access {
   readonly address: number;
   readonly size: AccessSize;
@@ -214,7 +214,7 @@ export const put32 = (stage: Stage, address: number, value: number): void =>
 export const FLAGS = { NEXT: 1, WRITE: 2, INDIRECT: 4, AVAIL: 0x80, USED: 0x8000 } as const;
 
 /** Descriptors at which buffers begin that the watch has not seen yet, and where their flags are. */
-export function fresh(stage: Stage, ring: RingWatch): number[] {
+function fresh(stage: Stage, ring: RingWatch): number[] {
   const { desc, driver, size } = ring.setup;
   if (stage.ring === 'packed') {
     const flags = u16(stage, desc + 16 * ring.next + 14);

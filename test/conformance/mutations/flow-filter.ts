@@ -3,7 +3,7 @@
 import { ADMIN, ADMIN_STATUS } from '#conformance/admin-bench';
 import { FF_ACTION, FF_OBJECT } from '#conformance/cases/flow-filter-bench';
 import { type Mutation, mutation } from '../mutant.ts';
-import { answers, asks, get16, OBJECT_ID, OBJECT_TYPE, OBJECT_VALUE, put16, tells } from './admin-fault.ts';
+import { answers, asks, DATA, get16, OBJECT_ID, OBJECT_VALUE, put16, tells } from './admin-fault.ts';
 
 /** In a rule. */
 const GROUP_AT = OBJECT_VALUE;
@@ -14,7 +14,7 @@ const QUEUE_AT = OBJECT_VALUE + 12;
 /** Objects of a type arrive otherwise than they were sent. */
 const created = (type: number, change: (bytes: Uint8Array) => void): ReturnType<typeof asks> =>
   asks(({ opcode, bytes }) => {
-    if (opcode === ADMIN.CREATE && get16(bytes, OBJECT_TYPE) === type) change(bytes);
+    if (opcode === ADMIN.CREATE && get16(bytes, DATA) === type) change(bytes);
   });
 const rules = (change: (bytes: Uint8Array) => void): ReturnType<typeof asks> => created(FF_OBJECT.RULE, change);
 
@@ -37,7 +37,7 @@ export const FLOW_FILTER_MUTATIONS: readonly Mutation[] = [
     'PARTIAL_MASK with whole fields is refused',
     ['net-ff.26'],
     answers((_status, { opcode, bytes }) =>
-      opcode === ADMIN.CREATE && get16(bytes, OBJECT_TYPE) === FF_OBJECT.CLASSIFIER && bytes[OBJECT_VALUE + 9] === 1 ? ADMIN_STATUS.EINVAL : undefined,
+      opcode === ADMIN.CREATE && get16(bytes, DATA) === FF_OBJECT.CLASSIFIER && bytes[OBJECT_VALUE + 9] === 1 ? ADMIN_STATUS.EINVAL : undefined,
     ),
   ),
   mutation(

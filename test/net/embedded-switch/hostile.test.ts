@@ -92,20 +92,25 @@ const action: fc.Arbitrary<FlowAction> = one<FlowAction>(
 describe('hostile frames', () => {
   it('throw nothing and stay accounted for, whatever is done to them', () => {
     fc.assert(
-      fc.property(fc.uniqueArray(action, { maxLength: 7, selector: (made) => JSON.stringify(made) }), fc.array(frame, { minLength: 1, maxLength: 12 }), one(0, ACCEPTS_EVERYTHING), (actions, frames, accepts) => {
-        const made = rig({ mode: 'switchdev' }, ['vf0-rep']);
-        const about = { kind: 'vxlan', vni: 1, sourceMac: macOf(8), destinationMac: macOf(9), checksum: true } as const;
-        made.nic.root.addTunnel('four', { ...about, source: '192.0.2.1', destination: '192.0.2.2' });
-        made.nic.root.addTunnel('six', { ...about, source: 'fd00::1', destination: 'fd00::2' });
-        made.nic.root.addRule({ match: { port: 'vf0' }, actions: [...actions, { kind: 'forward', to: 'vf1' }] });
-        for (const name of ['vf1', 'vf2', 'pf']) made.port(name).accepts = accepts;
-        made.send('vf0', ...frames);
-        expect(made.port('vf0').outbox).toEqual([]);
-        const { frames: looked, forwarded, dropped, drops } = made.nic.portStatistics('vf0');
-        expect(looked).toBeGreaterThanOrEqual(frames.length);
-        expect(forwarded + dropped).toBe(looked);
-        expect(Object.values(drops).reduce((sum, count) => sum + count, 0)).toBe(dropped);
-      }),
+      fc.property(
+        fc.uniqueArray(action, { maxLength: 7, selector: (made) => JSON.stringify(made) }),
+        fc.array(frame, { minLength: 1, maxLength: 12 }),
+        one(0, ACCEPTS_EVERYTHING),
+        (actions, frames, accepts) => {
+          const made = rig({ mode: 'switchdev' }, ['vf0-rep']);
+          const about = { kind: 'vxlan', vni: 1, sourceMac: macOf(8), destinationMac: macOf(9), checksum: true } as const;
+          made.nic.root.addTunnel('four', { ...about, source: '192.0.2.1', destination: '192.0.2.2' });
+          made.nic.root.addTunnel('six', { ...about, source: 'fd00::1', destination: 'fd00::2' });
+          made.nic.root.addRule({ match: { port: 'vf0' }, actions: [...actions, { kind: 'forward', to: 'vf1' }] });
+          for (const name of ['vf1', 'vf2', 'pf']) made.port(name).accepts = accepts;
+          made.send('vf0', ...frames);
+          expect(made.port('vf0').outbox).toEqual([]);
+          const { frames: looked, forwarded, dropped, drops } = made.nic.portStatistics('vf0');
+          expect(looked).toBeGreaterThanOrEqual(frames.length);
+          expect(forwarded + dropped).toBe(looked);
+          expect(Object.values(drops).reduce((sum, count) => sum + count, 0)).toBe(dropped);
+        },
+      ),
       { numRuns: 500 },
     );
   });
@@ -121,7 +126,8 @@ describe('hostile frames', () => {
         for (const bytes of Object.values(made.send('vf0', ...frames)).flat()) {
           arrived++;
           expect([...bytes.slice(6, 12)]).toEqual(bytesOf(macOf(0)));
-          if ((bytes[12] === 0x81 && bytes[13] === 0) || (bytes[12] === 0x88 && bytes[13] === 0xa8)) expect([0, 5]).toContain((((bytes[14] as number) & 15) << 8) | (bytes[15] as number));
+          if ((bytes[12] === 0x81 && bytes[13] === 0) || (bytes[12] === 0x88 && bytes[13] === 0xa8))
+            expect([0, 5]).toContain((((bytes[14] as number) & 15) << 8) | (bytes[15] as number));
         }
       }),
       { numRuns: 500 },

@@ -6,7 +6,7 @@ import type { FlowRuleSpec } from '#net/embedded-switch/domain';
 import type { FlowMatch, Masked } from '#net/embedded-switch/match';
 import { onesComplementSum } from '../frames.ts';
 
-export interface Tag {
+interface Tag {
   readonly tpid: number;
   readonly tci: number;
 }
@@ -172,7 +172,7 @@ function tagFits(tag: Tag | undefined, want: NonNullable<FlowMatch['vlan']>): bo
   );
 }
 
-export function matches(match: FlowMatch, port: string, h: Headers, was: Tunnel | undefined): boolean {
+function matches(match: FlowMatch, port: string, h: Headers, was: Tunnel | undefined): boolean {
   const { ip, ports, icmp } = h;
   const tunnel = h.tunnel ?? was;
   const version = (pattern: string): 4 | 6 => (pattern.includes(':') ? 6 : 4);

@@ -3,7 +3,7 @@
 import { SimClock } from '#core/clock';
 import { EmbeddedSwitch, type EmbeddedSwitchOptions } from '#net/embedded-switch/embedded-switch';
 import { Segment } from '#net/segment';
-import { ethernet, ipv4, udp } from '../frames.ts';
+import { ethernet } from '../frames.ts';
 import { type Frame, MemoryPort } from '../memory-port.ts';
 
 export interface Rig {
@@ -63,11 +63,6 @@ export interface To {
 /** A frame of an EtherType that nobody knows, with a number in it. */
 export function plain(n: number, { to = 'ff:ff:ff:ff:ff:ff', from = macOf(0), vlans = [] }: To = {}): Uint8Array {
   return ethernet(0x88b5, [n >> 8, n & 0xff, ...new Array(46).fill(n & 0xff)], { to: bytesOf(to), from: bytesOf(from), vlans });
-}
-
-/** UDP over IPv4 with right checksums. */
-export function datagram(payload: readonly number[], { to = macOf(1), from = macOf(0), vlans = [] }: To = {}): Uint8Array {
-  return ethernet(0x0800, ipv4(17, udp(payload)), { to: bytesOf(to), from: bytesOf(from), vlans });
 }
 
 /** Which frames arrived where: lengths of the lists by port. */

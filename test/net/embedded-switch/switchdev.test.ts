@@ -184,6 +184,14 @@ describe('priorities and chains', () => {
     expect(over.count.frames).toBe(1);
   });
 
+  it('does not take a mask’s best rule for the one that fits', () => {
+    const made = switched();
+    add(made, { destinationMac: macOf(7) }, [to('pf')], { priority: 9 });
+    add(made, { destinationMac: macOf(1) }, [to('vf1')], { priority: 1 });
+    add(made, { protocol: 17 }, [to('vf2')], { priority: 5 });
+    expect(counts(made.send('vf0', UDP4, TCP4))).toEqual({ vf1: 1, vf2: 1 });
+  });
+
   it('goes on in a later chain with the frame as it has become', () => {
     const made = switched();
     add(made, { port: 'vf0' }, [
