@@ -32,6 +32,8 @@ export interface RingSurvival {
 
 export class VhostNet implements VhostBackend {
   readonly name: string;
+  /** Of the port on its segment: an embedded switch knows its ports by it. */
+  readonly #portName: string;
   readonly features = BACKEND_FEATURES;
   readonly flowFilter = true;
   readonly maxQueuePairs: number;
@@ -56,6 +58,7 @@ export class VhostNet implements VhostBackend {
   /** Made by `VhostSegment.port`. */
   constructor(worker: VhostWorker, parts: { name: string; pairs: number; port: number; firstSlot: number; segment: number }) {
     this.name = `vhost-net ${parts.name}`;
+    this.#portName = parts.name;
     this.maxQueuePairs = parts.pairs;
     this.port = parts.port;
     this.firstSlot = parts.firstSlot;
@@ -173,7 +176,7 @@ export class VhostNet implements VhostBackend {
         op: 'port',
         segment: this.segment,
         port: this.port,
-        name: this.name,
+        name: this.#portName,
         rings: this.#block.rings,
         block: this.#block.buffer,
         counters: this.#counters.buffer,

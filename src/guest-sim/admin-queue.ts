@@ -68,6 +68,8 @@ export class AdminQueue {
   readonly ring: DriverRing;
   kick: QueueKick | undefined;
   broken = '';
+  /** Called between looks at an answer that takes its time: a driver on the machine's thread lets the machine get on with it. */
+  whileWaiting: (() => void) | undefined;
   /** The device is suspended: no command may be sent. */
   held = false;
   readonly #arena: GuestArena;
@@ -116,7 +118,11 @@ export class AdminQueue {
     this.#lengths[1] = writable;
     if (!this.ring.addList(this.#offsets, this.#lengths, 1, 1, 0)) return this.#fail('has no room for a command');
     if (this.ring.publish()) this.kick?.ring(this.ring.notificationData);
-    const answered = pollUntil(() => this.ring.harvest(this.#tokens, this.#written, 1) === 1 || this.ring.broken !== '');
+    const answered = pollUntil(() => {
+      if (this.ring.harvest(this.#tokens, this.#written, 1) === 1 || this.ring.broken !== '') return true;
+      this.whileWaiting?.();
+      return false;
+    });
     if (this.ring.broken !== '') return this.#fail(this.ring.broken);
     if (!answered) return this.#fail(`did not answer opcode ${opcode}`);
     const used = this.#written[0] as number;

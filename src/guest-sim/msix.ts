@@ -52,7 +52,10 @@ export class VectorSpace {
 
   #bind(vector: number): void {
     const users = this.#usersOf(vector);
-    this.handlers[vector] = users.length < 2 ? users[0] : () => users.forEach((user) => user());
+    const all = (): void => {
+      for (const user of users) user();
+    };
+    this.handlers[vector] = users.length < 2 ? users[0] : all;
   }
 }
 

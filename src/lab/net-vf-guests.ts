@@ -9,6 +9,7 @@ import { GuestArena } from '#guest-sim/arena';
 import { Guest } from '#guest-sim/guest';
 import type { VirtioNetOptions as DriverOptions } from '#guest-sim/net-options';
 import type { PciDevice } from '#guest-sim/pci-enumerate';
+import { VIRTIO_F } from '#guest-sim/virtio-constants';
 import { Machine } from '#nicbox/machine';
 import { rootPort } from '#pci/bridges';
 import type { VhostBackend } from '#virtio/vhost';
@@ -60,7 +61,12 @@ export class NetVfGuests {
     this.machine.attach(port);
     const made = this.machine.addVirtioNet({ mac, backend: options.backend, sriov: { ...options.sriov, totalVfs: vfs } }, { under: port });
     this.vfs = made.vfs;
-    this.host = new Guest(this.machine.localBus(), { net: { ...options.host, sriov: true }, vectors: 'shared' });
+    this.host = new Guest(this.machine.localBus(), { net: { with: [VIRTIO_F.ADMIN_VQ], ...options.host, sriov: true }, vectors: 'shared' });
+    if (this.host.net.admin)
+      this.host.net.admin.whileWaiting = () => {
+        this.#clock.advance(STEP);
+        this.machine.service();
+      };
     const pf = this.host.tree.devices.find((device) => device.sriov !== undefined) as PciDevice;
     this.functions = this.host.enableVirtualFunctions(pf, vfs, (nanos) => this.#clock.advance(nanos));
     this.guests = this.functions.map((device, i) => {

@@ -180,9 +180,6 @@ export const PACKET_BUFFER_WORDS = 0x4000;
 export const AT = registerLayout(E1000_REGISTERS);
 export const REGISTER_WORDS = registerWords(E1000_REGISTERS);
 
-export const CTRL_SLU = 1 << 6;
-export const CTRL_FRCSPD = 1 << 11;
-export const CTRL_FRCDPLX = 1 << 12;
 export const CTRL_RST = 1 << 26;
 export const CTRL_RFCE = 1 << 27;
 export const CTRL_TFCE = 1 << 28;

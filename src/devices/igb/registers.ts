@@ -416,9 +416,6 @@ export const REGISTER_SPACE = 0x2_0000;
 export const AT = registerLayout(IGB_REGISTERS);
 
 export const CTRL_GIO_MASTER_DISABLE = 1 << 2;
-export const CTRL_SLU = 1 << 6;
-export const CTRL_FRCSPD = 1 << 11;
-export const CTRL_FRCDPLX = 1 << 12;
 export const CTRL_RST = 1 << 26;
 export const CTRL_RFCE = 1 << 27;
 export const CTRL_TFCE = 1 << 28;

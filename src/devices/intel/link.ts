@@ -25,7 +25,7 @@ const QUANTUM: Nanos = 512;
 const LONGEST_PAUSE: Nanos = 0xffff * QUANTUM * 100;
 
 /** What engines look at. */
-export interface LinkState {
+interface LinkState {
   readonly registers: Uint32Array;
   readonly flags: number;
   /** Of the PAUSE frame that came last. */
@@ -34,7 +34,7 @@ export interface LinkState {
 }
 
 /** What differs between parts. */
-export interface LinkPart {
+interface LinkPart {
   /** Where CTRL, RCTL and MDIC are in the registers. */
   readonly at: { readonly CTRL: number; readonly RCTL: number; readonly MDIC: number };
   /** Frames pass; they go to this device's own receiver; the peer asked for a pause. */
