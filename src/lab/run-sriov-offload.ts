@@ -3,8 +3,9 @@
 import { type OffloadListener, type OffloadRow, PATHS, type Path, type SoftwareSwitch } from './sriov-offload.ts';
 import { measurePath } from './sriov-world.ts';
 
-/** Of each measurement's time, before it: engines compile what runs often. */
-const WARM_UP = 0.6;
+/** Of each measurement's time, before it; and before the first on new threads, whose code is to be compiled. */
+const WARM_UP = 0.5;
+const FIRST_WARM_UP = 2;
 
 export interface SriovOffloadOptions {
   readonly paths: readonly Path[];
@@ -28,7 +29,9 @@ export async function runSriovOffload({ paths, pairs, sizes, seconds, software, 
       if (!paths.includes(path)) continue;
       on.starts(path, count, done++, total);
       try {
-        rows.push(...(await measurePath({ path, pairs: count, software, sizes, seconds, warmUp: seconds * WARM_UP, signal })));
+        rows.push(
+          ...(await measurePath({ path, pairs: count, software, sizes, seconds, warmUp: seconds * WARM_UP, firstWarmUp: seconds * FIRST_WARM_UP, signal })),
+        );
       } catch (error) {
         signal.throwIfAborted();
         throw new Error(`${path}, ${count} pairs: ${error instanceof Error ? error.message : String(error)}`, { cause: error });

@@ -14,7 +14,7 @@ import type { PciDevice } from '#guest-sim/pci-enumerate';
 import { Sink } from '#guest-sim/sink';
 import type { Workload } from '#guest-sim/workload';
 import type { FromSriovGuest, MeasureRequest, SriovGuestStart } from './sriov-guest.ts';
-import { FCS, gigabits, LONGEST_REQUEST, type OffloadRow } from './sriov-offload.ts';
+import { type Cost, FCS, gigabits, LONGEST_REQUEST, type OffloadRow } from './sriov-offload.ts';
 
 const RING = 256;
 const ENDLESS = 2 ** 30;
@@ -48,6 +48,7 @@ interface Costs {
   readonly frames: number;
   /** Nanoseconds of this thread's CPU time; null where the system does not say. */
   readonly guest: number | null;
+  readonly machine: number | null;
   readonly process: number;
   readonly exits: number;
   readonly interrupts: number;
@@ -55,14 +56,23 @@ interface Costs {
   readonly wakes: number;
 }
 
-/** Nanoseconds this thread ran, on Linux (the first field of schedstat); Node has no call for it. */
-function threadTime(): number | null {
+/** Nanoseconds a thread ran, on Linux (the first field of its schedstat); Node 20 has no call for it. */
+function threadTime(thread: string): number | null {
   try {
-    const ran = Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]);
+    const ran = Number(readFileSync(`/proc/${thread}/schedstat`, 'latin1').split(' ')[0]);
     return Number.isFinite(ran) && ran > 0 ? ran : null;
   } catch {
     return null;
   }
+}
+
+function cpuOf(before: Costs, after: Costs, frames: number): Cost | null {
+  if (before.guest === null || after.guest === null || before.machine === null || after.machine === null) return null;
+  const guest = after.guest - before.guest;
+  const exits = after.machine - before.machine;
+  // Threads and process are not read at the very same moment.
+  const rest = Math.max(0, after.process - before.process - guest - exits);
+  return { guest: guest / frames, exits: exits / frames, switching: rest / frames };
 }
 
 function processTime(): number {
@@ -169,7 +179,9 @@ class ContainerGuest {
     return {
       at: performance.now(),
       frames: this.#received(this.#receivers),
-      guest: threadTime(),
+      guest: threadTime('thread-self'),
+      // A process's first thread has its number, and is the machine's.
+      machine: threadTime(`self/task/${process.pid}`),
       process: processTime(),
       exits: counts.exits,
       interrupts,
@@ -188,7 +200,6 @@ class ContainerGuest {
     const frames = after.frames - before.frames;
     const took = (after.at - before.at) / 1000;
     const each = (cost: number): number => cost / Math.max(frames, 1);
-    const guest = before.guest === null || after.guest === null ? null : after.guest - before.guest;
     if (frames === 0) errors.push('nothing arrived');
     return {
       path: start.path,
@@ -198,7 +209,7 @@ class ContainerGuest {
       seconds: took,
       framesPerSecond: frames / took,
       gigabitsPerSecond: gigabits(frames / took, size),
-      cpu: guest === null ? null : { guest: each(guest), host: each(Math.max(0, after.process - before.process - guest)) },
+      cpu: cpuOf(before, after, Math.max(frames, 1)),
       exitsPerFrame: each(after.exits - before.exits),
       interruptsPerFrame: each(after.interrupts - before.interrupts),
       kicksPerFrame: each(after.kicks - before.kicks),

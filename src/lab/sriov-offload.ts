@@ -21,10 +21,14 @@ export const DEFAULT_PAIRS: readonly number[] = [1, 4, 16, 64];
 /** With FCS. The last are TCP segmentation offload frames, which no one on the way cuts. */
 export const DEFAULT_SIZES: readonly number[] = [64, 1500, 65_536];
 
+/** Nanoseconds of CPU time for each frame. */
 export interface Cost {
-  /** Nanoseconds of CPU time for each frame: of the guest's thread, and of all others of the process (the switch's worker, and the machine's thread that serves exits). */
+  /** The guest's thread. */
   readonly guest: number;
-  readonly host: number;
+  /** The machine's thread, which serves exits. */
+  readonly exits: number;
+  /** All the rest of the process: the thread that switches, and the engine's own. */
+  readonly switching: number;
 }
 
 /** Everything is of all containers together; costs are for each frame of the stream. */
@@ -77,8 +81,8 @@ export function notesFor(software: SoftwareSwitch, processors: number, load: num
   return [
     "One guest on one thread: all its containers, senders and receivers, their drivers, and on path (i) the bridge share that one processor. On paths (ii) and (iii) a worker's thread switches, on another. The machine's own thread serves exits, and sleeps while there are none.",
     `(i): containers on a bridge in the guest, which copies each frame once, from its sender's memory to its receiver's. (ii): a virtual function for each container, rings served by a vhost-net worker, ${software === 'vale' ? 'a VALE switch' : 'a learning switch'}. (iii): the same functions over vDPA, and a NIC's embedded switch in legacy mode, which knows each function's address from the host.`,
-    "CPU time is that of the guest's thread (schedstat), and for the host all the rest of the process: worker, exits, the engine's own threads. A worker looks for work for a moment before it sleeps; that is in it.",
-    `The embedded switch here is software too: what a NIC would do without any host CPU, the worker's thread does. Measured at a load of ${load.toFixed(1)} on ${processors} processor${processors === 1 ? '' : 's'}.`,
+    "CPU time a frame: of the guest's thread and of the machine's (exits), as the kernel accounts threads; 'switching' is all the rest of the process, which is the worker's thread but for what the engine's own take. On (ii) that thread looks for work for a moment before it sleeps. On (iii) it stands for the NIC: it never sleeps, and what it takes is no host's CPU time where the NIC is one.",
+    `Measured at a load of ${load.toFixed(1)} on ${processors} processor${processors === 1 ? '' : 's'}. Exits, interrupts, kicks and CPU time are for each frame of the streams; round trips are of one request at a time in every pair, all pairs at once.`,
   ];
 }
 
