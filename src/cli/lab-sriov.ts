@@ -105,7 +105,8 @@ async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
     on: { starts: (path, pairs, done, total) => bar.step(done, total, `${PATH_NAMES[path]}, ${pairs} pair${pairs === 1 ? '' : 's'}`) },
   }).finally(() => bar.stop());
   const notes = [...notesFor(flags.switch, availableParallelism(), loadavg()[0] ?? 0), ...headline(all)];
-  if (all.some(({ cpu }) => cpu === null)) notes.push('CPU time is not available on this system: it does not say what a thread used (n/a).');
+  if (all.some(({ cpu, errors }) => cpu === null && errors.length === 0))
+    notes.push('CPU time is not available on this system: it does not say what a thread used (n/a).');
   const json = `${JSON.stringify({ switch: flags.switch, processors: availableParallelism(), measurements: all }, null, 2)}\n`;
   const page = await writeResult(flags.out, 'sriov-offload.html', sriovPage(all, notes));
   const record = await writeResult(flags.out, 'sriov-offload.json', json);

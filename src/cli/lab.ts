@@ -120,7 +120,7 @@ Examples:
   );
   run.addCommand(sriovOffloadCommand(signal, done));
   const list = new Command('list').description('The experiments there are.').action(() => {
-    for (const [name, what] of EXPERIMENTS) print(`${name}  ${what}`);
+    for (const [name, what] of EXPERIMENTS) print(`${name.padEnd(13)}  ${what}`);
   });
   return new Command('lab').description('Experiments: what the literature reports, measured here.').addCommand(run).addCommand(list);
 }

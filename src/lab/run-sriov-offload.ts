@@ -1,6 +1,6 @@
 // Runs the experiment: each path with each number of pairs, on a machine of its own.
 
-import { type OffloadListener, type OffloadRow, PATHS, type Path, type SoftwareSwitch } from './sriov-offload.ts';
+import { failedRow, type OffloadListener, type OffloadRow, PATHS, type Path, type SoftwareSwitch } from './sriov-offload.ts';
 import { measurePath } from './sriov-world.ts';
 
 /** Of each measurement's time, before it; and before the first on new threads, whose code is to be compiled. */
@@ -19,7 +19,7 @@ export interface SriovOffloadOptions {
   readonly on: OffloadListener;
 }
 
-/** @throws AbortError after `signal`; Error saying on which path what did not arrive */
+/** What went wrong on a path is in its rows, and the others go on. @throws AbortError after `signal` */
 export async function runSriovOffload({ paths, pairs, sizes, seconds, software, signal, on }: SriovOffloadOptions): Promise<OffloadRow[]> {
   const rows: OffloadRow[] = [];
   const total = paths.length * pairs.length;
@@ -34,7 +34,8 @@ export async function runSriovOffload({ paths, pairs, sizes, seconds, software, 
         );
       } catch (error) {
         signal.throwIfAborted();
-        throw new Error(`${path}, ${count} pairs: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+        const message = error instanceof Error ? error.message : String(error);
+        rows.push(...sizes.map((size) => failedRow(path, size, count, message)));
       }
     }
   return rows;

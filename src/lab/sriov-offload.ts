@@ -58,22 +58,39 @@ export interface OffloadListener {
   starts(path: Path, pairs: number, done: number, total: number): void;
 }
 
+/** Of a path that did not get to its end: none of its figures count. */
+export function failedRow(path: Path, size: number, pairs: number, error: string): OffloadRow {
+  const nothing = {
+    frames: 0,
+    seconds: 0,
+    framesPerSecond: 0,
+    gigabitsPerSecond: 0,
+    exitsPerFrame: 0,
+    interruptsPerFrame: 0,
+    kicksPerFrame: 0,
+    wakesPerFrame: 0,
+  };
+  return { path, size, pairs, ...nothing, cpu: null, roundTrip: null, errors: [error] };
+}
+
 export function gigabits(framesPerSecond: number, size: number): number {
   return (framesPerSecond * size * 8) / 1e9;
 }
 
 export const sizeName = (size: number): string => (size % 1024 === 0 ? `${size / 1024} KiB` : `${size} B`);
 
-/** Frames per second against path (i)'s, same size and pairs; NaN without that row. */
+function baseOf(all: readonly OffloadRow[], row: OffloadRow): OffloadRow | undefined {
+  return all.find((r) => r.path === 'bridge' && r.size === row.size && r.pairs === row.pairs && r.errors.length === 0);
+}
+
+/** Frames per second against path (i)'s, same size and pairs; NaN where that row is missing or does not count. */
 export function ratio(all: readonly OffloadRow[], row: OffloadRow): number {
-  const base = all.find((r) => r.path === 'bridge' && r.size === row.size && r.pairs === row.pairs);
-  return row.framesPerSecond / (base?.framesPerSecond ?? Number.NaN);
+  return row.framesPerSecond / (baseOf(all, row)?.framesPerSecond ?? Number.NaN);
 }
 
 /** The same of guest CPU time for each frame: what a path takes off the guest. */
 export function guestCpuRatio(all: readonly OffloadRow[], row: OffloadRow): number {
-  const base = all.find((r) => r.path === 'bridge' && r.size === row.size && r.pairs === row.pairs);
-  return (row.cpu?.guest ?? Number.NaN) / (base?.cpu?.guest ?? Number.NaN);
+  return (row.cpu?.guest ?? Number.NaN) / (baseOf(all, row)?.cpu?.guest ?? Number.NaN);
 }
 
 /** In words: what shares what, and what the figures are. */

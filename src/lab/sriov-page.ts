@@ -4,6 +4,8 @@ import { init } from 'echarts';
 import { guestCpuRatio, type OffloadRow, PATH_NAMES, PATHS, type Path, ratio, sizeName } from './sriov-offload.ts';
 
 const escaped = (text: string): string => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
+/** Short: three plots stand beside each other. */
+const SERIES: Record<Path, string> = { bridge: '(i) bridge', software: '(ii) software', offload: '(iii) offloaded' };
 const COLOURS: Record<Path, string> = { bridge: '#7a7a7a', software: '#e07b39', offload: '#0b6e99' };
 
 interface Plot {
@@ -18,12 +20,12 @@ const si = (value: number): string => (value >= 1e6 ? `${value / 1e6} M` : value
 function plot(rows: readonly OffloadRow[], { axis, value, log }: Plot): string {
   const pairs = [...new Set(rows.map((row) => row.pairs))].sort((a, b) => a - b);
   const paths = PATHS.filter((path) => rows.some((row) => row.path === path));
-  const chart = init(null, null, { renderer: 'svg', ssr: true, width: 520, height: 340 });
+  const chart = init(null, null, { renderer: 'svg', ssr: true, width: 355, height: 300 });
   chart.setOption({
     animation: false,
     color: paths.map((path) => COLOURS[path]),
-    legend: { top: 0, itemGap: 14, textStyle: { fontSize: 11 } },
-    grid: { left: 75, right: 20, top: 40, bottom: 45 },
+    legend: { top: 0, itemGap: 8, textStyle: { fontSize: 11 } },
+    grid: { left: 70, right: 20, top: 40, bottom: 45 },
     xAxis: { type: 'category', data: pairs, name: 'container pairs', nameLocation: 'middle', nameGap: 28 },
     yAxis: {
       type: log ? 'log' : 'value',
@@ -35,7 +37,7 @@ function plot(rows: readonly OffloadRow[], { axis, value, log }: Plot): string {
     },
     series: paths.map((path) => ({
       type: 'line',
-      name: PATH_NAMES[path],
+      name: SERIES[path],
       symbolSize: 7,
       data: pairs.map((count) => {
         const row = rows.find((r) => r.path === path && r.pairs === count);
@@ -111,7 +113,7 @@ ${rows.map((row) => `<tr>${cells(all, row)}</tr>`).join('\n')}</table>`;
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>nicbox: containers, SR-IOV and an offloaded switch</title>
 <style>body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;width:100%;font-size:13px}
-td,th{border-bottom:1px solid #ddd;padding:3px 6px;text-align:left}th.n,.n{text-align:right;font-variant-numeric:tabular-nums}.plots{display:flex;flex-wrap:wrap;gap:1em}svg{max-width:100%;height:auto}</style>
+td,th{border-bottom:1px solid #ddd;padding:3px 6px;text-align:left}th.n,.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}.plots{display:flex;flex-wrap:wrap;gap:0}svg{max-width:100%;height:auto}</style>
 <h1>Containers of one guest: bridge, software switch, offloaded switch</h1>
 ${notes.map((note) => `<p>${escaped(note)}</p>`).join('\n')}
 ${sections.join('\n')}

@@ -3,7 +3,7 @@
 
 import { describe, expect, it, vi } from 'vitest';
 import { runSriovOffload, type SriovOffloadOptions } from '#lab/run-sriov-offload';
-import { gigabits, guestCpuRatio, headline, type OffloadRow, PATHS, ratio } from '#lab/sriov-offload';
+import { failedRow, gigabits, guestCpuRatio, headline, type OffloadRow, PATHS, ratio } from '#lab/sriov-offload';
 import { sriovPage } from '#lab/sriov-page';
 
 vi.setConfig({ testTimeout: 120_000 });
@@ -86,8 +86,10 @@ describe('what the numbers say', () => {
   });
 
   it('is not told of a row that failed, nor plotted', () => {
-    const failed = { ...(all[3] as OffloadRow), errors: ['frames are missing'] };
+    const failed = failedRow('offload', 1500, 4, 'frames are missing');
     expect(headline([...all.slice(0, 3), failed])).toEqual(['1500 B, 1 pair: (iii) moves 2.00 x the frames of (i), for 0.75 x the guest CPU time a frame.']);
+    // Nor does one count against which others are told.
+    expect(ratio([failedRow('bridge', 1500, 4, 'no answer')], all[3] as OffloadRow)).toBeNaN();
     expect(sriovPage([failed], [])).toContain('(iii) VF + offloaded switch: failed');
   });
 
