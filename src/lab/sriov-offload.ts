@@ -1,4 +1,4 @@
-// The experiment of "Unleashing SR-IOV (Offload) on Virtual Machines" (Washizu and Odaki, KVM Forum 2024): pairs of containers in one guest, and three ways for a frame from one to the other. What the
+// The experiment of "Unleashing SR-IOV (Offload) on Virtual Machines" (Washizu, KVM Forum 2024): pairs of containers in one guest, and three ways for a frame from one to the other. What the
 // ways are, what is measured, and what it means; sriov-guest-worker.ts does the measuring inside the guest.
 
 export const PATHS = ['bridge', 'software', 'offload'] as const;
