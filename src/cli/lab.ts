@@ -1,28 +1,15 @@
 // `nicbox lab`: experiments. Each is a subcommand of `lab run`; what it does is in src/lab.
 
 import { availableParallelism, loadavg } from 'node:os';
-import { SingleBar } from 'cli-progress';
 import Table from 'cli-table3';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { gains, headline, type Measurement, MODES, type Mode, nameOf, published, ratio } from '#lab/rizzo';
 import { DEFAULT_COSTS, type ModelCosts } from '#lab/rizzo-model';
 import { rizzoPage } from '#lab/rizzo-page';
 import { runRizzo } from '#lab/run-rizzo';
+import { micros, positive, progress, rate, small, tableStyle, wholeNumbers } from './lab-format.ts';
+import { SRIOV_OFFLOAD, sriovOffloadCommand } from './lab-sriov.ts';
 import { prepareDirectory, print, writeResult } from './output.ts';
-
-function positive(limit: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!(value > 0 && value <= limit)) throw new InvalidArgumentError(`give a number above 0, at most ${limit}.`);
-    return value;
-  };
-}
-
-function sizes(text: string): number[] {
-  const values = text.split(',').map(Number);
-  if (!values.every((v) => Number.isInteger(v) && v >= 64 && v <= 1518)) throw new InvalidArgumentError('give whole numbers from 64 to 1518, as in 64,1500.');
-  return [...new Set(values)];
-}
 
 function costs(text: string, before: ModelCosts): ModelCosts {
   const [name = '', value = ''] = text.split('=');
@@ -40,16 +27,11 @@ interface Flags {
   readonly json?: boolean;
 }
 
-const rate = (value: number): string => (value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : `${(value / 1e3).toFixed(1)} k`);
-const small = (value: number): string => (value === 0 ? '0' : value < 0.0005 ? '<0.001' : value.toFixed(3));
-const micros = (value: number): string => (value === 0 ? '' : (value / 1000).toFixed(1));
-const style = { head: [], border: [] };
-
 function table(all: readonly Measurement[], mode: Mode): string {
   const t = new Table({
     head: ['techniques', 'load', 'frames/s', 'ratio', 'exits', 'interrupts', 'wakes', 'p50 us', 'p99 us', 'published'],
     colAligns: ['left', 'left', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'left'],
-    style,
+    style: tableStyle,
   });
   for (const m of all)
     if (m.mode === mode)
@@ -69,7 +51,7 @@ function table(all: readonly Measurement[], mode: Mode): string {
 }
 
 function gainTable(all: readonly Measurement[], mode: Mode): string {
-  const t = new Table({ head: ['technique', 'load', 'alone', 'on top of the others'], colAligns: ['left', 'left', 'right', 'right'], style });
+  const t = new Table({ head: ['technique', 'load', 'alone', 'on top of the others'], colAligns: ['left', 'left', 'right', 'right'], style: tableStyle });
   for (const g of gains(all)) if (g.mode === mode) t.push([g.technique, g.load, g.alone.toFixed(2), g.onTop.toFixed(2)]);
   return t.toString();
 }
@@ -77,22 +59,15 @@ function gainTable(all: readonly Measurement[], mode: Mode): string {
 async function rizzo(flags: Flags, signal: AbortSignal): Promise<boolean> {
   await prepareDirectory(flags.out);
   const modes = flags.mode === 'both' ? MODES : [flags.mode];
-  const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {value}/{total} | {what}', hideCursor: true, clearOnComplete: true }) : undefined;
+  const bar = progress();
   const all = await runRizzo({
     modes,
     seconds: flags.seconds,
     sizes: flags.size,
     costs: flags.cost,
     signal,
-    on: {
-      starts(mode, techniques, done, total) {
-        const what = `${mode}: ${nameOf(techniques)}`;
-        if (bar === undefined) console.error(`${done + 1}/${total} ${what}`);
-        else if (done === 0) bar.start(total, 0, { what });
-        else bar.update(done, { what });
-      },
-    },
-  }).finally(() => bar?.stop());
+    on: { starts: (mode, techniques, done, total) => bar.step(done, total, `${mode}: ${nameOf(techniques)}`) },
+  }).finally(() => bar.stop());
   const declared = `Model costs, ns: ${Object.entries(flags.cost)
     .map(([name, value]) => `${name} ${value}`)
     .join(', ')}.`;
@@ -116,7 +91,10 @@ async function rizzo(flags: Flags, signal: AbortSignal): Promise<boolean> {
   return wrong.length === 0;
 }
 
-const EXPERIMENTS = [['rizzo', "Four techniques for a faster e1000, in all sixteen combinations (Rizzo's, BSDCan 2013)"]] as const;
+const EXPERIMENTS = [
+  ['rizzo', "Four techniques for a faster e1000, in all sixteen combinations (Rizzo's, BSDCan 2013)"],
+  ['sriov-offload', SRIOV_OFFLOAD],
+] as const;
 
 export function labCommand(signal: AbortSignal, done: (exitCode: number) => void): Command {
   const run = new Command('run').description('Run an experiment.').addCommand(
@@ -124,7 +102,7 @@ export function labCommand(signal: AbortSignal, done: (exitCode: number) => void
       .description(EXPERIMENTS[0][1])
       .addOption(new Option('--mode <mode>', 'real threads and time, simulated time, or both').choices(['wall', 'model', 'both']).default('both'))
       .option('--seconds <n>', 'of each measurement in wall-clock mode', positive(600), 0.3)
-      .option('--size <bytes>', 'frame sizes with FCS', sizes, [64, 1500])
+      .option('--size <bytes>', 'frame sizes with FCS', wholeNumbers(64, 1518, '64,1500'), [64, 1500])
       .option('--cost <name=ns>', 'of the model; may be repeated', costs, DEFAULT_COSTS)
       .option('--out <directory>', 'where rizzo.html and rizzo.json go', 'out')
       .option('--json', 'print the result as JSON instead of tables')
@@ -140,8 +118,9 @@ Examples:
       )
       .action(async (flags: Flags) => done((await rizzo(flags, signal)) ? 0 : 1)),
   );
+  run.addCommand(sriovOffloadCommand(signal, done));
   const list = new Command('list').description('The experiments there are.').action(() => {
-    for (const [name, what] of EXPERIMENTS) print(`${name}  ${what}`);
+    for (const [name, what] of EXPERIMENTS) print(`${name.padEnd(13)}  ${what}`);
   });
   return new Command('lab').description('Experiments: what the literature reports, measured here.').addCommand(run).addCommand(list);
 }

@@ -115,7 +115,7 @@ export class Ping implements Workload {
   readonly #arena: GuestArena;
   readonly #now: () => Nanos;
   readonly #tally = new Tally();
-  readonly #histogram = new Histogram();
+  readonly roundTrips = new Histogram();
   readonly #linear = new LinearFrame();
   #template: ByteViews | undefined;
   readonly #patience: Nanos;
@@ -181,7 +181,7 @@ export class Ping implements Workload {
   receive(frame: ReceivedFrame): void {
     if (this.#waiting < 0 || frame.length < SHORTEST_FRAME || !this.#linear.load(frame)) return;
     if (readSequence(this.#linear.views, this.#linear.offset + UDP_PAYLOAD) !== this.#waiting) return;
-    this.#histogram.add(this.#now() - this.#sentAt);
+    this.roundTrips.add(this.#now() - this.#sentAt);
     this.#waiting = -1;
     this.nextDue = Infinity;
     this.#tally.framesReceived++;
@@ -189,7 +189,7 @@ export class Ping implements Workload {
   }
 
   result(): WorkloadResult {
-    const h = this.#histogram;
+    const h = this.roundTrips;
     return this.#tally.result('ping', this.done, { p50: h.quantile(0.5), p99: h.quantile(0.99), max: h.max });
   }
 }

@@ -17,6 +17,13 @@ export class Histogram {
     if (nanos > this.max) this.max = nanos;
   }
 
+  /** Takes another's samples in. */
+  merge(other: Histogram): void {
+    for (let i = 0; i < this.#counts.length; i++) this.#counts[i] = (this.#counts[i] as number) + (other.#counts[i] as number);
+    this.count += other.count;
+    if (other.max > this.max) this.max = other.max;
+  }
+
   /** Nanoseconds that `fraction` of the samples do not exceed; 0 when there are none. */
   quantile(fraction: number): number {
     if (this.count === 0) return 0;

@@ -16,6 +16,8 @@ export interface SinkJob {
 }
 
 const SAMPLE = 64;
+/** Bytes of a frame up to the end of its marker, at most. */
+const MARKED = TCP_PAYLOAD + 12;
 
 export class Sink implements Workload {
   readonly #count: number;
@@ -63,7 +65,8 @@ export class Sink implements Workload {
     if (this.#verify === 'none') return;
     let payload = UDP_PAYLOAD;
     const inFull = this.#verify === 'full' || (this.#verify === 'sampled' && this.#tally.framesReceived % SAMPLE === 0);
-    if (!inFull && frame.segmentCount === 1) {
+    // In several pieces too, as long as headers and marker are in the first.
+    if (!inFull && (frame.segmentCount === 1 || (frame.lengths[0] as number) >= MARKED)) {
       const at = frame.offsets[0] as number;
       const { u8 } = frame.views;
       if (u8[at + 23] === 6) payload = TCP_PAYLOAD;

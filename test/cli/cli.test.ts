@@ -254,7 +254,31 @@ describe('nicbox lspci', () => {
 
 describe('nicbox lab', () => {
   it('lists its experiments', async () => {
-    expect(await nicbox('lab', 'list')).toMatchObject({ code: 0, stdout: expect.stringContaining('rizzo') });
+    expect(await nicbox('lab', 'list')).toMatchObject({ code: 0, stdout: expect.stringMatching(/^rizzo .*\nsriov-offload /) });
+  });
+
+  it('runs the paths between containers, and leaves a page and a record', async () => {
+    const flags = ['--pairs', '2', '--size', '64', '--path', 'bridge,offload', '--seconds', '0.03', '--out', 'lab', '--json'];
+    const { code, stdout } = await nicbox('lab', 'run', 'sriov-offload', ...flags);
+    expect(code).toBe(0);
+    const result = JSON.parse(stdout);
+    expect(result.measurements.map(({ path, errors }: { path: string; errors: string[] }) => [path, errors])).toEqual([
+      ['bridge', []],
+      ['offload', []],
+    ]);
+    expect(JSON.parse(readFileSync(join(scratch, 'lab/sriov-offload.json'), 'utf8'))).toEqual(result);
+    expect(readFileSync(join(scratch, 'lab/sriov-offload.html'), 'utf8')).toContain('<svg');
+  }, 60_000);
+
+  it.each([
+    [['--pairs', '65'], 'whole numbers from 1 to 64'],
+    [['--size', '65537'], 'whole numbers from 64 to 65536'],
+    [['--path', 'bridge,wire'], 'some of bridge,software,offload'],
+    [['--switch', 'hub'], 'Allowed choices are switch, vale'],
+  ])('says what is wrong with %s of sriov-offload', async (flags, what) => {
+    const { code, stderr } = await nicbox('lab', 'run', 'sriov-offload', ...flags);
+    expect(code).toBe(2);
+    expect(stderr).toContain(what);
   });
 
   it('runs all sixteen combinations in simulated time, and leaves a page and a record', async () => {

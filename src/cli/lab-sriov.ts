@@ -1,0 +1,144 @@
+// `nicbox lab run sriov-offload`: pairs of containers in one guest, and three paths between them. What it does is in src/lab.
+
+import { availableParallelism, loadavg } from 'node:os';
+import Table from 'cli-table3';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { runSriovOffload } from '#lab/run-sriov-offload';
+import {
+  DEFAULT_PAIRS,
+  DEFAULT_SIZES,
+  guestCpuRatio,
+  headline,
+  MOST_PAIRS,
+  notesFor,
+  type OffloadRow,
+  PATH_NAMES,
+  PATHS,
+  type Path,
+  ratio,
+  type SoftwareSwitch,
+  SWITCHES,
+  sizeName,
+} from '#lab/sriov-offload';
+import { sriovPage } from '#lab/sriov-page';
+import { micros, positive, progress, rate, small, tableStyle, wholeNumbers } from './lab-format.ts';
+import { prepareDirectory, print, writeResult } from './output.ts';
+
+export const SRIOV_OFFLOAD =
+  "Containers of one guest: a bridge in it, virtual functions on a software switch, and on an offloaded one (Washizu's, KVM Forum 2024)";
+
+interface Flags {
+  readonly path: Path[];
+  readonly pairs: number[];
+  readonly size: number[];
+  readonly seconds: number;
+  readonly switch: SoftwareSwitch;
+  readonly out: string;
+  readonly json?: boolean;
+}
+
+function paths(text: string): Path[] {
+  const values = text.split(',');
+  const found = PATHS.filter((path) => values.includes(path));
+  if (!values.every((value) => (PATHS as readonly string[]).includes(value))) throw new InvalidArgumentError(`give some of ${PATHS.join(',')}.`);
+  return found;
+}
+
+const nanos = (value: number | undefined): string =>
+  value === undefined ? 'n/a' : value >= 10_000 ? `${(value / 1000).toFixed(1)} us` : `${Math.round(value)} ns`;
+const times = (value: number): string => (Number.isFinite(value) ? value.toFixed(2) : '');
+
+function table(all: readonly OffloadRow[], size: number): string {
+  const t = new Table({
+    head: [
+      'path',
+      'pairs',
+      'frames/s',
+      'Gbit/s',
+      'to (i)',
+      'p50 us',
+      'p99 us',
+      'guest CPU',
+      'to (i)',
+      'exits CPU',
+      'switching',
+      'exits',
+      'interrupts',
+      'kicks',
+      'wakes',
+    ],
+    colAligns: ['left', ...new Array<'right'>(14).fill('right')],
+    style: tableStyle,
+  });
+  for (const row of all)
+    if (row.size === size)
+      t.push([
+        `${PATH_NAMES[row.path]}${row.errors.length > 0 ? ' (failed)' : ''}`,
+        row.pairs,
+        rate(row.framesPerSecond),
+        row.gigabitsPerSecond.toFixed(2),
+        times(ratio(all, row)),
+        micros(row.roundTrip?.p50 ?? 0),
+        micros(row.roundTrip?.p99 ?? 0),
+        nanos(row.cpu?.guest),
+        times(guestCpuRatio(all, row)),
+        nanos(row.cpu?.exits),
+        nanos(row.cpu?.switching),
+        small(row.exitsPerFrame),
+        small(row.interruptsPerFrame),
+        small(row.kicksPerFrame),
+        small(row.wakesPerFrame),
+      ]);
+  return t.toString();
+}
+
+async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
+  await prepareDirectory(flags.out);
+  const bar = progress();
+  const all = await runSriovOffload({
+    paths: flags.path,
+    pairs: flags.pairs,
+    sizes: flags.size,
+    seconds: flags.seconds,
+    software: flags.switch,
+    signal,
+    on: { starts: (path, pairs, done, total) => bar.step(done, total, `${PATH_NAMES[path]}, ${pairs} pair${pairs === 1 ? '' : 's'}`) },
+  }).finally(() => bar.stop());
+  const notes = [...notesFor(flags.switch, availableParallelism(), loadavg()[0] ?? 0), ...headline(all)];
+  if (all.some(({ cpu, errors }) => cpu === null && errors.length === 0))
+    notes.push('CPU time is not available on this system: it does not say what a thread used (n/a).');
+  const json = `${JSON.stringify({ switch: flags.switch, processors: availableParallelism(), measurements: all }, null, 2)}\n`;
+  const page = await writeResult(flags.out, 'sriov-offload.html', sriovPage(all, notes));
+  const record = await writeResult(flags.out, 'sriov-offload.json', json);
+  const wrong = all.flatMap((row) => row.errors.map((error) => `${PATH_NAMES[row.path]}, ${sizeName(row.size)}, ${row.pairs} pairs: ${error}`));
+  if (flags.json) print(json);
+  else {
+    for (const size of flags.size) print(`\n${sizeName(size)}\n${table(all, size)}`);
+    print(`\n${notes.join('\n')}\n\nPlots: ${page}\nThe same numbers for programs: ${record}`);
+  }
+  for (const line of wrong) console.error(line);
+  return wrong.length === 0;
+}
+
+export function sriovOffloadCommand(signal: AbortSignal, done: (exitCode: number) => void): Command {
+  return new Command('sriov-offload')
+    .description(SRIOV_OFFLOAD)
+    .option('--path <names>', `which paths: some of ${PATHS.join(',')}`, paths, [...PATHS])
+    .option('--pairs <numbers>', 'pairs of containers', wholeNumbers(1, MOST_PAIRS, '1,16'), [...DEFAULT_PAIRS])
+    .option('--size <bytes>', 'frame sizes with FCS; beyond 1518 as TCP segmentation offload', wholeNumbers(64, 65_536, '64,65536'), [...DEFAULT_SIZES])
+    .option('--seconds <n>', 'of each stream, and of each measurement of round trips', positive(600), 0.3)
+    .addOption(new Option('--switch <kind>', "path (ii)'s: a learning switch, or VALE").choices([...SWITCHES]).default('switch'))
+    .option('--out <directory>', 'where sriov-offload.html and sriov-offload.json go', 'out')
+    .option('--json', 'print the result as JSON instead of tables')
+    .addHelpText(
+      'after',
+      `
+Exit code 0: every frame that was sent arrived, once, in order and whole; 1: not; 2: bad input; 130: stopped by Ctrl-C.
+
+Examples:
+  nicbox lab run sriov-offload
+  nicbox lab run sriov-offload --pairs 1,64 --size 1500 --seconds 2
+  nicbox lab run sriov-offload --path software,offload --switch vale --json`,
+    )
+    .action(async (flags: Flags) => done((await run(flags, signal)) ? 0 : 1));
+}
