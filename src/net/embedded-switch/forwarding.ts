@@ -153,7 +153,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
       }
       effects.frame = frame;
       const need = needs === 0 ? 0 : (batch.needs[frame] as number);
-      pipeline.process(batch, frame, place, need);
+      pipeline.take(batch, frame, place, need);
       if (pipeline.copies === 1 && pipeline.primaries === 1 && !pipeline.cut) {
         const target = pipeline.port[0] as number;
         const at = pipeline.placeOf[0] as number;
@@ -251,7 +251,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
         return;
       }
       for (let piece = 0; piece < pieces.count; piece++) {
-        pipeline.process(pieces, piece, 0, (pieces.flags[piece] as number) & FRAME_NEEDS_CSUM ? ACCEPTS_CSUM : 0);
+        pipeline.take(pieces, piece, 0, (pieces.flags[piece] as number) & FRAME_NEEDS_CSUM ? ACCEPTS_CSUM : 0);
         this.#copyAll(pieces, piece, segment, false);
         if (pipeline.primaries === 0) this.#drop(pieces, piece, account, segment);
         else this.#account(account, ACCOUNT_FORWARDED, 1);

@@ -81,7 +81,7 @@ export class Pipeline {
   }
 
   /** @param place where to begin; those after it are free @param needs of the frame */
-  process(batch: FrameBatch, frame: number, place: number, needs: number): void {
+  take(batch: FrameBatch, frame: number, place: number, needs: number): void {
     this.#batch = batch;
     this.#frame = frame;
     this.copies = 0;
