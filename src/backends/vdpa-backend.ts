@@ -35,7 +35,8 @@ export class VdpaBackend implements VhostBackend {
     this.flowFilter = device.flowFilter;
     this.#front = new VdpaFront(device, {
       addressSpace: PASS_THROUGH_SPACE,
-      plan: reachable,
+      // What lies beyond its range faults in the device.
+      plan: (memory) => reachable(memory).filter(({ iova, size }) => iova >= device.iovaRange.first && iova + size - 1 <= device.iovaRange.last),
       event: (event) => {
         if (event.kind === 'broken' || event.kind === 'lost') this.onEvent?.(event);
         else this.onDeviceEvent?.(event);

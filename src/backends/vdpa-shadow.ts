@@ -36,6 +36,8 @@ interface Shadow {
   again: boolean;
   /** The driver has been shown buffers that it wants to be told of, and the device, which moderates its calls, has not called for them; and how much it had been shown before. */
   owed: boolean;
+  /** The device called, and the driver's ring could not be looked at yet. */
+  due: boolean;
   shownBefore: number;
   readonly kick: Doorbell;
   readonly called: Doorbell;
@@ -213,8 +215,8 @@ export class VdpaShadow implements VhostBackend {
         if (shadow.state === 'running' || shadow.state === 'stopping') worked = true;
       } else if (kicked || called || shadow.again) {
         worked = true;
+        if (called) shadow.due = true;
         this.#look(index);
-        if (called) this.#pass(shadow);
       }
     }
     return worked;
@@ -245,6 +247,10 @@ export class VdpaShadow implements VhostBackend {
         if (sent > 0 && relay.ring.expose()) this.device.vringDoorbell(index).ring();
         if (relay.queue.broken !== undefined || relay.broken !== undefined) break;
         if (used + sent === 0 && !relay.arm()) break;
+      }
+      if (shadow.due) {
+        shadow.due = false;
+        this.#pass(shadow);
       }
     }
     const breach = relay.queue.broken ?? relay.broken;
@@ -280,6 +286,8 @@ export class VdpaShadow implements VhostBackend {
     // Memory may be out of reach, so the driver is not asked again.
     if (relay.finish(this.device.vringPosition(index).available) || shadow.owed) shadow.call?.signal();
     shadow.owed = false;
+    shadow.due = false;
+    shadow.again = false;
     shadow.breach ??= relay.broken;
     shadow.position = relay.queue.position;
     shadow.state = shadow.breach === undefined ? state : 'broken';
@@ -319,6 +327,7 @@ function makeShadow(bell: Bell): Shadow {
     call: undefined,
     again: false,
     owed: false,
+    due: false,
     shownBefore: 0,
     kick,
     called,

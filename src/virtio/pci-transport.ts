@@ -283,6 +283,8 @@ export class VirtioPci {
     const state = checkPciState(unseal(saved, 'virtio-pci', PCI_STATE_VERSION), plugged.device.queueCount, this.#layout.vectors);
     if (!this.fn.virtual && (state.staged !== null || (state.control as { frozen?: unknown } | undefined)?.frozen === true))
       throw new RestoreError('saved state is of a function stopped by its owner; this one has none');
+    if (state.staged !== null && (state.control as { frozen?: unknown } | undefined)?.frozen !== true)
+      throw new RestoreError('saved device parts wait in a function that is not stopped');
     const staged = state.staged && { ...state.staged, control: plugged.control.checkForm(state.staged.control) };
     plugged.control.restore(state.control);
     plugged.registers = state;

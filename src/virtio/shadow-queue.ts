@@ -10,6 +10,8 @@ import { QUEUE_BROKEN, type VirtQueue } from './virtqueue.ts';
 
 /** Chains of one plain buffer taken at a time. */
 const RUN = 256;
+/** Buffers of a lap: those of length 0 cost no descriptor of the device's ring, and are to be walked all the same. */
+const MOST_BUFFERS = 8192;
 const NO_LIMIT = 0x7fffffff;
 
 export class ShadowQueue {
@@ -42,6 +44,7 @@ export class ShadowQueue {
     const tokens = this.#tokens;
     const writable = this.#writable;
     let chains = 0;
+    let buffers = 0;
     this.#full = false;
     while (chains < queue.size && this.broken === undefined) {
       if (ring.room === 0) {
@@ -63,6 +66,8 @@ export class ShadowQueue {
       }
       this.#put(token, 0, segments.count, queue.readableSegments);
       chains++;
+      buffers += queue.buffers;
+      if (buffers > MOST_BUFFERS) break;
     }
     return chains;
   }

@@ -109,6 +109,7 @@ export class VirtioNet implements VirtioDevice {
       state: () => this.#state(),
       pairs: (features) => this.#pairs(features),
       permanentMac: () => this.#permanentMac,
+      allowsMac: (mac) => this.#allowsMac(mac),
       queuePairs,
       steering: this.#settings.limits,
       position: (index) => this.#position(index),
@@ -412,7 +413,7 @@ export class VirtioNet implements VirtioDevice {
       features: host.features,
       dataQueues,
       dataQueueEnabled: (index) => index < dataQueues && host.queueEnabled(index),
-      allowsMac: (mac) => this.#options.mayChangeMac?.() !== false || mac.every((byte, i) => byte === this.#permanentMac[i]),
+      allowsMac: (mac) => this.#allowsMac(mac),
       setMac: (mac) => this.#setMac(mac, false),
       announced: () => {
         this.#config.announcing = false;
@@ -493,6 +494,11 @@ export class VirtioNet implements VirtioDevice {
   }
 
   /** Where a queue stands that has stopped; undefined: not live. */
+  /** Whether the driver may set this address: the host may have said that it keeps the one it was given. */
+  #allowsMac(mac: Uint8Array): boolean {
+    return this.#options.mayChangeMac?.() !== false || mac.every((byte, i) => byte === this.#permanentMac[i]);
+  }
+
   #position(index: number): VringPosition | undefined {
     const commands = this.#commandQueue(index);
     if (commands) return commands.position;

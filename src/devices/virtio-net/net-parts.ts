@@ -62,6 +62,8 @@ export interface NetPartsOptions {
   readonly state: () => Envelope<NetState>;
   readonly pairs: (features: FeatureSet) => number;
   readonly permanentMac: () => Uint8Array;
+  /** Whether its driver may set this address. */
+  readonly allowsMac: (mac: Uint8Array) => boolean;
   readonly queuePairs: number;
   readonly steering: SteeringLimits;
   readonly position: (index: number) => VringPosition | undefined;
@@ -253,6 +255,7 @@ export class NetParts implements DevicePartsSource {
       coalescing: draft.coalescing,
       statistics: { queues: new NetStatistics(2 * this.#options.queuePairs), control: new ControlStatistics(), dataQueues },
       dataQueueEnabled: (index) => index < dataQueues,
+      allowsMac: this.#options.allowsMac,
       setMac: (mac) => {
         draft.mac = mac;
       },

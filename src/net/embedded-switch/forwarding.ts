@@ -121,6 +121,9 @@ export class EmbeddedForwarding implements Forwarding, Reach {
   }
 
   #relay(batch: FrameBatch, needs: number, source: number, port: number, segment: Segment): number {
+    // Nothing of a batch before, should a port have thrown in it.
+    this.#runPort = -1;
+    this.#effects.revoke(0);
     const now = this.#clock.now();
     const { ports, share, config, time } = this.#tables;
     time[0] = now;

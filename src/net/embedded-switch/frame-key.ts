@@ -142,7 +142,8 @@ export class FrameKey {
    */
   allowsChecksum(start: number, offset: number): boolean {
     const at = this.frame + start;
-    if (this.inner > 0 && at >= this.inner + ETHERNET) return true;
+    // The tunnel header and the inner addresses are what rules look at, too.
+    if (this.inner > 0) return at === this.transport ? offset === UDP_CHECKSUM_OFFSET : at >= this.inner + ETHERNET;
     if (this.transport === 0) return at >= this.body;
     if (this.protocol === PROTOCOL_TCP) return at === this.transport ? offset === TCP_CHECKSUM_OFFSET : at >= this.transport + 20;
     if (this.protocol === PROTOCOL_UDP) return at === this.transport ? offset === UDP_CHECKSUM_OFFSET : at >= this.transport + 8;

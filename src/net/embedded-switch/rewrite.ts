@@ -147,7 +147,8 @@ export class Rewriter {
     if (this.#work.headroom(place) < length) return NOT_APPLICABLE;
     // No tunnel GSO type says fragments, a tunnel in a tunnel, or a packet longer than its length field: such frames are cut first.
     if (type !== 0 && ((type & GSO_UDP_TUNNEL) !== 0 || (type & ~GSO_ECN) === GSO_UDP)) return CUT_FIRST;
-    if (length - network + inner > LONGEST_PACKET) return type === 0 ? NOT_APPLICABLE : CUT_FIRST;
+    const request = ((output.flags[place] as number) & FRAME_NEEDS_CSUM) !== 0 ? (output.csumStart[place] as number) : 0;
+    if (Math.max(inner - network, request) + length > LONGEST_PACKET) return type === 0 ? NOT_APPLICABLE : CUT_FIRST;
     const from = (start[place] as number) - length;
     for (let i = 0; i < length; i++) bytes[from + i] = tunnelHeaders[tunnel * TUNNEL_HEADERS + i] as number;
     const ip = from + network;

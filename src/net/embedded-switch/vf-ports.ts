@@ -5,9 +5,21 @@ import type { VfPortSettings, VfPorts } from '../vf-ports.ts';
 import type { EmbeddedSwitch } from './embedded-switch.ts';
 import { EmbeddedSwitchError } from './errors.ts';
 import { functionName } from './port-names.ts';
-import { DEFAULT_SETTINGS } from './port-settings.ts';
+import type { PortSettings } from './port-settings.ts';
 
 const MBIT = 1e6;
+/** What the host set of the port besides (VLANs it is in, mirrors) is there for the function that comes next. */
+const GONE: Partial<PortSettings> = {
+  mac: undefined,
+  addresses: [],
+  multicast: [],
+  vlan: undefined,
+  minimumRate: 0,
+  maximumRate: 0,
+  spoofCheck: false,
+  trust: false,
+  link: 'disable',
+};
 
 export class SwitchVfPorts implements VfPorts {
   readonly #nic: EmbeddedSwitch;
@@ -26,7 +38,7 @@ export class SwitchVfPorts implements VfPorts {
     this.#refusals.delete(vf);
     try {
       // A function that is gone has no address in the switch, and nobody behind its port.
-      if (settings === undefined) this.#nic.configurePort(functionName(vf), { ...DEFAULT_SETTINGS, link: 'disable' });
+      if (settings === undefined) this.#nic.configurePort(functionName(vf), GONE);
       else
         this.#nic.configurePort(functionName(vf), {
           mac: Array.from(settings.mac, (byte) => byte.toString(16).padStart(2, '0')).join(':'),
