@@ -3,7 +3,7 @@
 
 import { type Nanos, type TimeSource, WallClock } from '#core/clock';
 import { DROP_FILTERED, DROP_LINK_DOWN, DROP_MALFORMED, DROP_NOT_READY } from '../counters.ts';
-import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch, type NetPort } from '../port.ts';
+import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch, type NetPort, NOT_SENT } from '../port.ts';
 import type { Forwarding, Segment } from '../segment.ts';
 import { SoftwareOffload } from '../software-offload.ts';
 import { Effects } from './effects.ts';
@@ -244,27 +244,36 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     const offload = this.#offload;
     const pipeline = this.#pipeline;
     this.#effects.revoke(frame);
-    for (let done = 0; ; ) {
+    let sent = 0;
+    let bytes = 0;
+    let done = 0;
+    for (;;) {
       offload.convert(batch, frame, ACCEPTS_CSUM, done);
       const pieces = offload.output;
       if (offload.total === 0) {
         pipeline.why = WHY_MALFORMED;
-        this.#drop(batch, frame, account, segment);
-        this.#account(account, ACCOUNT_FRAMES, done);
-        return;
+        if (done === 0) {
+          this.#drop(batch, frame, account, segment);
+          return;
+        }
+        break;
       }
       for (let piece = 0; piece < pieces.count; piece++) {
         pipeline.take(pieces, piece, 0, (pieces.flags[piece] as number) & FRAME_NEEDS_CSUM ? ACCEPTS_CSUM : 0);
         this.#copyAll(pieces, piece, segment, false);
         if (pipeline.primaries === 0) this.#drop(pieces, piece, account, segment);
-        else this.#account(account, ACCOUNT_FORWARDED, 1);
+        else {
+          this.#account(account, ACCOUNT_FORWARDED, 1);
+          sent++;
+          bytes += pieces.length[piece] as number;
+        }
       }
       done += pieces.count;
-      // As many more as it became were looked at.
       if (done >= offload.total) break;
     }
-    this.#account(account, ACCOUNT_FRAMES, offload.total - 1);
-    batch.judge(frame, offload.total, offload.bytes);
+    // As many more as it became were looked at; not as many as its headers say, which its sender can change meanwhile.
+    this.#account(account, ACCOUNT_FRAMES, done - 1);
+    batch.judge(frame, sent === 0 ? NOT_SENT : sent, bytes);
   }
 
   #drop(batch: FrameBatch, frame: number, account: number, segment: Segment): void {

@@ -9,6 +9,7 @@ import {
   CONFIG_MULTICAST_FLOOD,
   CONFIG_PROMISCUOUS,
   CONFIG_VEPA,
+  HAS_INNER_TAG,
   HAS_SERVICE_TAG,
   HAS_TAG,
   KEY_FROM_LOW,
@@ -58,6 +59,8 @@ export class LegacyBridge {
   /** TAG_*. */
   tag = TAG_AS_IT_IS;
   #vlan = 0;
+  /** Its tag has a priority and no VLAN, and there is another behind it: the VLAN that a receiver may take it to be in is none that was looked at. */
+  #hidden = false;
   #service = false;
   readonly #tables: SwitchTables;
   readonly #search: AddressSearch;
@@ -84,19 +87,21 @@ export class LegacyBridge {
     const tagged = (type & (HAS_TAG << 16)) !== 0;
     // Of VLAN 0 is a tag that has a priority and no VLAN (IEEE 802.1Q 6.9.1).
     const id = tagged ? key.vlan : 0;
+    this.#hidden = tagged && id === 0 && (type & (HAS_INNER_TAG << 16)) !== 0;
     this.tag = TAG_AS_IT_IS;
     if ((flags & PORT_HAS_VLAN) !== 0) {
       this.#service = port[at + PORT_TPID] === TPID_SERVICE;
       this.#vlan = (port[at + PORT_TCI] as number) & 0xfff;
       // Who has a port VLAN cannot be in another one; under an S-tag what it has of its own goes along.
-      if (id !== 0 && !this.#service) return WHY_SPOOFED_VLAN;
+      if ((id !== 0 || this.#hidden) && !this.#service) return WHY_SPOOFED_VLAN;
+      this.#hidden = false;
       this.tag = tagged && !this.#service ? TAG_REPLACE : TAG_PUSH;
       return -1;
     }
     this.#vlan = id;
     this.#service = (type & (HAS_SERVICE_TAG << 16)) !== 0;
-    if (id !== 0 && (flags & (PORT_VLAN_FILTER | PORT_CHECK_VLAN)) === (PORT_VLAN_FILTER | PORT_CHECK_VLAN) && !this.#hasVlan(at, id))
-      return source < this.#uplinks ? WHY_VLAN : WHY_SPOOFED_VLAN;
+    const checked = (flags & (PORT_VLAN_FILTER | PORT_CHECK_VLAN)) === (PORT_VLAN_FILTER | PORT_CHECK_VLAN);
+    if (checked && (this.#hidden || (id !== 0 && !this.#hasVlan(at, id)))) return source < this.#uplinks ? WHY_VLAN : WHY_SPOOFED_VLAN;
     return -1;
   }
 
@@ -141,7 +146,7 @@ export class LegacyBridge {
     const flags = port[at + PORT_FLAGS] as number;
     if ((flags & PORT_HAS_VLAN) !== 0)
       return ((port[at + PORT_TCI] as number) & 0xfff) === this.#vlan && (port[at + PORT_TPID] === TPID_SERVICE) === this.#service;
-    return this.#vlan === 0 || (flags & PORT_VLAN_FILTER) === 0 || this.#hasVlan(at, this.#vlan);
+    return (flags & PORT_VLAN_FILTER) === 0 || (this.#vlan === 0 ? !this.#hidden : this.#hasVlan(at, this.#vlan));
   }
 
   /** Whether the tag is taken off for this port. */

@@ -2,7 +2,8 @@
 // port and a place in the work frames; or why there is none. Nothing is sent here, and nothing counted that a refusal could not take back.
 
 import type { Nanos } from '#core/clock';
-import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_UDP_TUNNEL } from '../port.ts';
+import { PROTOCOL_TCP, PROTOCOL_UDP } from '../headers.ts';
+import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_TUNNEL } from '../port.ts';
 import type { Effects } from './effects.ts';
 import { FrameKey } from './frame-key.ts';
 import * as k from './layout.ts';
@@ -343,14 +344,25 @@ export class Pipeline {
     return this.#sound();
   }
 
-  /** Whether the checksum that is to be filled in is one, and not a way to change what has been checked. Requests to cut are looked at when they are carried out. */
+  /** Whether the checksum that is to be filled in is one, and not a way to change what has been checked; and whether a request to cut still fits the headers, which its sender may have changed since it was looked at. */
   #sound(): boolean {
     const { flags, gsoType, csumStart, csumOffset } = this.#work.output;
     const { place } = this;
-    if (((flags[place] as number) & FRAME_NEEDS_CSUM) === 0 || gsoType[place] !== 0) return true;
-    if (this.key.allowsChecksum(csumStart[place] as number, csumOffset[place] as number)) return true;
+    const type = (gsoType[place] as number) & ~GSO_ECN;
+    const asks = ((flags[place] as number) & FRAME_NEEDS_CSUM) !== 0;
+    if (type === 0 && !asks) return true;
+    if (asks && this.#fits(type, csumStart[place] as number) && this.key.allowsChecksum(csumStart[place] as number, csumOffset[place] as number)) return true;
     this.why = k.WHY_MALFORMED;
     return false;
+  }
+
+  /** Whether the headers are of the kind that a request to cut names; inside a tunnel they are looked at when it is carried out. */
+  #fits(type: number, start: number): boolean {
+    if (type === 0 || (type & GSO_UDP_TUNNEL) !== 0) return true;
+    const { key } = this;
+    if (key.transport === 0 || key.transport - key.frame !== start) return false;
+    if (type === GSO_TCPV4 || type === GSO_TCPV6) return key.protocol === PROTOCOL_TCP && key.version === (type === GSO_TCPV4 ? 4 : 6);
+    return key.protocol === PROTOCOL_UDP;
   }
 
   /** `result` of a change. False: the frame does not go on. */

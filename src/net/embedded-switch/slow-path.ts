@@ -100,13 +100,14 @@ export class SlowPath implements Forwarding {
   readonly #onError: ((error: unknown) => void) | undefined;
   readonly #stations: MacTable;
   readonly #flows = new Map<string, Flow>();
+  /** Those that have a rule: no more than the switch has room for, however many flows there are. */
+  readonly #loaded = new Set<Flow>();
   readonly #ended = { slowFrames: 0, slowBytes: 0, fastFrames: 0, fastBytes: 0 };
   /** The port of each index on the segment, as a number of the switch's; -1: none of its. */
   readonly #ports: number[] = [];
   readonly #indexes: number[];
   readonly #timer: Timer;
   readonly #header = new Uint8Array(LOOKED_AT);
-  #rules = 0;
   #refused = 0;
 
   /** @throws EmbeddedSwitchError unless the switch is in switchdev mode */
@@ -146,7 +147,7 @@ export class SlowPath implements Forwarding {
       const more = fastCount(flow);
       fast = { frames: fast.frames + more.frames, bytes: fast.bytes + more.bytes };
     }
-    return { slow, fast, rules: this.#rules, refused: this.#refused };
+    return { slow, fast, rules: this.#loaded.size, refused: this.#refused };
   }
 
   /** Takes out the rules and flows that nothing has used for their idle time. Called by a timer while there are any. */
@@ -174,7 +175,8 @@ export class SlowPath implements Forwarding {
   }
 
   #arm(): void {
-    if (this.#flows.size > 0) this.#timer.arm(this.#nic.clock.now() + this.#idle / LOOKS);
+    // Not put off by whatever comes meanwhile.
+    if (this.#flows.size > 0 && this.#timer.deadline === undefined) this.#timer.arm(this.#nic.clock.now() + this.#idle / LOOKS);
   }
 
   #unload(flow: Flow): void {
@@ -183,7 +185,7 @@ export class SlowPath implements Forwarding {
     flow.fastFrames += flow.rule.count.frames;
     flow.fastBytes += flow.rule.count.bytes;
     flow.rule = undefined;
-    this.#rules--;
+    this.#loaded.delete(flow);
   }
 
   #end(name: string, flow: Flow): void {
@@ -272,9 +274,9 @@ export class SlowPath implements Forwarding {
 
   #offload(flow: Flow, spec: FlowRuleSpec): void {
     try {
-      if (this.#rules < this.#maximumRules) {
+      if (this.#loaded.size < this.#maximumRules) {
         flow.rule = this.#nic.root.addRule(spec);
-        this.#rules++;
+        this.#loaded.add(flow);
         return;
       }
     } catch (error) {
@@ -321,7 +323,7 @@ export class SlowPath implements Forwarding {
     const before = this.#stations.find(low, high, now);
     this.#stations.learn(low, high, port, now);
     if (before < 0 || before === port) return;
-    for (const flow of this.#flows.values()) {
+    for (const flow of this.#loaded) {
       const to = flow.stations?.to;
       if (to !== undefined && to.low === low && to.high === high && to.port === before) this.#unload(flow);
     }

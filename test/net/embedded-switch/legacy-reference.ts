@@ -11,6 +11,7 @@ export interface LegacyOptions {
 interface Vlan {
   readonly id: number;
   readonly service: boolean;
+  readonly hidden: boolean;
 }
 
 const mac = (bytes: Iterable<number>): string => [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
@@ -47,6 +48,8 @@ export class LegacyReference {
   #member(port: string, vlan: Vlan): boolean {
     const settings = this.#of(port);
     if (settings.vlan !== undefined) return settings.vlan.id === vlan.id && (settings.vlan.protocol === '802.1ad') === vlan.service;
+    // Behind a priority tag there is another: a VLAN, whichever it is, that nobody has looked at.
+    if (vlan.hidden) return settings.vlans === 'all';
     return vlan.id === 0 || settings.vlans === 'all' || settings.vlans.includes(vlan.id);
   }
 
@@ -59,16 +62,19 @@ export class LegacyReference {
     const tagged = type === 0x8100 || type === 0x88a8;
     const tci = tagged ? (frame[14] as number) * 256 + (frame[15] as number) : 0;
     const id = tci & 0xfff;
+    const behind = (frame[16] as number) * 256 + (frame[17] as number);
+    const hidden = tagged && id === 0 && (behind === 0x8100 || behind === 0x88a8);
     if (settings.vlan === undefined) {
-      if (id !== 0 && settings.vlanSpoofCheck && settings.vlans !== 'all' && !settings.vlans.includes(id)) return undefined;
-      return { frame: [...frame], vlan: { id, service: type === 0x88a8 } };
+      if ((hidden || (id !== 0 && settings.vlans !== 'all' && !settings.vlans.includes(id))) && settings.vlanSpoofCheck && settings.vlans !== 'all')
+        return undefined;
+      return { frame: [...frame], vlan: { id, service: type === 0x88a8, hidden } };
     }
     const service = settings.vlan.protocol === '802.1ad';
-    if (!service && id !== 0) return undefined;
+    if (!service && (id !== 0 || hidden)) return undefined;
     const kept = tagged && !service;
     const priority = kept ? tci >> 13 : (settings.vlan.priority ?? 0);
     const tag = [...(service ? [0x88, 0xa8] : [0x81, 0x00]), (priority << 5) | (settings.vlan.id >> 8), settings.vlan.id & 255];
-    return { frame: [...frame.slice(0, 12), ...tag, ...frame.slice(kept ? 16 : 12)], vlan: { id: settings.vlan.id, service } };
+    return { frame: [...frame.slice(0, 12), ...tag, ...frame.slice(kept ? 16 : 12)], vlan: { id: settings.vlan.id, service, hidden: false } };
   }
 
   /** Which ports get a frame, and what they get. */

@@ -96,6 +96,20 @@ describe('VLANs', () => {
     expect(nic.portStatistics('vf0').drops).toEqual({ 'spoofed-vlan': 1 });
   });
 
+  it('a tag of priority alone hides no other one behind it', () => {
+    const { nic, send } = addressed();
+    const hop = plain(1, { to: STRANGER, vlans: [0, 20] });
+    nic.configurePort('vf0', { vlan: { id: 10 } });
+    expect(send('vf0', hop)).toEqual({});
+    nic.configurePort('vf0', { vlan: undefined, vlans: [10] });
+    expect(send('vf0', hop)).toEqual({});
+    expect(nic.portStatistics('vf0').drops).toEqual({ 'spoofed-vlan': 2 });
+    // Nor from the wire into a VF that is kept to its VLANs; to one that is in all of them it goes.
+    expect(send('uplink0', plain(2, { to: macOf(0), from: STRANGER, vlans: [0, 20] }))).toEqual({});
+    nic.configurePort('vf0', { vlans: 'all' });
+    expect(send('uplink0', plain(3, { to: macOf(0), from: STRANGER, vlans: [0, 20] })).vf0).toHaveLength(1);
+  });
+
   it('port VLAN 802.1ad: puts an S-tag over what the port has', () => {
     const { nic, send } = addressed();
     nic.configurePort('vf0', { vlan: { id: 10, protocol: '802.1ad' } });

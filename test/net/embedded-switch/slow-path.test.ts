@@ -121,6 +121,17 @@ describe('the learning bridge', () => {
     expect(fast).toEqual({ frames: 20, bytes: 20 * 62 });
   });
 
+  it('takes them out however much else comes through here', () => {
+    const { nic, clock, send } = acquainted({ idleTimeout: 10e9 });
+    send('vf0', between(0, 1));
+    expect(nic.root.rules.map(({ spec }) => spec.match.port)).toContain('vf0');
+    for (let i = 0; i < 30; i++) {
+      clock.advance(1e9);
+      send('vf2', plain(i, { to: 'ff:ff:ff:ff:ff:ff', from: macOf(2) }));
+    }
+    expect(nic.root.rules.map(({ spec }) => spec.match.port)).not.toContain('vf0');
+  });
+
   it('goes on in software when there is no room for a rule', () => {
     const { nic, send, slow } = software({ maximumRules: 1 });
     for (let i = 0; i < 3; i++)
