@@ -106,6 +106,11 @@ export function readParts(state: PciState, shape: PartsShape): DevicePart[] {
   ];
 }
 
+/** Whether these are parts of a whole device, and not some to be changed. */
+export function isWhole(parts: readonly DevicePart[]): boolean {
+  return [wire.VIRTIO_DEV_PART_DRV_FEATURES, wire.VIRTIO_DEV_PART_DEVICE_STATUS].every((type) => parts.some((part) => part.type === type));
+}
+
 /** `state` with `parts` set, or undefined when one of them is none of this device, of another length, or says what cannot be. Nothing is final before the state has been checked whole. */
 export function writeParts(state: PciState, parts: readonly DevicePart[], shape: PartsShape): PciState | undefined {
   const draft = settle(state, parts, shape);
@@ -153,17 +158,18 @@ function settle(state: PciState, parts: readonly DevicePart[], shape: PartsShape
     negotiated: [...(negotiated ?? new FeatureSet()).words],
   };
   const same = settled(control) === (negotiated !== undefined) && new FeatureSet(control.negotiated).equals(new FeatureSet(next.negotiated));
-  if (same) return { ...state, control: next };
+  const fresh = device.parts?.negotiated(control.device, negotiated ?? new FeatureSet()) as ControlState['device'];
+  // A whole image is of a driver of its own: nothing of the one that was here before goes along.
+  if (same) return { ...state, control: isWhole(parts) ? { ...next, device: fresh } : next };
   if (negotiated !== undefined && !negotiated.without(offered).empty) return undefined;
   const trial = new QueueRecord();
   const queues = control.queues.map((_, index) => {
     trial.clear(device.queueMaxSize(index, negotiated));
     return trial.save();
   });
-  const fresh = device.parts?.negotiated(control.device, negotiated ?? new FeatureSet());
   return {
     ...state,
-    control: { ...next, queues, device: fresh as ControlState['device'] },
+    control: { ...next, queues, device: fresh },
     interrupts: { ...state.interrupts, queueVectors: state.interrupts.queueVectors.map(() => VIRTIO_MSI_NO_VECTOR) },
   };
 }

@@ -3,11 +3,11 @@
 
 import { RestoreError } from '#core/saved';
 import { type AdminMember, type LegacyArea, partsBound } from './admin-sriov.ts';
-import { type PartsShape, readParts, writeParts } from './common-parts.ts';
+import { isWhole, type PartsShape, readParts, writeParts } from './common-parts.ts';
 import type { DevicePartsSource } from './device.ts';
-import { type DevicePart, VIRTIO_DEV_PART_DEVICE_STATUS, VIRTIO_DEV_PART_DRV_FEATURES } from './device-parts.ts';
+import type { DevicePart } from './device-parts.ts';
 import { VIRTIO_STATUS_DEVICE_NEEDS_RESET, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FAILED, VIRTIO_STATUS_SUSPEND } from './device-status.ts';
-import { FeatureSet, VIRTIO_F_NOTIF_CONFIG_DATA } from './features.ts';
+import { FeatureSet, VIRTIO_F_NOTIF_CONFIG_DATA, VIRTIO_F_RING_PACKED } from './features.ts';
 import { notifyConfigData } from './pci-common.ts';
 import { LEGACY_NOTIFY_OFFSET } from './pci-layout.ts';
 import type { PluggedDevice } from './pci-plugged.ts';
@@ -88,12 +88,12 @@ export class PciMember implements AdminMember {
     const { control } = this.#at;
     // virtio 1.4 2.12.1.4.4.1 (device MUST): answered when a reset that is under way is over.
     if (control.busy) return 'later';
-    if (!control.frozen || !this.#settled) return 'running';
+    if (!control.frozen) return 'running';
+    if (this.#stop() === 'later') return 'later';
     const next = writeParts(this.#staged ?? this.#present, parts, this.#shape);
     if (next === undefined || accepted(() => control.checkForm(next.control)) === undefined) return 'refused';
-    const whole = [VIRTIO_DEV_PART_DRV_FEATURES, VIRTIO_DEV_PART_DEVICE_STATUS].every((type) => parts.some((part) => part.type === type));
     // A whole image has to hold together at once; pieces may in the end.
-    if (whole && this.#check(next, []) === undefined) return 'refused';
+    if (isWhole(parts) && this.#check(next, []) === undefined) return 'refused';
     this.#staged = next;
     return 'done';
   }
@@ -145,11 +145,11 @@ export class PciMember implements AdminMember {
     // Its rings are in memory it may not look at yet: Bus Master Enable comes first.
     if (live && !this.#mayMaster()) return 'unreachable';
     const features = new FeatureSet(control.negotiated);
-    const positions = control.queues.map((queue) => {
+    const positions = control.queues.map((queue, index) => {
       if (!runs || !queue.enabled) return null;
       const record = new QueueRecord();
       record.restore(queue);
-      return findIndex(record.setup, features, memory);
+      return this.#held(index, record, features) ?? findIndex(record.setup, features, memory);
     });
     const takeOver = this.#check(state, positions);
     if (takeOver === undefined) return 'refused';
@@ -157,6 +157,21 @@ export class PciMember implements AdminMember {
     this.#at.registers = state;
     this.#staged = undefined;
     return 'done';
+  }
+
+  /** Where the very packed ring stands that the device has, started perhaps after the stop: no place in it has been left then. A split one tells it itself. */
+  #held(index: number, { setup }: QueueRecord, features: FeatureSet): VringPosition | undefined {
+    const { control, device } = this.#at;
+    const own = control.queues.live(index) ? control.queues.records[index]?.setup : undefined;
+    const same =
+      own !== undefined &&
+      own.size === setup.size &&
+      own.descriptorArea === setup.descriptorArea &&
+      own.driverArea === setup.driverArea &&
+      own.deviceArea === setup.deviceArea &&
+      features.has(VIRTIO_F_RING_PACKED) &&
+      control.features.has(VIRTIO_F_RING_PACKED);
+    return same ? device.parts?.position(index) : undefined;
   }
 
   // ---- life and saved state ----
@@ -180,7 +195,8 @@ export class PciMember implements AdminMember {
   /** As saved, checked; of a device that stands still. */
   restore(staged: PciState | null): void {
     this.#staged = staged ?? undefined;
-    this.#settled = this.#at.control.frozen;
+    // Perhaps saved in the midst of a stop: what is left to do then is done when it matters, once more if it was.
+    this.#settled = false;
   }
 }
 

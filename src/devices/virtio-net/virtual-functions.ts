@@ -368,6 +368,11 @@ export class NetVfs {
       entry.pci.restore(state.device);
     } catch (error) {
       entry.settings = before;
+      // The device that was there, or one like it, with the address it had.
+      if (!sameShape(entry.shape, before)) {
+        this.#drop(vf, entry);
+        this.#make(vf, entry);
+      } else if (entry.net !== undefined && !before.mac.every((byte, i) => byte === entry.net?.permanentMac[i])) entry.net.assignMac(before.mac);
       throw error;
     }
     this.#tellPort(vf, entry);
