@@ -300,6 +300,40 @@ describe.each([[false], [true]])('a device that is stopped (packed: %s)', (packe
     expect(selectors(again)).toEqual(selectors(k.parse(image)));
   });
 
+  it('leaves nothing of another driver that the device had, of the same features', () => {
+    const { host, fns } = up();
+    const [first, second] = fns as [k.Fn, k.Fn];
+    const a = new k.Station(host, first, 0x10_0000, { packed });
+    const b = new k.Station(host, second, 0x20_0000, { packed });
+    // Offloads to what negotiation does not bring, and coalescing: parts that are there only when they differ.
+    expect(b.command([5, 0, ...k.le(0, 8)])).toBe(0);
+    expect(b.command([6, 0, ...k.le(9, 4), ...k.le(90, 4)])).toBe(0);
+    host.object(1, 0, 'get');
+    host.object(2, 0, 'set');
+    host.object(2, 1, 'get');
+    host.mode(1, true);
+    host.mode(2, true);
+    const own = (parts: readonly number[]): string[] => selectors(k.parse(parts).filter(({ type }) => type === 0x200));
+    const image = host.parts(1);
+    expect(own(host.parts(2, 1)).length).toBeGreaterThan(own(image).length);
+    expect(host.setParts(2, image).status).toBe(OK);
+    expect(own(host.parts(2, 1))).toEqual(own(image));
+    expect(a.fn.status).toBe(15);
+  });
+
+  it('cannot give a function an address that its driver may not have', () => {
+    const { host, fns } = up();
+    new k.Station(host, fns[0] as k.Fn, 0x10_0000, { packed });
+    host.vfs.configure(0, { mac: '52:54:00:00:00:77', trust: false });
+    host.object(1, 0, 'set');
+    host.mode(1, true);
+    const address = (last: number): number[] => k.part(0x200, [1, 1], [0x52, 0x54, 0, 0, 0, last]);
+    expect(host.setParts(1, address(0x66)).status).not.toBe(OK);
+    expect(host.setParts(1, address(0x77)).status).toBe(OK);
+    host.vfs.configure(0, { trust: true });
+    expect(host.setParts(1, address(0x66)).status).toBe(OK);
+  });
+
   it('carries RSS, its contexts and a full address table as well', () => {
     const { host, fns } = up({ queuePairs: 4 });
     const [vf] = fns as [k.Fn];
@@ -517,6 +551,13 @@ describe('a machine’s saved state', () => {
       (of) => put(of(VF2), 'device', {}),
       (of) => put(of(VF0).device?.state?.staged?.control, 'queues', []),
       (of) => put(of(VF0).device?.state?.staged?.control?.device?.state, 'mac', 7),
+      // Parts that wait in a function that runs.
+      (of) => put(of(VF0).device?.state?.control, 'frozen', false),
+      // Settings that would do, with a device that does not.
+      (of) => {
+        put(of(VF0).settings, 'mac', Uint8Array.of(2, 0, 0, 0, 0, 9));
+        put(of(VF0).device?.state?.control, 'queues', []);
+      },
       (of) => put(of(PF).state?.control, 'frozen', true),
       (of) => put(of(PF).state?.control?.device?.state?.admin, 'parts', { get: 0, set: 0, objects: [{ member: 1, id: 0, kind: 'get' }] }),
     ];

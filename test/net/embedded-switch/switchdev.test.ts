@@ -481,6 +481,31 @@ describe('tunnels', () => {
     }
   });
 
+  it('lets no checksum request reach what a rule matched or what is put around the frame', () => {
+    const made = switched();
+    add(made, { port: 'vf0', tunnel: { kind: 'vxlan', vni: 258 } }, [to('vf1')]);
+    const datagram = udp([8, 0, 0, 0, 0, 1, 2, 0, ...plain(5)]);
+    datagram.splice(2, 2, 0x12, 0xb5);
+    const bytes = ethernet(0x0800, ipv4(17, datagram), addressed);
+    const ask = (csumStart: number, csumOffset: number) => made.send('vf0', { bytes, flags: FRAME_NEEDS_CSUM, csumStart, csumOffset });
+    // The outer datagram starts at 34: its VXLAN header at 42, the inner frame at 50.
+    for (const [start, offset] of [
+      [42, 4],
+      [42, 5],
+      [50, 0],
+      [50, 6],
+    ] as const)
+      expect(ask(start, offset)).toEqual({});
+    expect(made.nic.portStatistics('vf0').drops).toEqual({ malformed: 4 });
+    expect(Object.keys(ask(34, 6))).toEqual(['vf1']);
+    // As long as a packet may be: a request far into it would wrap around into the outer addresses.
+    const around = tunnelled(endpoint);
+    const long = new Uint8Array(65_499);
+    long.set(plain(1, { to: macOf(1) }));
+    expect(around.send('vf0', { bytes: long, flags: FRAME_NEEDS_CSUM, csumStart: 65490, csumOffset: 0 })).toEqual({});
+    expect(around.nic.portStatistics('vf0').drops).toEqual({ 'not-applicable': 1 });
+  });
+
   it('puts flows into different source ports, one flow always into the same', () => {
     const made = tunnelled(endpoint);
     const ports = (made.send('vf0', TCP4, UDP4, TCP4, TCP6).uplink0 ?? []).map((frame) => ((frame[34] as number) << 8) | (frame[35] as number));
