@@ -8,6 +8,7 @@ import { SimClock } from '#core/clock';
 import { PendingVectors } from '#core/interrupts';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
+import { VIRTIO_NET_F_NOTF_COAL } from '#virtio/net-features';
 import { median, printTable } from './measure.js';
 import { BenchGuest } from './ring-drivers.js';
 
@@ -41,7 +42,7 @@ function simulated(packets: number, usecs: number): Outcome {
   const clock = new SimClock();
   const segment = new InlineSegment(new Segment(new DirectLink(), { clock }), { defer: () => {} });
   const a = new BenchGuest(options);
-  const b = new BenchGuest({ ...options, interrupts: true });
+  const b = new BenchGuest({ ...options, interrupts: true, features: [VIRTIO_NET_F_NOTF_COAL] });
   const vectors = new PendingVectors();
   b.policy.update((p) => p.setCoalescing(0, packets, usecs));
   a.attach(segment.port('a'), { clock });
@@ -68,7 +69,7 @@ async function onWorker(packets: number, usecs: number): Promise<Outcome> {
   const pool = new VhostPool();
   const segment = pool.worker().segment();
   const a = new BenchGuest(options);
-  const b = new BenchGuest({ ...options, interrupts: true });
+  const b = new BenchGuest({ ...options, interrupts: true, features: [VIRTIO_NET_F_NOTF_COAL] });
   const vectors = new PendingVectors();
   b.policy.update((p) => p.setCoalescing(0, packets, usecs));
   a.attach(segment.port('a'));

@@ -13,6 +13,7 @@ import { ACCEPTS_RSC, type FrameBatch, type NetPort } from '#net/port';
 import { ReceiveCoalescer } from '#net/receive-coalescing';
 import type { FeatureSet } from '#virtio/features';
 import type { InflightRegion } from '#virtio/inflight';
+import { VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_VQ_NOTF_COAL } from '#virtio/net-features';
 import { type NetPolicy, POLICY_ACTIVE, POLICY_LINK_UP } from '#virtio/net-policy';
 import { NetStatistics } from '#virtio/net-statistics';
 import { openQueue } from '#virtio/open-queue';
@@ -184,7 +185,7 @@ export class RingPort implements NetPort {
         inflight: start.inflight,
       });
       this.#rings[index] = ring;
-      this.#moderate(session.policy);
+      this.#moderate(session.policy, session.features);
     }
     session.memory.leave();
     record.taken = start.start;
@@ -283,9 +284,10 @@ export class RingPort implements NetPort {
     time.next = next;
   }
 
-  #moderate(policy: NetPolicy): void {
+  #moderate(policy: NetPolicy, features: FeatureSet): void {
     const rings = this.#rings;
-    for (let i = 0; i < rings.length; i++) rings[i]?.moderation.set(policy.maxPackets(i), policy.maxUsecs(i));
+    const coalesces = features.has(VIRTIO_NET_F_NOTF_COAL) || features.has(VIRTIO_NET_F_VQ_NOTF_COAL);
+    for (let i = 0; i < rings.length; i++) rings[i]?.moderation.set(coalesces ? policy.maxPackets(i) : 0, policy.maxUsecs(i));
   }
 
   /** Begins a turn over the device's memory; the host must know the reader, to expel it should this thread die. */
@@ -322,7 +324,7 @@ export class RingPort implements NetPort {
         this.#transmitter.configure(headerLength);
         this.#receiver.configure(flags, accepts, headerLength, maximumFrame, steering);
         this.#arrange();
-        this.#moderate(policy);
+        this.#moderate(policy, session.features);
       }
     }
     // Windows moved, or the embedder may have replaced RAM that is not shared memory.

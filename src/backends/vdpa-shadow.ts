@@ -3,17 +3,20 @@
 // (the device's is split, without event index and indirect tables). A kick is a doorbell of this thread's, so this too takes no exit.
 
 import { BellLoop } from '#core/bell-loop';
+import { type Timer, WallClock } from '#core/clock';
 import { DMA_READ, DMA_WRITE, type DmaMapping, type DmaSpace } from '#core/dma-space';
 import { type Bell, Doorbell } from '#core/doorbell';
 import { Call } from '#core/interrupts';
 import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { IovaTree } from '#virtio/iova-tree';
+import { VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_VQ_NOTF_COAL } from '#virtio/net-features';
 import { openQueue } from '#virtio/open-queue';
 import { ShadowQueue } from '#virtio/shadow-queue';
 import { ShadowRing } from '#virtio/shadow-ring';
 import type { VdpaDevice, VdpaEvent } from '#virtio/vdpa';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
+import { Moderation, type ModerationTime } from './moderation.ts';
 import { reachable, VdpaFront } from './vdpa-front.ts';
 
 const SHADOW_SPACE = 1;
@@ -23,6 +26,8 @@ const LEAST = 1024;
 /** Laps of a ring in one look at it: what is left is looked at again once the event loop has had its turn. */
 const ROUNDS = 4;
 const FIRST: VringPosition = { available: 0, used: 0 };
+/** The driver's ring is what interrupts are moderated by, and a card that did would keep the shadow from what it used. */
+const COALESCING = FeatureSet.of(VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_VQ_NOTF_COAL);
 const OWN_FORMAT = FeatureSet.of(VIRTIO_F_RING_PACKED, VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC);
 
 interface Shadow {
@@ -34,11 +39,8 @@ interface Shadow {
   call: Call | undefined;
   /** Looked at in part. */
   again: boolean;
-  /** The driver has been shown buffers that it wants to be told of, and the device, which moderates its calls, has not called for them; and how much it had been shown before. */
-  owed: boolean;
-  /** The device called, and the driver's ring could not be looked at yet. */
-  due: boolean;
-  shownBefore: number;
+  /** Of the driver's interrupts. */
+  moderation: Moderation | undefined;
   readonly kick: Doorbell;
   readonly called: Doorbell;
   readonly calls: Call;
@@ -63,6 +65,8 @@ export class VdpaShadow implements VhostBackend {
   #buffer = new SharedArrayBuffer(0);
   #iovas = new IovaTree();
   #base = 0;
+  #time: ModerationTime = { clock: new WallClock(), next: Infinity };
+  #timer: Timer | undefined;
 
   /** @param loop of the machine's thread; without one it has its own, until `close`. */
   constructor(device: VdpaDevice, loop?: BellLoop) {
@@ -87,6 +91,7 @@ export class VdpaShadow implements VhostBackend {
 
   /** Stops looking after the rings, when they have stopped. */
   close(): void {
+    this.#timer?.cancel();
     this.#unhook();
     if (this.#ownLoop) this.#loop.close();
   }
@@ -100,6 +105,10 @@ export class VdpaShadow implements VhostBackend {
   open(session: VhostSession): void {
     const { slabs } = session.memory.memory;
     this.#session = session;
+    const clock = session.clock ?? new WallClock();
+    this.#timer?.cancel();
+    this.#time = { clock, next: Infinity };
+    this.#timer = clock.timer(() => this.#expire());
     this.#iovas = new IovaTree(this.device.iovaRange);
     for (const { base, size } of slabs) this.#iovas.allocate(base, size);
     const bytes = this.#rings.length * this.#ringBytes();
@@ -107,7 +116,9 @@ export class VdpaShadow implements VhostBackend {
     if (this.#buffer.byteLength !== bytes) this.#buffer = new SharedArrayBuffer(bytes);
     this.#base = Math.max(...slabs.map(({ base, size }) => base + size));
     this.#iovas.allocate(this.#base, bytes);
-    this.#front.open(session, session.features.and(this.device.features).without(OWN_FORMAT), [{ base: this.#base, size: bytes, source: this.#buffer }]);
+    this.#front.open(session, session.features.and(this.device.features).without(OWN_FORMAT).without(COALESCING), [
+      { base: this.#base, size: bytes, source: this.#buffer },
+    ]);
   }
 
   /** The guest's RAM as far as the function may reach it, and the shadow rings. */
@@ -153,6 +164,8 @@ export class VdpaShadow implements VhostBackend {
       inOrder: features.has(VIRTIO_F_IN_ORDER),
     });
     shadow.queue = new ShadowQueue({ queue, ring, dma: memory, iovas: this.#iovas, writable: (index & 1) === 0 });
+    shadow.moderation = new Moderation(queue, this.#time, () => call.signal());
+    this.#moderate(index);
     shadow.state = 'running';
     this.#front.moved();
     device.setVringSize(index, size);
@@ -196,7 +209,9 @@ export class VdpaShadow implements VhostBackend {
   }
 
   policyChanged(): void {
-    if (this.#front.held) this.device.controlChanged();
+    if (!this.#front.held) return;
+    for (let index = 0; index < this.#rings.length; index++) this.#moderate(index);
+    this.device.controlChanged();
   }
 
   // ---- relaying ----
@@ -215,7 +230,6 @@ export class VdpaShadow implements VhostBackend {
         if (shadow.state === 'running' || shadow.state === 'stopping') worked = true;
       } else if (kicked || called || shadow.again) {
         worked = true;
-        if (called) shadow.due = true;
         this.#look(index);
       }
     }
@@ -239,29 +253,53 @@ export class VdpaShadow implements VhostBackend {
         relay.disarm();
         const { shown } = relay.queue;
         const used = relay.bringBack();
-        if (used > 0 && relay.queue.publish() && !shadow.owed) {
-          shadow.owed = true;
-          shadow.shownBefore = shown;
-        }
+        if (used > 0) this.#show(shadow, relay, used, shown);
         const sent = relay.forward();
         if (sent > 0 && relay.ring.expose()) this.device.vringDoorbell(index).ring();
         if (relay.queue.broken !== undefined || relay.broken !== undefined) break;
         if (used + sent === 0 && !relay.arm()) break;
-      }
-      if (shadow.due) {
-        shadow.due = false;
-        this.#pass(shadow);
       }
     }
     const breach = relay.queue.broken ?? relay.broken;
     if (breach !== undefined) this.#break(index, shadow, breach);
   }
 
-  /** The device called: so is the driver, if it still wants that. */
-  #pass(shadow: Shadow): void {
-    if (!shadow.owed) return;
-    shadow.owed = false;
-    if (shadow.queue === undefined || shadow.queue.queue.stillWanted(shadow.shownBefore)) shadow.call?.signal();
+  /** What came back becomes visible, and is counted: by chains, of which a merged packet has several, so that it is told of too early rather than too late. */
+  #show(shadow: Shadow, relay: ShadowQueue, used: number, shown: number): void {
+    const wanted = relay.queue.publish();
+    const places = (relay.queue.shown - shown) | 0;
+    if (places !== 0) shadow.moderation?.count(used, places, wanted);
+    if (this.#time.next !== Infinity) this.#timer?.arm(this.#time.next);
+  }
+
+  /** Sends what was put off until now. */
+  #expire(): void {
+    const now = this.#time.clock.now();
+    this.#time.next = Infinity;
+    for (const shadow of this.#rings) {
+      const { moderation } = shadow;
+      if (moderation === undefined) continue;
+      if (moderation.deadline > now) this.#time.next = Math.min(this.#time.next, moderation.deadline);
+      else if (this.#reaches(shadow)) moderation.fire();
+      else moderation.stop();
+    }
+    if (this.#time.next !== Infinity) this.#timer?.arm(this.#time.next);
+  }
+
+  /** The driver's ring can be looked at. */
+  #reaches({ queue }: Shadow): boolean {
+    this.#session?.memory.sync();
+    return queue?.queue.resync() === true;
+  }
+
+  #moderate(index: number): void {
+    const session = this.#session;
+    const shadow = this.#rings[index];
+    if (shadow?.moderation === undefined || session === undefined || !COALESCING.bits().some((bit) => session.features.has(bit))) return;
+    // New parameters are judged by what was counted: that looks whether the driver still wants it, if it can.
+    if (!this.#reaches(shadow)) shadow.moderation.stop();
+    shadow.moderation.set(session.policy.maxPackets(index), session.policy.maxUsecs(index));
+    if (this.#time.next !== Infinity) this.#timer?.arm(this.#time.next);
   }
 
   /** Nothing more is taken from the guest's ring; it counts as broken once the device has let go of what it has. */
@@ -283,10 +321,9 @@ export class VdpaShadow implements VhostBackend {
   #finish(index: number, shadow: Shadow, state: VringState): void {
     const relay = shadow.queue as ShadowQueue;
     shadow.queue = undefined;
-    // Memory may be out of reach, so the driver is not asked again.
-    if (relay.finish(this.device.vringPosition(index).available) || shadow.owed) shadow.call?.signal();
-    shadow.owed = false;
-    shadow.due = false;
+    if (relay.finish(this.device.vringPosition(index).available)) shadow.call?.signal();
+    shadow.moderation?.stop();
+    shadow.moderation = undefined;
     shadow.again = false;
     shadow.breach ??= relay.broken;
     shadow.position = relay.queue.position;
@@ -326,9 +363,7 @@ function makeShadow(bell: Bell): Shadow {
     queue: undefined,
     call: undefined,
     again: false,
-    owed: false,
-    due: false,
-    shownBefore: 0,
+    moderation: undefined,
     kick,
     called,
     calls,

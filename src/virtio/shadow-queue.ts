@@ -103,13 +103,16 @@ export class ShadowQueue {
     return chains;
   }
 
-  /** Asks the driver to say when there is work. True when there is some already, on either side. The device always says: the driver's interrupts go by its calls. */
+  /** Asks both sides to say when there is work. True when there is some already. */
   arm(): boolean {
+    const used = this.ring.awaitCall();
     // Who waits for descriptors need not be told of further chains.
-    return (this.#full ? false : this.queue.awaitKick()) || this.ring.returned;
+    return (this.#full ? false : this.queue.awaitKick()) || used;
   }
 
+  /** Asks neither. */
   disarm(): void {
+    this.ring.suppressCalls();
     this.queue.suppressKicks();
   }
 

@@ -10,6 +10,7 @@ import { QUEUE_BROKEN, QUEUE_EMPTY, type QueueSetup } from './virtqueue.ts';
 const PAGE = 4096;
 // Available ring: flags, idx, ring[size], used_event. Used ring: flags, idx, ring[size] of {id, len}, avail_event.
 const HEADER_BYTES = 4;
+const AVAIL_F_NO_INTERRUPT = 1;
 const USED_F_NO_NOTIFY = 1;
 
 function pages(bytes: number): number {
@@ -162,8 +163,13 @@ export class ShadowRing {
 
   // ---- chains from the device ----
 
-  /** Something was returned that has not been taken. */
-  get returned(): boolean {
+  suppressCalls(): void {
+    this.#halves[this.#avail] = AVAIL_F_NO_INTERRUPT;
+  }
+
+  /** Asks for calls; true when something was returned meanwhile. */
+  awaitCall(): boolean {
+    Atomics.store(this.#halves, this.#avail, 0);
     return Atomics.load(this.#halves, this.#used + 1) !== this.#usedIndex;
   }
 

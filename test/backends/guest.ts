@@ -227,6 +227,15 @@ export class TestGuest {
   }
 }
 
+/** The driver asks to be told of what comes next, in the way its ring has. */
+export function listen(guest: TestGuest, ring: number): void {
+  const driver = guest.drivers[ring];
+  const event = guest.features.has(VIRTIO_F_EVENT_IDX);
+  if (driver instanceof PackedDriver) driver.setEvent(event ? 2 : 0, event ? driver.used : 0, event ? driver.usedWrap : 0);
+  else if (event) driver?.setUsedEvent(driver.usedIdx);
+  else driver?.setInterruptFlag(false);
+}
+
 /** An Ethernet frame of `length` bytes whose payload is a function of `seed`. */
 export function frameOf(length: number, seed: number): Uint8Array {
   const frame = new Uint8Array(length);

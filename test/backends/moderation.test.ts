@@ -6,10 +6,10 @@ import { SimClock } from '#core/clock';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED } from '#virtio/features';
-import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
+import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_NOTF_COAL } from '#virtio/net-features';
 import { PackedDriver } from '../virtio/driver-packed.ts';
 import { eventually, eventuallyBlocking } from './eventually.ts';
-import { frameOf, TestGuest } from './guest.ts';
+import { frameOf, listen, TestGuest } from './guest.ts';
 
 const FORMATS: [string, number[]][] = [
   ['split', []],
@@ -25,15 +25,6 @@ const US = 1000;
 function coalesce(guest: TestGuest, ring: number, packets: number, usecs: number): void {
   guest.dma.betweenTurns(() => guest.policy.update((p) => p.setCoalescing(ring, packets, usecs)));
   guest.backend?.policyChanged();
-}
-
-/** The driver asks to be told of what comes next, in the way its ring has. */
-function listen(guest: TestGuest, ring: number): void {
-  const driver = guest.drivers[ring];
-  const event = guest.features.has(VIRTIO_F_EVENT_IDX);
-  if (driver instanceof PackedDriver) driver.setEvent(event ? 2 : 0, event ? driver.used : 0, event ? driver.usedWrap : 0);
-  else if (event) driver?.setUsedEvent(driver.usedIdx);
-  else driver?.setInterruptFlag(false);
 }
 
 /** It asks not to be, and will look by itself. */
@@ -57,8 +48,8 @@ const interrupts = (guest: TestGuest, ring: number): number => guest.calls[ring]
 function pair(features: number[], options: Partial<ConstructorParameters<typeof TestGuest>[0]> = {}) {
   const clock = new SimClock();
   const inline = new InlineSegment(new Segment(new DirectLink(), { clock }), { defer: () => {} });
-  const a = new TestGuest({ name: 'a', features, clock, ...options });
-  const b = new TestGuest({ name: 'b', features, clock, ...options });
+  const a = new TestGuest({ name: 'a', features: [...features, VIRTIO_NET_F_NOTF_COAL], clock, ...options });
+  const b = new TestGuest({ name: 'b', features: [...features, VIRTIO_NET_F_NOTF_COAL], clock, ...options });
   a.attach(inline.port('a'));
   b.attach(inline.port('b'));
   b.post();
@@ -238,8 +229,8 @@ describe.each(FORMATS)('on a worker, %s', (_name, features) => {
     const pool = new VhostPool({ threads: 1 });
     pools.push(pool);
     const segment = pool.worker().segment({ paused: true });
-    const a = new TestGuest({ name: 'a', features, ...options });
-    const b = new TestGuest({ name: 'b', features, ...options });
+    const a = new TestGuest({ name: 'a', features: [...features, VIRTIO_NET_F_NOTF_COAL], ...options });
+    const b = new TestGuest({ name: 'b', features: [...features, VIRTIO_NET_F_NOTF_COAL], ...options });
     a.attach(segment.port('a'));
     b.attach(segment.port('b'));
     b.post();
