@@ -48,6 +48,10 @@ export class PartObjects {
     this.#members.clear();
   }
 
+  forget(member: number): void {
+    this.#members.delete(member);
+  }
+
   #count(kind: PartObject): number {
     let count = 0;
     for (const objects of this.#members.values()) for (const each of objects.values()) if (each === kind) count++;

@@ -47,6 +47,18 @@ describe('the capability and its objects', () => {
     expect(query(2, 0).result[0]).toBe(1);
   });
 
+  it('go with the function that they were made for', () => {
+    const { host } = up();
+    expect([host.object(1, 0, 'get').status, host.object(2, 0, 'get').status]).toEqual([OK, OK]);
+    host.disable();
+    host.enable(1);
+    const query = (member: number) => host.admin(0xb, k.SRIOV, member, header(0)).status;
+    expect(query(1)).toBe(k.ENXIO);
+    // Nothing that nobody can reach stands in the way of new limits.
+    expect(host.admin(9, k.SELF, 0, [...k.le(0, 8), 1, 1]).status).toBe(OK);
+    expect(host.object(1, 0, 'get').status).toBe(OK);
+  });
+
   it('are what the part commands go through: to get with one kind, to set with the other', () => {
     const { host } = up();
     host.object(1, 0, 'get');

@@ -112,9 +112,12 @@ class Draft {
 export class NetParts implements DevicePartsSource {
   readonly bounds: DevicePartsSource['bounds'];
   readonly #options: NetPartsOptions;
+  /** No part is a command that looks at them. */
+  readonly #statistics: { readonly queues: NetStatistics; readonly control: ControlStatistics };
 
   constructor(options: NetPartsOptions) {
     this.#options = options;
+    this.#statistics = { queues: new NetStatistics(2 * options.queuePairs), control: new ControlStatistics() };
     this.bounds = netPartsBounds(options.queuePairs, options.steering);
   }
 
@@ -202,6 +205,8 @@ export class NetParts implements DevicePartsSource {
   #apply(draft: Draft, { selector, value }: DevicePart, features: FeatureSet): boolean {
     const [commandClass, command] = selector as unknown as [number, number];
     const { receive, steering } = draft;
+    // virtio 1.4 5.1.8.1: the rest is reserved; parts that differ in it alone would be one and the same.
+    if (selector.subarray(2).some((byte) => byte !== 0)) return false;
     switch (commandClass) {
       case VLAN:
         if (command !== 0 || value.length % 2 !== 0 || value.length > 2 * VLANS || !features.has(net.VIRTIO_NET_F_CTRL_VLAN)) return false;
@@ -253,7 +258,7 @@ export class NetParts implements DevicePartsSource {
       state: draft.receive,
       steering: draft.steering,
       coalescing: draft.coalescing,
-      statistics: { queues: new NetStatistics(2 * this.#options.queuePairs), control: new ControlStatistics(), dataQueues },
+      statistics: { ...this.#statistics, dataQueues },
       dataQueueEnabled: (index) => index < dataQueues,
       allowsMac: this.#options.allowsMac,
       setMac: (mac) => {

@@ -152,6 +152,7 @@ export class NetVfs {
           return capability.numVfs;
         },
         member: (id) => this.#member(id - 1),
+        onGone: undefined,
       },
       legacy,
       partsBound: memberPartsBound(queueCount, netPartsBounds(maxQueuePairs, { ...checkRss({}), pairs: maxQueuePairs })),
@@ -231,7 +232,10 @@ export class NetVfs {
       if (entry.enabled === vf < count) continue;
       entry.enabled = vf < count;
       if (entry.enabled) this.#make(vf, entry);
-      else this.#drop(vf, entry);
+      else {
+        this.#drop(vf, entry);
+        this.owner.members.onGone?.(vf + 1);
+      }
     }
     this.#options.onEnabled?.(count);
   }
