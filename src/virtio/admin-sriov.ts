@@ -41,6 +41,8 @@ export interface AdminMember {
   /** undefined: not one field of the structure. */
   readLegacy(area: LegacyArea, offset: number, length: number): Uint8Array | undefined;
   writeLegacy(area: LegacyArea, offset: number, data: Uint8Array): boolean;
+  /** A reset of it is under way. */
+  readonly busy: boolean;
   /** Where a legacy driver's notifications may be written. */
   readonly legacyNotify: { readonly bar: number; readonly offset: number };
   /** Its state in order, or as it was set. */
@@ -108,6 +110,8 @@ export class SriovGroup implements AdminGroup {
     const member = this.#members.member(id);
     if (member === 'later') return undefined;
     if (member === undefined) return adminFailed(admin.VIRTIO_ADMIN_STATUS_ENOMEM, admin.VIRTIO_ADMIN_STATUS_Q_NORESOURCE);
+    // A legacy driver's reset is over when its write is: whoever does not wait for that waits here, and the machine's thread does not, access after access.
+    if (opcode <= VIRTIO_ADMIN_CMD_LEGACY_DEV_CFG_READ && member.busy) return undefined;
     switch (opcode) {
       case VIRTIO_ADMIN_CMD_LEGACY_COMMON_CFG_WRITE:
         return writeLegacy(member, 'common', data);

@@ -84,6 +84,10 @@ export class PciMember implements AdminMember {
     return readParts(this.#staged ?? this.#present, this.#shape);
   }
 
+  get busy(): boolean {
+    return this.#at.control.busy;
+  }
+
   setParts(parts: readonly DevicePart[]): 'done' | 'running' | 'refused' | 'later' {
     const { control } = this.#at;
     // virtio 1.4 2.12.1.4.4.1 (device MUST): answered when a reset that is under way is over.

@@ -453,6 +453,15 @@ describe('a stop that takes time', () => {
     backend.finishStops();
     host.simulated.advance(60_000);
     expect(host.reply()).toMatchObject({ status: OK });
+    // So does a legacy driver's access, which would otherwise wait inside itself.
+    host.mode(1, false);
+    new k.Station(host, vf, 0x10_0000);
+    vf.status = 0;
+    host.post(2, k.SRIOV, 1, [18, 0, 0, 0, 0, 0, 0, 0, 0]);
+    expect(host.reply()).toBeUndefined();
+    backend.finishStops();
+    host.simulated.advance(60_000);
+    expect(host.reply()).toMatchObject({ status: OK });
     // A PF whose driver resets it meanwhile is asked nothing any more.
     host.mode(1, false);
     new k.Station(host, vf, 0x10_0000);
