@@ -3,6 +3,7 @@
 import { afterEach, expect, it } from 'vitest';
 import { VhostPool, type VhostPoolOptions } from '#backends/vhost-pool';
 import { ToldTime } from '#core/clock';
+import { VIRTIO_NET_F_NOTF_COAL } from '#virtio/net-features';
 import { frameOf, TestGuest } from './guest.ts';
 
 const pools: VhostPool[] = [];
@@ -16,7 +17,7 @@ function pair(options: VhostPoolOptions = {}) {
   const worker = pool.worker();
   const segment = worker.segment();
   const a = new TestGuest({ name: 'a' });
-  const b = new TestGuest({ name: 'b' });
+  const b = new TestGuest({ name: 'b', features: [VIRTIO_NET_F_NOTF_COAL] });
   a.attach(segment.port('a'));
   b.attach(segment.port('b'));
   b.post();
