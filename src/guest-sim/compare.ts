@@ -19,7 +19,7 @@ import {
   set16,
   transportChecksum,
 } from './packets.ts';
-import { type PackedFrames, Tally, type Workload, type WorkloadResult } from './workload.ts';
+import { type PackedFrames, Tallied, type Workload, type WorkloadResult } from './workload.ts';
 
 /** Where received frames are written, for a capture file: filled from the start, `count` frames. Memory is the caller's. */
 export interface FrameStore {
@@ -39,9 +39,8 @@ export interface CompareJob {
   readonly store?: FrameStore;
 }
 
-export class Compare implements Workload {
+export class Compare extends Tallied implements Workload {
   readonly #job: CompareJob;
-  readonly #tally = new Tally();
   readonly #expected: ByteViews;
   readonly #repeat: number;
   readonly #linear = new LinearFrame();
@@ -58,6 +57,7 @@ export class Compare implements Workload {
   readonly nextDue = Infinity;
 
   constructor(job: CompareJob) {
+    super();
     this.#job = job;
     this.#expected = viewsOf(job.frames.buffer);
     this.#repeat = job.frames.count === 0 ? 0 : (job.repeat ?? 1);
@@ -73,34 +73,21 @@ export class Compare implements Workload {
   get done(): boolean {
     return this.#round >= this.#repeat;
   }
-  get framesSent(): number {
-    return 0;
-  }
-  get bytesSent(): number {
-    return 0;
-  }
-  get framesReceived(): number {
-    return this.#tally.framesReceived;
-  }
-  get bytesReceived(): number {
-    return this.#tally.bytesReceived;
-  }
-
   step(_net: Nic, now: number): boolean {
     this.#now = now;
     return false;
   }
 
   receive(frame: ReceivedFrame): void {
-    this.#tally.framesReceived++;
-    this.#tally.bytesReceived += frame.length;
+    this.tally.framesReceived++;
+    this.tally.bytesReceived += frame.length;
     if (this.done) {
-      this.#tally.fail(() => `a frame of ${frame.length} bytes after the last one expected`);
+      this.tally.fail(() => `a frame of ${frame.length} bytes after the last one expected`);
       return;
     }
     const partial = frame.checksum === CHECKSUM_PARTIAL;
     if (!this.#linear.load(frame, partial)) {
-      this.#tally.fail(() => `a frame of ${frame.length} bytes`);
+      this.tally.fail(() => `a frame of ${frame.length} bytes`);
       return;
     }
     const start = this.#job.frames.offset[this.#index] as number;
@@ -112,7 +99,7 @@ export class Compare implements Workload {
       return;
     }
     if (this.#pieces !== 0) {
-      this.#tally.fail(() => `frame ${this.#index}: ${this.#pieces} payload bytes came in pieces, then something else`);
+      this.tally.fail(() => `frame ${this.#index}: ${this.#pieces} payload bytes came in pieces, then something else`);
       this.#pieces = 0;
     }
     this.#compareWhole(u8, at, frame, start, length);
@@ -127,14 +114,14 @@ export class Compare implements Workload {
       const field = frame.csumStart + frame.csumOffset;
       if (field + 2 <= length && get16(u8, at + field) !== get16(want, start + field) && this.#got.parse(u8, at, frame.length)) {
         const seeded = fold(pseudoHeaderSum(u8, at, this.#got, this.#got.end - this.#got.transport));
-        if (seeded !== get16(u8, at + field)) this.#tally.fail(() => `frame ${this.#index}: its unfilled checksum is not the pseudo header's sum`);
+        if (seeded !== get16(u8, at + field)) this.tally.fail(() => `frame ${this.#index}: its unfilled checksum is not the pseudo header's sum`);
         set16(u8, at + field, transportChecksum(u8, at, this.#got));
       }
     }
     // Ethernet padding of short frames may have been added on the way; nothing else may differ in length.
     const same = frame.length === length || (length < 60 && frame.length === 60);
     if (!same) {
-      this.#tally.fail(() => `frame ${this.#index}: ${frame.length} bytes in place of ${length}`);
+      this.tally.fail(() => `frame ${this.#index}: ${frame.length} bytes in place of ${length}`);
       return;
     }
     // Recorded unfilled, arrived filled: right when the whole frame now sums up.
@@ -144,11 +131,11 @@ export class Compare implements Workload {
       field = w.transport + w.checksumOffset;
       if (get16(u8, at + field) === get16(want, start + field)) field = -1;
       else if (!this.#got.parse(u8, at, frame.length) || !checksumsHold(u8, at, this.#got))
-        this.#tally.fail(() => `frame ${this.#index}: its checksum was filled in wrongly`);
+        this.tally.fail(() => `frame ${this.#index}: its checksum was filled in wrongly`);
     }
     for (let i = this.#equalWords(at, start, length); i < length; i++) {
       if (u8[at + i] === want[start + i] || (field >= 0 && (i === field || i === field + 1))) continue;
-      this.#tally.fail(() => `frame ${this.#index}: byte ${i} is ${u8[at + i]} in place of ${want[start + i]}`);
+      this.tally.fail(() => `frame ${this.#index}: byte ${i} is ${u8[at + i]} in place of ${want[start + i]}`);
       return;
     }
     this.#whole++;
@@ -184,11 +171,11 @@ export class Compare implements Workload {
     const addresses = w.version === 4 ? 12 : 8;
     for (let i = w.network + addresses; i < w.transport + 4; i++) if (u8[at + i] !== want[start + i]) return false;
     if (frame.checksum === CHECKSUM_PARTIAL) set16(u8, at + g.transport + g.checksumOffset, transportChecksum(u8, at, g));
-    if (!checksumsHold(u8, at, g)) this.#tally.fail(() => `frame ${this.#index}: a segment at ${this.#pieces} has a wrong checksum`);
+    if (!checksumsHold(u8, at, g)) this.tally.fail(() => `frame ${this.#index}: a segment at ${this.#pieces} has a wrong checksum`);
     const from = start + w.payload + this.#pieces;
     for (let i = 0; i < part; i++) {
       if (u8[at + g.payload + i] === want[from + i]) continue;
-      this.#tally.fail(() => `frame ${this.#index}: payload byte ${this.#pieces + i} is wrong in a segment`);
+      this.tally.fail(() => `frame ${this.#index}: payload byte ${this.#pieces + i} is wrong in a segment`);
       break;
     }
     this.#pieces += part;
@@ -219,6 +206,6 @@ export class Compare implements Workload {
   }
 
   result(): WorkloadResult {
-    return this.#tally.result('compare', this.done, { whole: this.#whole, segments: this.#segmented, expected: this.#job.frames.count * this.#repeat });
+    return this.tally.result('compare', this.done, { whole: this.#whole, segments: this.#segmented, expected: this.#job.frames.count * this.#repeat });
   }
 }

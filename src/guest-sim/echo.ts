@@ -9,7 +9,7 @@ import { LinearFrame } from './linear.ts';
 import type { ReceivedFrame } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import { buildFrame, readSequence, SHORTEST_FRAME, stampSequence, UDP_PAYLOAD } from './test-frame.ts';
-import { Tally, type Workload, type WorkloadResult } from './workload.ts';
+import { Tallied, type Workload, type WorkloadResult } from './workload.ts';
 
 export interface EchoJob {
   readonly kind: 'echo';
@@ -26,37 +26,24 @@ export interface PingJob {
   readonly patience?: Nanos;
 }
 
-export class Echo implements Workload {
+export class Echo extends Tallied implements Workload {
   readonly #count: number;
   readonly #arena: GuestArena;
   readonly #net: Nic;
-  readonly #tally = new Tally();
   #refused = 0;
   #pending = false;
   readonly nextDue = Infinity;
 
   constructor(job: EchoJob, arena: GuestArena, net: Nic) {
+    super();
     this.#count = job.count ?? Infinity;
     this.#arena = arena;
     this.#net = net;
   }
 
   get done(): boolean {
-    return this.#tally.framesReceived >= this.#count && !this.#pending;
+    return this.tally.framesReceived >= this.#count && !this.#pending;
   }
-  get framesSent(): number {
-    return this.#tally.framesSent;
-  }
-  get bytesSent(): number {
-    return this.#tally.bytesSent;
-  }
-  get framesReceived(): number {
-    return this.#tally.framesReceived;
-  }
-  get bytesReceived(): number {
-    return this.#tally.bytesReceived;
-  }
-
   step(net: Nic): boolean {
     if (!this.#pending) return false;
     this.#pending = false;
@@ -65,8 +52,8 @@ export class Echo implements Workload {
   }
 
   receive(frame: ReceivedFrame): void {
-    this.#tally.framesReceived++;
-    this.#tally.bytesReceived += frame.length;
+    this.tally.framesReceived++;
+    this.tally.bytesReceived += frame.length;
     const queue = this.#net.transmit[frame.queue] ?? this.#net.transmit[0];
     if (!queue) return;
     const at = frame.length <= queue.frameRoom ? queue.reserve() : -1;
@@ -90,12 +77,12 @@ export class Echo implements Workload {
     }
     queue.send(frame.length);
     this.#pending = true;
-    this.#tally.framesSent++;
-    this.#tally.bytesSent += frame.length;
+    this.tally.framesSent++;
+    this.tally.bytesSent += frame.length;
   }
 
   result(): WorkloadResult {
-    return this.#tally.result('echo', this.done, { refused: this.#refused });
+    return this.tally.result('echo', this.done, { refused: this.#refused });
   }
 }
 
@@ -110,11 +97,10 @@ function swap(u8: Uint8Array, a: number, b: number, length: number): void {
 const PATIENCE: Nanos = 1e9;
 const LONGEST_PING = 1514;
 
-export class Ping implements Workload {
+export class Ping extends Tallied implements Workload {
   readonly #job: PingJob;
   readonly #arena: GuestArena;
   readonly #now: () => Nanos;
-  readonly #tally = new Tally();
   readonly roundTrips = new Histogram();
   readonly #linear = new LinearFrame();
   #template: ByteViews | undefined;
@@ -126,6 +112,7 @@ export class Ping implements Workload {
 
   /** @param now the guest's time: round trips are told in it. */
   constructor(job: PingJob, arena: GuestArena, now: () => Nanos) {
+    super();
     if (!(Number.isInteger(job.size ?? SHORTEST_FRAME) && (job.size ?? SHORTEST_FRAME) >= SHORTEST_FRAME && (job.size ?? 0) <= LONGEST_PING))
       throw new RangeError(`ping size ${job.size} is not in ${SHORTEST_FRAME}..${LONGEST_PING}`);
     this.#job = job;
@@ -137,23 +124,10 @@ export class Ping implements Workload {
   get done(): boolean {
     return this.#waiting < 0 && this.#sequence >= this.#job.count;
   }
-  get framesSent(): number {
-    return this.#tally.framesSent;
-  }
-  get bytesSent(): number {
-    return this.#tally.bytesSent;
-  }
-  get framesReceived(): number {
-    return this.#tally.framesReceived;
-  }
-  get bytesReceived(): number {
-    return this.#tally.bytesReceived;
-  }
-
   step(net: Nic, now: number): boolean {
     if (this.#waiting >= 0) {
       if (now - this.#sentAt < this.#patience) return false;
-      this.#tally.fail(() => `no answer to request ${this.#waiting} within ${this.#patience / 1e9} s`);
+      this.tally.fail(() => `no answer to request ${this.#waiting} within ${this.#patience / 1e9} s`);
       this.#waiting = -1;
     }
     const queue = net.transmit[0];
@@ -170,8 +144,8 @@ export class Ping implements Workload {
     stampSequence(this.#arena.views, at, UDP_PAYLOAD, this.#sequence);
     this.#waiting = this.#sequence++;
     this.nextDue = now + this.#patience;
-    this.#tally.framesSent++;
-    this.#tally.bytesSent += size;
+    this.tally.framesSent++;
+    this.tally.bytesSent += size;
     queue.send(size);
     this.#sentAt = this.#now();
     queue.flush();
@@ -184,12 +158,12 @@ export class Ping implements Workload {
     this.roundTrips.add(this.#now() - this.#sentAt);
     this.#waiting = -1;
     this.nextDue = Infinity;
-    this.#tally.framesReceived++;
-    this.#tally.bytesReceived += frame.length;
+    this.tally.framesReceived++;
+    this.tally.bytesReceived += frame.length;
   }
 
   result(): WorkloadResult {
     const h = this.roundTrips;
-    return this.#tally.result('ping', this.done, { p50: h.quantile(0.5), p99: h.quantile(0.99), max: h.max });
+    return this.tally.result('ping', this.done, { p50: h.quantile(0.5), p99: h.quantile(0.99), max: h.max });
   }
 }

@@ -8,7 +8,7 @@ import { TransmitOffload } from './net-transmit.ts';
 import type { Nic, NicTransmitQueue } from './nic.ts';
 import { buildFrame, LONGEST_FRAME, SHORTEST_FRAME, stampSequence, TCP_PAYLOAD, UDP_PAYLOAD } from './test-frame.ts';
 import { NET_GSO_TCPV4, NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_F } from './virtio-constants.ts';
-import { drained, Tally, type Workload, type WorkloadResult } from './workload.ts';
+import { drained, Tallied, type Workload, type WorkloadResult } from './workload.ts';
 
 const DEFAULT_MTU = 1500;
 
@@ -30,9 +30,8 @@ function isLong(queue: NicTransmitQueue, size: number, mtu: number): boolean {
   return size > queue.frameRoom || size - 14 > mtu;
 }
 
-export class Generate implements Workload {
+export class Generate extends Tallied implements Workload {
   readonly #job: GenerateJob;
-  readonly #tally = new Tally();
   readonly #arena: GuestArena;
   readonly #sizes: readonly number[];
   readonly #burst: number;
@@ -47,6 +46,7 @@ export class Generate implements Workload {
   done = false;
 
   constructor(job: GenerateJob, arena: GuestArena) {
+    super();
     this.#job = job;
     this.#arena = arena;
     this.#sizes = job.sizes ?? [SHORTEST_FRAME];
@@ -57,22 +57,9 @@ export class Generate implements Workload {
     if (this.#sizes.length === 0) throw new RangeError('a generator needs at least one frame size');
   }
 
-  get framesSent(): number {
-    return this.#tally.framesSent;
-  }
-  get bytesSent(): number {
-    return this.#tally.bytesSent;
-  }
-  get framesReceived(): number {
-    return this.#tally.framesReceived;
-  }
-  get bytesReceived(): number {
-    return this.#tally.bytesReceived;
-  }
-
   receive(frame: ReceivedFrame): void {
-    this.#tally.framesReceived++;
-    this.#tally.bytesReceived += frame.length;
+    this.tally.framesReceived++;
+    this.tally.bytesReceived += frame.length;
   }
 
   step(net: Nic): boolean {
@@ -81,7 +68,7 @@ export class Generate implements Workload {
       this.#prepared = net.transmit.map((q) => new Int32Array(q.buffers));
       this.#sequences = new Int32Array(net.transmit.length);
     }
-    if (this.#tally.framesSent >= this.#job.count) {
+    if (this.tally.framesSent >= this.#job.count) {
       this.done = drained(net);
       return this.done;
     }
@@ -97,7 +84,7 @@ export class Generate implements Workload {
   }
 
   #fill(net: Nic, queue: NicTransmitQueue, flow: number): boolean {
-    const left = this.#job.count - this.#tally.framesSent;
+    const left = this.#job.count - this.tally.framesSent;
     const most = left < this.#burst ? left : this.#burst;
     const { views } = this.#arena;
     const prepared = this.#prepared[flow] as Int32Array;
@@ -126,8 +113,8 @@ export class Generate implements Workload {
       if (++this.#turn === this.#sizes.length) this.#turn = 0;
     }
     this.#sequences[flow] = sequence;
-    this.#tally.framesSent += sent;
-    this.#tally.bytesSent += bytes;
+    this.tally.framesSent += sent;
+    this.tally.bytesSent += bytes;
     queue.flush();
     return sent > 0;
   }
@@ -161,8 +148,8 @@ export class Generate implements Workload {
     const mtu = net.configuration.mtu || DEFAULT_MTU;
     const segment = size - 14 > mtu;
     if (segment && !net.has(VIRTIO_NET_F.HOST_TSO4)) {
-      this.#tally.fail(() => `frames of ${size} bytes need VIRTIO_NET_F_HOST_TSO4, which was not negotiated`);
-      this.#tally.framesSent = this.#job.count;
+      this.tally.fail(() => `frames of ${size} bytes need VIRTIO_NET_F_HOST_TSO4, which was not negotiated`);
+      this.tally.framesSent = this.#job.count;
       return false;
     }
     const linear = this.#template(net, flow, size);
@@ -184,6 +171,6 @@ export class Generate implements Workload {
   }
 
   result(): WorkloadResult {
-    return this.#tally.result('generate', this.done);
+    return this.tally.result('generate', this.done);
   }
 }

@@ -8,7 +8,7 @@ import type { ReceivedFrame } from './net-receive.ts';
 import type { Nic, NicTransmitQueue } from './nic.ts';
 import { checksumsHold, Headers } from './packets.ts';
 import { buildFrame, readFlow, readSequence, SHORTEST_FRAME, stampSequence, UDP_PAYLOAD } from './test-frame.ts';
-import { drained, Tally, type Workload, type WorkloadResult } from './workload.ts';
+import { drained, Tallied, type Workload, type WorkloadResult } from './workload.ts';
 
 export interface MeshJob {
   readonly kind: 'mesh';
@@ -28,11 +28,10 @@ export interface MeshJob {
 const MOST_STATIONS = 64;
 const LONGEST = 1514;
 
-export class Mesh implements Workload {
+export class Mesh extends Tallied implements Workload {
   readonly #job: MeshJob;
   readonly #arena: GuestArena;
   readonly #peers: readonly number[];
-  readonly #tally = new Tally();
   readonly #linear = new LinearFrame();
   readonly #headers = new Headers();
   /** By station: the next frame to it, and the next one expected of it. */
@@ -49,6 +48,7 @@ export class Mesh implements Workload {
 
   /** @throws RangeError */
   constructor(job: MeshJob, arena: GuestArena) {
+    super();
     const { size = SHORTEST_FRAME, stations, self } = job;
     if (!(Number.isInteger(size) && size >= SHORTEST_FRAME && size <= LONGEST))
       throw new RangeError(`frame size ${size} is not in ${SHORTEST_FRAME}..${LONGEST}`);
@@ -58,23 +58,10 @@ export class Mesh implements Workload {
     this.#peers = stations.flatMap((address, i) => (address && i !== self ? [i] : []));
   }
 
-  get framesSent(): number {
-    return this.#tally.framesSent;
-  }
-  get bytesSent(): number {
-    return this.#tally.bytesSent;
-  }
-  get framesReceived(): number {
-    return this.#tally.framesReceived;
-  }
-  get bytesReceived(): number {
-    return this.#tally.bytesReceived;
-  }
-
   step(net: Nic): boolean {
     const total = this.#peers.length * this.#job.count;
-    if (this.#tally.framesSent >= total) {
-      if (this.#tally.framesReceived >= (this.#job.expect ?? total)) this.done = drained(net);
+    if (this.tally.framesSent >= total) {
+      if (this.tally.framesReceived >= (this.#job.expect ?? total)) this.done = drained(net);
       return this.done;
     }
     const peer = this.#peers[this.#turn] as number;
@@ -97,8 +84,8 @@ export class Mesh implements Workload {
       queue.send(size);
     }
     queue.flush();
-    this.#tally.framesSent += sent;
-    this.#tally.bytesSent += sent * size;
+    this.tally.framesSent += sent;
+    this.tally.bytesSent += sent * size;
     return sent > 0 || most === 0;
   }
 
@@ -121,15 +108,15 @@ export class Mesh implements Workload {
       this.#others++;
       return;
     }
-    this.#tally.framesReceived++;
-    this.#tally.bytesReceived += frame.length;
+    this.tally.framesReceived++;
+    this.tally.bytesReceived += frame.length;
     const flow = readFlow(views, offset + UDP_PAYLOAD);
     const from = (flow >>> 6) & (MOST_STATIONS - 1);
     const to = flow & (MOST_STATIONS - 1);
-    if (sequence < 0 || !checksumsHold(views.u8, offset, h)) this.#tally.fail(() => `a damaged frame of station ${from}`);
-    else if (to !== this.#job.self) this.#tally.fail(() => `station ${this.#job.self} got a frame of ${from} to ${to}`);
+    if (sequence < 0 || !checksumsHold(views.u8, offset, h)) this.tally.fail(() => `a damaged frame of station ${from}`);
+    else if (to !== this.#job.self) this.tally.fail(() => `station ${this.#job.self} got a frame of ${from} to ${to}`);
     else if (sequence < (this.#expected[from] as number))
-      this.#tally.fail(() => `station ${from}: frame ${sequence} after ${(this.#expected[from] as number) - 1}: repeated or out of order`);
+      this.tally.fail(() => `station ${from}: frame ${sequence} after ${(this.#expected[from] as number) - 1}: repeated or out of order`);
     else {
       this.#lost[from] = (this.#lost[from] as number) + sequence - (this.#expected[from] as number);
       this.#expected[from] = sequence + 1;
@@ -140,6 +127,6 @@ export class Mesh implements Workload {
   result(): WorkloadResult {
     const lost = this.#peers.map((peer) => [`lost of ${peer}`, this.#lost[peer] as number] as const);
     const received = this.#peers.map((peer) => [`received of ${peer}`, this.#received[peer] as number] as const);
-    return this.#tally.result('mesh', this.done, { others: this.#others, ...Object.fromEntries([...lost, ...received]) });
+    return this.tally.result('mesh', this.done, { others: this.#others, ...Object.fromEntries([...lost, ...received]) });
   }
 }

@@ -20,7 +20,7 @@ import {
   transportChecksum,
 } from './packets.ts';
 import { NET_GSO_ECN, NET_GSO_TCPV4, NET_GSO_TCPV6, NET_GSO_UDP_L4, NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_F } from './virtio-constants.ts';
-import { drained, type PackedFrames, Tally, type Workload, type WorkloadResult } from './workload.ts';
+import { drained, type PackedFrames, Tallied, type Workload, type WorkloadResult } from './workload.ts';
 
 export interface ReplayJob {
   readonly kind: 'replay';
@@ -36,9 +36,8 @@ const DEFAULT_MTU = 1500;
 const TCP_FIN_PSH = 0x09;
 const TCP_CWR = 0x80;
 
-export class Replay implements Workload {
+export class Replay extends Tallied implements Workload {
   readonly #job: ReplayJob;
-  readonly #tally = new Tally();
   readonly #views: ByteViews;
   readonly #times: Float64Array | undefined;
   readonly #headers = new Headers();
@@ -56,6 +55,7 @@ export class Replay implements Workload {
   done = false;
 
   constructor(job: ReplayJob) {
+    super();
     this.#job = job;
     this.#views = viewsOf(job.frames.buffer);
     this.#times = job.speed !== undefined ? job.frames.time : undefined;
@@ -63,22 +63,9 @@ export class Replay implements Workload {
     if (job.frames.count === 0) this.#round = this.#repeat;
   }
 
-  get framesSent(): number {
-    return this.#tally.framesSent;
-  }
-  get bytesSent(): number {
-    return this.#tally.bytesSent;
-  }
-  get framesReceived(): number {
-    return this.#tally.framesReceived;
-  }
-  get bytesReceived(): number {
-    return this.#tally.bytesReceived;
-  }
-
   receive(frame: { length: number }): void {
-    this.#tally.framesReceived++;
-    this.#tally.bytesReceived += frame.length;
+    this.tally.framesReceived++;
+    this.tally.bytesReceived += frame.length;
   }
 
   step(net: Nic, now: number): boolean {
@@ -151,7 +138,7 @@ export class Replay implements Workload {
     const h = this.#headers;
     const queue = net.transmit[0] as NicTransmitQueue;
     if (length > queue.longestFrame) {
-      this.#tally.fail(() => `frame ${this.#index} of ${length} bytes is longer than the transmit queue can send`);
+      this.tally.fail(() => `frame ${this.#index} of ${length} bytes is longer than the transmit queue can send`);
       return true;
     }
     if (!checksumUnfilled(this.#views.u8, start, h)) {
@@ -197,14 +184,14 @@ export class Replay implements Workload {
     const source = this.#views.u8;
     const tcp = h.protocol === PROTOCOL_TCP;
     if ((!tcp && h.protocol !== PROTOCOL_UDP) || h.transport === 0) {
-      this.#tally.fail(() => `frame ${this.#index} is longer than the MTU and is neither TCP nor UDP: no sender has it cut up`);
+      this.tally.fail(() => `frame ${this.#index} is longer than the MTU and is neither TCP nor UDP: no sender has it cut up`);
       return true;
     }
     const queue = net.transmit[0];
     const { u8 } = this.#scratch;
     const mss = mtu - (h.payload - h.network);
     if (mss < 8) {
-      this.#tally.fail(() => `frame ${this.#index}: its headers leave no room for payload in an MTU of ${mtu}`);
+      this.tally.fail(() => `frame ${this.#index}: its headers leave no room for payload in an MTU of ${mtu}`);
       return true;
     }
     const total = h.end - h.payload;
@@ -235,11 +222,11 @@ export class Replay implements Workload {
   }
 
   #count(length: number): void {
-    this.#tally.framesSent++;
-    this.#tally.bytesSent += length;
+    this.tally.framesSent++;
+    this.tally.bytesSent += length;
   }
 
   result(): WorkloadResult {
-    return this.#tally.result('replay', this.done, { offloaded: this.#offloaded, unfilled: this.#unfilled });
+    return this.tally.result('replay', this.done, { offloaded: this.#offloaded, unfilled: this.#unfilled });
   }
 }

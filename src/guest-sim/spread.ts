@@ -5,7 +5,7 @@ import { LinearFrame } from './linear.ts';
 import type { ReceivedFrame } from './net-receive.ts';
 import type { Nic } from './nic.ts';
 import { NET_HASH_TYPE } from './virtio-constants.ts';
-import { Tally, type Workload, type WorkloadResult } from './workload.ts';
+import { Tallied, type Workload, type WorkloadResult } from './workload.ts';
 
 export interface SpreadJob {
   readonly kind: 'spread';
@@ -16,10 +16,9 @@ export interface SpreadJob {
 /** By report value: no hash, then the hash types in the order of their bits. */
 const KINDS = ['none', ...Object.keys(NET_HASH_TYPE)];
 
-export class Spread implements Workload {
+export class Spread extends Tallied implements Workload {
   readonly #count: number;
   readonly #net: Nic;
-  readonly #tally = new Tally();
   readonly #linear = new LinearFrame();
   readonly #queues: number[];
   readonly #kinds = KINDS.map(() => 0);
@@ -28,40 +27,28 @@ export class Spread implements Workload {
   readonly nextDue = Infinity;
 
   constructor(job: SpreadJob, net: Nic) {
+    super();
     this.#count = job.count ?? Infinity;
     this.#net = net;
     this.#queues = new Array<number>(net.receive.length).fill(0);
   }
 
   get done(): boolean {
-    return this.#tally.framesReceived >= this.#count;
+    return this.tally.framesReceived >= this.#count;
   }
-  get framesSent(): number {
-    return 0;
-  }
-  get bytesSent(): number {
-    return 0;
-  }
-  get framesReceived(): number {
-    return this.#tally.framesReceived;
-  }
-  get bytesReceived(): number {
-    return this.#tally.bytesReceived;
-  }
-
   step(): boolean {
     return false;
   }
 
   receive(frame: ReceivedFrame): void {
-    const number = this.#tally.framesReceived++;
-    this.#tally.bytesReceived += frame.length;
+    const number = this.tally.framesReceived++;
+    this.tally.bytesReceived += frame.length;
     this.#queues[frame.queue] = (this.#queues[frame.queue] as number) + 1;
     const { steering } = this.#net;
     const hash = steering?.flowHash;
     if (!steering || !hash) return;
     if (!this.#linear.load(frame)) {
-      this.#tally.fail(() => `frame ${number} has ${frame.length} bytes`);
+      this.tally.fail(() => `frame ${number} has ${frame.length} bytes`);
       return;
     }
     if (hash.compute(this.#linear.views.u8, this.#linear.offset, frame.length)) this.#hashed++;
@@ -72,7 +59,7 @@ export class Spread implements Workload {
     else {
       const { report, value } = hash;
       const { hashReport, hashValue, queue: at } = frame;
-      this.#tally.fail(
+      this.tally.fail(
         () => `frame ${number}: kind ${report} hash ${value} queue ${queue} here, kind ${hashReport} hash ${hashValue} queue ${at} from the device`,
       );
     }
@@ -81,6 +68,6 @@ export class Spread implements Workload {
   result(): WorkloadResult {
     const queues = Object.fromEntries(this.#queues.map((n, i) => [`queue${i}`, n]));
     const kinds = Object.fromEntries(this.#kinds.map((n, i) => [`hash ${KINDS[i]}`, n]));
-    return this.#tally.result('spread', this.done, { hashed: this.#hashed, agreed: this.#agreed, ...queues, ...kinds });
+    return this.tally.result('spread', this.done, { hashed: this.#hashed, agreed: this.#agreed, ...queues, ...kinds });
   }
 }

@@ -53,7 +53,7 @@ export interface Workload extends FrameSink {
 const REMEMBERED_ERRORS = 8;
 
 /** Counts and errors, which every workload has. */
-export class Tally {
+class Tally {
   framesSent = 0;
   bytesSent = 0;
   framesReceived = 0;
@@ -77,6 +77,24 @@ export class Tally {
       errors: this.errorCount > this.errors.length ? [...this.errors, `and ${this.errorCount - this.errors.length} more`] : [...this.errors],
       details: { errors: this.errorCount, ...details },
     };
+  }
+}
+
+/** What every workload tells of itself while it runs. */
+export abstract class Tallied {
+  protected readonly tally = new Tally();
+
+  get framesSent(): number {
+    return this.tally.framesSent;
+  }
+  get bytesSent(): number {
+    return this.tally.bytesSent;
+  }
+  get framesReceived(): number {
+    return this.tally.framesReceived;
+  }
+  get bytesReceived(): number {
+    return this.tally.bytesReceived;
   }
 }
 

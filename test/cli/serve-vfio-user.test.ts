@@ -1,46 +1,14 @@
 // `nicbox serve vfio-user` as a person meets it: a process with a socket for each device, its state as JSON or as a table, errors in one line; and what a thousand clients
 // leave in it.
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
 import { eventually } from '../backends/eventually.ts';
 import { CONFIG, IRQ, VfioClient } from '../interop/vfio-client.ts';
+import { type Running, ServeKit } from './serve-kit.ts';
 
-const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-let scratch: string;
-let child: ChildProcess | undefined;
-
-beforeEach(() => {
-  scratch = mkdtempSync(join(tmpdir(), 'nicbox-serve-'));
-});
-
-afterEach(() => {
-  child?.kill('SIGKILL');
-  rmSync(scratch, { recursive: true, force: true });
-});
-
-interface Running {
-  stdout: string;
-  stderr: string;
-  readonly ended: Promise<number | null>;
-}
-
-function serve(...args: string[]): Running {
-  const process_ = spawn(process.execPath, [main, 'serve', 'vfio-user', ...args], { cwd: scratch });
-  child = process_;
-  const running: Running = { stdout: '', stderr: '', ended: new Promise((resolve) => process_.on('close', resolve)) };
-  process_.stdout.on('data', (data) => {
-    running.stdout += data;
-  });
-  process_.stderr.on('data', (data) => {
-    running.stderr += data;
-  });
-  return running;
-}
+const kit = new ServeKit();
+const serve = (...args: string[]): Running => kit.serve('vfio-user', ...args);
 
 /** The last state of each socket. */
 const states = ({ stdout }: Running, count: number): Record<string, unknown>[] =>
@@ -63,13 +31,13 @@ async function attached(path: string): Promise<VfioClient> {
 
 describe('nicbox serve vfio-user', () => {
   it('serves a device on each socket, tells their state as JSON, and cleans up when told to stop', async () => {
-    const paths = [join(scratch, 'a'), join(scratch, 'b')];
+    const paths = [kit.path('a'), kit.path('b')];
     const running = serve('--socket', ...paths, '--device', 'virtio-net,queues=2', '--json');
     await eventually('both sockets', () => paths.every((path) => existsSync(path)), 20_000);
     const client = await attached(paths[0] as string);
     expect(await client.load(CONFIG, 0, 4)).toBe(0x1041_1af4);
     await eventually('a line of the client', () => running.stdout.includes('"connected":true'), 20_000);
-    child?.kill('SIGTERM');
+    running.child.kill('SIGTERM');
     expect(await running.ended).toBe(130);
     client.close();
     expect(paths.some((path) => existsSync(path))).toBe(false);
@@ -83,10 +51,10 @@ describe('nicbox serve vfio-user', () => {
   });
 
   it('prints a table at the end otherwise', async () => {
-    const path = join(scratch, 'a');
+    const path = kit.path('a');
     const running = serve('--socket', path);
     await eventually('the socket', () => existsSync(path), 20_000);
-    child?.kill('SIGINT');
+    running.child.kill('SIGINT');
     expect(await running.ended).toBe(130);
     expect(running.stdout).toMatch(/│ socket .*│ DMA messages │ state +│/);
     expect(running.stdout).toMatch(/│ none +│ 0 +│ 0 +│/);
@@ -116,7 +84,7 @@ describe('nicbox serve vfio-user', () => {
       .filter((line) => line !== '(nicbox serve vfio-user --help shows what there is)');
     expect(lines).toHaveLength(1);
     expect(running.stderr).not.toContain('internal error');
-    expect(readdirSync(scratch)).toEqual([]);
+    expect(readdirSync(kit.scratch)).toEqual([]);
   });
 
   it('has help with commands to copy', async () => {
@@ -127,10 +95,10 @@ describe('nicbox serve vfio-user', () => {
   });
 
   it('keeps no descriptor, mapping, thread or process of a thousand clients that vanish', { timeout: 180_000 }, async () => {
-    const path = join(scratch, 'a');
+    const path = kit.path('a');
     const running = serve('--socket', path, '--device', 'virtio-net,vectors=3', '--json');
     await eventually('the socket', () => existsSync(path), 20_000);
-    const proc = `/proc/${child?.pid}`;
+    const proc = `/proc/${running.child.pid}`;
     const mapped = (): number =>
       readFileSync(`${proc}/maps`, 'utf8')
         .split('\n')
@@ -155,7 +123,7 @@ describe('nicbox serve vfio-user', () => {
     const after = await settled();
     // No more than at first: then, one of the tenth client's may still have been on its way out.
     expect(after.map((n, i) => Math.max(n, before[i] as number))).toEqual(before);
-    child?.kill('SIGTERM');
+    running.child.kill('SIGTERM');
     expect(await running.ended).toBe(130);
     expect(states(running, 1)).toMatchObject([{ connections: 1012, refused: 0 }]);
   });

@@ -1,50 +1,18 @@
 // `nicbox serve vhost-user` as a person meets it: a process that makes sockets, serves a front end, and takes its sockets away when told to stop.
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { existsSync, readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
 import { openCapture } from '#net/capture';
 import { eventually } from '../backends/eventually.ts';
 import { FrontEnd, frame } from '../interop/front-end.ts';
+import { type Running, ServeKit } from './serve-kit.ts';
 
-const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-let scratch: string;
-let child: ChildProcess | undefined;
-
-beforeEach(() => {
-  scratch = mkdtempSync(join(tmpdir(), 'nicbox-serve-'));
-});
-
-afterEach(() => {
-  child?.kill('SIGKILL');
-  rmSync(scratch, { recursive: true, force: true });
-});
-
-interface Running {
-  stdout: string;
-  stderr: string;
-  readonly ended: Promise<number | null>;
-}
-
-function serve(...args: string[]): Running {
-  const process_ = spawn(process.execPath, [main, 'serve', 'vhost-user', ...args], { cwd: scratch });
-  child = process_;
-  const running: Running = { stdout: '', stderr: '', ended: new Promise((resolve) => process_.on('close', resolve)) };
-  process_.stdout.on('data', (data) => {
-    running.stdout += data;
-  });
-  process_.stderr.on('data', (data) => {
-    running.stderr += data;
-  });
-  return running;
-}
+const kit = new ServeKit();
+const serve = (...args: string[]): Running => kit.serve('vhost-user', ...args);
 
 describe('nicbox serve vhost-user', () => {
   it('joins two front ends, counts and captures what they send, and cleans up when interrupted', async () => {
-    const paths = [join(scratch, 'a'), join(scratch, 'b')];
+    const paths = [kit.path('a'), kit.path('b')];
     const running = serve('--socket', ...paths, '--json', '--pcap', 'all.pcapng');
     await eventually('both sockets', () => paths.every((path) => existsSync(path)), 20_000);
     const [a, b] = [await new FrontEnd(paths[0] as string).start(), await new FrontEnd(paths[1] as string, { packed: true }).start()];
@@ -53,12 +21,12 @@ describe('nicbox serve vhost-user', () => {
     expect(received).toEqual(sent);
     a.close();
     b.close();
-    child?.kill('SIGINT');
+    running.child.kill('SIGINT');
     expect(await running.ended).toBe(130);
     expect(paths.some((path) => existsSync(path))).toBe(false);
     const last = running.stdout.trimEnd().split('\n').slice(-2);
     expect(last.map((line) => JSON.parse(line).counters)).toMatchObject([{ transmitFrames: 500 }, { receiveFrames: 500 }]);
-    const captured = [...openCapture(readFileSync(join(scratch, 'all.pcapng'))).packets];
+    const captured = [...openCapture(readFileSync(kit.path('all.pcapng'))).packets];
     expect(captured.map((packet) => new Uint8Array(packet.bytes))).toEqual(sent);
     expect(running.stderr).toContain('a front end connected');
   });
