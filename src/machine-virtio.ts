@@ -7,19 +7,8 @@ import type { PcieType, PciFunction } from '#pci/function';
 import type { CallRouting } from '#virtio/pci-interrupts';
 import { VirtioPci, type VirtioPciOptions } from '#virtio/pci-transport';
 import { claim, giveBack, requireFree } from './machine-backends.ts';
+import type { Resident } from './machine-residents.ts';
 import { type MachinePart, placeOf } from './machine-state.ts';
-
-/** A device whose relayed interrupts and state the machine looks after. */
-export interface Resident {
-  readonly fn: PciFunction;
-  readonly part: MachinePart | undefined;
-  /** False while its data plane still stops. */
-  readonly stopped?: () => boolean;
-  /** Delivers what its data plane relayed to this thread. */
-  readonly service?: () => unknown;
-  /** The device is gone, or the machine closed. */
-  readonly leave?: () => void;
-}
 
 export interface MachineNetOptions extends Omit<VirtioNetOptions, 'owner' | 'onLink' | 'onMac' | 'mayChangeMac'> {
   /** Makes it a physical function with virtual functions. */

@@ -35,13 +35,11 @@ import {
   PC_PLATFORM,
   type VirtioNetPlace,
 } from './machine-options.ts';
+import { notStopped, Residents } from './machine-residents.ts';
 import { type MachinePart, type MachineState, placeOf, restoreMachine, saveMachine } from './machine-state.ts';
-import { type MachineNetOptions, makeFunction, type NetSite, type Resident, residentOf, residentsOf } from './machine-virtio.ts';
+import { type MachineNetOptions, makeFunction, type NetSite, residentOf, residentsOf } from './machine-virtio.ts';
 
 export type { MachineOptions, VirtioNetPlace } from './machine-options.ts';
-
-/** How long data planes may take to stop, in milliseconds: a turn of theirs is a few hundred frames. */
-const QUIET_LIMIT = 10_000;
 
 export class Machine {
   readonly name: string;
@@ -61,13 +59,12 @@ export class Machine {
   readonly #ownClock: WallClock | undefined;
   readonly #generation: SharedWords = allocateWords();
   readonly #generationWord: Int32Array;
-  #residents: Resident[] = [];
+  readonly #residents = new Residents(() => this.#requireOpen());
   readonly #guests = new Set<ExitServer>();
   readonly #target: ExitTarget;
   readonly #insists: boolean;
   #seen = 0;
   #closing: Promise<void> | undefined;
-  #turn: Promise<unknown> = Promise.resolve();
 
   /** @throws RangeError when the memory is not a multiple of 4 KiB, MachineError when it lies where devices are. */
   constructor(options: MachineOptions) {
@@ -169,7 +166,7 @@ export class Machine {
     const ticket = this.loop.bell.ticket;
     if (ticket !== this.#seen) {
       this.#seen = ticket;
-      for (const { service } of this.#residents) service?.();
+      this.#residents.service();
     }
     return result;
   }
@@ -182,14 +179,13 @@ export class Machine {
     const bus = place.under ?? this.fabric.root;
     this.fabric.attach(bus, device, place.deviceNumber ?? this.#freeDevice(place.under));
     const [fn] = (Array.isArray(device) ? device : [device]) as [PciFunction];
-    if (place.part) this.#residents.push({ fn, part: place.part });
+    if (place.part) this.#residents.add({ fn, part: place.part });
   }
 
   /** Takes a device and all below it away: a surprise removal. */
   detach(fn: PciFunction): void {
     this.fabric.detach(fn);
-    for (const resident of this.#residents) if (resident.fn.attachment === undefined) resident.leave?.();
-    this.#residents = this.#residents.filter((resident) => resident.fn.attachment !== undefined);
+    this.#residents.forgetDetached();
   }
 
   #freeDevice(under: PciFunction | undefined): number {
@@ -215,7 +211,7 @@ export class Machine {
     const site = this.#netSite;
     const { net, pci, vfs } = makeFunction(options, { pcieType: kind, ...transport }, site);
     this.attach(pci.fn, { ...(under && { under }), ...(deviceNumber !== undefined && { deviceNumber }) });
-    this.#residents.push(residentOf({ net, pci }, site), ...(vfs ? residentsOf(vfs, pci.fn, site) : []));
+    this.#residents.add(residentOf({ net, pci }, site), ...(vfs ? residentsOf(vfs, pci.fn, site) : []));
     return { net, pci, vfs: vfs as NetVfs };
   }
 
@@ -241,7 +237,7 @@ export class Machine {
       deaf();
       device.release();
     };
-    this.#residents.push({ fn: device.fn, part, service: () => device.service(), leave });
+    this.#residents.add({ fn: device.fn, part, service: () => device.service(), leave });
     return device;
   }
 
@@ -273,7 +269,7 @@ export class Machine {
         paused: true,
         resume: () => device.resume(),
       };
-      this.#residents.push({ fn: device.fn, part, leave: () => device.release() });
+      this.#residents.add({ fn: device.fn, part, leave: () => device.release() });
     }
     return devices;
   }
@@ -326,39 +322,16 @@ export class Machine {
 
   /** Stops every data plane where it is, unseen by the guest, until `resume`. @throws MachineError when one does not stop; then all go on. */
   pause(): Promise<void> {
-    return this.#inTurn(() => this.#pause());
-  }
-
-  /** Pauses, saves and restores asked for at once: one after the other, as each ends in a state of its own. */
-  #inTurn<T>(action: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(action);
-    this.#turn = result.catch(() => {});
-    return result;
-  }
-
-  async #pause(): Promise<void> {
-    this.#requireOpen();
-    for (const { part } of this.#residents) part?.pause?.();
-    const moving = (): string[] => this.#parts.filter((part) => part.paused === false).map((part) => part.name);
-    if (await until(() => moving().length === 0)) return;
-    const names = moving().join(', ');
-    this.resume();
-    throw new MachineError('NICBOX_NOT_QUIET', `${names}: the data plane has not stopped within ${QUIET_LIMIT} ms: close or replace its backend`);
+    return this.#residents.pause();
   }
 
   resume(): void {
-    for (const part of this.#parts) part.resume?.();
-  }
-
-  /** By name, which says where a part is: so the order in which devices were added, and others left, does not matter. */
-  get #parts(): MachinePart[] {
-    const parts = this.#residents.flatMap(({ part }) => (part ? [part] : []));
-    return parts.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+    this.#residents.resume();
   }
 
   /** Whether every device has told what else there is to save of it: without that a saved state is not whole. */
   get saveable(): boolean {
-    const told = new Set(this.#residents.flatMap(({ fn, part }) => (part ? [fn] : [])));
+    const { told } = this.#residents;
     // The part of a device's function 0 is the device's.
     return this.fabric.functions().every((fn) => told.has(fn) || fn.bridge !== undefined || fn.virtual || (fn.devfn & 7) !== 0);
   }
@@ -368,7 +341,7 @@ export class Machine {
    * if asked for; the CPUs are the embedder's, and must stand still if so. @throws MachineError
    */
   save(options: { readonly memory?: boolean; readonly stay?: 'paused' | 'running' } = {}): Promise<Envelope<MachineState>> {
-    return this.#paused(options.stay, () => saveMachine(this.#stateful, { memory: options.memory ?? false }));
+    return this.#residents.paused(options.stay, () => saveMachine(this.#stateful, { memory: options.memory ?? false }));
   }
 
   /**
@@ -376,49 +349,17 @@ export class Machine {
    * dropped. The machine must be built as the saved one was, in whatever order. @throws RestoreError, with everything as it was and going on.
    */
   restore(saved: unknown, options: { readonly stay?: 'paused' | 'running' } = {}): Promise<void> {
-    return this.#paused(options.stay, () => restoreMachine(this.#stateful, saved));
-  }
-
-  /** Does `action` while everything stands still; goes on afterwards unless told not to, and in any case if it failed. */
-  #paused<T>(stay: 'paused' | 'running' | undefined, action: () => T): Promise<T> {
-    return this.#inTurn(async () => {
-      await this.#pause();
-      let staying = false;
-      try {
-        const result = await this.#whenSettled(action);
-        staying = stay === 'paused';
-        return result;
-      } finally {
-        if (!staying) this.resume();
-      }
-    });
+    return this.#residents.paused(options.stay, () => restoreMachine(this.#stateful, saved));
   }
 
   get #stateful(): Parameters<typeof saveMachine>[0] {
-    return { memory: this.memory, fabric: this.fabric, vectors: this.vectors, parts: this.#parts };
-  }
-
-  /** A device may be in the middle of a reset, which ends by itself. */
-  async #whenSettled<T>(action: () => T): Promise<T> {
-    let result: { readonly value: T } | undefined;
-    let busy: unknown;
-    const settled = await until(() => {
-      try {
-        result = { value: action() };
-      } catch (error) {
-        if ((error as { code?: unknown }).code !== 'NICBOX_BUSY') throw error;
-        busy = error;
-      }
-      return result !== undefined;
-    });
-    if (settled && result !== undefined) return result.value;
-    throw new MachineError('NICBOX_NOT_QUIET', `a device does not come to rest: ${(busy as Error).message}`);
+    return { memory: this.memory, fabric: this.fabric, vectors: this.vectors, parts: this.#residents.parts };
   }
 
   /** Platform reset: every function to its power-on state and no interrupt pending; RAM as it is. One function: `fabric.resetFunction`; below a port: `fabric.resetBelow`. */
   reset(): void {
     this.fabric.reset();
-    for (const { service } of this.#residents) service?.();
+    this.#residents.service();
     this.vectors.load([]);
   }
 
@@ -439,21 +380,11 @@ export class Machine {
     for (const guest of this.#guests) guest.close();
     this.#guests.clear();
     this.fabric.reset();
-    const stopped = await until(() => this.#residents.every(({ stopped }) => stopped?.() ?? true));
+    const stopped = await this.#residents.stopped();
     this.#ownClock?.close();
     this.loop.close();
     await this.loop.done;
-    for (const { leave } of this.#residents) leave?.();
-    if (!stopped) throw new MachineError('NICBOX_NOT_QUIET', `${this.name}: a data plane has not stopped within ${QUIET_LIMIT} ms of closing`);
+    this.#residents.leave();
+    if (!stopped) throw notStopped(this.name);
   }
-}
-
-/** Looks, letting the event loop run in between, until `condition` holds; false when it took too long. */
-async function until(condition: () => boolean): Promise<boolean> {
-  const deadline = performance.now() + QUIET_LIMIT;
-  while (!condition()) {
-    if (performance.now() > deadline) return false;
-    await new Promise((resolve) => setTimeout(resolve, 0));
-  }
-  return true;
 }
