@@ -19,24 +19,35 @@ export function accountReceived(counters: count.QueueCounters, batch: FrameBatch
   counters.add(count.COUNT_CHANGED_BYTES, length);
 }
 
-/** The driver sent frame `f`, counted as sent already: it asked for something, or not simply itself was sent on. */
-export function accountSent(counters: count.QueueCounters, batch: FrameBatch, f: number): void {
-  const length = batch.length[f] as number;
-  const sentAs = batch.judged ? (batch.sentAs[f] as number) : 0;
-  if (sentAs >= NOT_SENT_MALFORMED) {
-    counters.add(count.COUNT_FRAMES, -1);
-    counters.add(count.COUNT_BYTES, -length);
-    counters.add(count.COUNT_DROPS, 1);
-    if (sentAs === NOT_SENT_MALFORMED) counters.add(count.COUNT_SPECIAL_DROPS, 1);
-    return;
+/** The driver sent frames `from` .. `to - 1`, counted as sent already: some asked for something, or were not simply themselves sent on. */
+export function accountSent(counters: count.QueueCounters, batch: FrameBatch, from: number, to: number): void {
+  const { judged, length: lengths, flags, gsoType, sentAs, sentBytes } = batch;
+  // Added up first: a port whose frames go nowhere has a whole batch of these.
+  let lost = 0;
+  let lostBytes = 0;
+  let malformed = 0;
+  for (let f = from; f < to; f++) {
+    const length = lengths[f] as number;
+    const pieces = judged ? (sentAs[f] as number) : 0;
+    if (pieces >= NOT_SENT_MALFORMED) {
+      lost++;
+      lostBytes += length;
+      if (pieces === NOT_SENT_MALFORMED) malformed++;
+      continue;
+    }
+    if (((flags[f] as number) & FRAME_NEEDS_CSUM) !== 0) counters.add(count.COUNT_NEEDS_CSUM, 1);
+    if (gsoType[f] === 0) continue;
+    counters.add(count.COUNT_GSO_FRAMES, 1);
+    counters.add(count.COUNT_GSO_BYTES, length);
+    if (pieces === 0) continue;
+    counters.add(count.COUNT_CHANGED_FRAMES, 1);
+    counters.add(count.COUNT_CHANGED_BYTES, length);
+    counters.add(count.COUNT_SEGMENTS, pieces);
+    counters.add(count.COUNT_SEGMENT_BYTES, sentBytes[f] as number);
   }
-  if (((batch.flags[f] as number) & FRAME_NEEDS_CSUM) !== 0) counters.add(count.COUNT_NEEDS_CSUM, 1);
-  if (batch.gsoType[f] === 0) return;
-  counters.add(count.COUNT_GSO_FRAMES, 1);
-  counters.add(count.COUNT_GSO_BYTES, length);
-  if (sentAs === 0) return;
-  counters.add(count.COUNT_CHANGED_FRAMES, 1);
-  counters.add(count.COUNT_CHANGED_BYTES, length);
-  counters.add(count.COUNT_SEGMENTS, sentAs);
-  counters.add(count.COUNT_SEGMENT_BYTES, batch.sentBytes[f] as number);
+  if (lost === 0) return;
+  counters.add(count.COUNT_FRAMES, -lost);
+  counters.add(count.COUNT_BYTES, -lostBytes);
+  counters.add(count.COUNT_DROPS, lost);
+  if (malformed > 0) counters.add(count.COUNT_SPECIAL_DROPS, malformed);
 }

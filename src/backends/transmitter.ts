@@ -351,7 +351,7 @@ export class Transmitter {
       all += bytes;
       counters.add(count.COUNT_FRAMES, last - from);
       counters.add(count.COUNT_BYTES, bytes);
-      if (this.#asked || batch.judged) for (let i = from; i < last; i++) accountSent(counters, batch, i);
+      if (this.#asked || batch.judged) accountSent(counters, batch, from, last);
     }
     if (f > this.#first) this.#counters.transmitted(f - this.#first, all);
   }

@@ -234,8 +234,8 @@ export class PackedQueue implements VirtQueue {
   }
 
   popRun(into: SegmentList, tokens: Int32Array, at: number, limit: number, bytes: number, writable: boolean): number {
-    // IN_ORDER keeps a note of every chain, a scattered ring moves its views: both go the long way.
-    if (this.#stopped !== 0 || this.#inOrder || this.#scattered !== 0) return 0;
+    // A scattered ring moves its views: it goes the long way.
+    if (this.#stopped !== 0 || this.#scattered !== 0) return 0;
     const words = this.#words;
     const base = this.#base;
     const { size } = this;
@@ -292,6 +292,7 @@ export class PackedQueue implements VirtQueue {
       if (slot === size) slot = 0;
     }
     into.count = begin + n;
+    if (this.#inOrder) for (let i = 0, at = first; i < n; i++, at = at + 1 === size ? 0 : at + 1) this.#writable[at] = write;
     this.#inFlight += n;
     this.#advanceAvailable(n);
     return n;
@@ -326,8 +327,9 @@ export class PackedQueue implements VirtQueue {
 
   pushRun(tokens: Int32Array, from: number, to: number, written: Int32Array | null): void {
     if (this.#inOrder) {
-      for (let i = from; i < to; i++) this.push(tokens[i] as number, written === null ? 0 : (written[i] as number));
-      return;
+      if (written === null) from = this.#batchRun(tokens, from, to);
+      if (from === to) return;
+      if (this.#batched > 0) this.#flushBatch();
     }
     const staged = this.#staged;
     let at = 2 * this.#pending;
@@ -346,6 +348,24 @@ export class PackedQueue implements VirtQueue {
       this.#used -= this.size;
       this.#usedBits ^= LAP_BITS;
     }
+  }
+
+  /** Chains of a run that nothing was written to, while they have no writable bytes: they go into one used entry. Returns where that ends. */
+  #batchRun(tokens: Int32Array, from: number, to: number): number {
+    const { size } = this;
+    let slot = this.used & 0x7fff;
+    let descriptors = 0;
+    let n = from;
+    for (; n < to && this.#writable[slot] === 0; n++) {
+      const step = ((tokens[n] as number) >>> 16) + 1;
+      descriptors += step;
+      slot += step;
+      if (slot >= size) slot -= size;
+    }
+    if (n > from) this.#batchedId = (tokens[n - 1] as number) & 0xffff;
+    this.#batched += n - from;
+    this.#batchedDescriptors += descriptors;
+    return n;
   }
 
   seal(): void {

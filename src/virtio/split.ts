@@ -212,8 +212,8 @@ export class SplitQueue implements VirtQueue {
   }
 
   popRun(into: SegmentList, tokens: Int32Array, at: number, limit: number, bytes: number, writable: boolean): number {
-    // IN_ORDER keeps a note of every chain, a scattered ring moves its views: both go the long way.
-    if (this.#inOrder || this.#scattered !== 0) return 0;
+    // A scattered ring moves its views: it goes the long way.
+    if (this.#scattered !== 0) return 0;
     const available = this.#available;
     // Also when some are known of: who wants more would take the rest one by one (measured: bench/steering.ts).
     if (((this.#seen - available) & 0xffff) < limit && !this.#refill()) return 0;
@@ -254,6 +254,7 @@ export class SplitQueue implements VirtQueue {
       n = (n + 1) | 0;
     }
     into.count = first + n;
+    if (this.#inOrder) for (let i = 0; i < n; i++) this.#writable[(available + i) & mask] = write;
     this.#available = (available + n) & 0xffff;
     return n;
   }
@@ -274,7 +275,12 @@ export class SplitQueue implements VirtQueue {
 
   pushRun(tokens: Int32Array, from: number, to: number, written: Int32Array | null): void {
     if (this.#stopped !== 0) return;
-    if (this.#inOrder || this.#scattered !== 0) {
+    if (this.#inOrder) {
+      if (written === null) from = this.#batchRun(tokens, from, to);
+      if (from === to) return;
+      if (this.#batched > 0) this.#flushBatch();
+    }
+    if (this.#scattered !== 0) {
       for (let i = from; i < to; i++) this.push(tokens[i] as number, written === null ? 0 : (written[i] as number));
       return;
     }
@@ -436,6 +442,17 @@ export class SplitQueue implements VirtQueue {
     }
     if (this.#batched > 0) this.#flushBatch();
     return false;
+  }
+
+  /** The same for chains of a run that nothing was written to, while they have no writable bytes. Returns where that ends. */
+  #batchRun(tokens: Int32Array, from: number, to: number): number {
+    const mask = this.#mask;
+    const slot = this.#used + this.#batched;
+    let n = from;
+    while (n < to && this.#writable[(slot + n - from) & mask] === 0) n++;
+    if (n > from) this.#batchedToken = tokens[n - 1] as number;
+    this.#batched += n - from;
+    return n;
   }
 
   /** The entry lies at the slot of the first chain of the run and names the last. */

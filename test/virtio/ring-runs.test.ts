@@ -114,9 +114,8 @@ describe.each([
       expect(run.queue.position).toEqual(one.queue.position);
     }
     expect(one.queue.broken).toBeUndefined();
-    // In order every chain goes the long way; otherwise most of these are plain.
-    if (bits.includes(VIRTIO_F_IN_ORDER)) expect(byRuns).toBe(0);
-    else expect(byRuns).toBeGreaterThan(500);
+    // Most of these are plain.
+    expect(byRuns).toBeGreaterThan(500);
   });
 });
 
