@@ -25,6 +25,7 @@ const HEADER_BYTES = 12;
 const LEGACY_HEADER_BYTES = 10;
 const HASH_HEADER_BYTES = 20;
 const ONE_BUFFER = 1 << 16;
+const CHECKSUM_FLAGS = FRAME_NEEDS_CSUM | FRAME_DATA_VALID;
 /** outer_th_offset and inner_nh_offset: there whenever a tunnel frame can be. */
 const TUNNEL_WORD = 5;
 /** Room for the chains of a run, and for the segments of one chain. */
@@ -52,6 +53,8 @@ export class FrameWriter {
   tooFew = 0;
   /** Buffers looked at by `write` since the last flush, which sets it to 0. */
   work = 0;
+  /** `fillShort` met a frame with a checksum to be told of. */
+  asked = false;
   headerLength = HEADER_BYTES;
   /** What the driver takes: ACCEPTS_* bits. */
   accepts = 0;
@@ -81,15 +84,16 @@ export class FrameWriter {
   }
 
   /**
-   * Frames order[at] .. order[to - 1] into the buffers `slot` .. `end - 1` of the run in hand, one each, while they are of up to `longest` bytes, ask for nothing, and lie like their buffers within
-   * eight bytes. Returns how many.
+   * Frames order[at] .. order[to - 1] into the buffers `slot` .. `end - 1` of the run in hand, one each, while they are of up to `longest` bytes, ask for a checksum at most, and lie like their buffers within
+   * eight bytes. Returns how many; `asked` says whether any asked.
    */
   fillShort(batch: FrameBatch, order: Uint16Array, at: number, to: number, slot: number, end: number, longest: number): number {
     const { headerLength, reported } = this;
     // Behind a legacy header a frame lies on no word.
     if (at === to || slot === end || (headerLength & 3) !== 0) return 0;
     const { offset: offsets, length: rooms, views: chainViews } = this.chain;
-    const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType, hash, hashReport, hashedBy } = batch;
+    const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType, csumStart, csumOffset, hash, hashReport, hashedBy } = batch;
+    const told = (this.accepts & ACCEPTS_CSUM) === 0 ? 0 : CHECKSUM_FLAGS;
     const { views: sourceViews, offset: sources } = segments;
     const { written } = this;
     const target = chainViews[slot] as ByteViews;
@@ -101,6 +105,7 @@ export class FrameWriter {
     const last = Math.min(to - at, end - slot);
     let k = 0;
     let bytes = 0;
+    let asked = 0;
     // No call inside: the JIT then keeps all of the above in registers (measured: bench/inline-cost.ts).
     while (k < last) {
       const f = order[(at + k) | 0] as number;
@@ -109,13 +114,16 @@ export class FrameWriter {
       const s = firstSegment[f] as number;
       let t = offsets[n] as number;
       let c = sources[s] as number;
-      if (length > longest || length < MINIMUM_FRAME || ((flags[f] as number) | (gsoType[f] as number)) !== 0 || segmentCount[f] !== 1) break;
+      const flag = flags[f] as number;
+      if (length > longest || length < MINIMUM_FRAME || ((flag & ~CHECKSUM_FLAGS) | (gsoType[f] as number)) !== 0 || segmentCount[f] !== 1) break;
       if ((rooms[n] as number) < ((length + headerLength) | 0) || (t & 3) !== 0 || ((t + headerLength - c) & 7) !== 0) break;
       if (chainViews[n] !== target || sourceViews[s] !== source) break;
-      // The virtio_net_hdr: nothing asked, one buffer.
-      to32[t >> 2] = 0;
-      to32[((t >> 2) + 1) | 0] = 0;
-      to32[((t >> 2) + 2) | 0] = ONE_BUFFER;
+      // The virtio_net_hdr: nothing asked, or as #writeRequest says it; one buffer.
+      asked |= flag;
+      const partial = flag & told & FRAME_NEEDS_CSUM;
+      to32[t >> 2] = flag & told;
+      to32[((t >> 2) + 1) | 0] = partial !== 0 ? (csumStart[f] as number) << 16 : 0;
+      to32[((t >> 2) + 2) | 0] = partial !== 0 ? (csumOffset[f] as number) | ONE_BUFFER : ONE_BUFFER;
       if (headerLength !== HEADER_BYTES) {
         const known = hashedBy[f] === reported;
         to32[((t >> 2) + 3) | 0] = known ? (hash[f] as number) : 0;
@@ -165,6 +173,7 @@ export class FrameWriter {
       k = (k + 1) | 0;
     }
     this.bytes += bytes;
+    if (asked !== 0) this.asked = true;
     return k;
   }
 
@@ -173,11 +182,19 @@ export class FrameWriter {
     const { chain, headerLength } = this;
     const at = chain.offset[n] as number;
     const total = length + headerLength;
-    if ((chain.length[n] as number) < total || batch.segmentCount[f] !== 1 || (at & 3) !== 0) return false;
+    if ((chain.length[n] as number) < total || (at & 3) !== 0) return false;
     const views = chain.views[n] as ByteViews;
     this.#writeHeader(views.i32, at >>> 2, batch, f);
-    const s = batch.firstSegment[f] as number;
-    copyBytes(views, at + headerLength, batch.segments.views[s] as ByteViews, batch.segments.offset[s] as number, length);
+    const { segments } = batch;
+    let to = at + headerLength;
+    // A switch that has looked at its headers sends a frame in two pieces.
+    const first = batch.firstSegment[f] as number;
+    const last = first + (batch.segmentCount[f] as number);
+    for (let s = first; s < last && to < at + total; s++) {
+      const piece = Math.min(segments.length[s] as number, at + total - to);
+      copyBytes(views, to, segments.views[s] as ByteViews, segments.offset[s] as number, piece);
+      to += piece;
+    }
     (this.#dma as DmaSpace).markDirty(chain.window[n] as Window, chain.address[n] as number, total);
     this.written[n] = total;
     this.bytes += length;

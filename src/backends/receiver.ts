@@ -236,6 +236,7 @@ export class Receiver {
     while (to > at && (order[to - 1] as number) >= limit) to--;
     let slot = this.#first[i] as number;
     writer.bytes = 0;
+    writer.asked = false;
     while (at < to) {
       const filled = writer.fillShort(batch, order, at, to, slot, end, short);
       at += filled;
@@ -252,6 +253,8 @@ export class Receiver {
       }
       at++;
     }
+    // Their queue counts them apart.
+    if (writer.asked) this.#odd = true;
     this.#to[i] = at;
     this.#next[i] = slot;
     this.#filledBytes[i] = writer.bytes;

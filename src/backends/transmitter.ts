@@ -168,17 +168,19 @@ export class Transmitter {
     }
   }
 
-  /** From chain `i` of the run on: frames whose header asks for nothing. Returns where that ends. */
+  /** From chain `i` of the run on: frames whose header asks for nothing, or for a checksum and no more. Returns where that ends. */
   #plain(ring: Vring, batch: FrameBatch, first: number, n: number, i: number, run: number): number {
-    const { segments, firstSegment, segmentCount, length: lengths, flags, gsoType, token: frameTokens } = batch;
+    const { segments, firstSegment, segmentCount, length: lengths, flags, gsoType, csumStart, csumOffset, token: frameTokens } = batch;
     const { offset: offsets, length: sizes, views } = segments;
     const tokens = this.#token;
     const headerLength = this.#headerLength;
     const shortest = headerLength + MINIMUM_FRAME;
+    const checksum = (this.#offloads & ACCEPTS_CSUM) !== 0 ? FRAME_NEEDS_CSUM : 0;
     const where = views[first + i] as ByteViews;
     const words = where.i32;
     const before = batch.count;
     let bytes = 0;
+    let asked = 0;
     let f = before;
     // No call inside: the JIT then keeps all of the above in registers (measured: bench/inline-cost.ts).
     while (i < run) {
@@ -187,14 +189,20 @@ export class Transmitter {
       const size = sizes[s] as number;
       if (size < shortest || size > MAXIMUM_FRAME || (at & 3) !== 0 || views[s] !== where) break;
       // The header, read once: flags and gso_type.
-      if (((words[at >> 2] as number) & 0xffff) !== 0) break;
+      const request = (words[at >> 2] as number) & 0xffff;
+      if (request !== 0) {
+        if (request !== checksum) break;
+        csumStart[f] = (words[((at >> 2) + 1) | 0] as number) >>> 16;
+        csumOffset[f] = words[((at >> 2) + 2) | 0] as number;
+        asked = request;
+      }
       const length = (size - headerLength) | 0;
       offsets[s] = (at + headerLength) | 0;
       sizes[s] = length;
       firstSegment[f] = s;
       segmentCount[f] = 1;
       lengths[f] = length;
-      flags[f] = 0;
+      flags[f] = request;
       gsoType[f] = 0;
       frameTokens[f] = tokens[(n + i) | 0] as number;
       bytes = (bytes + length) | 0;
@@ -202,6 +210,7 @@ export class Transmitter {
       i = (i + 1) | 0;
     }
     batch.count = f;
+    if (asked !== 0) this.#asked = true;
     this.#bytes -= bytes;
     if (this.steering) this.#flows.learn(batch, before, f, ring.index >>> 1);
     return i;

@@ -6,6 +6,7 @@ import { Bell, Doorbell } from '#core/doorbell';
 import { PortCounters } from '#net/counters';
 import { DirectLink } from '#net/direct-link';
 import { MAXIMUM_SEGMENT_PORTS } from '#net/embedded-switch/forwarding';
+import { SwitchTables } from '#net/embedded-switch/layout';
 import { LearningSwitch } from '#net/learning-switch';
 import type { RemotePort, RemotePortHost, RemotePortSpec } from '#net/port';
 import type { ServiceBudget } from '#net/segment';
@@ -21,6 +22,8 @@ export type RunTask = (job: WorkerJob, transfer: MessagePort[]) => Promise<RunRe
 
 interface SegmentSpec {
   readonly kind: SegmentKind;
+  /** Whom to expel from an embedded switch's tables when a run has ended. */
+  readonly reader: Int32Array;
   readonly budget: ServiceBudget | undefined;
   paused: boolean;
 }
@@ -102,7 +105,8 @@ export class VhostWorker {
   /** A new segment, served by this worker. */
   segment(settings: SegmentSettings = {}): VhostSegment {
     const segment = this.#segments.length;
-    const spec: SegmentSpec = { kind: settings.kind ?? 'link', budget: settings.budget, paused: settings.paused ?? false };
+    const reader = new Int32Array(new SharedArrayBuffer(4));
+    const spec: SegmentSpec = { kind: settings.kind ?? 'link', reader, budget: settings.budget, paused: settings.paused ?? false };
     this.#segments.push(spec);
     this.post(segmentMessage(segment, spec));
     return new VhostSegment(this, segment);
@@ -258,6 +262,7 @@ export class VhostWorker {
         else if (slot === firstSlot + 1) recoverRingLink(share, 'in', available);
       }
     for (const { spec } of this.#devices.values()) spec.recover();
+    for (const { kind, reader } of this.#segments) if (typeof kind === 'object') SwitchTables.expel(kind, reader[0] as number);
     if (this.#run.stop) return;
     this.#vainRuns = this.#moved() === this.#movedBefore ? this.#vainRuns + 1 : 0;
     const again = this.#vainRuns < VAIN_RUNS;
@@ -312,7 +317,7 @@ export class VhostSegment implements RemotePortHost {
 }
 
 function segmentMessage(segment: number, spec: SegmentSpec): WorkerMessage {
-  return { op: 'segment', segment, kind: spec.kind, budget: spec.budget, paused: spec.paused };
+  return { op: 'segment', segment, ...spec };
 }
 
 function deviceMessage(port: number, device: DeviceSpec): WorkerMessage {

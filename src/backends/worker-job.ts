@@ -24,8 +24,9 @@ interface InflightShare {
 /** How frames find their way on a segment: by a kind that needs no more said, or through an embedded switch. */
 export type SegmentKind = 'link' | 'switch' | 'vale' | SwitchShare;
 
-export function makeForwarding(kind: SegmentKind, clock: TimeSource): Forwarding {
-  if (typeof kind === 'object') return EmbeddedForwarding.open(kind, clock);
+/** @param reader where an embedded switch's forwarding says what to expel from its tables should this thread die */
+export function makeForwarding(kind: SegmentKind, clock: TimeSource, reader: Int32Array): Forwarding {
+  if (typeof kind === 'object') return EmbeddedForwarding.open(kind, clock, reader);
   if (kind === 'link') return new DirectLink();
   return kind === 'vale' ? new ValeSwitch() : new LearningSwitch();
 }
@@ -51,7 +52,15 @@ export interface WorkerJob {
 }
 
 export type WorkerMessage =
-  | { readonly op: 'segment'; readonly segment: number; readonly kind: SegmentKind; readonly budget: ServiceBudget | undefined; readonly paused: boolean }
+  | {
+      readonly op: 'segment';
+      readonly segment: number;
+      readonly kind: SegmentKind;
+      /** One shared word: `makeForwarding`'s. */
+      readonly reader: Int32Array;
+      readonly budget: ServiceBudget | undefined;
+      readonly paused: boolean;
+    }
   | { readonly op: 'resume'; readonly segment: number }
   | {
       readonly op: 'port';

@@ -169,7 +169,7 @@ export class WorkerLoop {
   #handle(message: WorkerMessage): void {
     switch (message.op) {
       case 'segment': {
-        const forwarding = makeForwarding(message.kind, this.#clock);
+        const forwarding = makeForwarding(message.kind, this.#clock, message.reader);
         this.#groups.set(message.segment, {
           server: new SegmentServer(new Segment(forwarding, { clock: this.#clock }), message.budget),
           paused: message.paused,

@@ -34,10 +34,13 @@ export class SegmentList {
   /** Appends a segment of host memory. The caller has checked the capacity. */
   addHost(views: ByteViews, offset: number, length: number): void {
     const i = this.count++;
-    this.views[i] = views;
+    // As addGuestAt.
+    if (this.window[i] !== null || this.views[i] !== views) {
+      this.views[i] = views;
+      this.window[i] = null;
+    }
     this.offset[i] = offset;
     this.length[i] = length;
-    this.window[i] = null;
   }
 
   /** Appends a segment of guest memory reached through `window`. The caller has checked the capacity. */

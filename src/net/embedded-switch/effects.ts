@@ -74,6 +74,22 @@ export class Effects {
     this.#amount = amount;
   }
 
+  /** How many there are that are not settled. */
+  get pending(): number {
+    return this.#count;
+  }
+
+  /** The rules that were met since `pending` was `first`, in their order. Returns how many; -1 when there was any other effect, or more than there is room for. */
+  metSince(first: number, rules: Int32Array): number {
+    const met = this.#count - first;
+    if (met > rules.length) return -1;
+    for (let i = 0; i < met; i++) {
+      if (this.#kind[first + i] !== COUNT_RULE) return -1;
+      rules[i] = this.#index[first + i] as number;
+    }
+    return met;
+  }
+
   /** Frames below `frame` have been dealt with; what later ones did is kept. */
   settle(frame: number): void {
     const { hits, counters, meters, accounts } = this.#tables;

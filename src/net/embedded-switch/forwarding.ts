@@ -70,9 +70,9 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     this.#pacer = new Pacer(tables);
   }
 
-  /** For a segment on another thread than the switch's. */
-  static open(share: SwitchShare, clock: TimeSource = new WallClock()): EmbeddedForwarding {
-    const tables = new SwitchTables(share);
+  /** For a segment on another thread than the switch's. @param reader as SwitchTables has it */
+  static open(share: SwitchShare, clock: TimeSource = new WallClock(), reader?: Int32Array): EmbeddedForwarding {
+    const tables = new SwitchTables(share, reader);
     // What an earlier thread has learnt is of that thread's time.
     tables.enter();
     tables.stations.clear();
@@ -92,6 +92,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     if (number < 0) return;
     this.#index[number] = index;
     this.#attached[number] = port;
+    this.#pipeline.rearranged();
   }
 
   detach(index: number): void {
@@ -100,6 +101,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     if (number < 0 || this.#index[number] !== index) return;
     this.#index[number] = -1;
     this.#attached[number] = undefined;
+    this.#pipeline.rearranged();
   }
 
   attached(port: number): boolean {
@@ -144,8 +146,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     const work = this.#work;
     const effects = this.#effects;
     const account = port % this.#tables.ports;
-    pipeline.source = port;
-    pipeline.now = now;
+    pipeline.begin(port, now);
     let place = 0;
     work.reset();
     for (let frame = 0; frame < admitted; frame++) {

@@ -79,6 +79,21 @@ export class FrameKey {
    * what they are.
    */
   read(bytes: Uint8Array, from: number, end: number, tunnels: boolean, decapsulated: boolean): void {
+    this.readLink(bytes, from, end, decapsulated);
+    if (this.cut) return;
+    const { words } = this;
+    const at = this.body;
+    const type = (words[KEY_TYPE] as number) & 0xffff;
+    let has = (words[KEY_TYPE] as number) >>> 16;
+    if (type === ETHERTYPE_IPV4) has |= this.#ipv4(bytes, at, end);
+    else if (type === ETHERTYPE_IPV6) has |= this.#ipv6(bytes, at, end);
+    else return;
+    if (tunnels && this.protocol === PROTOCOL_UDP && (has & (HAS_PORTS | HAS_FRAGMENT)) === HAS_PORTS) this.#tunnel(bytes, end);
+    words[KEY_TYPE] = type | (has << 16);
+  }
+
+  /** The same of the Ethernet header and its tags alone: the rest is as of a frame that has nothing behind them. */
+  readLink(bytes: Uint8Array, from: number, end: number, decapsulated: boolean): void {
     const { words } = this;
     this.frame = from;
     this.network = 0;
@@ -124,11 +139,6 @@ export class FrameKey {
     }
     this.vlan = (words[KEY_TAGS] as number) & 0xfff;
     this.body = at + 2;
-    if (!this.cut) {
-      if (type === ETHERTYPE_IPV4) has |= this.#ipv4(bytes, at + 2, end);
-      else if (type === ETHERTYPE_IPV6) has |= this.#ipv6(bytes, at + 2, end);
-      if (tunnels && this.protocol === PROTOCOL_UDP && (has & (HAS_PORTS | HAS_FRAGMENT)) === HAS_PORTS) this.#tunnel(bytes, end);
-    }
     words[KEY_TYPE] = type | (has << 16);
   }
 

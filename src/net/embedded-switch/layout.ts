@@ -262,9 +262,12 @@ export class SwitchTables {
   readonly tunnelHeaders: Uint8Array;
   readonly stations: MacTable;
   readonly #lock: DmaTable;
+  readonly #reader: Int32Array | undefined;
 
-  constructor(share: SwitchShare) {
+  /** @param reader one shared word for what this thread is as a reader: what to `expel` should it die */
+  constructor(share: SwitchShare, reader?: Int32Array) {
     this.share = share;
+    this.#reader = reader;
     const { limits } = share;
     this.limits = limits;
     this.ports = share.names.length;
@@ -304,6 +307,18 @@ export class SwitchTables {
   /** Data side: from here to `leave` nothing changes. */
   enter(): void {
     this.#lock.enter();
+    const reader = this.#reader;
+    if (reader !== undefined && reader[0] !== this.#lock.reader) reader[0] = this.#lock.reader;
+  }
+
+  /** Of the tables: another one after every change. */
+  get generation(): number {
+    return this.#lock.generation;
+  }
+
+  /** The thread that was this reader is dead: no change waits for it. */
+  static expel(share: SwitchShare, reader: number): void {
+    new DmaTable(share.lock).expel(reader);
   }
 
   leave(): void {

@@ -5,6 +5,7 @@ import type { Nanos } from '#core/clock';
 import { PROTOCOL_TCP, PROTOCOL_UDP } from '../headers.ts';
 import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_TUNNEL } from '../port.ts';
 import type { Effects } from './effects.ts';
+import { FlowCache, MOST_MET } from './flow-cache.ts';
 import { FrameKey } from './frame-key.ts';
 import * as k from './layout.ts';
 import { LegacyBridge, TAG_AS_IT_IS, TAG_REPLACE, tagOf } from './legacy.ts';
@@ -16,6 +17,10 @@ import { WORK_FRAMES, type WorkFrames } from './work-frames.ts';
 
 const SHORTEST = 14;
 const MOST_COPIES = 2048;
+// What `#recall` says.
+const NOT_SOUGHT = 0;
+const SOUGHT = 1;
+const KNOWN = 2;
 
 /** Which ports are on the segment. */
 export interface Reach {
@@ -36,6 +41,8 @@ export class Pipeline {
   why = 0;
   /** The frame has to be cut first: what was found out so far is void. */
   cut = false;
+  /** Nothing was changed, charged or mirrored, nor looked at whether to do so. */
+  plain = false;
 
   // ---- the frame in hand ----
   readonly key: FrameKey;
@@ -49,6 +56,8 @@ export class Pipeline {
   readonly #effects: Effects;
   readonly #reach: Reach;
   readonly #group: LinkGroup;
+  readonly #flows: FlowCache;
+  readonly #met = new Int32Array(MOST_MET);
   readonly #lookup: RuleLookup;
   readonly #program: Program;
   readonly #bridge: LegacyBridge;
@@ -75,14 +84,68 @@ export class Pipeline {
     this.#uplinks = tables.share.uplinks;
     this.key = new FrameKey(tables.config[k.CONFIG_VXLAN_PORT] as number, tables.config[k.CONFIG_GENEVE_PORT] as number);
     this.rewrite = new Rewriter(work, tables);
+    this.#flows = new FlowCache(tables);
     this.#lookup = new RuleLookup(tables);
     this.#program = new Program(tables, work, effects, this);
     this.#bridge = new LegacyBridge(tables);
     this.#batch = work.output;
   }
 
+  /** Frames of a port are to be looked at, inside a turn. */
+  begin(source: number, now: Nanos): void {
+    this.source = source;
+    this.now = now;
+    this.#flows.refresh();
+  }
+
+  /** Ports came or went. */
+  rearranged(): void {
+    this.#flows.forget();
+  }
+
   /** @param place where to begin; those after it are free @param needs of the frame */
   take(batch: FrameBatch, frame: number, place: number, needs: number): void {
+    if (!this.#load(batch, frame, place, needs)) return;
+    const known = this.#recall(needs);
+    if (known === KNOWN) return;
+    const { pending } = this.#effects;
+    // What is sent into a representor comes out of its port: the software has decided.
+    if (this.source < this.#ports) this.#fromPort();
+    else {
+      this.#inPort = this.source - this.#ports;
+      this.deliver(this.#inPort);
+    }
+    if (known === SOUGHT && this.plain && this.copies === 1 && this.primaries === 1 && !this.cut) {
+      const met = this.#effects.metSince(pending, this.#met);
+      if (met >= 0) this.#flows.keep(this.port[0] as number, this.#met, met);
+    }
+  }
+
+  /** Whether frames like this one have passed: then its one copy is made, and its rules have been met. */
+  #recall(needs: number): number {
+    const flows = this.#flows;
+    if (flows.off || this.source >= this.#ports) return NOT_SOUGHT;
+    const { key, place } = this;
+    this.#inPort = this.source;
+    if (flows.deep || needs !== 0) {
+      this.freshKey();
+      // Refused by who comes after this, in its turn.
+      if (needs !== 0 && !this.#sound()) return NOT_SOUGHT;
+    } else {
+      key.readLink(this.#work.bytes, this.#work.start[place] as number, this.#work.end[place] as number, false);
+      if (key.cut) return NOT_SOUGHT;
+      key.words[k.KEY_PORT] = this.source;
+    }
+    const target = flows.find(key.words);
+    if (target < 0) return SOUGHT;
+    const length = this.#work.output.length[place] as number;
+    for (let i = 0; i < flows.met; i++) this.#effects.hit(flows.rule(i), length);
+    this.#add(target, false);
+    return KNOWN;
+  }
+
+  /** False: it is no frame. */
+  #load(batch: FrameBatch, frame: number, place: number, needs: number): boolean {
     this.#batch = batch;
     this.#frame = frame;
     this.copies = 0;
@@ -94,14 +157,10 @@ export class Pipeline {
     this.#fresh = false;
     this.#shared = false;
     this.#decapsulated = false;
-    if ((batch.length[frame] as number) < SHORTEST || (needs & FRAME_MALFORMED) !== 0) return;
+    this.plain = true;
+    if ((batch.length[frame] as number) < SHORTEST || (needs & FRAME_MALFORMED) !== 0) return false;
     this.#work.load(batch, frame, place, needs);
-    // What is sent into a representor comes out of its port: the software has decided.
-    if (this.source < this.#ports) this.#fromPort();
-    else {
-      this.#inPort = this.source - this.#ports;
-      this.deliver(this.#inPort);
-    }
+    return true;
   }
 
   #fromPort(): void {
@@ -277,6 +336,7 @@ export class Pipeline {
   /** A copy for who watches, whatever the egress list says. -1: nobody. */
   mirror(to: number): void {
     if (to < 0) return;
+    this.plain = false;
     let target = to;
     if (target < this.#uplinks) {
       target = this.#uplink(target);
@@ -332,6 +392,7 @@ export class Pipeline {
 
   /** Headers moved or changed. */
   changed(): void {
+    this.plain = false;
     this.#fresh = false;
     this.#work.output.hashedBy[this.place] = 0;
   }

@@ -94,6 +94,7 @@ export class Program {
 
   #meter(meter: number): boolean {
     const frame = this.#frame;
+    frame.plain = false;
     const verdict = charge(this.#tables, meter, this.#work.output.length[frame.place] as number, frame.now, this.#effects) | 0;
     if (verdict === METER_DROP) {
       frame.why = WHY_METER;
@@ -114,6 +115,7 @@ export class Program {
   #change(at: number): number {
     const frame = this.#frame;
     const { rules } = this.#tables;
+    frame.plain = false;
     if (!frame.own()) return -1;
     frame.freshKey();
     const { key, rewrite, place } = frame;

@@ -141,7 +141,8 @@ export class WorkFrames {
     to.addHost(this.memory, start, (this.end[place] as number) - start);
     let skip = this.consumed[place] as number;
     let segment = batch.firstSegment[frame] as number;
-    const last = segment + (batch.segmentCount[frame] as number);
+    // Of a frame that was taken whole nothing is left.
+    const last = skip === batch.length[frame] ? segment : segment + (batch.segmentCount[frame] as number);
     for (; segment < last; segment++) {
       const length = segments.length[segment] as number;
       if (skip >= length) skip -= length;

@@ -218,7 +218,8 @@ describe('rule sets', () => {
         rules.map(comparable),
         fc.array(fc.tuple(one(...PORTS), frame), { minLength: 1, maxLength: 20 }),
         fc.array(number(24)),
-        (specs, frames, removed) => {
+        fc.array(fc.tuple(number(59), number(24)), { maxLength: 12 }),
+        (specs, frames, removed, changes) => {
           const made = rig(
             { mode: 'switchdev' },
             PORTS.map((name) => `${name}-rep`),
@@ -235,7 +236,16 @@ describe('rule sets', () => {
           }
           const sent: Record<string, number> = {};
           const forwarded: Record<string, number> = {};
-          for (const [port, one] of frames) {
+          // Every frame three times, the last two from where its way may be known; and rules are put in and taken out between any two.
+          for (const [turn, [port, one]] of [...frames, ...frames, ...frames].entries()) {
+            for (const [at, index] of changes) {
+              const chosen = installed[index];
+              if (at !== turn || chosen === undefined) continue;
+              if (chosen.rule.installed) {
+                chosen.rule.remove();
+                reference.rules.splice(reference.rules.indexOf(chosen.expected), 1);
+              } else installed.push({ rule: made.nic.root.addRule(chosen.rule.spec), expected: reference.add(chosen.rule.spec) });
+            }
             const outcome = reference.send(port, one.bytes);
             const arrived = made.send(port, one);
             const expected: Record<string, number[][]> = {};

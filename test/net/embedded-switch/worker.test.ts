@@ -5,6 +5,7 @@ import type { RingLink } from '#backends/ring-link';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostSegment } from '#backends/vhost-worker';
 import { Bell } from '#core/doorbell';
+import { PortCounters } from '#net/counters';
 import { EmbeddedSwitch } from '#net/embedded-switch/embedded-switch';
 import { SlowPath } from '#net/embedded-switch/slow-path';
 import { Segment } from '#net/segment';
@@ -165,7 +166,34 @@ describe('on a worker', () => {
     expect(nic.portStatistics('vf0')).toMatchObject({ frames: 3, forwarded: 2, drops: { 'spoofed-mac': 1 } });
     await another.close();
   });
+
+  it('is changed without a wait for a worker that died in the middle of a batch', async () => {
+    const nic = new EmbeddedSwitch({ functions: 2 });
+    for (const vf of [0, 1]) nic.configurePort(`vf${vf}`, { mac: macOf(vf) });
+    const another = new VhostPool({ entry: new URL('./stuck-worker.mjs', import.meta.url) });
+    const worker = another.worker();
+    const lost = new Promise<void>((resolve) => {
+      worker.onLost = () => resolve();
+    });
+    const segment = worker.segment({ kind: nic.share });
+    const vf0 = end(segment, 'vf0');
+    const words = new Int32Array(new SharedArrayBuffer(4));
+    segment.openPort({ name: 'vf1', kind: 'stuck', share: words, counters: new PortCounters(), recover: () => {}, lost: () => {} });
+    vf0.port.outbox.push({ bytes: plain(1, { to: macOf(1) }) });
+    await until('the thread to be stuck in a batch', [vf0], () => Atomics.load(words, 0) === 1);
+    const inside = (): boolean => readers(nic.share.lock).some((reader) => reader > 0);
+    expect(inside()).toBe(true);
+    await another.kill();
+    await lost;
+    // What a change waits for, two seconds at most.
+    expect(inside()).toBe(false);
+    nic.configurePort('vf0', { spoofCheck: true });
+    await another.close();
+  });
 });
+
+/** The reader words of a DMA table (dma-table.ts): above 0 inside a turn. */
+const readers = (lock: SharedArrayBuffer): number[] => [...new Int32Array(lock, 8 * 4, 16)];
 
 function drain(link: RingLink): void {
   const sink = new Segment({ maximumPorts: 2, relay: (batch) => batch.count, detach: () => {} });
