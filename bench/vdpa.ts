@@ -22,6 +22,7 @@ const PLANES = ['inline', 'vhost worker', 'vDPA', 'shadow over vDPA'] as const;
 type Plane = (typeof PLANES)[number];
 /** A NIC does not sleep. */
 const ALWAYS = { minimum: 1e9, maximum: 1e9 };
+const NEVER = { minimum: 0, maximum: 0 };
 const BATCH = 64;
 const ROUNDS = 5;
 const ROUND_MILLISECONDS = 400;
@@ -34,12 +35,12 @@ interface Wire {
 }
 
 /** @param loop of the machine whose thread serves shadow virtqueues */
-function wire(plane: Plane, loop = new BellLoop()): Wire {
+function wire(plane: Plane, loop = new BellLoop(), poll = ALWAYS): Wire {
   if (plane === 'inline') {
     const segment = new InlineSegment(new Segment(new DirectLink()));
     return { port: (name) => segment.port(name), look: () => {}, close: async () => loop.close() };
   }
-  const pool = new VhostPool({ poll: ALWAYS });
+  const pool = new VhostPool({ poll });
   const segment = pool.worker().segment();
   const close = async (): Promise<void> => {
     loop.close();
@@ -51,13 +52,14 @@ function wire(plane: Plane, loop = new BellLoop()): Wire {
   return { port: (name) => new VdpaShadow(device(name), loop), look: () => void loop.runOnce(), close };
 }
 
-async function kickCost(plane: Plane): Promise<KickCost> {
+/** @param apart milliseconds from kick to kick, and the data plane sleeps meanwhile; 0: one after the other, and it never sleeps */
+async function kickCost(plane: Plane, apart = 0): Promise<KickCost> {
   const machine = new Machine({ memory: 96 * 2 ** 20 });
-  const link = wire(plane);
+  const link = wire(plane, undefined, apart > 0 ? NEVER : ALWAYS);
   machine.addVirtioNet({ mac: '52:54:00:00:00:01', backend: link.port('a') });
   const worker = new Worker(new URL('./vdpa-kick-worker.js', import.meta.url), {
     // Many short samples: their median leaves out those in which the processor was somebody else's.
-    workerData: { share: machine.threadBus().share, calls: plane === 'inline' ? 20 : 2000, samples: 301 },
+    workerData: { share: machine.threadBus().share, calls: plane === 'inline' ? 20 : 2000, samples: 301, apart },
   });
   const [cost] = (await once(worker, 'message')) as [KickCost];
   await worker.terminate();
@@ -109,12 +111,12 @@ const bound = nanosPerCall(
   2000,
   301,
 );
-const kicks: (string | number)[][] = [['the words alone, rung and taken on one thread', bound.toFixed(0), '', '']];
-for (const plane of PLANES) {
-  const { nanos, exits, fastKicks } = await kickCost(plane);
-  kicks.push([plane, nanos.toFixed(0), exits, fastKicks]);
-}
-printTable(['notification', 'ns', 'exits', 'without one'], kicks);
+const kicks: (string | number)[][] = [['the words alone, rung and taken on one thread', bound.toFixed(0), '', '', '']];
+const row = (name: string, { nanos, exits, fastKicks, wakes }: KickCost): number => kicks.push([name, nanos.toFixed(0), exits, fastKicks, wakes]);
+for (const plane of PLANES) row(`${plane}, running`, await kickCost(plane));
+for (const plane of ['vhost worker', 'vDPA'] as const) row(`${plane}, asleep`, await kickCost(plane, 1));
+printTable(['notification', 'ns', 'exits', 'without one', 'woke'], kicks);
+if (process.argv.includes('--kicks')) process.exit();
 
 const rows: (string | number)[][] = [];
 for (const packed of [false, true]) {

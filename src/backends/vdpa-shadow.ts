@@ -269,7 +269,13 @@ export class VdpaShadow implements VhostBackend {
     const wanted = relay.queue.publish();
     const places = (relay.queue.shown - shown) | 0;
     if (places !== 0) shadow.moderation?.count(used, places, wanted);
-    if (this.#time.next !== Infinity) this.#timer?.arm(this.#time.next);
+    this.#arm();
+  }
+
+  /** The timer goes off when the first of what was put off is due. */
+  #arm(): void {
+    const { next } = this.#time;
+    if (next !== Infinity && next !== this.#timer?.deadline) this.#timer?.arm(next);
   }
 
   /** Sends what was put off until now. */
@@ -283,7 +289,7 @@ export class VdpaShadow implements VhostBackend {
       else if (this.#reaches(shadow)) moderation.fire();
       else moderation.stop();
     }
-    if (this.#time.next !== Infinity) this.#timer?.arm(this.#time.next);
+    this.#arm();
   }
 
   /** The driver's ring can be looked at. */
@@ -299,7 +305,7 @@ export class VdpaShadow implements VhostBackend {
     // New parameters are judged by what was counted: that looks whether the driver still wants it, if it can.
     if (!this.#reaches(shadow)) shadow.moderation.stop();
     shadow.moderation.set(session.policy.maxPackets(index), session.policy.maxUsecs(index));
-    if (this.#time.next !== Infinity) this.#timer?.arm(this.#time.next);
+    this.#arm();
   }
 
   /** Nothing more is taken from the guest's ring; it counts as broken once the device has let go of what it has. */

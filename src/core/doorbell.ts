@@ -1,9 +1,9 @@
 // A doorbell: a word of shared memory to ring and to wait on, the job an eventfd does between a guest, a VMM and vhost. Several
 // doorbells share one *bell*, the word a thread sleeps on, so that a worker serving many queues waits in one place.
 
-import { allocateWords } from './word-arena.ts';
+import { allocateQuietWord, allocateWords, LINE_WORDS, type SharedWords } from './word-arena.ts';
 
-/** The word one thread sleeps on. Layout: [rings, sleepers]. Any thread may ring; one thread waits. */
+/** The word one thread sleeps on. Layout: [rings, sleepers, pending words of its first doorbells]. Any thread may ring; one thread waits. */
 export interface BellShare {
   readonly buffer: SharedArrayBuffer;
   readonly index: number;
@@ -12,12 +12,21 @@ export interface BellShare {
 export class Bell {
   readonly words: Int32Array;
   readonly index: number;
+  /** Words of the line given out. Who opened the bell from a share gives out none. */
+  #used: number;
 
   /** A new bell, or one opened from another thread's share. */
   constructor(share?: BellShare) {
     const { buffer, index } = share ?? allocateWords();
     this.words = new Int32Array(buffer);
     this.index = index;
+    this.#used = share === undefined ? 2 : LINE_WORDS;
+  }
+
+  /** A word for what is written right before `ring`: in the bell's own line while there is room, as each line that a polling thread has to give up costs the ringer some 50 ns. */
+  allocateWord(): SharedWords {
+    if (this.#used === LINE_WORDS) return allocateWords();
+    return { buffer: this.words.buffer as SharedArrayBuffer, index: this.index + this.#used++ };
   }
 
   share(): BellShare {
@@ -62,22 +71,27 @@ export class Bell {
 
 /** A doorbell as another thread gets it: its words and the bell it rings. */
 export interface DoorbellShare {
-  readonly buffer: SharedArrayBuffer;
-  readonly index: number;
+  readonly pending: SharedWords;
+  readonly revocations: SharedWords;
   readonly bell: BellShare;
 }
 
-/** One source of work on a bell: ringing sets its pending word, then the bell. Layout: [pending, revocations]. */
+/** One source of work on a bell: ringing sets its pending word, then the bell. How often it was revoked is elsewhere: whoever rings looks at that first, and does not wait for it. */
 export class Doorbell {
   readonly bell: Bell;
   readonly #words: Int32Array;
   readonly #index: number;
+  readonly #revoked: Int32Array;
+  readonly #revocations: number;
 
-  constructor(bell: Bell, share?: { buffer: SharedArrayBuffer; index: number }) {
-    const { buffer, index } = share ?? allocateWords();
+  constructor(bell: Bell, share?: Omit<DoorbellShare, 'bell'>) {
+    const pending = share?.pending ?? bell.allocateWord();
+    const revocations = share?.revocations ?? allocateQuietWord();
     this.bell = bell;
-    this.#words = new Int32Array(buffer);
-    this.#index = index;
+    this.#words = new Int32Array(pending.buffer);
+    this.#index = pending.index;
+    this.#revoked = new Int32Array(revocations.buffer);
+    this.#revocations = revocations.index;
   }
 
   static open(share: DoorbellShare): Doorbell {
@@ -85,7 +99,11 @@ export class Doorbell {
   }
 
   share(): DoorbellShare {
-    return { buffer: this.#words.buffer as SharedArrayBuffer, index: this.#index, bell: this.bell.share() };
+    return {
+      pending: { buffer: this.#words.buffer as SharedArrayBuffer, index: this.#index },
+      revocations: { buffer: this.#revoked.buffer as SharedArrayBuffer, index: this.#revocations },
+      bell: this.bell.share(),
+    };
   }
 
   /** Returns true when a sleeping thread had to be woken. `value` (not 0) is what `take` returns: the newest one wins. */
@@ -107,7 +125,7 @@ export class Doorbell {
 
   /** Moves with every `revoke`. */
   get revocations(): number {
-    return Atomics.load(this.#words, this.#index + 1);
+    return Atomics.load(this.#revoked, this.#revocations);
   }
 
   /**
@@ -116,6 +134,6 @@ export class Doorbell {
    * either seen by that look or made again through the register.
    */
   revoke(): void {
-    Atomics.add(this.#words, this.#index + 1, 1);
+    Atomics.add(this.#revoked, this.#revocations, 1);
   }
 }

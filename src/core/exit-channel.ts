@@ -5,6 +5,7 @@
 import type { BellLoop } from './bell-loop.ts';
 import type { Nanos } from './clock.ts';
 import { Bell, type BellShare, Doorbell } from './doorbell.ts';
+import { ANY_VALUE, FastKicks } from './fast-kicks.ts';
 import type { BusCounts, BusTarget, GuestBus, PlatformDescription } from './guest-bus.ts';
 import { GuestMemory, type GuestMemoryShare } from './guest-memory.ts';
 import { IntxLines, PendingVectors, type PendingVectorsShare } from './interrupts.ts';
@@ -26,6 +27,8 @@ const FAST_REVOCATIONS = 9;
 const FAST_GENERATION = 10;
 /** 1 while the guest sleeps for its reply. */
 const SLEEPING = 11;
+/** Where the doorbell's revocations are counted. */
+const FAST_REVOKED = 12;
 
 const IDLE = 0;
 const REQUEST = 1;
@@ -43,9 +46,6 @@ const FAST_VALUE = 2;
 
 /** Looks at the reply word before sleeping: about as long as a served exit takes (measured: bench/exits). */
 const POLLS = 4000;
-
-/** Values kept for one address: more than any device has queues. */
-const MAXIMUM_VALUES = 4096;
 
 /** The machine did not answer, or closed. `code` is stable. */
 export class MachineGoneError extends Error {
@@ -137,26 +137,16 @@ export class ExitServer {
     if (fast === undefined) return;
     const share = fast.doorbell.share();
     // Only doorbells in the buffer the guest has open can be named to it.
-    if (share.buffer !== this.#words.buffer || share.bell.buffer !== this.#words.buffer) return;
+    const { buffer } = this.#words;
+    if (share.pending.buffer !== buffer || share.revocations.buffer !== buffer || share.bell.buffer !== buffer) return;
     const words = this.#state;
     words[FAST] = fast.match === 'address' ? FAST_ADDRESS : FAST_VALUE;
-    words[FAST_DOORBELL] = share.index;
+    words[FAST_DOORBELL] = share.pending.index;
+    words[FAST_REVOKED] = share.revocations.index;
     words[FAST_BELL] = share.bell.index;
     words[FAST_REVOCATIONS] = fast.doorbell.revocations;
     words[FAST_GENERATION] = generation;
   }
-}
-
-interface FastKick {
-  readonly doorbell: Doorbell;
-  readonly revocations: number;
-}
-
-/** What is known of one address: a doorbell for whatever is written there, or one for each value. */
-interface FastAddress {
-  readonly size: AccessSize;
-  readonly any: FastKick | undefined;
-  readonly byValue: Map<number, FastKick>;
 }
 
 export interface OpenGuestBusOptions {
@@ -181,7 +171,7 @@ class ThreadGuestBus implements GuestBus {
   readonly #generation: Int32Array;
   readonly #timeout: number;
   readonly #timeZero: number;
-  readonly #fast = new Map<number, FastAddress>();
+  readonly #fast = new FastKicks();
   #fastGeneration = 0;
 
   constructor(share: GuestBusShare, timeout: number) {
@@ -202,7 +192,7 @@ class ThreadGuestBus implements GuestBus {
   }
 
   mmioWrite(address: number, size: AccessSize, value: number): void {
-    if (this.#fast.size > 0 && this.#kick(address, size, value)) return;
+    if (this.#kick(address, size, value)) return;
     this.#exit(MMIO_WRITE, address, size, value);
     this.#learn(address, size, value);
   }
@@ -242,10 +232,8 @@ class ThreadGuestBus implements GuestBus {
       this.#fast.clear();
       return false;
     }
-    const known = this.#fast.get(address);
-    if (known === undefined || known.size !== size) return false;
-    const kick = known.any ?? known.byValue.get(value);
-    if (kick === undefined || kick.doorbell.revocations !== kick.revocations) return false;
+    const kick = this.#fast.find(address, value);
+    if (kick === undefined || kick.size !== size || kick.doorbell.revocations !== kick.revocations) return false;
     if (kick.doorbell.ring()) this.counts.fastKickWakes++;
     // Look again after ringing. Moved meanwhile: the ring may have come too late for the one and too early for the other, so exit as well
     // (one notification too many does no harm). Not moved: whoever moves it later looks at the queue after that, and sees what we kicked for.
@@ -261,19 +249,12 @@ class ThreadGuestBus implements GuestBus {
     const generation = words[FAST_GENERATION] as number;
     if (generation !== this.#fastGeneration) this.#fast.clear();
     this.#fastGeneration = generation;
-    const bell = new Bell({ buffer: this.#arena, index: words[FAST_BELL] as number });
-    const doorbell = new Doorbell(bell, { buffer: this.#arena, index: words[FAST_DOORBELL] as number });
-    const kick: FastKick = { doorbell, revocations: words[FAST_REVOCATIONS] as number };
-    if (fast === FAST_ADDRESS) {
-      this.#fast.set(address, { size, any: kick, byValue: new Map() });
-      return;
-    }
-    let known = this.#fast.get(address);
-    if (known === undefined || known.size !== size || known.any !== undefined) {
-      known = { size, any: undefined, byValue: new Map() };
-      this.#fast.set(address, known);
-    }
-    if (known.byValue.size < MAXIMUM_VALUES) known.byValue.set(value, kick);
+    const buffer = this.#arena;
+    const doorbell = new Doorbell(new Bell({ buffer, index: words[FAST_BELL] as number }), {
+      pending: { buffer, index: words[FAST_DOORBELL] as number },
+      revocations: { buffer, index: words[FAST_REVOKED] as number },
+    });
+    this.#fast.add({ address, value: fast === FAST_ADDRESS ? ANY_VALUE : value, size, doorbell, revocations: words[FAST_REVOCATIONS] as number });
   }
 
   #exit(kind: number, address: number, size: AccessSize, value: number): number {

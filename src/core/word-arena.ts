@@ -2,7 +2,7 @@
 // it can be told of a doorbell by two small integers while it waits for the reply to a bus access, with no message; a line each, so that
 // ringing one does not slow a thread that polls its neighbour.
 
-const LINE_WORDS = 16;
+export const LINE_WORDS = 16;
 const ARENA_LINES = 16384;
 
 /** Where allocated words are: `index` counts 32-bit words. */
@@ -30,6 +30,19 @@ class WordArena {
 }
 
 let common: WordArena | undefined;
+
+/** Words that are read all the time and hardly ever written: sixteen to a line. */
+let quiet: SharedWords | undefined;
+let quietUsed = 0;
+
+/** One zeroed word that is hardly ever written. One that is must have a line of its own: `allocateWords`. */
+export function allocateQuietWord(): SharedWords {
+  if (quiet === undefined || quietUsed === LINE_WORDS) {
+    quiet = allocateWords();
+    quietUsed = 0;
+  }
+  return { buffer: quiet.buffer, index: quiet.index + quietUsed++ };
+}
 
 /** A line from the arena this thread is filling: the same buffer for thousands of calls on end. */
 export function allocateWords(): SharedWords {

@@ -54,12 +54,25 @@ describe('doorbells', () => {
     a.revoke();
     expect(b.pending).toBe(false);
     expect(b.revocations).toBe(0);
-    expect(a.share().buffer).toBe(b.share().buffer);
-    expect(a.share().buffer).toBe(bell.share().buffer);
+    for (const { pending, revocations } of [a.share(), b.share()]) for (const { buffer } of [pending, revocations]) expect(buffer).toBe(bell.share().buffer);
     const opened = Doorbell.open(a.share());
     expect(opened.revocations).toBe(1);
     expect(opened.take()).toBe(1);
     expect(a.pending).toBe(false);
+  });
+
+  it('the first of a bell are in its own line, no two in one word, the others in lines of their own; an opened bell gives out none of its line', () => {
+    const bell = new Bell();
+    const doorbells = Array.from({ length: 20 }, () => new Doorbell(bell));
+    const words = doorbells.map((doorbell) => doorbell.share().pending.index);
+    const line = bell.index >>> 4;
+    expect(new Set(words).size).toBe(20);
+    expect(words.map((word) => word >>> 4 === line)).toEqual(Array.from({ length: 20 }, (_, i) => i < 14));
+    expect(words.every((word) => word > bell.index + 1)).toBe(true);
+    expect(new Set(words.map((word) => word >>> 4)).size).toBe(7);
+    expect(new Doorbell(new Bell(bell.share())).share().pending.index >>> 4).not.toBe(line);
+    // What is polled is in no line with what whoever rings reads first.
+    for (const doorbell of doorbells) expect(words.map((word) => word >>> 4)).not.toContain(doorbell.share().revocations.index >>> 4);
   });
 
   it('a wait whose bell rang since the ticket does not sleep', () => {
