@@ -3,6 +3,7 @@
 
 import { FEATURE, type FeatureBits, type FeatureName } from '../features.ts';
 import { NET_CONFIG } from '../layout.ts';
+import { AdminJudge } from './admin-judge.ts';
 import { ControlJudge } from './control-judge.ts';
 import type { Findings } from './findings.ts';
 import { judgeNegotiation } from './negotiation.ts';
@@ -19,6 +20,12 @@ const BIG = 65_589;
 const PLAIN = 1514;
 const GUEST_GSO: readonly FeatureName[] = ['GUEST_TSO4', 'GUEST_TSO6', 'GUEST_UFO', 'GUEST_USO4', 'GUEST_USO6'];
 
+/** Virtual functions of the device. */
+export interface VirtualFunctions {
+  readonly enabled: boolean;
+  readonly count: number;
+}
+
 /** What the judges of each kind of buffer go by. */
 export interface NetState {
   readonly memory: DriverMemory;
@@ -31,6 +38,8 @@ export interface NetState {
   readonly knowsConfig: boolean;
   isEnabled(queue: number): boolean;
   role(queue: number): Role | undefined;
+  /** undefined: not known. */
+  readonly virtualFunctions: VirtualFunctions | undefined;
   /** Pairs the driver asked for; 1 before it did. */
   pairs: number;
 }
@@ -41,6 +50,8 @@ export class DriverJudge implements DriverEvents, NetState {
   pairs = 1;
   accepted: FeatureBits = NONE;
   adminQueues: readonly number[] = [];
+  virtualFunctions: VirtualFunctions | undefined;
+  readonly admin: AdminJudge;
   readonly #exact: boolean;
   #config: Uint8Array | undefined;
   readonly #rings = new Map<number, RingWatch>();
@@ -61,6 +72,7 @@ export class DriverJudge implements DriverEvents, NetState {
     this.memory = new DriverMemory(view);
     this.findings = findings;
     this.#exact = exact;
+    this.admin = new AdminJudge(this);
     this.#control = new ControlJudge(this);
     this.#transmit = new TransmitJudge(this);
   }
@@ -122,6 +134,7 @@ export class DriverJudge implements DriverEvents, NetState {
     this.#suspended = false;
     this.pairs = 1;
     this.#control.reset();
+    this.admin.reset();
   }
 
   negotiated(offered: FeatureBits | undefined, accepted: FeatureBits): void {
@@ -146,6 +159,7 @@ export class DriverJudge implements DriverEvents, NetState {
         const role = this.role(queue);
         for (const hook of this.onUsed) hook(queue, role, chain, lengthAt);
         if (role === 'control') this.#control.answered(chain);
+        else if (role === 'admin') this.admin.answered(chain, this.memory.u32(lengthAt));
       },
     };
     this.#rings.set(queue, this.has('RING_PACKED') ? new PackedWatch(context, setup) : new SplitWatch(context, setup));
@@ -210,6 +224,7 @@ export class DriverJudge implements DriverEvents, NetState {
     if (role === 'receive') this.#received(queue, chain);
     else if (role === 'transmit') this.#transmit.frame(queue, chain);
     else if (role === 'control') this.#control.command(chain);
+    else if (role === 'admin') this.admin.command(chain);
   }
 
   #received(queue: number, chain: Chain): void {
