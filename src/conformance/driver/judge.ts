@@ -6,6 +6,7 @@ import { NET_CONFIG } from '../layout.ts';
 import { AdminJudge } from './admin-judge.ts';
 import { ControlJudge } from './control-judge.ts';
 import type { Findings } from './findings.ts';
+import { LegacyFraming } from './legacy-framing.ts';
 import { judgeNegotiation } from './negotiation.ts';
 import { PackedWatch } from './packed-watch.ts';
 import type { RingContext, RingWatch } from './ring-watch.ts';
@@ -31,6 +32,8 @@ export interface NetState {
   readonly memory: DriverMemory;
   readonly findings: Findings;
   has(name: FeatureName): boolean;
+  /** The same of a bit that has no name here any more. */
+  hasBit(bit: number): boolean;
   readonly headerSize: number;
   /** Device configuration; zeros where it is not known. */
   config(field: Exclude<keyof typeof NET_CONFIG, 'mac'>): number;
@@ -57,6 +60,7 @@ export class DriverJudge implements DriverEvents, NetState {
   readonly #rings = new Map<number, RingWatch>();
   readonly #control: ControlJudge;
   readonly #transmit: TransmitJudge;
+  readonly #legacy: LegacyFraming;
   #started = false;
   #suspended = false;
   #atSuspend = new Map<number, number>();
@@ -75,14 +79,20 @@ export class DriverJudge implements DriverEvents, NetState {
     this.admin = new AdminJudge(this);
     this.#control = new ControlJudge(this);
     this.#transmit = new TransmitJudge(this);
+    this.#legacy = new LegacyFraming(this);
   }
 
   has(name: FeatureName): boolean {
     return this.accepted.has(FEATURE[name]);
   }
 
+  hasBit(bit: number): boolean {
+    return this.accepted.has(bit);
+  }
+
   /** virtio 1.4 5.1.9.3.1: up to the last field that was negotiated. */
   get headerSize(): number {
+    if (!this.has('VERSION_1')) return this.has('MRG_RXBUF') ? 12 : 10;
     if (this.has('OUT_NET_HEADER')) return 32;
     if (this.has('GUEST_UDP_TUNNEL_GSO') || this.has('HOST_UDP_TUNNEL_GSO')) return 24;
     return this.has('HASH_REPORT') ? 20 : 12;
@@ -219,12 +229,22 @@ export class DriverJudge implements DriverEvents, NetState {
   #chain(queue: number, chain: Chain): void {
     const role = this.role(queue);
     this.onChain?.(queue, role, chain);
-    // What a driver of before VIRTIO 1.0 lays out otherwise is not judged.
-    if (!this.has('VERSION_1')) return;
+    if (!this.has('VERSION_1')) {
+      this.#legacyChain(queue, role, chain);
+      return;
+    }
     if (role === 'receive') this.#received(queue, chain);
     else if (role === 'transmit') this.#transmit.frame(queue, chain);
     else if (role === 'control') this.#control.command(chain);
     else if (role === 'admin') this.admin.command(chain);
+  }
+
+  /** What a driver of before VIRTIO 1.0 lays out otherwise. */
+  #legacyChain(queue: number, role: Role | undefined, chain: Chain): void {
+    this.#legacy.placed(queue, chain);
+    if (role === 'receive') this.#legacy.received(chain);
+    else if (role === 'transmit') this.#legacy.frame(chain);
+    else if (role === 'control') this.#legacy.command(chain);
   }
 
   #received(queue: number, chain: Chain): void {

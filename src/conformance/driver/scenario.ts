@@ -21,6 +21,8 @@ export interface DeviceWish {
   readonly mtu?: number;
   /** A physical function with so many virtual ones. Default 0: an ordinary device. */
   readonly vfs?: number;
+  /** It has a legacy interface besides. */
+  readonly transitional?: boolean;
 }
 
 /** How the driver is to be set up, as far as its owner can choose. */
@@ -33,6 +35,8 @@ export interface DriverWish {
   readonly interrupts?: 'per-queue' | 'shared' | 'intx';
   /** It means to enable virtual functions. */
   readonly sriov?: boolean;
+  /** It goes by the legacy interface. */
+  readonly legacy?: boolean;
 }
 
 export interface DriverScenario {

@@ -2,12 +2,20 @@
 
 import { ADMIN_SCENARIOS } from './admin-scenarios.ts';
 import { CONTROL_SCENARIOS } from './control-scenarios.ts';
+import { LEGACY_SCENARIOS } from './legacy-scenarios.ts';
 import { NET_SCENARIOS } from './net-scenarios.ts';
 import { RING_SCENARIOS } from './rings-scenarios.ts';
 import type { DriverScenario } from './scenario.ts';
 import { STARTUP_SCENARIOS } from './startup-scenarios.ts';
 
-export const SCENARIOS: readonly DriverScenario[] = [...STARTUP_SCENARIOS, ...RING_SCENARIOS, ...NET_SCENARIOS, ...CONTROL_SCENARIOS, ...ADMIN_SCENARIOS];
+export const SCENARIOS: readonly DriverScenario[] = [
+  ...STARTUP_SCENARIOS,
+  ...RING_SCENARIOS,
+  ...NET_SCENARIOS,
+  ...CONTROL_SCENARIOS,
+  ...ADMIN_SCENARIOS,
+  ...LEGACY_SCENARIOS,
+];
 
 const from = (area: string, ...ordinals: (number | string)[]): string[] => ordinals.map((n) => `${area}.${n}`);
 
@@ -42,6 +50,7 @@ export const WATCHED: readonly string[] = [
   ...from('net-ff', 27, 28, 29, 30, 31, 32, 34, 35, 36, 37, 38, 39, 40, 41),
   ...from('sriov', 2, 3, 9, 'D2'),
   ...from('parts', 31, 32, 34, 35),
+  ...from('legacy', 8, 14, 16, 31, 32, 34, 36, 41, 44, 57, 60, 64, 66, 68, 69, 70, 71, 72, 73, 74, 75),
 ];
 
 /** Judged once a driver does such a thing; ours never does. */
@@ -56,6 +65,9 @@ export const UNJUDGED: Readonly<Record<string, string>> = {
   'admin.53': 'this driver sends commands over one administration queue, one after the other: there is no order to keep between queues',
   'admin-legacy.21': 'this driver passes accesses to a member on, and drives no queue of one through its legacy interface: it never kicks',
   'parts.33': "a member's configuration is for its own driver, and the one that is watched is its owner's",
+  ...Object.fromEntries(
+    from('legacy', 1, 50, 51).map((key) => [key, 'this driver is told which interface to use: it is a legacy driver or a non-transitional one, never both']),
+  ),
   'pci.24': 'a mapping leaves no trace on the bus',
   'pci.26': 'a permission: a driver that checks and one that does not are both right',
   'net-rx.8': 'this driver does not take OUT_NET_HEADER',

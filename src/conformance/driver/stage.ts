@@ -66,7 +66,7 @@ export class Stage {
   readonly #make: DriverMaker;
   #driver: DriverHandle | undefined;
   #receivedHook: ((header: Uint8Array, setLength: (bytes: number) => void, chain: Chain) => void) | undefined;
-  #answeredHook: ((bytes: Uint8Array) => void) | undefined;
+  #answeredHook: ((bytes: Uint8Array, setLength: (bytes: number) => void) => void) | undefined;
   #administeredHook: ((opcode: number, answer: AdminAnswer) => void) | undefined;
   /** Why the driver did not come up, or ''. */
   refused = '';
@@ -114,6 +114,14 @@ export class Stage {
     this.provocation.read = (place, size, value) => read(place, size, before ? before(place, size, value) : value);
   }
 
+  /** Adds to what loads from the I/O BAR return, by their offset in it. */
+  answerPort(read: (offset: number, size: number, value: number) => number): void {
+    this.provocation.readPort = (port, size, value) => {
+      const offset = this.watched.portOffset(port);
+      return offset < 0 ? value : read(offset, size, value) >>> 0;
+    };
+  }
+
   check(clause: string, what: string, seen: unknown, expected: unknown): boolean {
     return this.findings.check(clause, what, seen, expected);
   }
@@ -139,7 +147,7 @@ export class Stage {
   }
 
   get running(): boolean {
-    return (this.watched.judge.status & (STATUS.DRIVER_OK | STATUS.FAILED)) === STATUS.DRIVER_OK;
+    return (this.watched.status & (STATUS.DRIVER_OK | STATUS.FAILED)) === STATUS.DRIVER_OK;
   }
 
   // ---- time ----
@@ -208,7 +216,7 @@ export class Stage {
   }
 
   /** The same of answers to commands: the writable bytes, the ack somewhere among them. */
-  answered(change: ((bytes: Uint8Array) => void) | undefined): void {
+  answered(change: ((bytes: Uint8Array, setLength: (bytes: number) => void) => void) | undefined): void {
     this.#answeredHook = change;
   }
 
@@ -230,7 +238,7 @@ export class Stage {
       const command = gather(this.watched.rings.memory, chain, false, chain.readable);
       this.#administeredHook?.((command[0] ?? 0) | ((command[1] ?? 0) << 8), { data: command.subarray(24), bytes, setLength });
     }
-    if (role === 'control') this.#answeredHook?.(bytes);
+    if (role === 'control') this.#answeredHook?.(bytes, setLength);
   }
 
   /** Every interrupt there can be, for no reason. */

@@ -44,6 +44,7 @@ class OwnDriver implements DriverHandle {
       interrupts: wish.interrupts ?? 'per-queue',
       addresses: ADDRESSES,
       sriov: wish.sriov ?? false,
+      legacy: wish.legacy ?? false,
       ...(wish.rss && { rss: { ...(wish.tunnels && { tunnels: ~0 }) } }),
     };
     this.#guest = new Guest(bus, { net });

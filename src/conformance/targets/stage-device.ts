@@ -20,7 +20,15 @@ const DEVICE = {
 /** A port of a virtual function, whose frames go nowhere. */
 const unconnected = (vf: number): VhostBackend => new InlineSegment(new Segment(new DirectLink())).port(`vf${vf}`);
 
-export function openStageDevice({ pairs = 1, mtu = 1500, vectors, notificationData = false, notifConfigData = false, vfs = 0 }: DeviceWish): StageDevice {
+export function openStageDevice({
+  pairs = 1,
+  mtu = 1500,
+  vectors,
+  notificationData = false,
+  notifConfigData = false,
+  vfs = 0,
+  transitional = false,
+}: DeviceWish): StageDevice {
   const deferred: (() => void)[] = [];
   const cable = new Cable();
   const segment = new InlineSegment(new Segment(new DirectLink()), { defer: (work) => void deferred.push(work) });
@@ -29,7 +37,7 @@ export function openStageDevice({ pairs = 1, mtu = 1500, vectors, notificationDa
   const sriov = { totalVfs: vfs, queuePairs: 1, layout: { firstOffset: 8, stride: 8 }, backend: unconnected };
   const { net, pci } = machine.addVirtioNet(
     { ...DEVICE, ...(vfs > 0 && { sriov }), queuePairs: pairs, mtu, backend: segment.port('watched', pairs) },
-    { notificationData, notifConfigData, ...(vectors !== undefined && { vectors }) },
+    { notificationData, notifConfigData, transitional, ...(vectors !== undefined && { vectors }) },
   );
   return {
     bus: machine.localBus(),
