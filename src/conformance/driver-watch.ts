@@ -5,6 +5,7 @@ import type { GuestMemory } from '#core/guest-memory';
 import type { IntxLines, PendingVectors } from '#core/interrupts';
 import { Findings } from './driver/findings.ts';
 import { DriverJudge } from './driver/judge.ts';
+import { LEGACY_BLOCK, LegacyJudge } from './driver/legacy-judge.ts';
 import { PciJudge } from './driver/pci-judge.ts';
 import { type AccessSize, PciPlaces, type Peek } from './driver/pci-places.ts';
 import type { DriverView } from './driver/view.ts';
@@ -25,6 +26,7 @@ export class WatchedBus implements GuestBus {
   readonly findings = new Findings();
   readonly judge: PciJudge;
   readonly rings: DriverJudge;
+  readonly legacy: LegacyJudge;
   readonly #bus: GuestBus;
   readonly #peek: (address: number, size: AccessSize) => number;
   readonly #through: Peek;
@@ -48,6 +50,31 @@ export class WatchedBus implements GuestBus {
     };
     this.rings = new DriverJudge(viewOf(bus.memory), this.findings, true);
     this.judge = new PciJudge(this.#through, this.rings);
+    const watched = this;
+    this.legacy = new LegacyJudge(this.rings, {
+      get msixOn() {
+        const { msix } = watched.judge.places;
+        return msix >= 0 && (peek(watched.#config + msix + 2, 2) & 0x8000) !== 0;
+      },
+      port: (offset) => bus.ioRead(watched.#port + offset, 1),
+    });
+  }
+
+  /** Status as the driver last wrote it. */
+  get status(): number {
+    return this.legacy.used ? this.legacy.status : this.judge.status;
+  }
+
+  /** First port of BAR 0; 0 where that is no I/O BAR. */
+  get #port(): number {
+    const low = this.#peek(this.#config + PCI.BAR0, 4);
+    return (low & 1) === 0 ? 0 : low & 0xfffc;
+  }
+
+  /** Of a port of the device's I/O BAR; -1: of no such. */
+  portOffset(port: number): number {
+    const base = this.#port;
+    return base !== 0 && port >= base && port < base + LEGACY_BLOCK ? port - base : -1;
   }
 
   get platform(): PlatformDescription {
@@ -75,10 +102,16 @@ export class WatchedBus implements GuestBus {
     return this.#bus.waitForInterruptAsync(timeout);
   }
   ioRead(port: number, size: AccessSize): number {
-    return this.#bus.ioRead(port, size);
+    const value = this.#bus.ioRead(port, size);
+    const offset = this.portOffset(port);
+    if (offset >= 0) this.legacy.read(offset, size, value);
+    return value;
   }
   ioWrite(port: number, size: AccessSize, value: number): void {
+    const offset = this.portOffset(port);
+    if (offset >= 0) this.legacy.write(offset, size, value);
     this.#bus.ioWrite(port, size, value);
+    if (offset >= 0) this.rings.served();
   }
 
   mmioRead(address: number, size: AccessSize): number {

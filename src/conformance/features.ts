@@ -61,8 +61,9 @@ export const FEATURE = {
 export type FeatureName = keyof typeof FEATURE;
 export const FEATURE_NAMES = Object.keys(FEATURE) as readonly FeatureName[];
 
-/** Bits that only a device with a legacy interface may offer: NOTIFY_ON_EMPTY, ANY_LAYOUT, the never used 30, and GSO. */
-export const LEGACY_BITS: readonly number[] = [6, 24, 27, 30];
+/** Bits that only a device with a legacy interface may offer; 30 was never used. */
+export const LEGACY_BIT = { GSO: 6, NOTIFY_ON_EMPTY: 24, ANY_LAYOUT: 27, BAD_FEATURE: 30 } as const;
+export const LEGACY_BITS: readonly number[] = Object.values(LEGACY_BIT);
 
 /** Windows of 32 bits that the feature selectors can show something defined in. */
 export const FEATURE_WINDOWS = 3;

@@ -36,7 +36,7 @@ const PAGE = 4096;
 const LEGACY_BAR = 0;
 
 /** Where the parts of a ring of one piece are. */
-function legacyPlace(base: number, size: number): RingPlace {
+export function legacyPlace(base: number, size: number): RingPlace {
   const driver = base + 16 * size;
   return { size, descriptors: base, driver, device: Math.ceil((driver + 2 * (3 + size)) / PAGE) * PAGE };
 }

@@ -4,13 +4,9 @@ import { ADMIN_STATUS, type AdminBench, type AdminCommand, type AdminReply, GROU
 import { Bench } from './bench.ts';
 import { Session } from './session.ts';
 
-const SRIOV_ID = 0x10;
-const CONTROL = 0x08;
-const TOTAL_VFS = 0x0e;
-const NUM_VFS = 0x10;
-const VF_BAR0 = 0x24;
-const VF_ENABLE = 1;
-const VF_MSE = 8;
+/** Its identifier, registers and bits. */
+export const SRIOV = { ID: 0x10, CONTROL: 0x08, TOTAL_VFS: 0x0e, NUM_VFS: 0x10, VF_BAR0: 0x24, VF_ENABLE: 1, VF_MSE: 8 } as const;
+const { CONTROL, TOTAL_VFS, NUM_VFS, VF_BAR0, VF_ENABLE, VF_MSE } = SRIOV;
 /** PCIe 9.3.3.3.1: so long the functions may take to be there, in nanoseconds. */
 const READY = 1e9;
 const FIRST_EXTENDED = 0x100;
@@ -32,7 +28,7 @@ export class SriovBench {
     if (s.target.extendedConfig !== true) s.skip('the target does not reach extended configuration space');
     for (let at = FIRST_EXTENDED, n = 0; at >= FIRST_EXTENDED && n < 64; n++) {
       const head = await s.configRead(at, 4);
-      if ((head & 0xffff) === SRIOV_ID) return new SriovBench(owner, at, await s.configRead(at + TOTAL_VFS, 2));
+      if ((head & 0xffff) === SRIOV.ID) return new SriovBench(owner, at, await s.configRead(at + TOTAL_VFS, 2));
       at = head >>> 20;
     }
     return undefined;

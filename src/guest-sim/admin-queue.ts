@@ -62,6 +62,8 @@ export interface AdminCommand extends GroupMember {
   readonly data?: Uint8Array;
   /** Bytes of result wanted. Default 0. */
   readonly room?: number;
+  /** Neither part is filled up: a legacy access is as long as its buffer, although 2.14.2 wants multiples of 8 bytes. */
+  readonly exact?: boolean;
 }
 
 export class AdminQueue {
@@ -95,12 +97,13 @@ export class AdminQueue {
     }
   }
 
-  #once({ opcode, data = NOTHING, room = 0, group = ADMIN_GROUP.SELF, member = 0 }: AdminCommand): AdminAnswer {
+  #once({ opcode, data = NOTHING, room = 0, group = ADMIN_GROUP.SELF, member = 0, exact = false }: AdminCommand): AdminAnswer {
     if (this.broken !== '') throw new VirtioError('ERR_VIRTIO_ADMIN', this.broken);
     if (this.held) throw new VirtioError('ERR_VIRTIO_SUSPENDED', 'a suspended device takes no command: resume it first');
     // virtio 1.4 2.14.2 (driver MUST): both parts are multiples of 8 bytes.
-    const readable = Math.ceil((READABLE_HEADER + data.length) / 8) * 8;
-    const writable = Math.ceil((WRITABLE_HEADER + room) / 8) * 8;
+    const unit = exact ? 1 : 8;
+    const readable = Math.ceil((READABLE_HEADER + data.length) / unit) * unit;
+    const writable = Math.ceil((WRITABLE_HEADER + room) / unit) * unit;
     if (readable > ROOM || writable > ROOM)
       throw new RangeError(`an administration command of ${data.length} bytes for ${room} is longer than there is room for`);
     const { u8 } = this.#arena;

@@ -134,14 +134,21 @@ export class SriovGroup {
 
   // ---- a legacy driver's accesses, 2.14.1.1 ----
 
-  legacyRead(member: number, where: 'common' | 'device', offset: number, length: number): Uint8Array {
+  /** A field: 1, 2 or 4 bytes, little-endian on the way (driver MUST). @throws VirtioError */
+  legacyRead(member: number, where: 'common' | 'device', offset: number, size: 1 | 2 | 4): number {
     const opcode = where === 'common' ? ADMIN_OPCODE.LEGACY_COMMON_CFG_READ : ADMIN_OPCODE.LEGACY_DEV_CFG_READ;
-    return this.#must(this.#command(member, opcode, Uint8Array.of(offset), length), `${length} bytes at ${offset}`, member).result;
+    return u32(this.#must(this.#access(member, opcode, legacyAccess(offset), size), `${size} bytes at ${offset}`, member).result, 0);
   }
 
-  legacyWrite(member: number, where: 'common' | 'device', offset: number, bytes: Uint8Array): void {
+  /** @throws VirtioError */
+  legacyWrite(member: number, where: 'common' | 'device', offset: number, size: 1 | 2 | 4, value: number): void {
     const opcode = where === 'common' ? ADMIN_OPCODE.LEGACY_COMMON_CFG_WRITE : ADMIN_OPCODE.LEGACY_DEV_CFG_WRITE;
-    this.#must(this.#command(member, opcode, Uint8Array.from([offset, 0, 0, 0, 0, 0, 0, 0, ...bytes])), `a write at ${offset}`, member);
+    const bytes = Uint8Array.of(value, value >>> 8, value >>> 16, value >>> 24).subarray(0, size);
+    this.#must(this.#access(member, opcode, join(legacyAccess(offset), bytes)), `a write at ${offset}`, member);
+  }
+
+  #access(member: number, opcode: number, data: Uint8Array, room = 0): AdminAnswer {
+    return this.#admin.command({ opcode, data, room, exact: true, group: ADMIN_GROUP.SRIOV, member });
   }
 
   /** Best first. 2.14.1.1 (driver MUST): what follows the end of the list is ignored, and so is any entry that makes no sense. @param barSizes of the owner and of the member, by number; 0: none */
@@ -174,6 +181,9 @@ export class SriovGroup {
     throw new VirtioError('ERR_VIRTIO_ADMIN', `VF ${member}: ${what}: status ${answer.status}, qualifier ${answer.qualifier}`);
   }
 }
+
+/** offset, and seven reserved bytes. */
+const legacyAccess = (offset: number): Uint8Array => Uint8Array.of(offset, 0, 0, 0, 0, 0, 0, 0);
 
 /** The object's header, and which kind of answer is wanted. */
 function request(type: number): Uint8Array {

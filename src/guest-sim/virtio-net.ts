@@ -125,7 +125,8 @@ export class VirtioNet {
     const { ring, without = [], require = [], sriov = false, legacy = false, rss, hashReport } = this.#options;
     const offered = this.transport.offeredFeatures;
     const wanted = new Set([...(legacy ? LEGACY_FEATURES : DRIVER_FEATURES), ...(this.#options.with ?? []), ...require]);
-    if (sriov) wanted.add(VIRTIO_F.SR_IOV);
+    // virtio 1.4 6.1 (driver MUST NOT): not of a device without the capability, whatever it offers.
+    if (sriov && this.#device.sriov) wanted.add(VIRTIO_F.SR_IOV);
     if (rss) wanted.add(VIRTIO_NET_F.RSS);
     if (hashReport) wanted.add(VIRTIO_NET_F.HASH_REPORT);
     if ((rss?.tunnels ?? hashReport?.tunnels ?? 0) !== 0) wanted.add(VIRTIO_NET_F.HASH_TUNNEL);

@@ -95,6 +95,64 @@ describe('rings that are looked at now and then', () => {
   });
 });
 
+describe('packed rings that are looked at now and then', () => {
+  const AVAIL = 0x80;
+  const USED = 0x8000;
+  const NEXT = 1;
+
+  /** The transmit queue, packed, whose frames say that they were merged of `buffers`. */
+  function packed(...bits: readonly number[]) {
+    const made = laidOut(false, [FEATURE.VERSION_1, FEATURE.RING_PACKED, ...bits]);
+    const { view } = made;
+    return {
+      ...made,
+      put(slot: number, flags: number, buffers = 0): void {
+        const at = BUFFERS + 0x100 * slot;
+        view.setUint16(at + 10, buffers, true);
+        view.setUint16(at + 24, 0x88b5);
+        view.setUint32(RING.desc + 16 * slot, at, true);
+        view.setUint32(RING.desc + 16 * slot + 8, 72, true);
+        view.setUint16(RING.desc + 16 * slot + 14, flags, true);
+      },
+    };
+  }
+  const broken = ({ findings }: ReturnType<typeof packed>): string[] => findings.failures.map(({ clause }) => clause);
+
+  it('are judged by what the device has, wherever it stands, and each buffer once', () => {
+    const made = packed();
+    made.put(2, AVAIL, 1);
+    made.judge.look();
+    made.judge.look();
+    expect(broken(made)).toEqual(['net-tx.5']);
+    expect(made.findings.looked.get('net-tx.5')).toBe(1);
+    // A turn later it is another buffer, whose bits are the other way round.
+    made.put(2, USED);
+    made.judge.look();
+    expect(made.findings.looked.get('net-tx.5')).toBe(2);
+  });
+
+  it('are not judged by what came back', () => {
+    const made = packed();
+    made.put(1, AVAIL | USED, 1);
+    made.put(3, 0, 1);
+    made.judge.look();
+    expect(made.findings.looked.has('net-tx.5')).toBe(false);
+  });
+
+  it('are not judged where a descriptor that came back can look as if it had not', () => {
+    const lists = packed();
+    lists.put(0, AVAIL | NEXT, 1);
+    lists.put(1, AVAIL, 1);
+    lists.judge.look();
+    lists.put(0, AVAIL | USED, 1);
+    lists.judge.look();
+    const inOrder = packed(FEATURE.IN_ORDER);
+    inOrder.put(0, AVAIL, 1);
+    inOrder.judge.look();
+    for (const made of [lists, inOrder]) expect(made.findings.looked.has('net-tx.5')).toBe(false);
+  });
+});
+
 describe('rings where nothing moves in between', () => {
   it('owe a notification', () => {
     const { judge, findings, send } = laidOut(true);

@@ -65,7 +65,7 @@ describe.skipIf(missing !== undefined)(`Linux's virtio_net, judged${missing === 
 });
 
 const { client: dpdk, missing: noDpdk } = await available(findDpdk);
-const LAYOUTS = ['', ',mrg_rxbuf=0', ',in_order=1', ',in_order=1,mrg_rxbuf=0'] as const;
+const LAYOUTS = ['', ',mrg_rxbuf=0', ',in_order=1', ',in_order=1,mrg_rxbuf=0', ',packed_vq=1', ',packed_vq=1,mrg_rxbuf=0'] as const;
 
 describe.skipIf(noDpdk !== undefined)(`DPDK's virtio-user, judged${noDpdk === undefined ? '' : ` (skipped: ${noDpdk})`}`, () => {
   it('has the verdicts that are written down', { timeout: 300_000 }, async () => {

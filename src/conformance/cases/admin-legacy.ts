@@ -12,7 +12,7 @@ import { plainFrame } from './frames.ts';
 
 const { OK } = ADMIN_STATUS;
 const FOUR: readonly number[] = [ADMIN.LEGACY_COMMON_WRITE, ADMIN.LEGACY_COMMON_READ, ADMIN.LEGACY_DEVICE_WRITE, ADMIN.LEGACY_DEVICE_READ];
-const ENTRY_BYTES = 16;
+export const NOTIFY_ENTRY_BYTES = 16;
 const ENTRIES = 4;
 const OWNER = 1;
 const MEMBER = 2;
@@ -56,9 +56,9 @@ interface NotifyEntry {
 }
 
 async function notifyEntries(sriov: SriovBench, member: number): Promise<NotifyEntry[]> {
-  const { result } = await sriov.done(member, { opcode: ADMIN.LEGACY_NOTIFY_INFO, result: ENTRIES * ENTRY_BYTES });
+  const { result } = await sriov.done(member, { opcode: ADMIN.LEGACY_NOTIFY_INFO, result: ENTRIES * NOTIFY_ENTRY_BYTES });
   return Array.from({ length: ENTRIES }, (_, i) => {
-    const at = ENTRY_BYTES * i;
+    const at = NOTIFY_ENTRY_BYTES * i;
     return { flags: result[at] ?? 0, bar: result[at + 1] ?? 0, offset: get32le(result, at + 8) + 2 ** 32 * get32le(result, at + 12) };
   });
 }

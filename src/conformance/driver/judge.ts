@@ -3,8 +3,10 @@
 
 import { FEATURE, type FeatureBits, type FeatureName } from '../features.ts';
 import { NET_CONFIG } from '../layout.ts';
+import { AdminJudge } from './admin-judge.ts';
 import { ControlJudge } from './control-judge.ts';
 import type { Findings } from './findings.ts';
+import { LegacyFraming } from './legacy-framing.ts';
 import { judgeNegotiation } from './negotiation.ts';
 import { PackedWatch } from './packed-watch.ts';
 import type { RingContext, RingWatch } from './ring-watch.ts';
@@ -19,11 +21,19 @@ const BIG = 65_589;
 const PLAIN = 1514;
 const GUEST_GSO: readonly FeatureName[] = ['GUEST_TSO4', 'GUEST_TSO6', 'GUEST_UFO', 'GUEST_USO4', 'GUEST_USO6'];
 
+/** Virtual functions of the device. */
+export interface VirtualFunctions {
+  readonly enabled: boolean;
+  readonly count: number;
+}
+
 /** What the judges of each kind of buffer go by. */
 export interface NetState {
   readonly memory: DriverMemory;
   readonly findings: Findings;
   has(name: FeatureName): boolean;
+  /** The same of a bit that has no name here any more. */
+  hasBit(bit: number): boolean;
   readonly headerSize: number;
   /** Device configuration; zeros where it is not known. */
   config(field: Exclude<keyof typeof NET_CONFIG, 'mac'>): number;
@@ -31,6 +41,8 @@ export interface NetState {
   readonly knowsConfig: boolean;
   isEnabled(queue: number): boolean;
   role(queue: number): Role | undefined;
+  /** undefined: not known. */
+  readonly virtualFunctions: VirtualFunctions | undefined;
   /** Pairs the driver asked for; 1 before it did. */
   pairs: number;
 }
@@ -41,11 +53,14 @@ export class DriverJudge implements DriverEvents, NetState {
   pairs = 1;
   accepted: FeatureBits = NONE;
   adminQueues: readonly number[] = [];
+  virtualFunctions: VirtualFunctions | undefined;
+  readonly admin: AdminJudge;
   readonly #exact: boolean;
   #config: Uint8Array | undefined;
   readonly #rings = new Map<number, RingWatch>();
   readonly #control: ControlJudge;
   readonly #transmit: TransmitJudge;
+  readonly #legacy: LegacyFraming;
   #started = false;
   #suspended = false;
   #atSuspend = new Map<number, number>();
@@ -61,16 +76,23 @@ export class DriverJudge implements DriverEvents, NetState {
     this.memory = new DriverMemory(view);
     this.findings = findings;
     this.#exact = exact;
+    this.admin = new AdminJudge(this);
     this.#control = new ControlJudge(this);
     this.#transmit = new TransmitJudge(this);
+    this.#legacy = new LegacyFraming(this);
   }
 
   has(name: FeatureName): boolean {
     return this.accepted.has(FEATURE[name]);
   }
 
+  hasBit(bit: number): boolean {
+    return this.accepted.has(bit);
+  }
+
   /** virtio 1.4 5.1.9.3.1: up to the last field that was negotiated. */
   get headerSize(): number {
+    if (!this.has('VERSION_1')) return this.has('MRG_RXBUF') ? 12 : 10;
     if (this.has('OUT_NET_HEADER')) return 32;
     if (this.has('GUEST_UDP_TUNNEL_GSO') || this.has('HOST_UDP_TUNNEL_GSO')) return 24;
     return this.has('HASH_REPORT') ? 20 : 12;
@@ -122,6 +144,7 @@ export class DriverJudge implements DriverEvents, NetState {
     this.#suspended = false;
     this.pairs = 1;
     this.#control.reset();
+    this.admin.reset();
   }
 
   negotiated(offered: FeatureBits | undefined, accepted: FeatureBits): void {
@@ -146,6 +169,7 @@ export class DriverJudge implements DriverEvents, NetState {
         const role = this.role(queue);
         for (const hook of this.onUsed) hook(queue, role, chain, lengthAt);
         if (role === 'control') this.#control.answered(chain);
+        else if (role === 'admin') this.admin.answered(chain, this.memory.u32(lengthAt));
       },
     };
     this.#rings.set(queue, this.has('RING_PACKED') ? new PackedWatch(context, setup) : new SplitWatch(context, setup));
@@ -205,11 +229,22 @@ export class DriverJudge implements DriverEvents, NetState {
   #chain(queue: number, chain: Chain): void {
     const role = this.role(queue);
     this.onChain?.(queue, role, chain);
-    // What a driver of before VIRTIO 1.0 lays out otherwise is not judged.
-    if (!this.has('VERSION_1')) return;
+    if (!this.has('VERSION_1')) {
+      this.#legacyChain(queue, role, chain);
+      return;
+    }
     if (role === 'receive') this.#received(queue, chain);
     else if (role === 'transmit') this.#transmit.frame(queue, chain);
     else if (role === 'control') this.#control.command(chain);
+    else if (role === 'admin') this.admin.command(chain);
+  }
+
+  /** What a driver of before VIRTIO 1.0 lays out otherwise. */
+  #legacyChain(queue: number, role: Role | undefined, chain: Chain): void {
+    this.#legacy.placed(queue, chain);
+    if (role === 'receive') this.#legacy.received(chain);
+    else if (role === 'transmit') this.#legacy.frame(chain);
+    else if (role === 'control') this.#legacy.command(chain);
   }
 
   #received(queue: number, chain: Chain): void {

@@ -9,6 +9,9 @@ const WRITE = 2;
 const INDIRECT = 4;
 const AVAIL = 1 << 7;
 const USED = 1 << 15;
+const NOTHING = new Uint8Array(16);
+
+const same = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i]);
 
 export class PackedWatch implements RingWatch {
   readonly setup: QueueSetup;
@@ -26,6 +29,8 @@ export class PackedWatch implements RingWatch {
   /** The ring as it was made available; compared where the device has not written since. */
   readonly #shadow: Uint8Array;
   #compare = 0;
+  /** Buffers of more than one descriptor were seen. */
+  #lists = false;
 
   constructor(context: RingContext, setup: QueueSetup) {
     this.#context = context;
@@ -63,16 +68,50 @@ export class PackedWatch implements RingWatch {
   }
 
   look(): void {
-    // A packed ring keeps no index: who has not seen every turn of it cannot follow it.
-    if (!this.#context.exact) return;
+    if (!this.#context.exact) {
+      this.#glance();
+      return;
+    }
     this.#compareSome();
     // Bounded: no more than the ring holds.
     for (let n = 0; n <= this.setup.size; n++) if (!this.#available(this.#flags(this.#next), this.#nextWrap) || !this.#takeList()) return;
   }
 
+  /**
+   * A packed ring keeps no index: who has not seen every turn of it cannot follow it. But a descriptor whose two bits differ is with the device, if every buffer is one descriptor and each
+   * is marked when it comes back: neither holds once there is a list (whose tail nobody marks), or with IN_ORDER.
+   */
+  #glance(): void {
+    const { desc, size } = this.setup;
+    const { memory } = this.#context;
+    const ring = memory.copy(desc, 16 * size);
+    if (this.#inOrder || this.#lists || ring.length < 16 * size) return;
+    for (let slot = 0; slot < size; slot++) if (((ring[16 * slot + 14] as number) & NEXT) !== 0) this.#lists = true;
+    for (let slot = 0; slot < size && !this.#lists; slot++) {
+      const bytes = ring.subarray(16 * slot, 16 * slot + 16);
+      const shadow = this.#shadow.subarray(16 * slot, 16 * slot + 16);
+      const flags = (bytes[14] as number) | ((bytes[15] as number) << 8);
+      const withDevice = ((flags & AVAIL) !== 0) !== ((flags & USED) !== 0);
+      if (withDevice && !same(bytes, shadow)) this.#takeIfStill(slot, bytes);
+      shadow.set(withDevice ? bytes : NOTHING);
+    }
+  }
+
+  /** What was read counts if the device still has the buffer afterwards. */
+  #takeIfStill(slot: number, bytes: Uint8Array): void {
+    const { memory, findings } = this.#context;
+    const at = this.setup.desc + 16 * slot;
+    const flags = (bytes[14] as number) | ((bytes[15] as number) << 8);
+    const pieces: Piece[] = [];
+    findings.hold();
+    this.#descriptor(at, flags, pieces);
+    this.#judge(chainOf(pieces, 1));
+    findings.settle(same(memory.copy(at, 16), bytes));
+  }
+
   /** False: it cannot be followed. */
   #takeList(): boolean {
-    const { memory, findings, features, queue } = this.#context;
+    const { memory, findings, queue } = this.#context;
     const { desc, size } = this.setup;
     const pieces: Piece[] = [];
     let slot = this.#next;
@@ -91,13 +130,9 @@ export class PackedWatch implements RingWatch {
         findings.check(clause, `queue ${queue}: descriptor ${slots} of a list whose head can be seen is there`, whole, true);
       if (!whole) return false;
       slots++;
-      const length = memory.u32(at + 8);
       const next = (flags & NEXT) !== 0;
-      if ((flags & INDIRECT) !== 0) {
-        findings.check('packed.21', `queue ${queue}: INDIRECT in a descriptor, negotiated`, features.has(FEATURE.INDIRECT_DESC), true);
-        findings.check('packed.24', `queue ${queue}: INDIRECT in a list of descriptors`, slots > 1 || next, false);
-        this.#table(memory.u64(at), length, pieces);
-      } else pieces.push({ address: memory.u64(at), length, writable: (flags & WRITE) !== 0 });
+      if ((flags & INDIRECT) !== 0) findings.check('packed.24', `queue ${queue}: INDIRECT in a list of descriptors`, slots > 1 || next, false);
+      this.#descriptor(at, flags, pieces);
       this.#shadow.set(memory.copy(at, 16), 16 * slot);
       if (++slot === size) {
         slot = 0;
@@ -115,10 +150,24 @@ export class PackedWatch implements RingWatch {
     this.#slots += slots;
     this.#next = slot;
     this.#nextWrap = wrap;
+    this.#judge(chain);
+    return true;
+  }
+
+  /** The buffer, or its part, that a descriptor is: itself, or what its table lists. */
+  #descriptor(at: number, flags: number, pieces: Piece[]): void {
+    const { memory, findings, features, queue } = this.#context;
+    const length = memory.u32(at + 8);
+    if ((flags & INDIRECT) !== 0) {
+      findings.check('packed.21', `queue ${queue}: INDIRECT in a descriptor, negotiated`, features.has(FEATURE.INDIRECT_DESC), true);
+      this.#table(memory.u64(at), length, pieces);
+    } else pieces.push({ address: memory.u64(at), length, writable: (flags & WRITE) !== 0 });
+  }
+
+  #judge(chain: Chain): void {
     this.exposed++;
     judgeShape(this.#context, chain, ['vq.5', 'packed.15']);
     this.#context.chain(chain);
-    return true;
   }
 
   #table(table: number, length: number, pieces: Piece[]): void {

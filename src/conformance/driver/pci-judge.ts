@@ -1,6 +1,7 @@
 // Judges a driver by its accesses to a virtio device over PCI (virtio 1.4 3.1, 4.1): the order of initialisation, features, queue set-up, resets, notifications, vectors. What it learns about
 // queues it passes on to `DriverJudge`, which reads them in memory. Register by register; configuration space is `ConfigSpaceJudge`'s.
 
+import { GROUP } from '../admin-bench.ts';
 import { FEATURE, type FeatureBits, fromWords } from '../features.ts';
 import { CFG_TYPE, COMMON, type CommonField, NO_VECTOR, STATUS } from '../layout.ts';
 import { ConfigReads, judgeOptional } from './config-reads.ts';
@@ -9,6 +10,7 @@ import type { Findings } from './findings.ts';
 import type { DriverJudge } from './judge.ts';
 import { NotifyJudge } from './notify-judge.ts';
 import { type AccessSize, PciPlaces, type Peek, type Place } from './pci-places.ts';
+import { SriovJudge } from './sriov-judge.ts';
 
 const READ_ONLY: readonly CommonField[] = [
   'device_feature',
@@ -29,6 +31,7 @@ export class PciJudge {
   readonly #peek: Peek;
   #places: PciPlaces | undefined;
   readonly #space: ConfigSpaceJudge;
+  readonly #sriov: SriovJudge;
   readonly #reads: ConfigReads;
   readonly #notify: NotifyJudge;
   #status = 0;
@@ -61,6 +64,8 @@ export class PciJudge {
     this.rings = rings;
     this.findings = rings.findings;
     this.#space = new ConfigSpaceJudge(this.findings, () => this.places);
+    this.#sriov = new SriovJudge(this.findings, peek);
+    rings.virtualFunctions = this.#sriov;
     this.#reads = new ConfigReads(this.findings);
     this.#notify = new NotifyJudge(this.findings, rings);
   }
@@ -90,6 +95,11 @@ export class PciJudge {
 
   configWrite(offset: number, size: number, value: number): void {
     this.#space.write(offset, size, value);
+    const negotiated = (): boolean => (this.#status & STATUS.FEATURES_OK) !== 0 && !this.#refused && this.features.has(FEATURE.SR_IOV);
+    this.#sriov.write(offset, value, negotiated, () => {
+      this.rings.look();
+      return this.rings.admin.inFlight(GROUP.SRIOV);
+    });
   }
 
   /** After a load from a BAR. */
@@ -272,6 +282,7 @@ export class PciJudge {
       this.#readSinceFeaturesOk = false;
       this.#check('init.6', 'writes to the device configuration before FEATURES_OK', this.#earlyWrites, 0);
       this.rings.negotiated(this.offered, this.features);
+      this.#sriov.negotiated(this.offered, this.features);
     } else if ((value & STATUS.FAILED) === 0) this.#check('init.9', 'status read again after FEATURES_OK was written', this.#readSinceFeaturesOk, true);
     if (added & STATUS.DRIVER_OK && this.#suspending === 'no') {
       this.#check('init.11', 'FEATURES_OK set before DRIVER_OK', before & STATUS.FEATURES_OK, STATUS.FEATURES_OK);

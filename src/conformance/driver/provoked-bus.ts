@@ -13,12 +13,14 @@ export interface Provocation {
   read: ((place: Place, size: AccessSize, value: number) => number) | undefined;
   /** What a store becomes; undefined: it is lost. */
   write: ((place: Place, size: AccessSize, value: number) => number | undefined) | undefined;
+  /** What a load from the I/O BAR returns. */
+  readPort: ((port: number, size: AccessSize, value: number) => number) | undefined;
   /** The device was at work: what it wrote to memory can be changed. */
   served: (() => void) | undefined;
 }
 
 export class ProvokedBus implements GuestBus {
-  readonly provocation: Provocation = { config: new Map(), read: undefined, write: undefined, served: undefined };
+  readonly provocation: Provocation = { config: new Map(), read: undefined, write: undefined, readPort: undefined, served: undefined };
   readonly #bus: GuestBus;
   readonly #config: number;
   placeAt: (address: number) => Place | undefined = () => undefined;
@@ -53,10 +55,12 @@ export class ProvokedBus implements GuestBus {
     return this.#bus.waitForInterruptAsync(timeout);
   }
   ioRead(port: number, size: AccessSize): number {
-    return this.#bus.ioRead(port, size);
+    const value = this.#bus.ioRead(port, size);
+    return this.provocation.readPort?.(port, size, value) ?? value;
   }
   ioWrite(port: number, size: AccessSize, value: number): void {
     this.#bus.ioWrite(port, size, value);
+    this.provocation.served?.();
   }
 
   /** The device as it is but for its configuration space: a look that provokes nothing. */

@@ -1,5 +1,6 @@
 // What a scenario for drivers is: a device that behaves in some way it may, or should not, and what a driver has to make of it. And what a driver's owner offers a scenario to work with.
 
+import type { FlowMatch } from '#guest-sim/flow-filter';
 import type { ComposedFrame } from '#guest-sim/frames';
 import type { FeatureName } from '../features.ts';
 import type { Stage } from './stage.ts';
@@ -18,6 +19,10 @@ export interface DeviceWish {
   readonly notifConfigData?: boolean;
   /** Default 1500. */
   readonly mtu?: number;
+  /** A physical function with so many virtual ones. Default 0: an ordinary device. */
+  readonly vfs?: number;
+  /** It has a legacy interface besides. */
+  readonly transitional?: boolean;
 }
 
 /** How the driver is to be set up, as far as its owner can choose. */
@@ -28,6 +33,10 @@ export interface DriverWish {
   readonly rss?: boolean;
   readonly tunnels?: boolean;
   readonly interrupts?: 'per-queue' | 'shared' | 'intx';
+  /** It means to enable virtual functions. */
+  readonly sriov?: boolean;
+  /** It goes by the legacy interface. */
+  readonly legacy?: boolean;
 }
 
 export interface DriverScenario {
@@ -86,6 +95,39 @@ export interface DriverControl {
   statistics(queue: number): boolean;
 }
 
+/** The flow filter, by the identifiers the driver gives; -1 and false: it was not done. */
+export interface DriverFilter {
+  group(priority: number): number;
+  /** A classifier for what the match looks at. */
+  classifier(match: FlowMatch): number;
+  rule(rule: { readonly group: number; readonly classifier: number; readonly priority: number; readonly match: FlowMatch; readonly queue: number }): number;
+  removeRule(id: number): boolean;
+  removeGroup(id: number): boolean;
+  removeClassifier(id: number): boolean;
+}
+
+/** Members of the SR-IOV group, from 1. What does not come about throws. */
+export interface DriverMembers {
+  stop(member: number): void;
+  resume(member: number): void;
+  /** Takes the parts of one and sets them in another, stopped, one. How many they are. */
+  copyParts(from: number, to: number): number;
+  /** Headers alone: how many. */
+  countParts(member: number): number;
+  legacyRead(member: number, where: 'common' | 'device', offset: number, size: 1 | 2 | 4): number;
+  legacyWrite(member: number, where: 'common' | 'device', offset: number, size: 1 | 2 | 4, value: number): void;
+  /** Where the driver would notify, best first: whose BAR, which, and where. */
+  notifyAddresses(member: number): readonly { readonly of: 'owner' | 'member'; readonly bar: number; readonly offset: number }[];
+}
+
+/** What can be asked of a driver by commands of its administration queue. */
+export interface DriverAdministration {
+  /** undefined: the device has no flow filter, as far as the driver knows. */
+  filter(): DriverFilter | undefined;
+  /** Enables so many virtual functions, and opens their group. undefined: there is none. */
+  members(count: number): DriverMembers | undefined;
+}
+
 /** A driver, brought up on a scenario's device. */
 export interface DriverHandle {
   /** Takes interrupts, polls, sends what is to be sent. */
@@ -103,6 +145,8 @@ export interface DriverHandle {
   /** Mbit/s and duplex; undefined: unknown. */
   readonly speed: { readonly speed: number | undefined; readonly fullDuplex: boolean | undefined };
   readonly control: DriverControl;
+  /** undefined: it has no administration queue. */
+  readonly administration: DriverAdministration | undefined;
   /** Resets a pair of queues and sets them up again. */
   resetPair(index: number): void;
   suspend(): void;

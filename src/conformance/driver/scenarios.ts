@@ -1,12 +1,21 @@
 // All driver scenarios, and what is watched in every one of them.
 
+import { ADMIN_SCENARIOS } from './admin-scenarios.ts';
 import { CONTROL_SCENARIOS } from './control-scenarios.ts';
+import { LEGACY_SCENARIOS } from './legacy-scenarios.ts';
 import { NET_SCENARIOS } from './net-scenarios.ts';
 import { RING_SCENARIOS } from './rings-scenarios.ts';
 import type { DriverScenario } from './scenario.ts';
 import { STARTUP_SCENARIOS } from './startup-scenarios.ts';
 
-export const SCENARIOS: readonly DriverScenario[] = [...STARTUP_SCENARIOS, ...RING_SCENARIOS, ...NET_SCENARIOS, ...CONTROL_SCENARIOS];
+export const SCENARIOS: readonly DriverScenario[] = [
+  ...STARTUP_SCENARIOS,
+  ...RING_SCENARIOS,
+  ...NET_SCENARIOS,
+  ...CONTROL_SCENARIOS,
+  ...ADMIN_SCENARIOS,
+  ...LEGACY_SCENARIOS,
+];
 
 const from = (area: string, ...ordinals: (number | string)[]): string[] => ordinals.map((n) => `${area}.${n}`);
 
@@ -34,6 +43,14 @@ export const WATCHED: readonly string[] = [
   ...from('net-hash', 2, 9, 10, 11, 13),
   ...from('net-coal', 1, 2, 3),
   ...from('net-stats', 11, 12, 13),
+  ...from('admin', 26, 28, 29, 30, 31, 47, 48, 49),
+  ...from('admin-legacy', 19, 20),
+  ...from('caps', 11, 12, 13, 14, 15),
+  ...from('objs', 13, 14, 15, 16, 17, 18, 19),
+  ...from('net-ff', 27, 28, 29, 30, 31, 32, 34, 35, 36, 37, 38, 39, 40, 41),
+  ...from('sriov', 2, 3, 9, 'D2'),
+  ...from('parts', 31, 32, 34, 35),
+  ...from('legacy', 8, 14, 16, 31, 32, 34, 36, 41, 44, 57, 60, 64, 66, 68, 69, 70, 71, 72, 73, 74, 75),
 ];
 
 /** Judged once a driver does such a thing; ours never does. */
@@ -45,6 +62,12 @@ export const UNJUDGED: Readonly<Record<string, string>> = {
   'packed.13': 'no field says what length of list a network device allows, other than the queue size (packed.14)',
   'packed.20': 'nothing tells a driver what length of list a device caps it at: there is nothing to bear with',
   'packed.23': 'no field says what length of table a network device allows',
+  'admin.53': 'this driver sends commands over one administration queue, one after the other: there is no order to keep between queues',
+  'admin-legacy.21': 'this driver passes accesses to a member on, and drives no queue of one through its legacy interface: it never kicks',
+  'parts.33': "a member's configuration is for its own driver, and the one that is watched is its owner's",
+  ...Object.fromEntries(
+    from('legacy', 1, 50, 51).map((key) => [key, 'this driver is told which interface to use: it is a legacy driver or a non-transitional one, never both']),
+  ),
   'pci.24': 'a mapping leaves no trace on the bus',
   'pci.26': 'a permission: a driver that checks and one that does not are both right',
   'net-rx.8': 'this driver does not take OUT_NET_HEADER',

@@ -12,7 +12,7 @@ import type { Findings } from './findings.ts';
 import type { Role } from './judge.ts';
 import { type Provocation, ProvokedBus } from './provoked-bus.ts';
 import type { DeviceWish, DriverHandle, DriverMaker, DriverScenario, DriverWish } from './scenario.ts';
-import type { Chain } from './view.ts';
+import { type Chain, gather } from './view.ts';
 
 /** A network device on a bus of its own, at work only when it is told to be, or inside accesses. */
 export interface StageDevice {
@@ -31,6 +31,16 @@ export interface StageDevice {
 }
 
 export type StageDeviceMaker = (wish: DeviceWish) => StageDevice;
+
+/** The device's answer to an administration command, before the driver sees it. */
+export interface AdminAnswer {
+  /** command_specific_data of what is answered. */
+  readonly data: Uint8Array;
+  /** The whole writable part. */
+  readonly bytes: Uint8Array;
+  /** A used length. */
+  setLength(bytes: number): void;
+}
 
 /** Turns of driver and device after which nothing more is to be expected. */
 const TURNS = 60;
@@ -56,7 +66,8 @@ export class Stage {
   readonly #make: DriverMaker;
   #driver: DriverHandle | undefined;
   #receivedHook: ((header: Uint8Array, setLength: (bytes: number) => void, chain: Chain) => void) | undefined;
-  #answeredHook: ((bytes: Uint8Array) => void) | undefined;
+  #answeredHook: ((bytes: Uint8Array, setLength: (bytes: number) => void) => void) | undefined;
+  #administeredHook: ((opcode: number, answer: AdminAnswer) => void) | undefined;
   /** Why the driver did not come up, or ''. */
   refused = '';
   /** The device does nothing of its own accord while this is set. */
@@ -103,6 +114,14 @@ export class Stage {
     this.provocation.read = (place, size, value) => read(place, size, before ? before(place, size, value) : value);
   }
 
+  /** Adds to what loads from the I/O BAR return, by their offset in it. */
+  answerPort(read: (offset: number, size: number, value: number) => number): void {
+    this.provocation.readPort = (port, size, value) => {
+      const offset = this.watched.portOffset(port);
+      return offset < 0 ? value : read(offset, size, value) >>> 0;
+    };
+  }
+
   check(clause: string, what: string, seen: unknown, expected: unknown): boolean {
     return this.findings.check(clause, what, seen, expected);
   }
@@ -128,7 +147,7 @@ export class Stage {
   }
 
   get running(): boolean {
-    return (this.watched.judge.status & (STATUS.DRIVER_OK | STATUS.FAILED)) === STATUS.DRIVER_OK;
+    return (this.watched.status & (STATUS.DRIVER_OK | STATUS.FAILED)) === STATUS.DRIVER_OK;
   }
 
   // ---- time ----
@@ -197,8 +216,13 @@ export class Stage {
   }
 
   /** The same of answers to commands: the writable bytes, the ack somewhere among them. */
-  answered(change: ((bytes: Uint8Array) => void) | undefined): void {
+  answered(change: ((bytes: Uint8Array, setLength: (bytes: number) => void) => void) | undefined): void {
     this.#answeredHook = change;
+  }
+
+  /** The same of answers to administration commands. */
+  administered(change: ((opcode: number, answer: AdminAnswer) => void) | undefined): void {
+    this.#administeredHook = change;
   }
 
   #used(role: Role | undefined, chain: Chain, lengthAt: number): void {
@@ -208,9 +232,13 @@ export class Stage {
     const bytes = view.bytes(piece.address, role === 'receive' ? Math.min(piece.length, this.watched.rings.headerSize) : piece.length);
     const length = view.bytes(lengthAt, 4);
     if (bytes === undefined || length === undefined) return;
-    if (role === 'receive')
-      this.#receivedHook?.(bytes, (value) => length.set([value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]), chain);
-    if (role === 'control') this.#answeredHook?.(bytes);
+    const setLength = (value: number): void => length.set([value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24]);
+    if (role === 'receive') this.#receivedHook?.(bytes, setLength, chain);
+    if (role === 'admin') {
+      const command = gather(this.watched.rings.memory, chain, false, chain.readable);
+      this.#administeredHook?.((command[0] ?? 0) | ((command[1] ?? 0) << 8), { data: command.subarray(24), bytes, setLength });
+    }
+    if (role === 'control') this.#answeredHook?.(bytes, setLength);
   }
 
   /** Every interrupt there can be, for no reason. */

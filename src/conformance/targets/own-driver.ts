@@ -1,14 +1,26 @@
 // This project's own driver (guest-sim) under the driver scenarios.
 
 import { viewsOf } from '#core/guest-memory';
+import { FlowFilter, flowMatch } from '#guest-sim/flow-filter';
 import { Guest } from '#guest-sim/guest';
 import type { VirtioNetOptions } from '#guest-sim/net-options';
 import { CHECKSUM_PARTIAL, CHECKSUM_VALID, type ReceivedFrame } from '#guest-sim/net-receive';
 import { TransmitOffload } from '#guest-sim/net-transmit';
 import { requestOffload } from '#guest-sim/offload';
+import type { PciDevice } from '#guest-sim/pci-enumerate';
+import { SriovGroup } from '#guest-sim/sriov-group';
 import type { VirtioNet } from '#guest-sim/virtio-net';
 import { runScenarios, type ScenarioOptions } from '../driver/run.ts';
-import type { DriverControl, DriverHandle, DriverWish, FrameTaken, SendRequest } from '../driver/scenario.ts';
+import type {
+  DriverAdministration,
+  DriverControl,
+  DriverFilter,
+  DriverHandle,
+  DriverMembers,
+  DriverWish,
+  FrameTaken,
+  SendRequest,
+} from '../driver/scenario.ts';
 import { SCENARIOS } from '../driver/scenarios.ts';
 import type { BusWrap, DriverSideBus } from '../driver/stage.ts';
 import { FEATURE } from '../features.ts';
@@ -31,6 +43,8 @@ class OwnDriver implements DriverHandle {
       with: (wish.features ?? []).map((name) => FEATURE[name]),
       interrupts: wish.interrupts ?? 'per-queue',
       addresses: ADDRESSES,
+      sriov: wish.sriov ?? false,
+      legacy: wish.legacy ?? false,
       ...(wish.rss && { rss: { ...(wish.tunnels && { tunnels: ~0 }) } }),
     };
     this.#guest = new Guest(bus, { net });
@@ -106,6 +120,25 @@ class OwnDriver implements DriverHandle {
     };
   }
 
+  get administration(): DriverAdministration | undefined {
+    const { admin } = this.#net;
+    if (admin === undefined) return undefined;
+    return {
+      filter: () => {
+        const filter = FlowFilter.open(admin);
+        return filter && filterOf(filter);
+      },
+      members: (count) => {
+        const pf = this.#guest.tree.devices.find(({ sriov }) => sriov !== undefined);
+        if (pf === undefined) return undefined;
+        const functions = this.#guest.enableVirtualFunctions(pf, count, () => undefined);
+        const group = SriovGroup.open(admin);
+        const sizes = (bars: PciDevice['bars']): number[] => Array.from({ length: 6 }, (_, n) => bars.find(({ index }) => index === n)?.size ?? 0);
+        return group && membersOf(group, { owner: sizes(pf.bars), member: sizes(functions[0]?.bars ?? []) });
+      },
+    };
+  }
+
   resetPair(index: number): void {
     this.#net.resetPair(index);
   }
@@ -121,6 +154,33 @@ class OwnDriver implements DriverHandle {
   shutDown(): void {
     this.#net.shutDown();
   }
+}
+
+function filterOf(filter: FlowFilter): DriverFilter {
+  return {
+    group: (priority) => filter.addGroup(priority),
+    classifier: (match) => filter.addClassifier(flowMatch(match)),
+    rule: ({ match, queue, ...rule }) => filter.addRule({ ...rule, selectors: flowMatch(match), action: queue }),
+    removeRule: (id) => filter.removeRule(id),
+    removeGroup: (id) => filter.removeGroup(id),
+    removeClassifier: (id) => filter.removeClassifier(id),
+  };
+}
+
+function membersOf(group: SriovGroup, barSizes: { readonly owner: readonly number[]; readonly member: readonly number[] }): DriverMembers {
+  return {
+    stop: (member) => group.stop(member),
+    resume: (member) => group.resume(member),
+    copyParts(from, to) {
+      const parts = group.parts(from);
+      group.setParts(to, parts);
+      return parts.length;
+    },
+    countParts: (member) => group.partHeaders(member).length,
+    legacyRead: (...access) => group.legacyRead(...access),
+    legacyWrite: (...access) => group.legacyWrite(...access),
+    notifyAddresses: (member) => group.notifyAddresses(member, barSizes),
+  };
 }
 
 const no = (): boolean => false;

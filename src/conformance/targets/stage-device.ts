@@ -4,6 +4,7 @@ import { InlineSegment } from '#backends/inline-backend';
 import { DirectLink } from '#net/direct-link';
 import { Segment } from '#net/segment';
 import { Machine } from '#nicbox/machine';
+import type { VhostBackend } from '#virtio/vhost';
 import type { DeviceWish } from '../driver/scenario.ts';
 import type { StageDevice } from '../driver/stage.ts';
 import { Cable } from './cable.ts';
@@ -16,15 +17,27 @@ const DEVICE = {
   features: { HASH_REPORT: true, GUEST_UDP_TUNNEL_GSO: true, HOST_UDP_TUNNEL_GSO: true, ADMIN_VQ: true },
 } as const;
 
-export function openStageDevice({ pairs = 1, mtu = 1500, vectors, notificationData = false, notifConfigData = false }: DeviceWish): StageDevice {
+/** A port of a virtual function, whose frames go nowhere. */
+const unconnected = (vf: number): VhostBackend => new InlineSegment(new Segment(new DirectLink())).port(`vf${vf}`);
+
+export function openStageDevice({
+  pairs = 1,
+  mtu = 1500,
+  vectors,
+  notificationData = false,
+  notifConfigData = false,
+  vfs = 0,
+  transitional = false,
+}: DeviceWish): StageDevice {
   const deferred: (() => void)[] = [];
   const cable = new Cable();
   const segment = new InlineSegment(new Segment(new DirectLink()), { defer: (work) => void deferred.push(work) });
   segment.addPort(cable);
   const machine = new Machine({ memory: MEMORY });
+  const sriov = { totalVfs: vfs, queuePairs: 1, layout: { firstOffset: 8, stride: 8 }, backend: unconnected };
   const { net, pci } = machine.addVirtioNet(
-    { ...DEVICE, queuePairs: pairs, mtu, backend: segment.port('watched', pairs) },
-    { notificationData, notifConfigData, ...(vectors !== undefined && { vectors }) },
+    { ...DEVICE, ...(vfs > 0 && { sriov }), queuePairs: pairs, mtu, backend: segment.port('watched', pairs) },
+    { notificationData, notifConfigData, transitional, ...(vectors !== undefined && { vectors }) },
   );
   return {
     bus: machine.localBus(),

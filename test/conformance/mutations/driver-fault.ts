@@ -15,6 +15,11 @@ export interface Access {
   readonly place: Place | undefined;
   readonly field: CommonField | undefined;
 }
+export interface PortAccess {
+  readonly offset: number;
+  readonly size: AccessSize;
+  readonly value: number;
+}
 export type Forward = (address: number, size: AccessSize, value: number) => void;
 
 /** Absent: nothing is changed. */
@@ -22,6 +27,10 @@ export interface DriverFault {
   readonly write?: (access: Access, forward: Forward, stage: Stage) => void;
   /** What the driver sees of a value that was read. */
   readonly read?: (place: Place, value: number, stage: Stage) => number;
+  /** A store to the I/O BAR, by its offset there. */
+  readonly writePort?: (access: PortAccess, forward: Forward, stage: Stage) => void;
+  /** What the driver sees of a load from it. */
+  readonly readPort?: (access: PortAccess, stage: Stage) => number;
   /** Before a ring is looked at: what the driver wrote there. */
   readonly look?: (queue: number, ring: RingWatch, stage: Stage) => void;
   /** Before a buffer is judged: what the driver wrote into it. */
@@ -61,6 +70,18 @@ export function faultyBus(stage: Stage, fault: DriverFault): DriverSideBus {
           const value = watched.mmioRead(address, size);
           const place = fault.read && watched.placeAt(address);
           return place && fault.read ? fault.read(place, value, stage) >>> 0 : value;
+        };
+      if (name === 'ioWrite')
+        return (port: number, size: AccessSize, value: number) => {
+          const offset = watched.portOffset(port);
+          if (offset < 0 || !fault.writePort) watched.ioWrite(port, size, value);
+          else fault.writePort({ offset, size, value }, (at, width, changed) => watched.ioWrite(port - offset + at, width, changed), stage);
+        };
+      if (name === 'ioRead')
+        return (port: number, size: AccessSize) => {
+          const value = watched.ioRead(port, size);
+          const offset = watched.portOffset(port);
+          return offset >= 0 && fault.readPort ? fault.readPort({ offset, size, value }, stage) >>> 0 : value;
         };
       if (name === 'before') return () => fault.before?.(stage);
       if (name === 'quiet')
