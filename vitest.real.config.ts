@@ -5,7 +5,15 @@ import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** What takes longest, begun first, so that nothing long is left alone at the end. */
-const LONG = ['uml-pci.test.ts', 'vfio-user.test.ts', 'vfio-user-faults.test.ts', 'dpdk.test.ts'];
+const LONG = [
+  'uml-pci-igb.test.ts',
+  'uml-pci-e1000.test.ts',
+  'uml-pci-sriov.test.ts',
+  'vfio-user-e1000.test.ts',
+  'uml-pci-virtio.test.ts',
+  'uml-pci-igb-queues.test.ts',
+  'dpdk.test.ts',
+];
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
