@@ -22,7 +22,8 @@ for m in $(cat /modules/order); do insmod /modules/$m || echo "GUEST-PROBLEM ins
 echo GUEST-READY
 . /test.sh
 echo GUEST-DONE
-sync
+# To set a terminal waits until it has written everything; a reboot would not, and a serial line has kilobytes to go.
+stty cs8
 [ -e /proc/exitcode ] && poweroff -f
 reboot -f
 `;

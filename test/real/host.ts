@@ -134,7 +134,8 @@ export async function installed(program: string, packages: readonly string[]): P
   await exclusively(packageLock(), async () => {
     if (onPath(program) !== undefined) return;
     progress(`installing ${packages.join(', ')}`);
-    await apt(['install', '-y', '-q', '--no-install-recommends', ...packages], 300);
+    // Somebody else of this machine may be installing something.
+    await apt(['install', '-y', '-q', '--no-install-recommends', '-o', 'DPkg::Lock::Timeout=240', ...packages], 300);
   });
   const now = onPath(program);
   if (now === undefined) throw new Unavailable(`${packages.join(' ')} brought no ${program}`);

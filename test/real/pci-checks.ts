@@ -29,9 +29,15 @@ here=10.0.0.1
 there=10.0.0.2
 packets=${packets}
 netof() { for d in /sys/bus/pci/devices/$1/net/* /sys/bus/pci/devices/$1/virtio*/net/*; do [ ! -e $d ] || basename $d; done; }
-# Waits, on a busy machine a minute.
-seconds() { cut -d . -f 1 /proc/uptime; }
-await() { limit=$(($(seconds) + 60)); until "$@" > /dev/null 2>&1; do [ $(seconds) -lt $limit ] || { echo waited in vain: "$@"; return 1; }; sleep 0.05; done; }
+# Waits, on a busy machine a minute. A process is dear here: the shell reads files itself.
+await() {
+  read limit rest < /proc/uptime; limit=$((\${limit%.*} + 60))
+  until "$@" > /dev/null 2>&1; do
+    read passed rest < /proc/uptime
+    [ \${passed%.*} -lt $limit ] || { echo waited in vain: "$@"; return 1; }
+    sleep 0.05
+  done
+}
 has_net() { [ -n "$(netof $1)" ]; }
 peer() { ip netns exec peer "$@"; }
 # Brings up whichever of the two there is.
@@ -49,7 +55,7 @@ peer_up() {
   peer ip addr add $there/24 dev $peer_dev
   peer ip link set $peer_dev up
 }
-linked() { [ "$(cat /sys/class/net/$dev/carrier)" = 1 ]; }
+linked() { read carrier < /sys/class/net/$dev/carrier && [ $carrier = 1 ]; }
 answers() { linked && ping -c 1 -W 1 -q $there; }
 # ping_all COUNT: every one is answered.
 ping_all() { await answers && ping -A -q -c $1 -w 120 $there | grep -q " $1 packets received" || { ping -c 1 -W 1 $there; ip -s link show $dev; return 1; }; }

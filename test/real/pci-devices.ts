@@ -5,8 +5,12 @@ import { COALESCING, FRAME_CHECKS, SELF_TEST, TOOL_CHECKS } from './intel-checks
 import { commonChecks, type DriverFacts, type Limited, type PathKind, type PciCheck } from './pci-checks.ts';
 import { byStub, ON_A_SWITCH, SWITCH_CHECKS, virtualFunctions } from './sriov-checks.ts';
 
+/** What runs one after the other: each has test files, `uml-pci-GROUP.test.ts` and, unless that path shows none of it, `vfio-user-GROUP.test.ts`. */
+export type PciGroup = 'virtio' | 'e1000' | 'igb' | 'igb-queues' | 'sriov';
+
 export interface PciDevice extends Limited {
   readonly name: string;
+  readonly group: PciGroup;
   /** `--device` of `nicbox serve`, of the function under test and of its peer. */
   readonly device: string;
   readonly peer: string;
@@ -61,6 +65,7 @@ const NO_PORTS = 'Linux resets this part by I/O ports, and user-mode Linux has n
 export const PCI_DEVICES: readonly PciDevice[] = [
   {
     name: 'virtio-net, split rings, 4 queue pairs',
+    group: 'virtio',
     device: 'virtio-net,queues=4,packed=off',
     peer: 'virtio-net',
     modules: VIRTIO.modules,
@@ -68,6 +73,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
   },
   {
     name: 'virtio-net, packed rings, 2 queue pairs',
+    group: 'virtio',
     device: 'virtio-net,queues=2,packed=on',
     peer: 'virtio-net,packed=off',
     modules: VIRTIO.modules,
@@ -75,6 +81,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
   },
   {
     name: 'virtio-net, INTx',
+    group: 'virtio',
     device: 'virtio-net',
     peer: 'virtio-net',
     modules: VIRTIO.modules,
@@ -84,6 +91,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
   },
   {
     name: 'virtio-net with 2 virtual functions',
+    group: 'sriov',
     device: 'virtio-net,vfs=2',
     peer: 'virtio-net',
     peerSlot: 3,
@@ -95,6 +103,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
   },
   {
     name: 'e1000 (82540EM)',
+    group: 'e1000',
     device: `e1000${SOON}`,
     peer: 'virtio-net',
     modules: [...VIRTIO.modules, ...E1000.modules],
@@ -103,6 +112,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
   },
   {
     name: 'e1000 (82545EM)',
+    group: 'e1000',
     device: 'e1000,model=82545EM',
     peer: 'e1000',
     modules: E1000.modules,
@@ -112,6 +122,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
   },
   {
     name: 'e1000 (82545GM)',
+    group: 'e1000',
     device: `e1000,model=82545GM${SOON}`,
     peer: 'virtio-net',
     modules: [...VIRTIO.modules, ...E1000.modules],
@@ -120,6 +131,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
   },
   {
     name: 'igb (82576)',
+    group: 'igb',
     device: 'igb',
     peer: 'virtio-net',
     modules: [...VIRTIO.modules, ...IGB.modules],
@@ -127,6 +139,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
   },
   {
     name: 'igb (82576), queues and clock',
+    group: 'igb-queues',
     device: `igb${SOON}`,
     peer: `igb${SOON}`,
     modules: IGB.modules,
@@ -134,6 +147,7 @@ export const PCI_DEVICES: readonly PciDevice[] = [
   },
   {
     name: 'igb (82576) with 2 virtual functions',
+    group: 'sriov',
     device: `igb,vfs=2${SOON}`,
     peer: 'virtio-net',
     peerSlot: 3,

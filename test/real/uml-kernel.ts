@@ -1,5 +1,5 @@
 // A user-mode Linux of our own: Debian's has no PCI. Built once from Debian's linux-source with real NIC drivers as modules and PCI over virtio, and kept in the cache under
-// the configuration and the version it is made of. The drivers are as they come; faults of user-mode Linux's own PCI bus are mended.
+// the configuration and the version it is made of. The drivers are as they come; faults of user-mode Linux's own PCI bus are mended, and it runs on hosts with AMX.
 
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -22,25 +22,27 @@ const LEFT_OUT = [
   'BLOCK EXT4_FS JBD2 QUOTA AUTOFS_FS AUTOFS4_FS ISO9660_FS FUSE_FS CGROUPS BPF_SYSCALL AUDIT SECURITY PROFILING BSD_PROCESS_ACCT TASKSTATS IKCONFIG KALLSYMS_ALL NETFILTER',
   'NETWORK_FILESYSTEMS MISC_FILESYSTEMS DNOTIFY PHYLIB THERMAL RFKILL HW_RANDOM UML_WATCHDOG SSL',
 ].flatMap((line) => line.split(' '));
-/** Where user-mode Linux has its PCI bus. */
-const BUS = 'arch/um/drivers/virt-pci.c';
+/** A piece of the kernel's text, replaced wherever it stands in its file. */
+type Mending = readonly [from: string, to: string];
 /**
- * Four faults of that bus (6.1), none of any driver. Each piece of its text is replaced wherever it stands.
+ * Four faults of user-mode Linux's PCI bus (6.1), none of any driver.
  *
  * 1. A function's interrupt pin gets a number with nothing behind it: request_irq says ENOSYS to every driver without MSI, though messages for pins arrive and are handed to that number.
  * 2. Messages to the device, and the one buffer they are made in, are not guarded against interrupts: a handler that reads or writes a register while another access is under way
  *    uses the same buffer and breaks the virtqueue. There is one processor, so interrupts are held off meanwhile.
- * 3. An answer is given up on after 40000 looks, which a busy host needs now and then.
+ * 3. An answer is given up on after 40000 looks, which a busy host needs now and then; and between two looks the processor is kept, which whoever is to answer may be waiting for. It is yielded.
  * 4. A message that finds the queue full of writes nobody waits for (256 of them; drivers clear tables of more) is dropped: a write gets lost, a read says all ones, which igb takes for a
  *    card that was pulled out. It waits for room.
  */
-const MENDED: readonly (readonly [string, string])[] = [
+const BUS: readonly Mending[] = [
+  ['udelay(1)', 'sched_yield()'],
   ['dev->irq = irq_alloc_desc(numa_node_id());', '$&\n\tif (dev->irq >= 0) irq_set_chip_and_handler(dev->irq, &dummy_irq_chip, handle_simple_irq);'],
   ['get_cpu_var(um_pci_msg_bufs)', 'nicbox_hold()'],
   ['put_cpu_var(um_pci_msg_bufs)', 'nicbox_release()'],
   [
     'static struct um_pci_message_buffer __percpu *um_pci_msg_bufs;',
     `$&
+extern int sched_yield(void);
 static unsigned long nicbox_flags;
 static unsigned int nicbox_holders;
 
@@ -72,17 +74,27 @@ static void nicbox_release(void)
 		if (completed && !HANDLE_IS_NO_FREE(completed))
 			kfree(completed);
 		else
-			udelay(1);
+			sched_yield();
 	}
 }
 
 $&`,
   ],
   ['ret = virtqueue_add_sgs(dev->cmd_vq, sgs_list,', 'nicbox_room(dev->cmd_vq);\n\t$&'],
-  ['#define UM_VIRT_PCI_MAXDELAY 40000', '#define UM_VIRT_PCI_MAXDELAY 4000000'],
+  ['#define UM_VIRT_PCI_MAXDELAY 40000', '#define UM_VIRT_PCI_MAXDELAY 40000000'],
 ];
+/**
+ * The host takes the state of a process's vector registers back only whole (PTRACE_SETREGSET), which with AMX's tiles is 11,008 bytes; 6.1 keeps 2,696, and on such a host cannot start its first
+ * program ("ptrace set fp regs failed"). One of the copies is on the kernel's stack, which is made larger (KERNEL_STACK_ORDER).
+ */
+const REGISTERS: readonly Mending[] = [['DEFINE_LONGS(HOST_FP_SIZE, 2696);', 'DEFINE_LONGS(HOST_FP_SIZE, 12288);']];
+const MENDED: Readonly<Record<string, readonly Mending[]>> = { 'arch/um/drivers/virt-pci.c': BUS, 'arch/x86/um/user-offsets.c': REGISTERS };
 /** The virtio device id under which user-mode Linux takes a vhost-user socket for a PCI function: one that nothing else has. */
 export const PCI_OVER_VIRTIO = 1234;
+const NUMBERS: readonly (readonly [string, number])[] = [
+  ['UML_PCI_OVER_VIRTIO_DEVICE_ID', PCI_OVER_VIRTIO],
+  ['KERNEL_STACK_ORDER', 3],
+];
 
 export interface UmlKernel {
   readonly kernel: string;
@@ -94,32 +106,29 @@ export interface UmlKernel {
 /** @throws Unavailable */
 export async function umlKernel(): Promise<UmlKernel> {
   const key = createHash('sha256')
-    .update(JSON.stringify([MODULES, BUILT_IN, LEFT_OUT, PCI_OVER_VIRTIO, MENDED]))
+    .update(JSON.stringify([MODULES, BUILT_IN, LEFT_OUT, NUMBERS, MENDED]))
     .digest('hex')
     .slice(0, 12);
-  const source = /Depends: (linux-source-\S+)/.exec((await run('apt-cache', ['depends', 'linux-source'])).output)?.[1];
-  const version = source && /Candidate: (\S+)/.exec((await run('apt-cache', ['policy', source])).output)?.[1];
-  // Without package lists, one that was built before will do.
-  const folder = version === undefined ? built(key) : join(cache, `uml-${key}-${version}`);
-  if (folder !== undefined && existsSync(folder))
-    return { kernel: join(folder, 'linux'), modules: join(folder, 'modules'), version: basename(folder).slice('uml-'.length) };
-  await build(source ?? 'linux-source-6.1', key);
-  return umlKernel();
+  if (built(key) === undefined) await build(key);
+  const folder = built(key) as string;
+  return { kernel: join(folder, 'linux'), modules: join(folder, 'modules'), version: basename(folder).slice('uml-'.length) };
 }
 
+/** Of whichever version: one that was built before does, also when Debian has a newer one meanwhile. */
 function built(key: string): string | undefined {
   const name = existsSync(cache) ? readdirSync(cache).find((entry) => entry.startsWith(`uml-${key}-`)) : undefined;
   return name && join(cache, name);
 }
 
 /** In a folder that stays when it is interrupted: the next attempt goes on from there. */
-async function build(source: string, key: string): Promise<void> {
+async function build(key: string): Promise<void> {
   for (const program of ['gcc', 'make', 'xz', 'flex', 'bison', 'bc'])
     if (onPath(program) === undefined) await installed(program, ['gcc', 'libc6-dev', 'make', 'xz-utils', 'flex', 'bison', 'bc']);
   const work = join(cache, `.uml-${key}`);
   await exclusively(join(work, 'lock'), async () => {
     // Whoever was at it before has finished it.
     if (built(key) !== undefined) return;
+    const source = /Depends: (linux-source-\S+)/.exec((await run('apt-cache', ['depends', 'linux-source'])).output)?.[1] ?? 'linux-source-6.1';
     const tree = join(work, source);
     if (!existsSync(join(work, 'configured'))) {
       rmSync(tree, { recursive: true, force: true });
@@ -146,13 +155,15 @@ async function build(source: string, key: string): Promise<void> {
 }
 
 function mend(tree: string): void {
-  const path = join(tree, BUS);
-  let text = readFileSync(path, 'utf8');
-  for (const [from, to] of MENDED) {
-    if (!text.includes(from)) throw new Unavailable(`${BUS} of this kernel does not say '${from}': what is mended there has to be looked at`);
-    text = text.replaceAll(from, to);
+  for (const [file, mendings] of Object.entries(MENDED)) {
+    const path = join(tree, file);
+    let text = readFileSync(path, 'utf8');
+    for (const [from, to] of mendings) {
+      if (!text.includes(from)) throw new Unavailable(`${file} of this kernel does not say '${from}': what is mended there has to be looked at`);
+      text = text.replaceAll(from, to);
+    }
+    writeFileSync(path, text);
   }
-  writeFileSync(path, text);
 }
 
 async function configure(tree: string): Promise<void> {
@@ -162,7 +173,7 @@ async function configure(tree: string): Promise<void> {
   await config(LEFT_OUT.flatMap((name) => ['-d', name]));
   await config(BUILT_IN.flatMap((name) => ['-e', name]));
   await config(MODULES.flatMap((name) => ['-m', name]));
-  await config(['--set-val', 'UML_PCI_OVER_VIRTIO_DEVICE_ID', String(PCI_OVER_VIRTIO)]);
+  for (const [name, value] of NUMBERS) await config(['--set-val', name, String(value)]);
   // Vendors whose cards nobody here has: only what was not asked about is new, and the answer is no.
   await mustRun(
     'sh',

@@ -1,9 +1,10 @@
-// User-mode Linux: an unmodified Linux kernel as an ordinary process, its virtio-net a vhost-user front end of its own (virtio_uml). Debian's package, not installed.
+// User-mode Linux: a Linux kernel as an ordinary process, its virtio-net a vhost-user front end of its own (virtio_uml). Ours, of Debian's source: Debian's own does not start on hosts with AMX.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { find, guestImage, scriptArchive } from './guest-image.ts';
-import { Child, scratch, unpacked } from './host.ts';
+import { guestImage, scriptArchive } from './guest-image.ts';
+import { Child, scratch } from './host.ts';
+import { umlKernel } from './uml-kernel.ts';
 
 export interface Uml {
   /** Boots a guest that runs `script`; each socket becomes a network interface eth0, eth1, ... */
@@ -11,9 +12,8 @@ export interface Uml {
 }
 
 export async function findUml(): Promise<Uml> {
-  const files = await unpacked('user-mode-linux');
-  const kernel = find(files, 'linux.uml');
-  const image = await guestImage('uml', join(files, 'usr/lib/uml/modules'), ['virtio_net']);
+  const { kernel, modules, version } = await umlKernel();
+  const image = await guestImage(`uml-${version}`, modules, ['virtio_net']);
   return {
     boot(name, script, sockets, append = []) {
       const folder = scratch();

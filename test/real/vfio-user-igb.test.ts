@@ -1,0 +1,5 @@
+// Our 82576 under Linux's igb, in QEMU: pci-devices.ts says which, pci-suite.ts how.
+
+import { testVfioUser } from './pci-suite.ts';
+
+await testVfioUser('igb');
