@@ -15,6 +15,8 @@ import {
 
 const ETHERTYPE_VLAN = 0x8100;
 const TAG_END = 16;
+const ALL_MODES = POLICY_ALL_UNICAST | POLICY_ALL_MULTICAST;
+const SOME_MODES = POLICY_NO_UNICAST | POLICY_NO_MULTICAST | POLICY_NO_BROADCAST | POLICY_VLAN_FILTER;
 
 /** Byte `at` of frame `f`; the frame is that long. */
 export function frameByte(batch: FrameBatch, f: number, at: number): number {
@@ -27,6 +29,11 @@ export function frameByte(batch: FrameBatch, f: number, at: number): number {
     at -= length;
   }
   return 0;
+}
+
+/** These flags let every frame through: none need be looked at. */
+export function passesAll(flags: number): boolean {
+  return (flags & POLICY_PROMISCUOUS) !== 0 || (flags & (ALL_MODES | SOME_MODES)) === ALL_MODES;
 }
 
 /** True when the driver is to get frame `f`, of at least 14 bytes. */

@@ -5,12 +5,12 @@ import type { DmaSpace } from '#core/dma-space';
 import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_NOT_READY, DROP_TOO_LONG, type PortCounters } from '#net/counters';
 import type { FrameBatch } from '#net/port';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
-import { type NetPolicy, POLICY_PROMISCUOUS } from '#virtio/net-policy';
+import type { NetPolicy } from '#virtio/net-policy';
 import * as count from '#virtio/net-statistics';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
 import { accountReceived } from './queue-accounts.ts';
-import { passesFilter } from './receive-filter.ts';
+import { passesAll, passesFilter } from './receive-filter.ts';
 import { ReceiveRoom } from './receive-room.ts';
 import { PAIR_DROP, PAIR_LATER, ReceiveSteering, type SteeringSettings } from './receive-steering.ts';
 import type { PortSession } from './ring-port.ts';
@@ -38,6 +38,7 @@ export class Receiver {
   #dma: DmaSpace | undefined;
   #policy: NetPolicy | undefined;
   #flags = 0;
+  #passesAll = false;
   #maximumFrame = NO_LIMIT;
   readonly #room = new ReceiveRoom(this.#writer.chain);
   // What was delivered since the last flush, by pair.
@@ -90,6 +91,7 @@ export class Receiver {
 
   configure(flags: number, accepts: number, headerLength: number, maximumFrame: number, steering: SteeringSettings): void {
     this.#flags = flags;
+    this.#passesAll = passesAll(flags);
     this.steering.configure(steering);
     this.#writer.configure(headerLength, accepts, this.steering.reported);
     this.#maximumFrame = maximumFrame === 0 ? NO_LIMIT : maximumFrame;
@@ -104,7 +106,7 @@ export class Receiver {
     if (!inLine) steering.choose(batch, from, to, this.#pairs);
     else if (rings[0] === undefined) return this.#deliverNowhere(to - from);
     else this.#pairs.fill(0, from, to);
-    if ((this.#flags & POLICY_PROMISCUOUS) === 0 && this.#filter(batch, from, to)) inLine = false;
+    if (!this.#passesAll && this.#filter(batch, from, to)) inLine = false;
     this.#frames = 0;
     this.#bytes = 0;
     let ahead = WINDOW;

@@ -66,7 +66,8 @@ export class TurnJournal {
     }
     Atomics.store(words, ENTRIES, count);
     this.#count = 0;
-    for (let i = 0; i < count; i++) (this.#staged[i] as TurnParticipant).apply();
+    // The ring the frames came from is staged last and shown first: who gets them and sends on at once finds room there.
+    for (let i = count - 1; i >= 0; i--) (this.#staged[i] as TurnParticipant).apply();
     Atomics.store(words, ENTRIES, 0);
   }
 

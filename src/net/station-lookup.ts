@@ -69,6 +69,8 @@ export class StationLookup {
   decide(batch: FrameBatch, needs: number, frame: number): number {
     const length = batch.length[frame] as number;
     if (length < SHORTEST || ((needs & FRAME_MALFORMED) !== 0 && ((batch.needs[frame] as number) & FRAME_MALFORMED) !== 0)) return NOWHERE - DROP_MALFORMED;
+    // Nobody to send it to, and nothing learnt now would change that: its bytes stay on the sender's processor.
+    if (this.#ports < 2) return NOWHERE - DROP_FILTERED;
     const first = batch.firstSegment[frame] as number;
     const offset = batch.segments.offset[first] as number;
     let words = (batch.segments.views[first] as ByteViews).u16;
@@ -104,7 +106,6 @@ export class StationLookup {
   }
 
   #lookUp(low: number, high: number): number {
-    if (this.#ports < 2) return NOWHERE - DROP_FILTERED;
     if ((low & 1) !== 0) {
       // IEEE 802.1Q 8.6.3: 01-80-C2-00-00-0X are for the link, not for who is beyond a bridge.
       return low === 0x00c28001 && (high & 0xf0ff) === 0 ? NOWHERE - DROP_FILTERED : FLOOD;

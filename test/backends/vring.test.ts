@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { PortBlock, type RingRecord } from '#backends/port-block';
-import { TurnJournal } from '#backends/turn-journal';
+import { TurnJournal, type TurnParticipant } from '#backends/turn-journal';
 import { Vring } from '#backends/vring';
 import { SimClock } from '#core/clock';
 import { viewsOf } from '#core/guest-memory';
@@ -50,4 +50,15 @@ describe('a commit that its thread did not live to carry out', () => {
     expect(replayPublish(setup, guest.features, guest.dma, vring.usedFrom, vring.nextUsed, staging)).toBe(true);
     expect(guest.reap()).toBe(5);
   });
+});
+
+it('a turn shows what was staged last first: the ring that its frames came from, so that who gets them finds room to send on', () => {
+  const shown: number[] = [];
+  const journal = new TurnJournal();
+  const participant = (slot: number): TurnParticipant => ({ slot, nextAvailable: 0, usedFrom: 0, nextUsed: 0, apply: () => void shown.push(slot) });
+  for (const slot of [2, 0, 1]) journal.stage(participant(slot));
+  journal.commit();
+  expect(shown).toEqual([1, 0, 2]);
+  journal.commit();
+  expect(shown).toHaveLength(3);
 });

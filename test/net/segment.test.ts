@@ -263,6 +263,22 @@ describe('learning switch', () => {
     expect(a.counters.snapshot().transmitDrops).toEqual({ filtered: 1, malformed: 1 });
   });
 
+  it('looks at no frame of a lone port, and drops them all; those that are none as malformed', () => {
+    const learning = new LearningSwitch({ clock: new SimClock() });
+    const segment = new Segment(learning, { clock: new SimClock() });
+    const a = new MemoryPort('a');
+    segment.addPort(a);
+    a.outbox.push(numbered(1), numbered(2, { to: BROADCAST }), { bytes: new Uint8Array(13) });
+    segment.service();
+    expect([a.outbox.length, learning.stations()]).toEqual([0, []]);
+    expect(a.counters.snapshot()).toMatchObject({ transmitFrames: 3, transmitDrops: { filtered: 2, malformed: 1 } });
+    const b = new MemoryPort('b');
+    segment.addPort(b);
+    a.outbox.push(numbered(3));
+    segment.service();
+    expect([numbersIn(b), learning.stations().length]).toEqual([[3], 1]);
+  });
+
   it('a full port holds back unicast for it, until it has been stuck for the limit; then its senders go on', () => {
     const { segment, clock, a, b, c } = switched({ holdLimit: 1e6 });
     b.room = 2;
