@@ -20,7 +20,7 @@ import { QUEUE_BROKEN, type VirtQueue } from '#virtio/virtqueue';
 const MINIMUM_FRAME = 14;
 const HEADER_WORDS = 8;
 /** The header with no hash or tunnel fields. */
-const HEADER_BYTES = 12;
+export const HEADER_BYTES = 12;
 /** A legacy driver's without MRG_RXBUF (virtio 1.4 5.1.9.1): it ends before num_buffers. */
 const LEGACY_HEADER_BYTES = 10;
 const HASH_HEADER_BYTES = 20;

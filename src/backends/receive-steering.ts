@@ -2,7 +2,7 @@
 // mode; before either, by the flow filter's rules. Rings that do not run just now are told from those the driver has not got, or is resetting: for the former a frame waits, for the latter it is dropped.
 
 import { FrameHasher } from '#net/frame-hash';
-import { HASH_REPORT_NONE, type HashParameters } from '#net/hash-types';
+import type { HashParameters } from '#net/hash-types';
 import type { FrameBatch } from '#net/port';
 import { FLOW_DROP, FLOW_NONE } from '#virtio/flow-rules';
 import type { NetPolicy } from '#virtio/net-policy';
@@ -43,6 +43,7 @@ export class ReceiveSteering {
   readonly #flows: FlowTable;
   readonly #rules = new FlowMatcher();
   #filters = false;
+  #reports = false;
   readonly #hasher = new FrameHasher();
   #table: Uint16Array = new Uint16Array(0);
   /** By the same index: what to do with a frame there. One look a frame, not two (measured: bench/steering.ts). */
@@ -66,7 +67,9 @@ export class ReceiveSteering {
     this.#rules.open(policy);
   }
 
-  configure({ spread, live }: SteeringSettings): void {
+  /** @param reports the driver gets hashes with its frames */
+  configure({ spread, live }: SteeringSettings, reports: boolean): void {
+    this.#reports = reports;
     this.#hasher.configure(spread.parameters);
     this.#table = spread.table;
     this.#unclassified = spread.unclassified;
@@ -120,14 +123,14 @@ export class ReceiveSteering {
     return this.#anywhere !== PAIR_LATER;
   }
 
-  /** Computes the hashes of frames from .. to - 1 that are not known yet, if this driver has any use for them. */
+  /** Computes the hashes of frames from .. to - 1 that are not known yet, if this driver gets them; `choose` computes those that only say which queue. */
   hash(batch: FrameBatch, from: number, to: number): void {
-    this.#hasher.hash(batch, from, to);
+    if (this.#reports) this.#hasher.hash(batch, from, to);
   }
 
   /** Puts the pair of each of these frames into `pairs`, by its index: one whose ring runs, PAIR_NONE PAIR_LATER or PAIR_DROP. After `hash`. */
   choose(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
-    if (this.spreads) this.#byTable(batch, from, to, pairs);
+    if (this.spreads) this.#hasher.route(batch, from, to, this.#routes, this.#places[this.#unclassified] as number, pairs);
     else this.#flows.choose(batch, from, to, this.#rings.length, this.#detours, pairs);
     if (this.#filters) this.#byRules(batch, from, to, pairs);
   }
@@ -141,14 +144,6 @@ export class ReceiveSteering {
       if (pair === FLOW_DROP) pairs[f] = PAIR_DROP;
       else pairs[f] = pair < this.#rings.length ? (this.#places[pair] as number) : PAIR_NONE;
     }
-  }
-
-  #byTable(batch: FrameBatch, from: number, to: number, pairs: Int8Array): void {
-    const { hash, hashReport } = batch;
-    const routes = this.#routes;
-    const mask = routes.length - 1;
-    const unclassified = this.#places[this.#unclassified] as number;
-    for (let f = from; f < to; f++) pairs[f] = hashReport[f] === HASH_REPORT_NONE ? unclassified : (routes[(hash[f] as number) & mask] as number);
   }
 
   /** Lets go of what it shares with others. */

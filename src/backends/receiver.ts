@@ -8,7 +8,7 @@ import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
 import * as count from '#virtio/net-statistics';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
-import { FrameWriter, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
+import { FrameWriter, HEADER_BYTES, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
 import { accountReceived } from './queue-accounts.ts';
 import { passesAll, passesFilter } from './receive-filter.ts';
 import { ReceiveRoom } from './receive-room.ts';
@@ -92,7 +92,7 @@ export class Receiver {
   configure(flags: number, accepts: number, headerLength: number, maximumFrame: number, steering: SteeringSettings): void {
     this.#flags = flags;
     this.#passesAll = passesAll(flags);
-    this.steering.configure(steering);
+    this.steering.configure(steering, headerLength > HEADER_BYTES);
     this.#writer.configure(headerLength, accepts, this.steering.reported);
     this.#maximumFrame = maximumFrame === 0 ? NO_LIMIT : maximumFrame;
   }

@@ -20,6 +20,19 @@ const TCPv4_HEADERS = 54;
 const UDPv4_HEADERS = 42;
 const TCP = 6;
 const UDP = 17;
+/** More bytes than a frame has. */
+const NEVER = 0x7fffffff;
+/** Two IPv4 addresses and two ports. */
+const PLAIN_INPUT = 12;
+/** Frames that make up for a look at which table is at hand. */
+const MANY = 64;
+
+/**
+ * The contributions to a plain IPv4 frame's hash of the key that was used last. One array for all hashers of a thread: the JIT then knows where it lies and how long it is, and checks no index
+ * (measured: bench/steering.ts).
+ */
+const atHand = new Int32Array(PLAIN_INPUT * 256);
+let whose: Int32Array | undefined;
 
 /** Contribution of byte value `b` at input position `p`, at `p * 256 + b`. */
 function contributions(key: Uint8Array): Int32Array {
@@ -36,6 +49,24 @@ function contributions(key: Uint8Array): Int32Array {
     }
   }
   return table;
+}
+
+/** Of a plain IPv4 frame, by the words its addresses and ports lie in: the latter half of `a`, `b`, `c`, and the former half of `d`, as little-endian loads have them. */
+function plainHash(table: Int32Array, a: number, b: number, c: number, d: number): number {
+  return (
+    (table[(a >>> 16) & 0xff] as number) ^
+    (table[256 | (a >>> 24)] as number) ^
+    (table[512 | (b & 0xff)] as number) ^
+    (table[768 | ((b >>> 8) & 0xff)] as number) ^
+    (table[1024 | ((b >>> 16) & 0xff)] as number) ^
+    (table[1280 | (b >>> 24)] as number) ^
+    (table[1536 | (c & 0xff)] as number) ^
+    (table[1792 | ((c >>> 8) & 0xff)] as number) ^
+    (table[2048 | ((c >>> 16) & 0xff)] as number) ^
+    (table[2304 | (c >>> 24)] as number) ^
+    (table[2560 | (d & 0xff)] as number) ^
+    (table[2816 | ((d >>> 8) & 0xff)] as number)
+  );
 }
 
 export class FrameHasher {
@@ -74,8 +105,8 @@ export class FrameHasher {
     const { segments, firstSegment, hash, hashReport, hashedBy } = batch;
     const { offset, length, views } = segments;
     const table = this.#table;
-    const plainTcp = (this.#types & types.HASH_TYPE_TCPv4) !== 0;
-    const plainUdp = (this.#types & types.HASH_TYPE_UDPv4) !== 0 && (this.#tunnels & UDP_TUNNELS) === 0;
+    const plainTcp = this.#plainTcp;
+    const plainUdp = this.#plainUdp;
     for (let f = from; f < to; f++) {
       if (hashedBy[f] === identity) continue;
       hashedBy[f] = identity;
@@ -93,25 +124,74 @@ export class FrameHasher {
           const b = i32[(at + 28) >> 2] as number;
           const c = i32[(at + 32) >> 2] as number;
           const d = i32[(at + 36) >> 2] as number;
-          hash[f] =
-            (table[(a >>> 16) & 0xff] as number) ^
-            (table[256 | (a >>> 24)] as number) ^
-            (table[512 | (b & 0xff)] as number) ^
-            (table[768 | ((b >>> 8) & 0xff)] as number) ^
-            (table[1024 | ((b >>> 16) & 0xff)] as number) ^
-            (table[1280 | (b >>> 24)] as number) ^
-            (table[1536 | (c & 0xff)] as number) ^
-            (table[1792 | ((c >>> 8) & 0xff)] as number) ^
-            (table[2048 | ((c >>> 16) & 0xff)] as number) ^
-            (table[2304 | (c >>> 24)] as number) ^
-            (table[2560 | (d & 0xff)] as number) ^
-            (table[2816 | ((d >>> 8) & 0xff)] as number);
+          hash[f] = plainHash(table, a, b, c, d);
           hashReport[f] = tcp ? types.HASH_REPORT_TCPv4 : types.HASH_REPORT_UDPv4;
           continue;
         }
       }
       this.#any(batch, f, u8, at, size);
     }
+  }
+
+  /**
+   * Puts the entry of `routes` that each frame's hash leads to into `pairs`, or `unclassified` for a frame without one. Does not fill in `hash` of the common frames, unlike `hash`: it is for who
+   * has no other use for it. `routes` has a power of two entries.
+   */
+  route(batch: FrameBatch, from: number, to: number, routes: Int8Array, unclassified: number, pairs: Int8Array): void {
+    const { hash, hashReport } = batch;
+    const mask = routes.length - 1;
+    let f = from;
+    if (this.identity !== 0 && this.#takeTable(to - from)) f = this.#routePlain(batch, f, to, routes, pairs);
+    // From the first of another kind on: traffic is of one kind, or of many.
+    this.hash(batch, f, to);
+    for (; f < to; f++) pairs[f] = hashReport[f] === types.HASH_REPORT_NONE ? unclassified : (routes[(hash[f] as number) & mask] as number);
+  }
+
+  /** Whether the table is at hand, for so many frames. A few are not worth 12 KiB moved. */
+  #takeTable(frames: number): boolean {
+    if (whose === this.#table) return true;
+    if (frames < MANY) return false;
+    whose = this.#table;
+    for (let i = 0; i < atHand.length; i++) atHand[i] = whose[i] as number;
+    return true;
+  }
+
+  /** The common frames from `f` on, as `hash` knows them. Returns where they end. */
+  #routePlain(batch: FrameBatch, f: number, to: number, routes: Int8Array, pairs: Int8Array): number {
+    const { segments, firstSegment, hashedBy } = batch;
+    const { offset, length, views } = segments;
+    const { identity } = this;
+    const mask = routes.length - 1;
+    const tcpSize = this.#plainTcp ? TCPv4_HEADERS : NEVER;
+    const udpSize = this.#plainUdp ? UDPv4_HEADERS : NEVER;
+    const where = views[firstSegment[f] as number] as ByteViews;
+    const { i32 } = where;
+    while (f < to) {
+      const s = firstSegment[f] as number;
+      const at = offset[s] as number;
+      const size = length[s] as number;
+      if (views[s] !== where || (at & 3) !== 0 || size < UDPv4_HEADERS || hashedBy[f] === identity) break;
+      const i = at >> 2;
+      const word = i32[(i + 5) | 0] as number;
+      if (((((i32[(i + 3) | 0] as number) & 0xffffff) ^ 0x450008) | (word & 0xff3f)) !== 0) break;
+      const protocol = word >>> 24;
+      if (size < (protocol === TCP ? tcpSize : protocol === UDP ? udpSize : NEVER)) break;
+      const a = i32[(i + 6) | 0] as number;
+      const b = i32[(i + 7) | 0] as number;
+      const c = i32[(i + 8) | 0] as number;
+      const d = i32[(i + 9) | 0] as number;
+      pairs[f] = routes[plainHash(atHand, a, b, c, d) & mask] as number;
+      f = (f + 1) | 0;
+    }
+    return f;
+  }
+
+  get #plainTcp(): boolean {
+    return (this.#types & types.HASH_TYPE_TCPv4) !== 0;
+  }
+
+  get #plainUdp(): boolean {
+    return (this.#types & types.HASH_TYPE_UDPv4) !== 0 && (this.#tunnels & UDP_TUNNELS) === 0;
   }
 
   /** A frame of any kind, whose first `size` bytes lie at `at`. */

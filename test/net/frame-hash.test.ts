@@ -375,3 +375,63 @@ describe('whose hash it is', () => {
     hasher.configure(undefined);
   });
 });
+
+describe('straight to a queue', () => {
+  const ROUTES = Int8Array.from({ length: 128 }, (_, i) => (i * 11) % 61);
+  const UNCLASSIFIED = 99;
+  const STRIDE = 128;
+  const flow = (n: number, protocol: number): Uint8Array =>
+    ip(ipv4([10, n & 7, n >> 3, 1], [10, 9, 0, n & 0xff], protocol, transport(protocol, [(n * 7919) & 0xffff, 80])));
+  const other = [ip(ipv6(colons('fd00::1'), colons('fd00::2'), 6, transport(6, [1, 2]))), ethernet(0x0806, new Array(28).fill(0))];
+
+  function batchOf(frames: readonly Uint8Array[]): FrameBatch {
+    const views = viewsOf(new ArrayBuffer(frames.length * STRIDE));
+    const batch = new FrameBatch(views, frames.length);
+    frames.forEach((bytes, f) => {
+      views.u8.set(bytes, f * STRIDE);
+      batch.firstSegment[f] = f;
+      batch.segmentCount[f] = 1;
+      batch.segments.addHost(views, f * STRIDE, bytes.length);
+      batch.length[f] = bytes.length;
+    });
+    batch.count = frames.length;
+    return batch;
+  }
+
+  const expected = (frames: readonly Uint8Array[], types: number, key: Uint8Array): number[] =>
+    frames.map((frame) => {
+      const [hash, report] = hashOf(frame, types, 0, { key });
+      return report === 0 ? UNCLASSIFIED : (ROUTES[hash & 127] as number);
+    });
+
+  it.each([
+    ['a few', 5, -1],
+    ['many', 200, -1],
+    ['many with others among them', 200, 70],
+  ])('%s frames go where their hash leads, by turns under two keys', (_, count, odd) => {
+    const hashers = [MICROSOFT_KEY, MICROSOFT_KEY.toReversed()].map((key) => ({ key, hasher: new FrameHasher() }));
+    for (const types of [ALL, 2, 16, 0])
+      for (const { key, hasher } of [...hashers, ...hashers]) {
+        hasher.configure({ types, tunnels: 0, key });
+        const frames = Array.from({ length: count }, (__, n) => (odd > 0 && n % odd >= odd - 2 ? (other[n & 1] as Uint8Array) : flow(n, n % 3 === 0 ? 17 : 6)));
+        const pairs = new Int8Array(count).fill(-9);
+        hasher.route(batchOf(frames), 0, count, ROUTES, UNCLASSIFIED, pairs);
+        expect([...pairs]).toEqual(expected(frames, types, key));
+      }
+    for (const { hasher } of hashers) hasher.configure(undefined);
+  });
+
+  it('a hash that is known is taken', () => {
+    const hasher = new FrameHasher();
+    hasher.configure({ types: ALL, tunnels: 0, key: MICROSOFT_KEY });
+    const frames = Array.from({ length: 80 }, (_, n) => flow(n, 6));
+    const batch = batchOf(frames);
+    batch.hash[3] = 0x55;
+    batch.hashReport[3] = 2;
+    batch.hashedBy[3] = hasher.identity;
+    const pairs = new Int8Array(80);
+    hasher.route(batch, 0, 80, ROUTES, UNCLASSIFIED, pairs);
+    expect([...pairs]).toEqual(expected(frames, ALL, MICROSOFT_KEY).with(3, ROUTES[0x55] as number));
+    hasher.configure(undefined);
+  });
+});
