@@ -33,6 +33,7 @@ interface Flags {
   readonly size: number[];
   readonly seconds: number;
   readonly switch: SoftwareSwitch;
+  readonly bridgeCost: number;
   readonly out: string;
   readonly json?: boolean;
 }
@@ -42,6 +43,12 @@ function paths(text: string): Path[] {
   const found = PATHS.filter((path) => values.includes(path));
   if (!values.every((value) => (PATHS as readonly string[]).includes(value))) throw new InvalidArgumentError(`give some of ${PATHS.join(',')}.`);
   return found;
+}
+
+function nanoseconds(text: string): number {
+  const value = Number(text);
+  if (!(value >= 0 && value <= 100_000) || text.trim() === '') throw new InvalidArgumentError('give nanoseconds, 0 to 100000.');
+  return value;
 }
 
 const nanos = (value: number | undefined): string =>
@@ -101,13 +108,14 @@ async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
     sizes: flags.size,
     seconds: flags.seconds,
     software: flags.switch,
+    bridgeCost: flags.bridgeCost,
     signal,
     on: { starts: (path, pairs, done, total) => bar.step(done, total, `${PATH_NAMES[path]}, ${pairs} pair${pairs === 1 ? '' : 's'}`) },
   }).finally(() => bar.stop());
-  const notes = [...notesFor(flags.switch, availableParallelism(), loadavg()[0] ?? 0), ...headline(all)];
+  const notes = [...notesFor(flags.switch, flags.bridgeCost, availableParallelism(), loadavg()[0] ?? 0), ...headline(all)];
   if (all.some(({ cpu, errors }) => cpu === null && errors.length === 0))
     notes.push('CPU time is not available on this system: it does not say what a thread used (n/a).');
-  const json = `${JSON.stringify({ switch: flags.switch, processors: availableParallelism(), measurements: all }, null, 2)}\n`;
+  const json = `${JSON.stringify({ switch: flags.switch, bridgeCost: flags.bridgeCost, processors: availableParallelism(), measurements: all }, null, 2)}\n`;
   const page = await writeResult(flags.out, 'sriov-offload.html', sriovPage(all, notes));
   const record = await writeResult(flags.out, 'sriov-offload.json', json);
   const wrong = all.flatMap((row) => row.errors.map((error) => `${PATH_NAMES[row.path]}, ${sizeName(row.size)}, ${row.pairs} pairs: ${error}`));
@@ -128,6 +136,7 @@ export function sriovOffloadCommand(signal: AbortSignal, done: (exitCode: number
     .option('--size <bytes>', 'frame sizes with FCS; beyond 1518 as TCP segmentation offload', wholeNumbers(64, 65_536, '64,65536'), [...DEFAULT_SIZES])
     .option('--seconds <n>', 'of each stream, and of each measurement of round trips', positive(600), 0.3)
     .addOption(new Option('--switch <kind>', "path (ii)'s: a learning switch, or VALE").choices([...SWITCHES]).default('switch'))
+    .option('--bridge-cost <ns>', "what a guest's kernel takes for a frame on its bridge, beside the bridge's own code (docs/sriov.md)", nanoseconds, 0)
     .option('--out <directory>', 'where sriov-offload.html and sriov-offload.json go', 'out')
     .option('--json', 'print the result as JSON instead of tables')
     .addHelpText(
@@ -138,7 +147,8 @@ Exit code 0: every frame that was sent arrived, once, in order and whole; 1: not
 Examples:
   nicbox lab run sriov-offload
   nicbox lab run sriov-offload --pairs 1,64 --size 1500 --seconds 2
-  nicbox lab run sriov-offload --path software,offload --switch vale --json`,
+  nicbox lab run sriov-offload --path software,offload --switch vale --json
+  nicbox lab run sriov-offload --pairs 64 --bridge-cost 280`,
     )
     .action(async (flags: Flags) => done((await run(flags, signal)) ? 0 : 1));
 }

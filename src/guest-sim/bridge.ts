@@ -128,6 +128,8 @@ export class Bridge implements FrameSink {
   readonly ports: readonly BridgedNic[];
   /** Copies that found no room, and frames that no container or NIC could be given. */
   lost = 0;
+  /** Frames of containers that were dealt with. */
+  forwarded = 0;
   readonly #uplink: Nic;
   readonly #views: ByteViews;
   readonly #stations = new StationTable();
@@ -149,6 +151,7 @@ export class Bridge implements FrameSink {
       for (let n = 0; n < BUDGET && ring.frames > 0; n++) {
         if (!this.#forward(ring, i)) break;
         ring.drop();
+        this.forwarded++;
         moved = true;
       }
     }

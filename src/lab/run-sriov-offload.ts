@@ -15,12 +15,14 @@ export interface SriovOffloadOptions {
   /** Of each stream, and of each measurement of round trips. */
   readonly seconds: number;
   readonly software: SoftwareSwitch;
+  /** Nanoseconds that the guest's kernel is said to take for each frame on its bridge, beside what the bridge here takes. Default 0. */
+  readonly bridgeCost?: number;
   readonly signal: AbortSignal;
   readonly on: OffloadListener;
 }
 
 /** What went wrong on a path is in its rows, and the others go on. @throws AbortError after `signal` */
-export async function runSriovOffload({ paths, pairs, sizes, seconds, software, signal, on }: SriovOffloadOptions): Promise<OffloadRow[]> {
+export async function runSriovOffload({ paths, pairs, sizes, seconds, software, bridgeCost = 0, signal, on }: SriovOffloadOptions): Promise<OffloadRow[]> {
   const rows: OffloadRow[] = [];
   const total = paths.length * pairs.length;
   let done = 0;
@@ -30,7 +32,17 @@ export async function runSriovOffload({ paths, pairs, sizes, seconds, software, 
       on.starts(path, count, done++, total);
       try {
         rows.push(
-          ...(await measurePath({ path, pairs: count, software, sizes, seconds, warmUp: seconds * WARM_UP, firstWarmUp: seconds * FIRST_WARM_UP, signal })),
+          ...(await measurePath({
+            path,
+            pairs: count,
+            software,
+            bridgeCost,
+            sizes,
+            seconds,
+            warmUp: seconds * WARM_UP,
+            firstWarmUp: seconds * FIRST_WARM_UP,
+            signal,
+          })),
         );
       } catch (error) {
         signal.throwIfAborted();

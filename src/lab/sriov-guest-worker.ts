@@ -117,8 +117,18 @@ class ContainerGuest {
       if (container.nic.poll(container.workload)) busy = true;
       if (!container.workload.done && container.workload.step(container.nic, now)) busy = true;
     }
-    if (this.#bridge?.step()) busy = true;
+    if (this.#bridge && this.#bridged(this.#bridge)) busy = true;
     return busy;
+  }
+
+  /** The bridge's turn, and the time that a kernel is said to take for what it did. */
+  #bridged(bridge: Bridge): boolean {
+    if (start.bridgeCost === 0) return bridge.step();
+    const before = bridge.forwarded;
+    const moved = bridge.step();
+    const end = performance.now() + ((bridge.forwarded - before) * start.bridgeCost) / 1e6;
+    while (performance.now() < end);
+    return moved;
   }
 
   /** Runs until it is so, or for so many milliseconds. False: it was never so. @throws Error when a driver gave up, or the experiment is to end */

@@ -8,6 +8,8 @@ export interface SriovGuestStart {
   readonly path: Path;
   /** Container 2n sends to container 2n + 1. */
   readonly pairs: number;
+  /** Nanoseconds of the guest's processor for each frame on its bridge, beside what the bridge's own code takes. */
+  readonly bridgeCost: number;
   /** One Int32 word: not 0 ends whatever is measured. */
   readonly stop: SharedArrayBuffer;
 }

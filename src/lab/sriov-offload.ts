@@ -94,10 +94,11 @@ export function guestCpuRatio(all: readonly OffloadRow[], row: OffloadRow): numb
 }
 
 /** In words: what shares what, and what the figures are. */
-export function notesFor(software: SoftwareSwitch, processors: number, load: number): string[] {
+/** @param bridgeCost nanoseconds, as SriovOffloadOptions has it */
+export function notesFor(software: SoftwareSwitch, bridgeCost: number, processors: number, load: number): string[] {
   return [
     "One guest on one thread: all its containers, senders and receivers, their drivers, and on path (i) the bridge share that one processor. On paths (ii) and (iii) a worker's thread switches, on another. The machine's own thread serves exits, and sleeps while there are none.",
-    `(i): containers on a bridge in the guest, which copies each frame once, from its sender's memory to its receiver's. (ii): a virtual function for each container, rings served by a vhost-net worker, ${software === 'vale' ? 'a VALE switch' : 'a learning switch'}. (iii): the same functions over vDPA, and a NIC's embedded switch in legacy mode, which knows each function's address from the host.`,
+    `(i): containers on a bridge in the guest, which copies each frame once, from its sender's memory to its receiver's${bridgeCost > 0 ? `, and then takes ${bridgeCost} ns of the guest's processor more for each, as was asked (--bridge-cost) for what a kernel does besides` : ', at no cost but that'}. (ii): a virtual function for each container, rings served by a vhost-net worker, ${software === 'vale' ? 'a VALE switch' : 'a learning switch'}. (iii): the same functions over vDPA, and a NIC's embedded switch in legacy mode, which knows each function's address from the host.`,
     "CPU time a frame: of the guest's thread and of the machine's (exits), as the kernel accounts threads; 'switching' is all the rest of the process, which is the worker's thread but for what the engine's own take. On (ii) that thread looks for work for a moment before it sleeps. On (iii) it stands for the NIC: it never sleeps, and what it takes is no host's CPU time where the NIC is one.",
     `Measured at a load of ${load.toFixed(1)} on ${processors} processor${processors === 1 ? '' : 's'}. Exits, interrupts, kicks and CPU time are for each frame of the streams; round trips are of one request at a time in every pair, all pairs at once.`,
   ];

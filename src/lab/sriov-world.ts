@@ -97,6 +97,8 @@ export interface PathOptions {
   readonly path: Path;
   readonly pairs: number;
   readonly software: SoftwareSwitch;
+  /** As SriovGuestStart has it. */
+  readonly bridgeCost: number;
   /** With FCS. */
   readonly sizes: readonly number[];
   readonly seconds: number;
@@ -130,14 +132,14 @@ function machineFor({ path, pairs, software }: PathOptions, pool: VhostPool): Ma
 
 /** All sizes on one path with so many pairs. @throws AbortError after `signal`; Error for frames that do not arrive */
 export async function measurePath(options: PathOptions): Promise<OffloadRow[]> {
-  const { path, pairs, sizes, seconds, warmUp, firstWarmUp, signal } = options;
+  const { path, pairs, bridgeCost, sizes, seconds, warmUp, firstWarmUp, signal } = options;
   signal.throwIfAborted();
   const pool = new VhostPool({ threads: 1, ...(path === 'offload' && { poll: HARDWARE }) });
   let machine: Machine | undefined;
   let guest: SriovGuest | undefined;
   try {
     machine = machineFor(options, pool);
-    guest = new SriovGuest({ bus: machine.threadBus().share, path, pairs });
+    guest = new SriovGuest({ bus: machine.threadBus().share, path, pairs, bridgeCost });
     await guest.ready(signal);
     const rows: OffloadRow[] = [];
     for (const size of sizes) {

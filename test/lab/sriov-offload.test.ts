@@ -48,6 +48,14 @@ describe('containers of one guest', () => {
     expect(rows.flatMap(({ errors }) => errors)).toEqual([]);
   });
 
+  it('take the time for a frame on the bridge that they are told', async () => {
+    const COST = 20_000;
+    const rows = await runSriovOffload({ ...options, paths: ['bridge'], sizes: [64], bridgeCost: COST });
+    expect(rows.flatMap(({ errors }) => errors)).toEqual([]);
+    // No faster than that: a bound that no machine can miss.
+    for (const row of rows) expect(row.framesPerSecond).toBeLessThan(1.1 * (1e9 / COST));
+  });
+
   it('end when they are told to, before and within a measurement', async () => {
     const before = new AbortController();
     before.abort(new Error('enough'));

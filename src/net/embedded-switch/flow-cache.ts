@@ -35,7 +35,7 @@ export class FlowCache {
   readonly #bits = new Int32Array(k.KEY_WORDS);
   /** Of the last `find`: what was looked for, and its place. */
   readonly #sought = new Int32Array(k.KEY_WORDS);
-  #at = 0;
+  #at = -1;
 
   constructor(tables: k.SwitchTables) {
     this.#tables = tables;
@@ -77,11 +77,13 @@ export class FlowCache {
         for (let pair = 0; pair < (masks[mask] as number); pair++) {
           const word = masks[mask + 1 + 2 * pair] as number;
           bits[word] = (bits[word] as number) | (masks[mask + 2 + 2 * pair] as number);
-          const shallow = word === k.KEY_PORT || LINK_WORDS.includes(word) || (word === k.KEY_TYPE && ((masks[mask + 2 + 2 * pair] as number) & ~LINK_TYPE) === 0);
+          const shallow =
+            word === k.KEY_PORT || LINK_WORDS.includes(word) || (word === k.KEY_TYPE && ((masks[mask + 2 + 2 * pair] as number) & ~LINK_TYPE) === 0);
           if (!shallow) this.deep = true;
         }
       }
     }
+    this.#at = -1;
     this.#count = 0;
     for (let word = 0; word < k.KEY_WORDS; word++) {
       if (bits[word] === 0) continue;
@@ -96,20 +98,30 @@ export class FlowCache {
     const word = this.#word;
     const bits = this.#bits;
     const sought = this.#sought;
-    let hash = this.#seed;
+    // Frames of one flow come in runs: no place is to be found for one like the one before.
+    let other = 0;
     for (let i = 0; i < count; i++) {
       const value = (key[word[i] as number] as number) & (bits[i] as number);
+      other |= value ^ (sought[i] as number);
       sought[i] = value;
-      hash = Math.imul(hash ^ value, 0x85ebca6b);
-      hash ^= hash >>> 15;
     }
-    hash = Math.imul(hash, 0xc2b2ae35);
-    const at = ((hash ^ (hash >>> 16)) & (PLACES - 1)) * ENTRY;
-    this.#at = at;
+    if (other !== 0 || this.#at < 0) this.#at = this.#place(count);
+    const at = this.#at;
     const entries = this.#entries;
     if (entries[at + EPOCH] !== this.#epoch) return -1;
     for (let i = 0; i < count; i++) if (entries[at + WORDS + i] !== sought[i]) return -1;
     return entries[at + TARGET] as number;
+  }
+
+  #place(count: number): number {
+    const sought = this.#sought;
+    let hash = this.#seed;
+    for (let i = 0; i < count; i++) {
+      hash = Math.imul(hash ^ (sought[i] as number), 0x85ebca6b);
+      hash ^= hash >>> 15;
+    }
+    hash = Math.imul(hash, 0xc2b2ae35);
+    return ((hash ^ (hash >>> 16)) & (PLACES - 1)) * ENTRY;
   }
 
   /** Rules that frames of what was found last meet: how many, and the `i`th. */

@@ -192,8 +192,10 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     const to = this.#runTo;
     output.count = to;
     const taken = segment.offer(output, this.#runNeeds, from, to, this.#source, this.#index[this.#runPort] as number);
-    for (let i = 0; i < taken; i++) this.#judge(batch, this.#runFrame + i, from + i);
-    output.judged = false;
+    if (output.judged) {
+      for (let i = 0; i < taken; i++) this.#judge(batch, this.#runFrame + i, from + i);
+      output.judged = false;
+    }
     this.#account(account, ACCOUNT_FORWARDED, taken);
     this.#runFrame += taken;
     this.#runPort = -1;

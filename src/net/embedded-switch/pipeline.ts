@@ -2,8 +2,7 @@
 // port and a place in the work frames; or why there is none. Nothing is sent here, and nothing counted that a refusal could not take back.
 
 import type { Nanos } from '#core/clock';
-import { PROTOCOL_TCP, PROTOCOL_UDP } from '../headers.ts';
-import { FRAME_MALFORMED, FRAME_NEEDS_CSUM, type FrameBatch, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_TUNNEL } from '../port.ts';
+import { FRAME_MALFORMED, type FrameBatch, GSO_UDP_TUNNEL } from '../port.ts';
 import type { Effects } from './effects.ts';
 import { FlowCache, MOST_MET } from './flow-cache.ts';
 import { FrameKey } from './frame-key.ts';
@@ -13,6 +12,7 @@ import type { LinkGroup } from './link-group.ts';
 import { MISSED, Program, STOPPED } from './program.ts';
 import { CUT_FIRST, DONE, Rewriter } from './rewrite.ts';
 import { RuleLookup } from './rule-lookup.ts';
+import { isSound, isSoundAtSight } from './soundness.ts';
 import { WORK_FRAMES, type WorkFrames } from './work-frames.ts';
 
 const SHORTEST = 14;
@@ -127,14 +127,17 @@ export class Pipeline {
     if (flows.off || this.source >= this.#ports) return NOT_SOUGHT;
     const { key, place } = this;
     this.#inPort = this.source;
-    if (flows.deep || needs !== 0) {
-      this.freshKey();
-      // Refused by who comes after this, in its turn.
-      if (needs !== 0 && !this.#sound()) return NOT_SOUGHT;
-    } else {
+    let whole = flows.deep;
+    if (!whole) {
       key.readLink(this.#work.bytes, this.#work.start[place] as number, this.#work.end[place] as number, false);
       if (key.cut) return NOT_SOUGHT;
       key.words[k.KEY_PORT] = this.source;
+      whole = needs !== 0 && !isSoundAtSight(this.#work, place, key);
+    }
+    if (whole) {
+      this.freshKey();
+      // Refused by who comes after this, in its turn.
+      if (needs !== 0 && !this.#sound()) return NOT_SOUGHT;
     }
     const target = flows.find(key.words);
     if (target < 0) return SOUGHT;
@@ -405,25 +408,11 @@ export class Pipeline {
     return this.#sound();
   }
 
-  /** Whether the checksum that is to be filled in is one, and not a way to change what has been checked; and whether a request to cut still fits the headers, which its sender may have changed since it was looked at. */
+  /** Whether what its sender still asks for is sound. */
   #sound(): boolean {
-    const { flags, gsoType, csumStart, csumOffset } = this.#work.output;
-    const { place } = this;
-    const type = (gsoType[place] as number) & ~GSO_ECN;
-    const asks = ((flags[place] as number) & FRAME_NEEDS_CSUM) !== 0;
-    if (type === 0 && !asks) return true;
-    if (asks && this.#fits(type, csumStart[place] as number) && this.key.allowsChecksum(csumStart[place] as number, csumOffset[place] as number)) return true;
+    if (isSound(this.#work, this.place, this.key)) return true;
     this.why = k.WHY_MALFORMED;
     return false;
-  }
-
-  /** Whether the headers are of the kind that a request to cut names; inside a tunnel they are looked at when it is carried out. */
-  #fits(type: number, start: number): boolean {
-    if (type === 0 || (type & GSO_UDP_TUNNEL) !== 0) return true;
-    const { key } = this;
-    if (key.transport === 0 || key.transport - key.frame !== start) return false;
-    if (type === GSO_TCPV4 || type === GSO_TCPV6) return key.protocol === PROTOCOL_TCP && key.version === (type === GSO_TCPV4 ? 4 : 6);
-    return key.protocol === PROTOCOL_UDP;
   }
 
   /** `result` of a change. False: the frame does not go on. */

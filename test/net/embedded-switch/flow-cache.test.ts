@@ -35,7 +35,8 @@ describe('the flow cache', () => {
     remember(cache, keyOf(flow), 3);
     expect(cache.find(keyOf({ ...flow, [k.KEY_PORTS]: 99, [k.KEY_SOURCE]: 1, [k.KEY_TYPE]: ((k.HAS_TAG | k.HAS_IPV4) << 16) | 0x86dd }))).toBe(3);
     for (const word of [k.KEY_PORT, k.KEY_TO_LOW, k.KEY_FROM_LOW, k.KEY_HIGHS, k.KEY_TAGS]) expect(cache.find(keyOf({ ...flow, [word]: 8 }))).toBe(-1);
-    for (const tags of [0, k.HAS_TAG | k.HAS_SERVICE_TAG, k.HAS_TAG | k.HAS_INNER_TAG]) expect(cache.find(keyOf({ ...flow, [k.KEY_TYPE]: tags << 16 }))).toBe(-1);
+    for (const tags of [0, k.HAS_TAG | k.HAS_SERVICE_TAG, k.HAS_TAG | k.HAS_INNER_TAG])
+      expect(cache.find(keyOf({ ...flow, [k.KEY_TYPE]: tags << 16 }))).toBe(-1);
   });
 
   it('goes by what some rule looks at in switchdev mode', () => {
