@@ -166,7 +166,7 @@ export function conformanceCommand(signal: AbortSignal, done: (exitCode: number)
     .addOption(
       new Option(
         '--target <name>',
-        'inproc (this device, served inline), inproc:worker (by a vhost worker), inproc:vdpa (by a vDPA NIC), qemu or qemu:PATH (its virtio-net-pci over qtest); may be repeated',
+        'inproc (this device, served inline), inproc:worker (by a vhost worker), inproc:vdpa (by a vDPA NIC), inproc:vdpa-shadow (by one, through shadow virtqueues), qemu or qemu:PATH (its virtio-net-pci over qtest); may be repeated',
       )
         .argParser(collect)
         .default(undefined, 'inproc'),

@@ -1,7 +1,7 @@
 // `serve ... --watch`: a judge for the driver of each virtio-net function that a guest drives, and what it says at the end.
 
 import { DriverJudge, Findings, findClause, PciJudge } from '#conformance/index';
-import type { AccessWatch, GuestBytes } from '#interop/pcidev-function';
+import type { AccessWatch, GuestBytes } from '#interop/access-watch';
 import type { VringWatch } from '#interop/watched-backend';
 import type { Machine } from '#nicbox/machine';
 
@@ -34,23 +34,26 @@ export class DriverWatch {
   }
 }
 
-/** A judge for the function there, if it is a virtio-net; it goes into `watches`. */
-export function watchDriver(machine: Machine, bdf: number, memory: GuestBytes, watches: DriverWatch[]): AccessWatch | undefined {
+/** A judge for the function there, if it is a virtio-net; it goes into `watches`, under the name `where`. */
+export function watchDriver(machine: Machine, bdf: number, memory: GuestBytes, watches: DriverWatch[], where = `slot ${bdf >>> 3}`): AccessWatch | undefined {
   if (machine.configRead(bdf, 0, 4) !== VIRTIO_NET) return undefined;
   const findings = new Findings();
   // The data plane is a worker's, and the guest another process: nothing stands still.
-  const rings = new DriverJudge({ bytes: memory }, findings, false);
-  const judge = new PciJudge(
-    { config: (offset, size) => machine.configRead(bdf, offset, size), bar: (bar, offset, size) => machine.barRead(bdf, bar, offset, size) },
-    rings,
-  );
-  watches.push(new DriverWatch(`slot ${bdf >>> 3}`, findings));
-  const small = (size: number): size is 1 | 2 | 4 => size <= 4;
+  const judged = (): PciJudge =>
+    new PciJudge(
+      { config: (offset, size) => machine.configRead(bdf, offset, size), bar: (bar, offset, size) => machine.barRead(bdf, bar, offset, size) },
+      new DriverJudge({ bytes: memory }, findings, false),
+    );
+  let judge = judged();
+  watches.push(new DriverWatch(where, findings));
   return {
     configRead: (offset, size) => judge.configRead(offset, size),
     configWrite: (offset, size, value) => judge.configWrite(offset, size, value),
-    barRead: (bar, offset, size, value) => void (small(size) && judge.barRead(bar, offset, size, value)),
-    barWrite: (bar, offset, size, value) => void (small(size) && judge.barWrite(bar, offset, size, value)),
+    barRead: (bar, offset, size, value) => judge.barRead(bar, offset, size, value),
+    barWrite: (bar, offset, size, value) => judge.barWrite(bar, offset, size, value),
+    gone() {
+      judge = judged();
+    },
   };
 }
 

@@ -7,6 +7,7 @@ import Table from 'cli-table3';
 import { Command } from 'commander';
 import { BellLoop } from '#core/bell-loop';
 import { Log } from '#core/log';
+import type { GuestBytes } from '#interop/access-watch';
 import { attachNetdevToWorker } from '#interop/netdev-port';
 import { SegmentCapture } from '#interop/segment-capture';
 import { Tap } from '#interop/tap';
@@ -15,6 +16,7 @@ import type { Machine } from '#nicbox/machine';
 import { VhostPool } from '#nicbox/vhost-net';
 import type { PciFunction } from '#pci/function';
 import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice, placesOn, slotsOf } from './device-specs.ts';
+import { type DriverWatch, watchDriver } from './driver-watch.ts';
 import { openCapture } from './output.ts';
 
 const INTERVAL_MS = 1000;
@@ -43,6 +45,7 @@ interface Flags {
   readonly tap?: readonly string[];
   readonly pcap?: string;
   readonly requireSeals?: boolean;
+  readonly watch?: boolean;
   readonly json?: boolean;
 }
 
@@ -59,6 +62,7 @@ export function vfioUserCommand(signal: AbortSignal): Command {
     .option('--link', 'join the devices two by two, in the order given, by direct links')
     .option('--pcap <file>', 'capture every frame into a pcapng file')
     .option('--require-seals', 'take no memory that its owner could cut short, which would end this process')
+    .option('--watch', 'judge the guest drivers of virtio-net devices by VIRTIO 1.4, and say at the end what they broke (with --json as lines of JSON)')
     .option('--json', 'print the state of each socket as a line of JSON, every second and at the end')
     .addHelpText('after', EXAMPLES)
     .exitOverride()
@@ -78,6 +82,7 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], signal: Abort
   const log = new Log();
   log.listen(({ kind, source, message }) => void console.error(`${source}: ${kind === 'trace' ? '' : 'error: '}${message}`));
   const servers: VfioUserServer[] = [];
+  const watches: DriverWatch[] = [];
   // What was begun, in the order in which it ends.
   const ends: (() => void | Promise<void>)[] = [];
   try {
@@ -102,6 +107,7 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], signal: Abort
       const server = await serveVfioUser(add, {
         ...{ socket: flags.socket[i] as string, log, directInterrupts: true },
         requireSeals: flags.requireSeals ?? false,
+        ...(flags.watch && { watch: (machine: Machine, bdf: number, memory: GuestBytes) => watchDriver(machine, bdf, memory, watches, flags.socket[i]) }),
       });
       servers.push(server);
       ends.unshift(() => server.close());
@@ -131,6 +137,7 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], signal: Abort
     }
     if (flags.json) printJson(servers);
     else console.log(table(servers));
+    for (const watch of watches) console.log(flags.json ? watch.json : watch.text);
   } finally {
     for (const end of ends) await end();
   }

@@ -92,7 +92,7 @@ export function htmlReport(reports: readonly Report[]): string {
   );
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>VIRTIO 1.4 conformance</title><style>${STYLE}</style></head><body>
-<h1>VIRTIO 1.4 conformance of virtio-net devices</h1>
+<h1>VIRTIO 1.4 conformance: ${escapeMarkup(reports.map(({ target }) => target).join('; '))}</h1>
 <p>Clauses in own words, with the section of VIRTIO 1.4 (CS01) they stand in. Only clauses that some case looks at are listed.</p>
 <table><thead><tr><th>area (pass / fail / skipped)</th>${heads}</tr></thead><tbody>${summary.join('\n')}<tr class="sum"><td>all</td>${counts(covered)}</tr></tbody></table>
 <h2>Clauses that ${reports.length === 1 ? 'the target' : 'some target'} breaks</h2>

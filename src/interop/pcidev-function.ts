@@ -15,6 +15,7 @@ import { FeatureSet } from '#virtio/features';
 import { openQueue } from '#virtio/open-queue';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import { QUEUE_BROKEN, QUEUE_EMPTY, type QueueSetup, type VirtQueue, type VringPosition } from '#virtio/virtqueue';
+import { type AccessWatch, bytesThrough, type GuestBytes } from './access-watch.ts';
 import type { MemoryArena } from './memory-arena.ts';
 
 /** What a message is about, its first byte. 4 is a write to a BAR. */
@@ -45,17 +46,6 @@ const TURN = 2;
 const LEVEL_AGAIN = 1_000_000;
 /** Interrupts kept while the guest has given no buffers for them: more than any function has vectors. */
 const MOST_PENDING = 4096;
-
-/** Whoever watches what a guest's driver does: told of its accesses in order, of loads when they were answered, of stores before they take effect. It must not throw. */
-export interface AccessWatch {
-  configRead(offset: number, size: AccessSize, value: number): void;
-  configWrite(offset: number, size: AccessSize, value: number): void;
-  barRead(bar: number, offset: number, size: AccessSize, value: number): void;
-  barWrite(bar: number, offset: number, size: AccessSize, value: number): void;
-}
-
-/** The guest's memory in the addresses it gives to the function; undefined where it has none. */
-export type GuestBytes = (address: number, length: number) => Uint8Array | undefined;
 
 export interface PcidevFunctionParts {
   readonly machine: Machine;
@@ -115,7 +105,7 @@ export class PcidevFunction implements VhostBackend {
     this.#interruptSegments = new SegmentList(MOST_SEGMENTS, views);
     this.#reader = new ChainReader(this.#segments);
     this.#timer = machine.clock.timer(() => this.#sayAgain());
-    this.#watch = parts.watch?.(bdf, (address, length) => this.#bytes(address, length));
+    this.#watch = parts.watch?.(bdf, bytesThrough(this.#domain, parts.arena.memory));
   }
 
   get statistics(): PcidevStatistics {
@@ -127,6 +117,7 @@ export class PcidevFunction implements VhostBackend {
     const { machine, bdf } = this.#parts;
     const fn = machine.fabric.functionAt(bdf);
     if (fn !== undefined) machine.fabric.powerCycle(fn);
+    this.#watch?.gone();
     this.#pending.clear();
     this.#timer.cancel();
   }
@@ -208,15 +199,6 @@ export class PcidevFunction implements VhostBackend {
   /** Returns when no thread moves data there any more. */
   #unmapMemory(): void {
     for (const { iova, size } of [...this.#domain.mappings]) this.#domain.unmap(iova, size);
-  }
-
-  #bytes(address: number, length: number): Uint8Array | undefined {
-    const found = this.#domain.mappings.find(({ iova, size }) => address >= iova && address + length <= iova + size);
-    if (found === undefined) return undefined;
-    const at = found.address + address - found.iova;
-    const slab = this.#parts.arena.memory.slabAt(at);
-    if (slab === undefined || at + length > slab.base + slab.size) return undefined;
-    return slab.views.u8.subarray(at - slab.base, at - slab.base + length);
   }
 
   // ---- accesses ----

@@ -9,12 +9,13 @@ import { Log } from '#core/log';
 import type { Machine } from '#nicbox/machine';
 import type { HostInterrupts, MachineOptions } from '#nicbox/machine-options';
 import { FeatureSet, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import type { AccessWatch, GuestBytes } from './access-watch.ts';
 import { EventPoll } from './event-poll.ts';
 import type { SessionState } from './front-session.ts';
 import { InteropError } from './interop-error.ts';
 import { MemoryArena } from './memory-arena.ts';
 import { openNative } from './native.ts';
-import { type AccessWatch, type GuestBytes, PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
+import { PcidevFunction, type PcidevStatistics } from './pcidev-function.ts';
 import * as wire from './vhost-user-protocol.ts';
 import { VhostUserSocket } from './vhost-user-socket.ts';
 

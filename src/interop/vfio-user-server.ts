@@ -8,6 +8,7 @@ import { Log } from '#core/log';
 import { Machine } from '#nicbox/machine';
 import { PciFunction } from '#pci/function';
 import type { FunctionServices } from '#pci/ports';
+import { type AccessWatch, bytesThrough, type GuestBytes } from './access-watch.ts';
 import { type EventPoll, givePollBack, takePoll, type Watch } from './event-poll.ts';
 import { errorName, InteropError } from './interop-error.ts';
 import { listenAt, removeSocket } from './listener.ts';
@@ -39,6 +40,8 @@ export interface VfioUserOptions {
   readonly clock?: Clock;
   /** Data planes' threads write the client's event descriptors themselves; they must be of a pool whose entry is DATA_PLANE_WORKER. Default: by way of this thread. */
   readonly directInterrupts?: boolean;
+  /** Who watches the driver of this function, if anybody does; made once, with the client's memory as the function reaches it. */
+  readonly watch?: (machine: Machine, bdf: number, memory: GuestBytes) => AccessWatch | undefined;
 }
 
 export interface VfioUserStatistics {
@@ -126,7 +129,15 @@ export class VfioUserServer {
     const identity = `${this.fn.name} ${vendorId.toString(16)}:${deviceId.toString(16)}`;
     const { machine, fn } = this;
     this.#migration = new VfioUserMigration({ machine, identity, interrupts: this.#irqs });
-    this.#session = new VfioUserSession({ machine, fn, irqs: this.#irqs, memory: this.#memory, migration: this.#migration, log: this.#log });
+    this.#session = new VfioUserSession({
+      machine,
+      fn,
+      irqs: this.#irqs,
+      memory: this.#memory,
+      migration: this.#migration,
+      log: this.#log,
+      watch: options.watch?.(machine, fn.routingId, bytesThrough(domain, arena.memory)),
+    });
   }
 
   #attach(device: ServedDevice): PciFunction {

@@ -5,6 +5,7 @@ import type { Log } from '#core/log';
 import { type AccessSize, type Region, readRegion, writeRegion } from '#core/region';
 import type { Machine } from '#nicbox/machine';
 import type { PciFunction } from '#pci/function';
+import { type AccessWatch, watchedRegion } from './access-watch.ts';
 import { IRQ_KINDS, type VfioUserIrqs } from './vfio-user-irqs.ts';
 import type { VfioUserMemory } from './vfio-user-memory.ts';
 import type { VfioUserMigration } from './vfio-user-migration.ts';
@@ -71,6 +72,7 @@ export interface SessionParts {
   readonly memory: VfioUserMemory;
   readonly migration: VfioUserMigration;
   readonly log: Log;
+  readonly watch: AccessWatch | undefined;
 }
 
 /** The payload of an answer. */
@@ -83,7 +85,7 @@ export class VfioUserSession {
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
-    const { fn, irqs, machine } = parts;
+    const { fn, irqs, machine, watch } = parts;
     const bdf = fn.routingId;
     const config: Region = {
       size: fn.config.size,
@@ -91,9 +93,15 @@ export class VfioUserSession {
       write: (offset, size, value) => machine.configWrite(bdf, offset, size, value),
     };
     this.#regions = Array.from({ length: REGIONS }, (_, index) => {
-      if (index === CONFIG) return config;
+      if (index === CONFIG)
+        return watch ? watchedRegion(config, { read: (...access) => watch.configRead(...access), write: (...access) => watch.configWrite(...access) }) : config;
       const bar = fn.bars.at(index);
-      return bar && sized(irqs.bar(index, bar.region), bar.size);
+      const region = bar && sized(irqs.bar(index, bar.region), bar.size);
+      if (!region || !watch) return region;
+      return watchedRegion(region, {
+        read: (offset, size, value) => watch.barRead(index, offset, size, value),
+        write: (offset, size, value) => watch.barWrite(index, offset, size, value),
+      });
     });
   }
 
@@ -140,6 +148,7 @@ export class VfioUserSession {
   reset(): void {
     const { machine, irqs, migration } = this.#parts;
     machine.reset();
+    this.#parts.watch?.gone();
     irqs.reset();
     migration.reset();
     this.#saidSlow = false;

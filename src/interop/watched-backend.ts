@@ -5,7 +5,7 @@ import type { Call } from '#core/interrupts';
 import type { FeatureSet } from '#virtio/features';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
-import type { GuestBytes } from './pcidev-function.ts';
+import type { GuestBytes } from './access-watch.ts';
 
 /** Who watches rings. It must not throw. */
 export interface VringWatch {

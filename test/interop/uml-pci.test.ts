@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Log, type LogRecord } from '#core/log';
 import { RegisterFile } from '#core/register-file';
+import type { AccessWatch, GuestBytes } from '#interop/access-watch';
 import { serveUmlPci, type UmlPciServer, umlPciMachine } from '#interop/index';
-import type { AccessWatch, GuestBytes } from '#interop/pcidev-function';
 import { Machine } from '#nicbox/machine';
 import { PciFunction, type PciFunctionOptions } from '#pci/function';
 import { Msix, msixBar, msixOwnBar } from '#pci/msix';
@@ -137,6 +137,7 @@ describe('a function on a socket', () => {
       configWrite: (offset, size, value) => void told.push(['config write', offset, size, value]),
       barRead: (bar, offset, size, value) => void told.push(['read', bar, offset, size, value]),
       barWrite: (bar, offset, size, value) => void told.push(['write', bar, offset, size, value]),
+      gone: () => void told.push(['gone']),
     };
     server = await serveUmlPci(machine, {
       sockets: [socket(0)],

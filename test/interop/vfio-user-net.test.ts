@@ -8,7 +8,9 @@ import { InlineSegment, LearningSwitch, Log, type LogRecord, Segment, type Vhost
 import { DATA_PLANE_WORKER, serveVfioUser, type VfioUserServer } from 'nicbox/interop';
 import { VhostPool } from 'nicbox/vhost-net';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { type DriverWatch, watchDriver } from '#cli/driver-watch';
 import { Guest, type GuestOptions } from '#guest-sim/guest';
+import { VIRTIO_F } from '#guest-sim/virtio-constants';
 import { CONFIG, MEMORY_BYTES, STATE, VfioClient } from './vfio-client.ts';
 import { GUEST_RAM, VfioGuestBus } from './vfio-guest.ts';
 
@@ -34,9 +36,12 @@ function makeSwitch(plane: Plane): (name: string) => VhostBackend {
   return (name) => segment.port(name, 1);
 }
 
-async function serve(backend: VhostBackend, mac: string, plane: Plane, log = new Log()): Promise<VfioUserServer> {
+async function serve(backend: VhostBackend, mac: string, plane: Plane, log = new Log(), watches?: DriverWatch[]): Promise<VfioUserServer> {
   const socket = join(folder, `s${sockets++}`);
-  const server = await serveVfioUser((machine) => machine.addVirtioNet({ mac, backend }).pci.fn, { socket, log, directInterrupts: plane === 'worker' });
+  const server = await serveVfioUser((machine) => machine.addVirtioNet({ mac, backend }).pci.fn, {
+    ...{ socket, log, directInterrupts: plane === 'worker' },
+    ...(watches && { watch: (machine, bdf, memory) => watchDriver(machine, bdf, memory, watches, 'watched') }),
+  });
   ends.push(() => server.close());
   return server;
 }
@@ -86,6 +91,26 @@ describe.each(['inline', 'worker'] as const)('virtio-net over vfio-user, %s', { 
     await run([a, b], () => back.done && other.done);
     expect([a.guest.report().framesReceived, a.guest.report().errors, b.guest.report().broken]).toEqual([300, [], '']);
     expect(a.guest.report().interrupts).toBeGreaterThan(0);
+  });
+
+  it.each(['split', 'packed'] as const)('shows a judge what the driver does, one client after the other, %s rings', async (ring) => {
+    const port = makeSwitch(plane);
+    const watches: DriverWatch[] = [];
+    const server = await serve(port('a'), '52:54:00:00:00:0a', plane, new Log(), watches);
+    for (let clients = 0; clients < 2; clients++) {
+      // In order, a packed ring cannot be followed by looking now and then.
+      const one = await boot(server, { net: { ring, without: [VIRTIO_F.IN_ORDER] } });
+      const job = one.guest.start({ kind: 'generate', count: 200, sizes: [64, 1514] });
+      await run([one], () => job.done);
+      one.client.close();
+      await run([], () => !server.statistics.connected);
+    }
+    const [judged] = watches.map(({ json }) => JSON.parse(json));
+    // Told to use split rings, it refuses the others (SHOULD accept).
+    expect(judged.driver).toBe('watched');
+    expect(judged.failures.map(({ clause }: { clause: string }) => clause)).toEqual(ring === 'split' ? ['features.22'] : []);
+    // Accesses, and the rings as they lie in the client's memory.
+    expect(judged.held).toEqual(expect.arrayContaining(['init.11', 'pci.51', 'net.12', 'vq.6', 'net-rx.3']));
   });
 
   it('moves to another server while frames flow: none is lost, repeated or out of order', async () => {

@@ -5,9 +5,11 @@ import { InlineSegment } from '#backends/inline-backend';
 import type { RingLink } from '#backends/ring-link';
 import { VdpaBackend } from '#backends/vdpa-backend';
 import { VdpaNet } from '#backends/vdpa-net';
+import { VdpaShadow } from '#backends/vdpa-shadow';
 import type { VhostNet } from '#backends/vhost-net';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostSegment, VhostWorker } from '#backends/vhost-worker';
+import { BellLoop } from '#core/bell-loop';
 import { SimClock, ToldTime } from '#core/clock';
 import { Bell } from '#core/doorbell';
 import { DirectLink } from '#net/direct-link';
@@ -65,6 +67,9 @@ class InlinePlane implements DataPlane {
   }
 }
 
+/** What a device's rings are given to, made of a port on the worker. */
+type Attach = (port: VhostNet, loop: BellLoop) => VhostBackend;
+
 /** So often do frames go to and fro before the suite looks on: each time the worker has taken all that the link holds. */
 const ROUNDS = 64;
 
@@ -78,12 +83,13 @@ class WorkerPlane implements DataPlane {
   readonly #time = new ToldTime();
   readonly #pool = new VhostPool({ poll: { maximum: 0 }, time: this.#time });
   readonly #worker: VhostWorker = this.#pool.worker();
-  /** What a device's rings are given to, made of a port on the worker. */
-  readonly #attach: (port: VhostNet) => VhostBackend;
+  /** Served by what stands between device and worker on the suite's thread. */
+  readonly #loop = new BellLoop();
+  readonly #attach: Attach;
   /** Segments that no device hangs on. */
   readonly #free: Line[] = [];
 
-  constructor(attach: (port: VhostNet) => VhostBackend) {
+  constructor(attach: Attach) {
     this.#attach = attach;
   }
 
@@ -103,16 +109,19 @@ class WorkerPlane implements DataPlane {
     const { segment } = end;
     segment.addPort(link);
     const port = line.segment.port('device', pairs);
-    const backend = this.#attach(port);
+    const backend = this.#attach(port, this.#loop);
     const settle = async (): Promise<void> => {
       this.#time.tell(clock.now());
       for (let n = 0; n < ROUNDS; n++) {
         const before = moved(link);
         end.serve();
+        for (let i = 0; i < ROUNDS && this.#loop.runOnce(); i++);
+        // What the worker has for this thread from here on rings its bell, whoever hears it first.
+        const { ticket } = this.#loop.bell;
         await this.#worker.quiesce();
         segment.wake(link);
         end.serve();
-        if (moved(link) === before) return;
+        if (moved(link) === before && this.#loop.bell.ticket === ticket) return;
       }
     };
     return {
@@ -122,6 +131,7 @@ class WorkerPlane implements DataPlane {
       close: async () => {
         port.detach();
         await settle();
+        if (backend instanceof VdpaShadow) backend.close();
         segment.removePort(link);
         this.#free.push(line);
       },
@@ -129,6 +139,7 @@ class WorkerPlane implements DataPlane {
   }
 
   close(): Promise<void> {
+    this.#loop.close();
     return this.#pool.close();
   }
 }
@@ -144,6 +155,7 @@ export const DATA_PLANES = {
   inline: () => new InlinePlane(),
   worker: () => new WorkerPlane((port) => port),
   vdpa: () => new WorkerPlane((port) => new VdpaBackend(new VdpaNet(port))),
+  'vdpa-shadow': () => new WorkerPlane((port, loop) => new VdpaShadow(new VdpaNet(port), loop)),
 } satisfies Readonly<Record<string, () => DataPlane>>;
 
 export type DataPlaneName = keyof typeof DATA_PLANES;

@@ -241,7 +241,12 @@ class InprocFunction implements Target {
   }
 }
 
-const NAMES: Readonly<Record<DataPlaneName, string>> = { inline: 'nicbox, inline', worker: 'nicbox, vhost worker', vdpa: 'nicbox, vDPA' };
+const NAMES: Readonly<Record<DataPlaneName, string>> = {
+  inline: 'nicbox, inline',
+  worker: 'nicbox, vhost worker',
+  vdpa: 'nicbox, vDPA',
+  'vdpa-shadow': 'nicbox, vDPA shadow',
+};
 
 export function inprocSource(name: DataPlaneName = 'inline'): TargetSource {
   let plane: DataPlane | undefined;
