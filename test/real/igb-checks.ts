@@ -1,4 +1,4 @@
-// What Linux's igb can be asked for of an 82576 that the older parts do not have: several queues and how frames are spread over them, exact counters, and the clock of the precision time
+// What Linux's igb can be asked for of an 82576 that the older parts do not have: several queues and how frames are spread over them, exact counters, an NVM that is written, and the clock of the precision time
 // protocol. The peer sends by pktgen, with ports at random, so that flows differ in nothing that a hash could miss. The 82576's igb has no ntuple filters and no link state of VFs.
 
 import type { PciCheck } from './pci-checks.ts';
@@ -80,6 +80,22 @@ done
 ethtool -N $dev rx-flow-hash tcp4 sd; [ $(fields tcp4) -eq 2 ] && ethtool -N $dev rx-flow-hash udp6 sdfn && [ $(fields udp6) -eq 2 ]`,
 };
 
+/** Bytes of words that nobody takes anything from, in the part that the checksum is over and beyond it, changed and changed back; the driver writes the whole word, and the checksum after it. */
+const NVM_WRITES: PciCheck = {
+  name: 'ethtool -E',
+  script: `byte() { ethtool -e $dev raw on offset $1 length 1 | od -An -tu1 | tr -d ' '; }
+checksum() { ethtool -e $dev raw on length 128 | od -An -v -tu2 -w2 | awk '{ s += $1 } END { print s % 65536 }'; }
+ethtool -e $dev raw on > /tmp/nvm
+for at in 32 33 1024 1025; do
+  old=$(byte $at)
+  for value in 0 90 255 $old; do
+    ethtool -E $dev magic 0x10c98086 offset $at value $value || return 1
+    [ $(byte $at) -eq $value ] && [ $(checksum) -eq $((0xbaba)) ] || { echo $at: $(byte $at), not $value, checksum $(checksum); return 1; }
+  done
+done
+ethtool -e $dev raw on | cmp - /tmp/nvm && ! ethtool -E $dev magic 0x10098086 offset 32 value 0 && ping_all 3`,
+};
+
 const STAMPING: PciCheck = {
   name: 'ethtool -T',
   script: `ethtool -T $dev > /tmp/said-T; cat /tmp/said-T
@@ -136,6 +152,7 @@ export const IGB_CHECKS: readonly PciCheck[] = [
   CHANNELS,
   INDIRECTION,
   FLOW_HASH,
+  NVM_WRITES,
   STAMPING,
   CLOCK,
   synchronised('Ethernet', '-2'),

@@ -53,6 +53,14 @@ export class EmbeddedSwitch implements PoolSwitch {
   #loops = false;
   #rssAllowed = false;
   #replicated = false;
+  // What the last frame of a pool's for one address came to, until a table or VFRE changes: most are followed by more of their stream. The pool it is of; -1: there is none.
+  #streamPool = -1;
+  #streamLow = 0;
+  #streamHigh = 0;
+  #streamSourceLow = 0;
+  #streamSourceHigh = 0;
+  #streamEnabled = 0;
+  #streamTo = 0;
   #spends: Nanos = 0;
   /** Why the last frame went to nobody: DROP_*. */
   reason = DROP_FILTERED;
@@ -77,6 +85,7 @@ export class EmbeddedSwitch implements PoolSwitch {
 
   rebuild(): void {
     const words = this.#words;
+    this.#streamPool = -1;
     const queues = (words[MRQC] as number) & 7;
     this.#on = queues === MRQC_VMDQ || queues === MRQC_VMDQ_RSS;
     this.#rssAllowed = queues === MRQC_VMDQ_RSS;
@@ -122,6 +131,8 @@ export class EmbeddedSwitch implements PoolSwitch {
     const header = this.#header;
     header.parse(bytes, at);
     const pool = queue & (POOLS - 1);
+    const streams = !header.tagged && length + FCS <= this.#unlimited;
+    if (streams && this.#continues(pool)) return this.#streamTo;
     const wrong = this.#misbehaviour.judge(header, pool);
     if (wrong !== 0) {
       if (this.#misbehaviour.record(queue, wrong)) this.causes |= ICR_DOUTSYNC;
@@ -131,7 +142,37 @@ export class EmbeddedSwitch implements PoolSwitch {
     this.reason = DROP_FILTERED;
     const pools = this.#selection.select(header, pool);
     const leaves = (header.group || this.#selection.exact === 0) && !this.#selection.vlans.staysInside(header);
-    return this.#copies(pools, length, false, leaves) | (leaves ? TO_WIRE : 0);
+    const to = this.#copies(pools, length, false, leaves) | (leaves ? TO_WIRE : 0);
+    // One copy or none: what `receive` has found out since then of copies means nothing for the next one.
+    if (streams && (to & (to - 1) & ~TO_WIRE) === 0 && !header.group) this.#remember(pool, to);
+    return to;
+  }
+
+  /** The frame in hand is one more of the stream, which nobody is the wiser for judging anew. */
+  #continues(pool: number): boolean {
+    const header = this.#header;
+    if (
+      pool !== this.#streamPool ||
+      header.low !== this.#streamLow ||
+      header.high !== this.#streamHigh ||
+      header.sourceLow !== this.#streamSourceLow ||
+      header.sourceHigh !== this.#streamSourceHigh ||
+      this.#selection.enabled !== this.#streamEnabled
+    )
+      return false;
+    this.#replicated = false;
+    return true;
+  }
+
+  #remember(pool: number, to: number): void {
+    const header = this.#header;
+    this.#streamPool = pool;
+    this.#streamLow = header.low;
+    this.#streamHigh = header.high;
+    this.#streamSourceLow = header.sourceLow;
+    this.#streamSourceHigh = header.sourceHigh;
+    this.#streamEnabled = this.#selection.enabled;
+    this.#streamTo = to;
   }
 
   /** Those who look on, and what is too long for some. */

@@ -344,3 +344,67 @@ describe('82576 7.4.5: double VLAN', () => {
     expect(sw.receive(outer, 0, 60, WIRE)).toBe(0xff);
   });
 });
+
+describe('a stream: frames of one pool with the same two addresses, one after the other', () => {
+  const STRIP = 0xc000_0000;
+
+  test('goes where its first frame went', () => {
+    const { send } = bench();
+    expect([send(0, {}), send(0, {}), send(8, {})]).toEqual([2, 2, 2]);
+  });
+
+  test('ends where its receiver may no longer receive, and goes on when it may', () => {
+    const { send, words } = bench();
+    send(0, {});
+    words[AT.VFRE] = 0;
+    expect(send(0, {})).toBe(0);
+    words[AT.VFRE] = 3;
+    expect(send(0, {})).toBe(2);
+  });
+
+  test('follows an address to another pool', () => {
+    const { send, words, sw } = bench();
+    send(0, {});
+    words[AT.RAH2 + 1] = ((words[AT.RAH2 + 1] as number) & ~(0xff << 18)) | (1 << 25);
+    sw.rebuild();
+    expect(send(0, {})).toBe(1 << 7);
+  });
+
+  test('is judged anew from another pool, to or from another address, with a tag or at another size', () => {
+    const { send } = bench({}, { pools: [{ macGuard: true }, { macGuard: true, longest: 1000 }] });
+    expect(send(0, {})).toBe(2);
+    expect(send(1, {})).toBe(SPOOFED);
+    expect(send(0, { to: C })).toBe(1 << 7);
+    expect(send(0, {})).toBe(2);
+    expect(send(0, { from: C })).toBe(SPOOFED);
+    // The last two octets are in a register of their own.
+    expect(send(0, { to: '02:99:00:00:00:0b' })).toBe(TO_WIRE);
+    expect(send(0, {})).toBe(2);
+    expect(send(0, { from: '02:99:00:00:00:0a' })).toBe(SPOOFED);
+    expect(send(0, { vlan: 20 })).toBe(2);
+    expect(send(0, { length: 997 })).toBe(0);
+    expect(send(0, {})).toBe(2);
+  });
+
+  test('is no replicated packet after a broadcast, nor after what came from the network', () => {
+    const { send, hear, sw, words } = bench();
+    words[AT.RPLOLR] = STRIP;
+    send(0, {});
+    send(0, { to: BROADCAST });
+    expect(sw.stripsVlan(1)).toBe(true);
+    send(0, {});
+    expect(sw.stripsVlan(1)).toBe(false);
+    hear({ to: BROADCAST });
+    send(0, {});
+    expect(sw.stripsCrc(1)).toBe(false);
+  });
+
+  test('to a pool and one that looks on are two copies each time', () => {
+    const { send, sw, words } = bench({ rules: [{ pools: [1], vlanEntries: null, uplink: false, downlink: false, observer: 7 }] });
+    words[AT.RPLOLR] = STRIP;
+    for (let n = 0; n < 2; n++) {
+      expect(send(0, {})).toBe(2 | (1 << 7));
+      expect(sw.stripsVlan(1)).toBe(true);
+    }
+  });
+});
