@@ -6,6 +6,7 @@ import { type TimeSource, ToldTime, WallClock } from '#core/clock';
 import { DmaSpace } from '#core/dma-space';
 import { Bell, Doorbell } from '#core/doorbell';
 import { Call } from '#core/interrupts';
+import { NAP, SharedProcessor } from '#core/shared-processor';
 import { PortCounters } from '#net/counters';
 import type { NetPort, PortOpeners } from '#net/port';
 import { Segment } from '#net/segment';
@@ -57,6 +58,7 @@ export class WorkerLoop {
   #turns = 0;
   #sleeps = 0;
   #empty = 0;
+  readonly #shared = new SharedProcessor();
   readonly #least: number;
   #budget: number;
 
@@ -94,8 +96,14 @@ export class WorkerLoop {
       this.#empty++;
       if (idle++ % POLL_CHECK !== 0) continue;
       const now = performance.now() * 1e6;
-      if (idle === 1) idleSince = now;
-      if (now - idleSince < this.#budget) continue;
+      if (idle === 1) {
+        idleSince = now;
+        this.#shared.begin(now);
+      }
+      if (now - idleSince < this.#budget) {
+        if (this.#shared.inVain(now)) this.#bell.wait(seen, NAP);
+        continue;
+      }
       this.#publishCounters();
       this.#sleep(seen, now);
       idle = 0;

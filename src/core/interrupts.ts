@@ -70,24 +70,34 @@ export class PendingVectors {
   }
 }
 
-/** The levels of the root's four legacy interrupts, readable by any thread. A rising line makes its vector pending; a level has no other memory. */
+/** The levels of the root's four legacy interrupts, bits of one word, readable by any thread. A rising line makes its vector pending; a level has no other memory. */
 export class IntxLines {
   readonly buffer: SharedArrayBuffer;
   readonly #levels: Int32Array;
 
-  constructor(buffer = new SharedArrayBuffer(16)) {
+  constructor(buffer = new SharedArrayBuffer(4)) {
     this.buffer = buffer;
     this.#levels = new Int32Array(buffer);
   }
 
   /** The platform's wire changed. Idempotent; returns true when it rose just now. */
   set(line: number, asserted: boolean): boolean {
-    return Atomics.exchange(this.#levels, line & 3, asserted ? 1 : 0) === 0 && asserted;
+    const bit = 1 << (line & 3);
+    if (!asserted) {
+      Atomics.and(this.#levels, 0, ~bit);
+      return false;
+    }
+    return (Atomics.or(this.#levels, 0, bit) & bit) === 0;
   }
 
   /** A level-triggered interrupt is due as long as this is true: look again after serving it. */
   asserted(line: number): boolean {
-    return Atomics.load(this.#levels, line & 3) !== 0;
+    return (Atomics.load(this.#levels, 0) & (1 << (line & 3))) !== 0;
+  }
+
+  /** One of the four is. */
+  get any(): boolean {
+    return Atomics.load(this.#levels, 0) !== 0;
   }
 }
 

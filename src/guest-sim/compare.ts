@@ -1,6 +1,7 @@
 // The capture-compare sink: every byte received against the capture that was replayed, in order. A frame longer than the MTU may arrive whole (this
 // guest accepts segmentation offload) or cut up (it does not): then each piece has to be the right stretch of it with sound headers and checksums.
 
+import type { TimeSource } from '#core/clock';
 import { copyBytes } from '#core/copy';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { LinearFrame } from './linear.ts';
@@ -73,8 +74,8 @@ export class Compare extends Tallied implements Workload {
   get done(): boolean {
     return this.#round >= this.#repeat;
   }
-  step(_net: Nic, now: number): boolean {
-    this.#now = now;
+  step(_net: Nic, time: TimeSource): boolean {
+    this.#now = time.now();
     return false;
   }
 

@@ -1,6 +1,6 @@
 // Echo, which sends every frame back to where it came from, and ping, which measures the round trip to it one request at a time.
 
-import type { Nanos } from '#core/clock';
+import type { Nanos, TimeSource } from '#core/clock';
 import { copyBytes } from '#core/copy';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { GuestArena } from './arena.ts';
@@ -124,7 +124,8 @@ export class Ping extends Tallied implements Workload {
   get done(): boolean {
     return this.#waiting < 0 && this.#sequence >= this.#job.count;
   }
-  step(net: Nic, now: number): boolean {
+  step(net: Nic, time: TimeSource): boolean {
+    const now = time.now();
     if (this.#waiting >= 0) {
       if (now - this.#sentAt < this.#patience) return false;
       this.tally.fail(() => `no answer to request ${this.#waiting} within ${this.#patience / 1e9} s`);

@@ -234,11 +234,11 @@ export class Guest {
       }
     }
     // A level: served until the line falls, whatever edge was or was not seen.
-    if (nic.usesIntx && (bus.lines.asserted(0) || bus.lines.asserted(1) || bus.lines.asserted(2) || bus.lines.asserted(3))) nic.onIntx();
+    if (nic.usesIntx && bus.lines.any) nic.onIntx();
     const workload = this.#workload;
     if (nic.poll(this.tap ? this.#tapped : (workload ?? this.#ignore))) busy = true;
     if (workload && !workload.done) {
-      if (workload.step(nic, bus.now())) busy = true;
+      if (workload.step(nic, bus)) busy = true;
     }
     if (workload?.done && this.#finishedAt < 0) this.#finishedAt = performance.now();
     return busy && nic.broken === '';

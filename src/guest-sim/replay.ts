@@ -1,6 +1,7 @@
 // Replays a capture: as fast as the ring takes frames, or at the capture's own pace. Frames longer than the MTU are what a sender with segmentation
 // offload hands to its device, and go out that way; without the offload the guest's own stack segments them first.
 
+import type { TimeSource } from '#core/clock';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { TransmitOffload } from './net-transmit.ts';
 import type { Nic, NicTransmitQueue } from './nic.ts';
@@ -68,8 +69,9 @@ export class Replay extends Tallied implements Workload {
     this.tally.bytesReceived += frame.length;
   }
 
-  step(net: Nic, now: number): boolean {
+  step(net: Nic, time: TimeSource): boolean {
     if (this.done) return false;
+    const now = time.now();
     if (this.#start < 0) this.#start = now;
     let sent = 0;
     let full = false;

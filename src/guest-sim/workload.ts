@@ -1,6 +1,7 @@
 // What a guest does with its network device: sends from `step`, takes frames in `receive`, and tells how it went as a plain record. The jobs are
 // plain cloneable data, so that they can be posted to a guest's thread.
 
+import type { TimeSource } from '#core/clock';
 import type { CompareJob } from './compare.ts';
 import type { EchoJob, PingJob } from './echo.ts';
 import type { GenerateJob } from './generator.ts';
@@ -38,8 +39,8 @@ export interface WorkloadResult {
 }
 
 export interface Workload extends FrameSink {
-  /** Sends what it can now. True when it got anywhere; false: wait for an interrupt (or for `nextDue`). */
-  step(net: Nic, now: number): boolean;
+  /** Sends what it can now. True when it got anywhere; false: wait for an interrupt (or for `nextDue`). @param time the guest's; a look at it costs as much as a frame */
+  step(net: Nic, time: TimeSource): boolean;
   /** When a timed workload wants to be called next (the bus's nanoseconds); Infinity when it waits for frames only. */
   readonly nextDue: number;
   readonly done: boolean;

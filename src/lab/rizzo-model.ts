@@ -163,7 +163,7 @@ class ModelGuest implements Actor {
 
   get interrupted(): boolean {
     const { lines, vectors } = this.guest.bus;
-    return vectors.any || lines.asserted(0) || lines.asserted(1) || lines.asserted(2) || lines.asserted(3);
+    return vectors.any || lines.any;
   }
 
   step(): void {

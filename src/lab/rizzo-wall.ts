@@ -5,6 +5,7 @@
 import { InlineSegment } from '#backends/inline-backend';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostWorker } from '#backends/vhost-worker';
+import { NAP, SharedProcessor } from '#core/shared-processor';
 import { Guest, type GuestReport } from '#guest-sim/guest';
 import { GuestThread } from '#guest-sim/guest-thread';
 import type { Job } from '#guest-sim/workload';
@@ -28,6 +29,9 @@ const NEVER_SLEEP = 1e12;
 /** Steps of polling guests between two looks at the time, and milliseconds between two turns for the event loop. */
 const STEPS = 256;
 const BREATH = 20;
+
+/** To nap on: nobody rings. */
+const SILENT = new Int32Array(new SharedArrayBuffer(4));
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -191,7 +195,10 @@ async function pollingPair(machines: readonly [Machine, Machine], techniques: Te
     () => 'the links to come up',
   );
   let ping = false;
+  const shared = new SharedProcessor();
+  const moved = (guest: Guest): number => (guest.workload?.framesSent ?? 0) + (guest.workload?.framesReceived ?? 0);
   const step = async (limit: number, so: () => boolean): Promise<boolean> => {
+    let before = -1;
     for (let breath = performance.now() + BREATH; ; ) {
       for (let i = 0; i < STEPS; i++) {
         a.step();
@@ -200,9 +207,15 @@ async function pollingPair(machines: readonly [Machine, Machine], techniques: Te
       if (so()) return true;
       const now = performance.now();
       if (now > limit) return false;
+      const after = moved(a) + moved(b);
+      if (after !== before) shared.begin(now * 1e6);
+      else if (shared.inVain(now * 1e6)) Atomics.wait(SILENT, 0, 0, NAP);
+      before = after;
       if (now < breath) continue;
       await new Promise((resolve) => setImmediate(resolve));
       breath = performance.now() + BREATH;
+      // What the event loop did was work.
+      shared.begin((breath - BREATH) * 1e6);
     }
   };
   const received = (guest: Guest): number => guest.workload?.framesReceived ?? 0;

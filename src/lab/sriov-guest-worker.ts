@@ -111,11 +111,11 @@ class ContainerGuest {
   /** Everybody once. True when any got anywhere. */
   #round(): boolean {
     let busy = this.#guest.step();
-    const now = this.#guest.bus.now();
+    const { bus } = this.#guest;
     for (let i = 0; i < this.#containers.length; i++) {
       const container = this.#containers[i] as Container;
       if (container.nic.poll(container.workload)) busy = true;
-      if (!container.workload.done && container.workload.step(container.nic, now)) busy = true;
+      if (!container.workload.done && container.workload.step(container.nic, bus)) busy = true;
     }
     if (this.#bridge && this.#bridged(this.#bridge)) busy = true;
     return busy;

@@ -206,6 +206,7 @@ describe('pending vectors', () => {
     expect(lines.set(2, true)).toBe(false);
     expect(new IntxLines(lines.buffer).asserted(2)).toBe(true);
     expect(lines.asserted(1)).toBe(false);
+    expect(lines.any).toBe(true);
     expect(lines.set(2, false)).toBe(false);
     expect(lines.asserted(2)).toBe(false);
   });

@@ -182,7 +182,7 @@ describe('the e1000 driver', () => {
     const deadline = performance.now() + 5000;
     while (seen.length < 3 && performance.now() < deadline) {
       a.step();
-      if (b.bus.lines.asserted(0) || b.bus.lines.asserted(1) || b.bus.lines.asserted(2) || b.bus.lines.asserted(3)) b.nic.onIntx();
+      if (b.bus.lines.any) b.nic.onIntx();
       b.nic.poll(sink);
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
