@@ -141,7 +141,7 @@ await locked; result=$?
 stop slave TERM; stop master TERM
 [ $result -eq 0 ] || { tail -n 12 /tmp/master /tmp/slave; return 1; }
 # A stamp is kept until it is read: on a busy machine a message that comes before that has none, and is passed over.
-! grep -E 'timed out|bad message|to FAULTY' /tmp/master /tmp/slave || return 1
+! grep -h -B 3 -E 'timed out|bad message|to FAULTY' /tmp/master /tmp/slave || return 1
 grep 'master offset.* s2 ' /tmp/slave | tail -n 20
 # Nanoseconds: the median of the last twenty.
 grep 'master offset.* s2 ' /tmp/slave | tail -n 20 | sed 's/.*master offset *-*\\([0-9]*\\) .*/\\1/' | sort -n | sed -n 10p | awk '{ print "median", $1; exit !($1 < 50000000) }'`,

@@ -30,19 +30,17 @@ type Mending = readonly [from: string, to: string];
  * 1. A function's interrupt pin gets a number with nothing behind it: request_irq says ENOSYS to every driver without MSI, though messages for pins arrive and are handed to that number.
  * 2. Messages to the device, and the one buffer they are made in, are not guarded against interrupts: a handler that reads or writes a register while another access is under way
  *    uses the same buffer and breaks the virtqueue. There is one processor, so interrupts are held off meanwhile.
- * 3. An answer is given up on after 40000 looks, which a busy host needs now and then; and between two looks the processor is kept, which whoever is to answer may be waiting for. It is yielded.
+ * 3. An answer is given up on after 40000 looks, which a busy host needs now and then.
  * 4. A message that finds the queue full of writes nobody waits for (256 of them; drivers clear tables of more) is dropped: a write gets lost, a read says all ones, which igb takes for a
  *    card that was pulled out. It waits for room.
  */
 const BUS: readonly Mending[] = [
-  ['udelay(1)', 'sched_yield()'],
   ['dev->irq = irq_alloc_desc(numa_node_id());', '$&\n\tif (dev->irq >= 0) irq_set_chip_and_handler(dev->irq, &dummy_irq_chip, handle_simple_irq);'],
   ['get_cpu_var(um_pci_msg_bufs)', 'nicbox_hold()'],
   ['put_cpu_var(um_pci_msg_bufs)', 'nicbox_release()'],
   [
     'static struct um_pci_message_buffer __percpu *um_pci_msg_bufs;',
     `$&
-extern int sched_yield(void);
 static unsigned long nicbox_flags;
 static unsigned int nicbox_holders;
 
@@ -74,14 +72,14 @@ static void nicbox_release(void)
 		if (completed && !HANDLE_IS_NO_FREE(completed))
 			kfree(completed);
 		else
-			sched_yield();
+			udelay(1);
 	}
 }
 
 $&`,
   ],
   ['ret = virtqueue_add_sgs(dev->cmd_vq, sgs_list,', 'nicbox_room(dev->cmd_vq);\n\t$&'],
-  ['#define UM_VIRT_PCI_MAXDELAY 40000', '#define UM_VIRT_PCI_MAXDELAY 40000000'],
+  ['#define UM_VIRT_PCI_MAXDELAY 40000', '#define UM_VIRT_PCI_MAXDELAY 4000000'],
 ];
 /**
  * The host takes the state of a process's vector registers back only whole (PTRACE_SETREGSET), which with AMX's tiles is 11,008 bytes; 6.1 keeps 2,696, and on such a host cannot start its first
