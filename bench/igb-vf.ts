@@ -321,6 +321,7 @@ function crumbs(part: Part, base: number): void {
 
 const ACTS: readonly Act[] = [
   { name: 'an honest VF sends 64 frames', register: 0x3818, value: tail(BATCH) },
+  { name: 'it sends 1023, eight turns of 64 in an access', register: 0x3818, value: tail(RING - 1) },
   {
     name: 'sends 64 broadcasts',
     register: 0x3818,
@@ -380,6 +381,8 @@ function cost({ register, value, prepare }: Act): [number, number] {
   return [times[ACCESSES / 2] as number, times[ACCESSES * 0.99] as number];
 }
 
+// What the engine has not compiled yet is nobody's fault.
+for (const act of ACTS) cost(act);
 const costs = ACTS.map(cost);
 printTable(
   ['one access of a VF', 'ns, the median', 'the 99th of 100', 'the median beside an honest one'],
