@@ -24,7 +24,7 @@ const UDP = 17;
 const NEVER = 0x7fffffff;
 /** Two IPv4 addresses and two ports. */
 const PLAIN_INPUT = 12;
-/** Frames that make up for a look at which table is at hand. */
+/** Frames together that are worth putting the table at hand. */
 const MANY = 64;
 
 /**
@@ -141,6 +141,7 @@ export class FrameHasher {
     const { hash, hashReport } = batch;
     const mask = routes.length - 1;
     let f = from;
+    if (from === to) return;
     if (this.identity !== 0 && this.#takeTable(to - from)) f = this.#routePlain(batch, f, to, routes, pairs);
     // From the first of another kind on: traffic is of one kind, or of many.
     this.hash(batch, f, to);
