@@ -129,6 +129,22 @@ export const ADMIN_SCENARIOS: readonly DriverScenario[] = [
     },
   },
   {
+    name: 'driver/commands-that-come-to-be',
+    clauses: ['admin.20'],
+    rings: 'any',
+    driver: WITH_QUEUE,
+    run(stage) {
+      let early = true;
+      stage.administered((opcode, { bytes }) => {
+        if (opcode === ADMIN.LIST_QUERY && early) bytes.set([0x83, 0], HEAD);
+      });
+      const before = filterOf(stage);
+      early = false;
+      const after = stage.driver.administration?.filter();
+      stage.check('admin.20', 'a flow filter used before and after its commands are reported', [before !== undefined, after !== undefined], [false, true]);
+    },
+  },
+  {
     name: 'driver/short-answers',
     clauses: ['admin.51', 'admin.52'],
     rings: 'any',
@@ -169,11 +185,18 @@ export const ADMIN_SCENARIOS: readonly DriverScenario[] = [
   },
   {
     name: 'driver/virtual-functions',
-    clauses: ['sriov.2', 'sriov.3', 'sriov.9', 'sriov.D2', 'parts.31', 'parts.32', 'parts.34', 'parts.35'],
+    clauses: ['admin.14', 'sriov.2', 'sriov.3', 'sriov.9', 'sriov.D2', 'parts.31', 'parts.32', 'parts.34', 'parts.35'],
     ...PHYSICAL,
     run(stage) {
       const members = membersOf(stage);
-      if (!stage.check('sriov.3', 'virtual functions are there and their group is open', members !== undefined, true) || !members) return;
+      for (const clause of ['admin.14', 'sriov.3'])
+        stage.check(
+          clause,
+          'virtual functions are there, and their group is open, whose commands are not those of the device itself',
+          members !== undefined,
+          true,
+        );
+      if (!members) return;
       members.stop(1);
       members.stop(2);
       const listed = members.countParts(1);
@@ -195,6 +218,7 @@ export const ADMIN_SCENARIOS: readonly DriverScenario[] = [
   {
     name: 'driver/legacy-members',
     clauses: [
+      'admin-legacy.16',
       'admin-legacy.18',
       'admin-legacy.19',
       'admin-legacy.20',
@@ -250,6 +274,10 @@ function notifyAddresses(stage: Stage, members: DriverMembers): void {
   const end = new Uint8Array(NOTIFY_ENTRY_BYTES);
   const other = (entry: Uint8Array): Uint8Array => changed(entry, 8, (entry[8] as number) ^ 2);
   const beyond = own.offset ^ 2;
+  // The owner's table of messages stands for a place of its own to notify at.
+  const table = stage.watched.configByte(stage.watched.judge.places.msix + 4) & 7;
+  const owners = Uint8Array.from({ length: NOTIFY_ENTRY_BYTES }, (_, i) => [1, table][i] ?? 0);
+  found(['admin-legacy.16'], 'entries taken of a list with one in a BAR of the owner and one of the member', (entry) => [owners, entry], [0 - own.offset, 0]);
   found(['admin-legacy.22'], 'entries taken from before and behind the end of a list', (entry) => [entry, end, other(entry)], [0]);
   const skipped = (clause: string, what: string, spoil: (entry: Uint8Array) => Uint8Array): void =>
     found([clause, 'admin-legacy.26'], `entries taken of a list that begins with ${what}`, (entry) => [spoil(other(entry)), entry], [0]);

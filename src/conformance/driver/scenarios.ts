@@ -63,6 +63,9 @@ export const UNJUDGED: Readonly<Record<string, string>> = {
   'packed.20': 'nothing tells a driver what length of list a device caps it at: there is nothing to bear with',
   'packed.23': 'no field says what length of table a network device allows',
   'admin.53': 'this driver sends commands over one administration queue, one after the other: there is no order to keep between queues',
+  'admin.44': 'this driver sends commands over one administration queue, one after the other',
+  'net-ff.22': 'a driver that keeps to net-ff.32 has no rules whose order this leaves open',
+  'parts.12': 'nothing this driver does with parts depends on it',
   'admin-legacy.21': 'this driver passes accesses to a member on, and drives no queue of one through its legacy interface: it never kicks',
   'parts.33': "a member's configuration is for its own driver, and the one that is watched is its owner's",
   ...Object.fromEntries(

@@ -102,6 +102,22 @@ export const ADMIN_FAULTS: readonly DriverMutation[] = [
   found('takes a status it does not know for success', ['admin.33'], 'admin', (answer) => (answer[1] === 3 ? answer.set([0, 0]) : undefined), ANSWERS),
   found('takes a qualifier it does not know for success', ['admin.34'], 'admin', (answer) => (answer[2] === 77 ? answer.set([0, 0]) : undefined), ANSWERS),
   found('does not try again', ['admin.54'], 'admin', (answer) => (answer[0] === 11 ? answer.set([22, 0]) : undefined), ANSWERS),
+  {
+    name: 'keeps to the commands that were reported first',
+    breaks: ['admin.20'],
+    scenario: 'driver/commands-that-come-to-be',
+    fault: () => {
+      let first: number | undefined;
+      return {
+        used: (role, { pieces }, _lengthAt, stage) => {
+          const [command, answer] = pieces;
+          if (role !== 'admin' || !command || !answer || u16(stage, command.address) !== ADMIN.LIST_QUERY) return;
+          first ??= u16(stage, answer.address + RESULT);
+          put16(stage, answer.address + RESULT, first);
+        },
+      };
+    },
+  },
   found(
     'goes by more than the device wrote',
     ['admin.51', 'admin.52'],
@@ -146,6 +162,15 @@ export const ADMIN_FAULTS: readonly DriverMutation[] = [
   commands('wants another protocol before TCP', ['net-ff.41'], ADMIN.CREATE, deep(sets(IN_KEY.IP + 9, 1)), { type: FF_OBJECT.RULE }),
   commands('looks at half of an address', ['net-ff.42'], ADMIN.CREATE, sets(SELECTOR.IP + 8 + 12, 0, 0), { type: FF_OBJECT.CLASSIFIER, scenario: ONE_PAIR }),
   // ---- virtual functions ----
+  commands(
+    'takes the commands of one group for those of another',
+    ['admin.14'],
+    ADMIN.LIST_USE,
+    (command) => {
+      if (command[2] === 1) command[HEAD] = (command[HEAD] as number) | (1 << ADMIN.CAP_ID_LIST);
+    },
+    { scenario: VFS },
+  ),
   features('takes SR_IOV of a device that has no virtual functions', ['sriov.2'], { accept: FEATURE.SR_IOV }, 'driver/sriov-not-there'),
   features('enables virtual functions unasked', ['sriov.3'], { refuse: FEATURE.SR_IOV }, VFS),
   notifications(
@@ -179,6 +204,9 @@ export const ADMIN_FAULTS: readonly DriverMutation[] = [
   commands('reads parts of fields', ['admin-legacy.20'], ADMIN.LEGACY_DEVICE_READ, sets(HEAD, 7), { scenario: MEMBERS }),
   entries('goes on behind the end of a list', ['admin-legacy.22'], (list) => {
     if (list[ENTRY] === 0 && list[2 * ENTRY] !== 0) list[ENTRY] = 3;
+  }),
+  entries('knows the addresses of members only', ['admin-legacy.16'], (list) => {
+    if (list[0] === 1) list[0] = 3;
   }),
   entries('takes addresses of no kind', ['admin-legacy.23', 'admin-legacy.26'], (list) => {
     if (list[0] === 3) list[0] = list[ENTRY] as number;
