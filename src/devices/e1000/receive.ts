@@ -7,7 +7,7 @@ import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { AddressFilter, FILTER_DROP, FILTER_INEXACT } from '#devices/intel/address-filter';
 import { copyOut } from '#devices/intel/copy-out';
 import { packetChecksum, ReceiveChecksum, STATUS_IXSM } from '#devices/intel/receive-checksum';
-import { COUNT, countSize } from '#devices/intel/statistics';
+import { COUNT, count, countSize, isBroadcast } from '#devices/intel/statistics';
 import { sumBytes, sumSegments } from '#net/checksum';
 import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_NOT_READY, DROP_RING_FULL, DROP_TOO_LONG, type PortCounters } from '#net/counters';
 import { crc32 } from '#net/frame-check';
@@ -338,7 +338,7 @@ export class Receive {
     if (((u8[at] as number) & 1) === 0) return;
     if ((batch.segments.length[segment] as number) < 6) gatherHeader(batch, f, this.#header, 0, 6);
     else for (let i = 0; i < 6; i++) this.#header[i] = u8[at + i] as number;
-    const kind = isBroadcast(this.#header) ? COUNT.BPRC : COUNT.MPRC;
+    const kind = isBroadcast(this.#header, 0) ? COUNT.BPRC : COUNT.MPRC;
     statistics[kind] = (statistics[kind] as number) + 1;
   }
 
@@ -416,15 +416,6 @@ export class Receive {
     const start = this.#checksumStart;
     return start < stored ? sumBytes(linear, begin + start, stored - start) : 0;
   }
-}
-
-function count(statistics: Float64Array, which: number): void {
-  statistics[which] = (statistics[which] as number) + 1;
-}
-
-function isBroadcast(bytes: Uint8Array): boolean {
-  for (let i = 0; i < 6; i++) if (bytes[i] !== 0xff) return false;
-  return true;
 }
 
 function gather(batch: FrameBatch, f: number, into: ByteViews, at: number): void {

@@ -3,7 +3,7 @@
 
 import { DMA_READ, type DmaSpace } from '#core/dma-space';
 import { CONTEXT_WORDS } from '#devices/intel/checksum-context';
-import { COUNT, countSize } from '#devices/intel/statistics';
+import { SentCounts } from '#devices/intel/sent-counts';
 import { type StagedPacket, TransmitOffload } from '#devices/intel/transmit-offload';
 import { DROP_MALFORMED, type PortCounters } from '#net/counters';
 import type { FrameBatch } from '#net/port';
@@ -17,7 +17,6 @@ const { CTRL, TCTL, TDT, VET } = AT;
 const LONGEST_SEGMENTED = 0xfffff + 255;
 /** Descriptors looked at in one turn; what is left goes on in the next. */
 const SCAN = 4096;
-const FCS = 4;
 const POPTS_IXSM = 1;
 const POPTS_TXSM = 2;
 
@@ -32,6 +31,7 @@ export class Transmit {
   readonly #state: EngineState;
   readonly #dma: DmaSpace;
   readonly #counters: PortCounters;
+  readonly #sent: SentCounts;
   readonly #offload = new TransmitOffload();
   readonly #contexts: Uint32Array;
   readonly #contextAt = new Int32Array(MOST_CONTEXTS);
@@ -60,6 +60,7 @@ export class Transmit {
     this.#state = state;
     this.#dma = dma;
     this.#counters = counters;
+    this.#sent = new SentCounts(state.statistics);
     this.#contexts = state.contexts;
     this.ring = new TransmitRing(state, dma, options.hasLow);
     this.tail = () => Atomics.load(state.registers, TDT);
@@ -325,55 +326,10 @@ export class Transmit {
     return true;
   }
 
-  /** 8254x 13.7: what went out, by the frames it is on the wire. */
   #count(batch: FrameBatch, first: number, done: number): void {
-    const { statistics } = this.#state;
-    let octets = 0;
-    let packets = 0;
-    let bytes = 0;
-    // Frames of one size in a row.
-    let size = 0;
-    let sized = 0;
-    for (let f = first; f < first + done; f++) {
-      const length = batch.length[f] as number;
-      bytes += length;
-      let frames = 1;
-      let onWire = length + FCS;
-      if ((batch.gsoType[f] as number) !== 0) {
-        const header = batch.headerLength[f] as number;
-        const payload = batch.gsoSize[f] as number;
-        frames = Math.ceil((length - header) / payload);
-        onWire = length + (frames - 1) * header + frames * FCS;
-        countSize(statistics, COUNT.PTC64, header + payload + FCS, frames - 1);
-        countSize(statistics, COUNT.PTC64, length - (frames - 1) * payload + FCS);
-        statistics[COUNT.TSCTC] = (statistics[COUNT.TSCTC] as number) + 1;
-      } else {
-        if (onWire !== size) {
-          if (sized > 0) countSize(statistics, COUNT.PTC64, size, sized);
-          size = onWire;
-          sized = 0;
-        }
-        sized++;
-        // The last piece of what was cut here stands for all of it.
-        if (this.#endsCut[f - first] !== 0) statistics[COUNT.TSCTC] = (statistics[COUNT.TSCTC] as number) + 1;
-      }
-      packets += frames;
-      octets += onWire;
-      const segment = batch.firstSegment[f] as number;
-      const { u8 } = batch.segments.views[segment] as { u8: Uint8Array };
-      const at = batch.segments.offset[segment] as number;
-      if (((u8[at] as number) & 1) !== 0 && (batch.segments.length[segment] as number) >= 6) {
-        const everybody = u8[at] === 0xff && u8[at + 1] === 0xff && u8[at + 2] === 0xff && u8[at + 3] === 0xff && u8[at + 4] === 0xff && u8[at + 5] === 0xff;
-        const kind = everybody ? COUNT.BPTC : COUNT.MPTC;
-        statistics[kind] = (statistics[kind] as number) + frames;
-      }
-    }
-    if (sized > 0) countSize(statistics, COUNT.PTC64, size, sized);
-    statistics[COUNT.GPTC] = (statistics[COUNT.GPTC] as number) + packets;
-    statistics[COUNT.TPT] = (statistics[COUNT.TPT] as number) + packets;
-    statistics[COUNT.GOTC] = (statistics[COUNT.GOTC] as number) + octets;
-    statistics[COUNT.TOT] = (statistics[COUNT.TOT] as number) + octets;
-    this.#counters.transmitted(done, bytes);
+    this.#sent.sent(batch, first, first + done);
+    for (let i = 0; i < done; i++) if (this.#endsCut[i] !== 0) this.#sent.cut();
+    this.#counters.transmitted(done, this.#sent.bytes);
   }
 
   /** Contexts in force and pieces sent of the packet at the head. */

@@ -2,17 +2,18 @@
 // its source; nothing of it is written before every queue that gets a copy has said yes. Usual frames' descriptors show, and they are counted, a run at a time.
 
 import type { ByteViews } from '#core/guest-memory';
+import { count, isBroadcast } from '#devices/intel/statistics';
 import { DROP_BROKEN, DROP_NOT_READY, DROP_RING_FULL } from '#net/counters';
 import type { FrameBatch } from '#net/port';
 import { PacketInfo } from './packet-info.ts';
 import { FLAG_LOOPBACK, FLAG_LOSSY } from './port-state.ts';
 import type { ReceiveHost } from './receive.ts';
-import { isBroadcast, type ReceiveCounts } from './receive-counts.ts';
+import type { ReceiveCounts } from './receive-counts.ts';
 import { PlainReceive } from './receive-plain.ts';
 import type { ReceiveQueue } from './receive-queue.ts';
 import { ReceiveStore, STATUS_WHOLE, type StoredFrame } from './receive-store.ts';
 import { AT, CTRL_VME, ICR_RXDMT0, ICR_RXMISS, POOLS, QUEUES, RCTL_SECRC } from './registers.ts';
-import { COUNT, count } from './statistics.ts';
+import { COUNT } from './statistics.ts';
 import { Steering } from './steering.ts';
 
 const { CTRL, RCTL, RDT, RQDPC, RXCSUM, SRRCTL } = AT;

@@ -3,6 +3,7 @@
 import type { Clock, Timer } from '#core/clock';
 import type { DmaSpace } from '#core/dma-space';
 import { PauseFrames } from '#devices/intel/pause-frames';
+import { count } from '#devices/intel/statistics';
 import { DROP_LINK_DOWN, DROP_NOT_READY, type PortCounters } from '#net/counters';
 import type { FrameBatch, NetPort } from '#net/port';
 import type { PoolSwitch } from './pools.ts';
@@ -21,7 +22,7 @@ import { Receive } from './receive.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { AT, CTRL_GIO_MASTER_DISABLE, CTRL_TFCE, POOLS, QUEUES } from './registers.ts';
 import type { Sleep } from './sleep.ts';
-import { COUNT, count } from './statistics.ts';
+import { COUNT } from './statistics.ts';
 import type { TimeSync } from './time-sync.ts';
 import { Transmit } from './transmit.ts';
 import { commandBytes, TransmitQueue } from './transmit-queue.ts';

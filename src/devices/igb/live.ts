@@ -3,6 +3,7 @@
 import type { Nanos } from '#core/clock';
 import { Link } from '#devices/intel/link';
 import { IGP_PHY } from '#devices/intel/phy';
+import { count } from '#devices/intel/statistics';
 import { Unplugged } from '#devices/intel/unplugged';
 import type { WakeUp } from '#devices/intel/wake-up';
 import type { PortCounters } from '#net/counters';
@@ -18,7 +19,7 @@ import { FLAG_LINK, FLAG_LOOPBACK, FLAG_PAUSED, type PortState } from './port-st
 import type { LiveParts } from './register-hooks.ts';
 import { AT, ICR_GPHY, ICR_LSC, ICR_MDAC } from './registers.ts';
 import { Sleep } from './sleep.ts';
-import { COUNT, count } from './statistics.ts';
+import { COUNT } from './statistics.ts';
 import { TcpTimer } from './tcp-timer.ts';
 import { TimeEvents } from './time-events.ts';
 import { TimeSync } from './time-sync.ts';

@@ -1,8 +1,9 @@
 // MAC control frames that arrive (IEEE 802.3 31; 82576 7.6): which are addressed to MAC control, PAUSE, and which of them go on to the host.
 
+import { count } from '#devices/intel/statistics';
 import type { PortState } from './port-state.ts';
 import { AT, CTRL_RFCE, RCTL_DPF, RCTL_PMCF } from './registers.ts';
-import { COUNT, count } from './statistics.ts';
+import { COUNT } from './statistics.ts';
 
 const { CTRL, FCAH, FCAL, RAH, RAL, RCTL } = AT;
 

@@ -1,11 +1,11 @@
 // What is counted of received frames (82576 8.18): by the port, by the host, by pools. Of usual frames a run at a time.
 
-import { countSize } from '#devices/intel/statistics';
+import { count, countSize, isBroadcast } from '#devices/intel/statistics';
 import type { PortCounters } from '#net/counters';
 import type { PortState } from './port-state.ts';
 import type { ReceiveQueue } from './receive-queue.ts';
 import { AT, POOLS } from './registers.ts';
-import { COUNT, count } from './statistics.ts';
+import { COUNT } from './statistics.ts';
 
 const FCS = 4;
 
@@ -119,9 +119,4 @@ export class ReceiveCounts {
     this.#good = 0;
     this.#octets = 0;
   }
-}
-
-export function isBroadcast(bytes: Uint8Array, at: number): boolean {
-  for (let i = 0; i < 6; i++) if (bytes[at + i] !== 0xff) return false;
-  return true;
 }

@@ -17,7 +17,3 @@ export const COUNT = {
 } as const;
 
 export const COUNTS = Object.keys(COUNT).length;
-
-export function count(running: Float64Array, which: number, by = 1): void {
-  running[which] = (running[which] as number) + by;
-}

@@ -369,7 +369,7 @@ export class Transmit {
   #count(queue: TransmitQueue, batch: FrameBatch, first: number, done: number): void {
     const counts = this.#counts;
     this.#host.counters.transmitted(done, counts.sent(batch, first, first + done));
-    if (this.#host.pools?.on === true) counts.pool(queue.index, counts.packets, counts.octets, true);
+    if (this.#host.pools?.on === true) counts.sentBy(queue.index);
     if (!this.#marked) return;
     for (let i = 0; i < done; i++) {
       if (this.#endsCut[i] !== 0) counts.cut();

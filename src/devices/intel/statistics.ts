@@ -110,3 +110,13 @@ export function countSize(running: Float64Array, first: number, length: number, 
   const size = length <= 64 ? 0 : length < 128 ? 1 : length < 256 ? 2 : length < 512 ? 3 : length < 1024 ? 4 : 5;
   running[first + size] = (running[first + size] as number) + frames;
 }
+
+export function count(running: Float64Array, which: number, by = 1): void {
+  running[which] = (running[which] as number) + by;
+}
+
+/** The destination, at `at`. */
+export function isBroadcast(bytes: Uint8Array, at: number): boolean {
+  for (let i = 0; i < 6; i++) if (bytes[at + i] !== 0xff) return false;
+  return true;
+}
