@@ -284,6 +284,82 @@ describe('rule sets', () => {
   });
 });
 
+describe('few rules that come and go between like frames', () => {
+  const to = (port: string): FlowAction => ({ kind: 'forward', to: port });
+  const few: fc.Arbitrary<FlowRuleSpec> = fc.record({
+    match: one<FlowMatch>(
+      {},
+      {},
+      { port: 'vf0' },
+      { port: 'vf1' },
+      { destinationMac: MACS[1] as string },
+      { etherType: 0x0800 },
+      { ttl: 64 },
+      { vlan: 'none' },
+    ),
+    priority: number(3),
+    actions: one<FlowAction[]>(
+      [to('vf2')],
+      [to('pf')],
+      [{ kind: 'drop' }],
+      [{ kind: 'set', source: '10.1.2.3' }, to('vf2')],
+      [{ kind: 'pop-vlan' }, to('pf')],
+      [{ kind: 'mirror', to: 'uplink0' }, to('vf2')],
+      [{ kind: 'forward', to: ['pf', 'vf2'] }],
+    ),
+  });
+
+  it('do what the reference says: no way outlives what made it', () => {
+    let known = 0;
+    fc.assert(
+      fc.property(
+        fc.array(few, { minLength: 1, maxLength: 5 }),
+        fc.array(frame, { minLength: 2, maxLength: 4 }),
+        fc.array(
+          fc.oneof(
+            { weight: 1, arbitrary: fc.record({ rule: number(4) }) },
+            { weight: 4, arbitrary: fc.record({ port: one('vf0', 'vf1'), frame: number(3) }) },
+          ),
+          { minLength: 20, maxLength: 50 },
+        ),
+        (specs, frames, steps) => {
+          const made = rig(
+            { mode: 'switchdev' },
+            PORTS.map((name) => `${name}-rep`),
+          );
+          const reference = new ReferenceSwitch(ENDPOINTS);
+          const install = (spec: FlowRuleSpec) => ({ spec, rule: made.nic.root.addRule(spec), expected: reference.add(spec) });
+          const installed = specs.map(install);
+          for (const step of steps) {
+            if ('rule' in step) {
+              const at = step.rule % installed.length;
+              const { spec, rule, expected } = installed[at] as (typeof installed)[number];
+              if (rule.installed) {
+                rule.remove();
+                reference.rules.splice(reference.rules.indexOf(expected), 1);
+                expect(rule.count).toEqual({ frames: expected.frames, bytes: expected.bytes });
+              } else installed[at] = install(spec);
+              continue;
+            }
+            const sent = frames[step.frame % frames.length] as Frame;
+            const outcome = reference.send(step.port, sent.bytes);
+            const arrived = made.send(step.port, sent);
+            const expected: Record<string, number[][]> = {};
+            for (const copy of outcome.copies) expected[copy.port] = [...(expected[copy.port] ?? []), plainly(copy.bytes)];
+            expect(sorted(Object.fromEntries(Object.entries(arrived).map(([name, list]) => [name, list.map((bytes) => plainly([...bytes]))])))).toEqual(
+              sorted(expected),
+            );
+            known += outcome.copies.length;
+          }
+          for (const { rule, expected } of installed) expect(rule.count).toEqual({ frames: expected.frames, bytes: expected.bytes });
+        },
+      ),
+      { numRuns: 300 },
+    );
+    expect(known).toBeGreaterThan(1000);
+  });
+});
+
 const sorted = (copies: Record<string, number[][]>): Record<string, string[]> =>
   Object.fromEntries(Object.entries(copies).map(([name, list]) => [name, list.map((bytes) => bytes.join()).sort()]));
 
