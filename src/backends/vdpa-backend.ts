@@ -9,8 +9,6 @@ import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import { DeviceDirt, reachable, VdpaFront } from './vdpa-front.ts';
 
-const PASS_THROUGH_SPACE = 0;
-
 export class VdpaBackend implements VhostBackend {
   readonly name: string;
   readonly device: VdpaDevice;
@@ -34,7 +32,6 @@ export class VdpaBackend implements VhostBackend {
     this.maxQueuePairs = device.vringCount >>> 1;
     this.flowFilter = device.flowFilter;
     this.#front = new VdpaFront(device, {
-      addressSpace: PASS_THROUGH_SPACE,
       // What lies beyond its range faults in the device.
       plan: (memory) => reachable(memory).filter(({ iova, size }) => iova >= device.iovaRange.first && iova + size - 1 <= device.iovaRange.last),
       event: (event) => {
@@ -100,6 +97,6 @@ export class VdpaBackend implements VhostBackend {
   }
 
   policyChanged(): void {
-    if (this.#front.held) this.device.controlChanged();
+    this.#front.policyChanged();
   }
 }

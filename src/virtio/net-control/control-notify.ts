@@ -7,13 +7,7 @@ import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import type { CoalescingParameters, CoalescingState } from './coalescing.ts';
 import { getStatistics, queryStatistics, type StatisticsSource } from './statistics.ts';
-
-const NOTF_COAL_TX_SET = 0;
-const NOTF_COAL_RX_SET = 1;
-const NOTF_COAL_VQ_SET = 2;
-const NOTF_COAL_VQ_GET = 3;
-const STATS_QUERY = 0;
-const STATS_GET = 1;
+import { NOTF_COAL_RX_SET, NOTF_COAL_TX_SET, NOTF_COAL_VQ_GET, NOTF_COAL_VQ_SET, STATS_GET, STATS_QUERY } from './wire.ts';
 
 export interface NotifyContext {
   readonly features: FeatureSet;
