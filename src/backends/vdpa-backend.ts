@@ -7,7 +7,8 @@ import type { FeatureSet } from '#virtio/features';
 import type { VdpaDevice, VdpaEvent } from '#virtio/vdpa';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
-import { DeviceDirt, reachable, VdpaFront } from './vdpa-front.ts';
+import { DeviceDirt, VdpaFront } from './vdpa-front.ts';
+import { reachable } from './vdpa-reach.ts';
 
 export class VdpaBackend implements VhostBackend {
   readonly name: string;

@@ -3,7 +3,7 @@
 // and its control queue, in an address space of its own, told what the emulated control plane has settled with the driver.
 
 import type { DirtyWriter } from '#core/dirty-log';
-import { DMA_READ, DMA_WRITE, type DmaFollower, type DmaMapping, type DmaSpace } from '#core/dma-space';
+import { DMA_WRITE, type DmaFollower, type DmaMapping, type DmaSpace } from '#core/dma-space';
 import { ADDRESS_LIMIT, GuestMemory, type RamRange } from '#core/guest-memory';
 import { VIRTIO_STATUS_ACKNOWLEDGE, VIRTIO_STATUS_DRIVER, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from '#virtio/device-status';
 import type { FeatureSet } from '#virtio/features';
@@ -11,6 +11,7 @@ import type { NetPolicy } from '#virtio/net-policy';
 import type { VdpaDevice, VdpaEvent, VdpaOwner } from '#virtio/vdpa';
 import type { VhostSession } from '#virtio/vhost';
 import { ControlShadow, controlFeatures } from './vdpa-control-shadow.ts';
+import { reachable } from './vdpa-reach.ts';
 
 const PAGE = 4096;
 /** As Linux's and QEMU's vhost-vdpa have them. */
@@ -146,22 +147,6 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
   betweenTurns(write: () => void): void {
     this.device.betweenTurns(write);
   }
-}
-
-/**
- * What a function may reach, by pieces of RAM: its own translations, or all of RAM as it is. A translation to where the guest has none leads nowhere: in the device's memory, the host's own would be there.
- */
-export function reachable(memory: DmaSpace): DmaMapping[] {
-  const { slabs } = memory.memory;
-  const { mappings } = memory;
-  if (mappings === undefined) return slabs.map(({ base, size }) => ({ iova: base, address: base, size, permissions: DMA_READ | DMA_WRITE }));
-  return mappings.flatMap(({ iova, address, size, permissions }) =>
-    slabs.flatMap(({ base, size: bytes }) => {
-      const from = Math.max(address, base);
-      const to = Math.min(address + size, base + bytes);
-      return from < to ? [{ iova: iova + from - address, address: from, size: to - from, permissions }] : [];
-    }),
-  );
 }
 
 /**

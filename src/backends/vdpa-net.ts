@@ -13,16 +13,13 @@ import { initialPosition } from '#virtio/open-queue';
 import type { VdpaControl, VdpaDevice, VdpaDirtyLog, VdpaEvent, VdpaOwner } from '#virtio/vdpa';
 import type { VhostEvent, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
-import { VdpaAddressSpace } from './vdpa-address-space.ts';
+import { CONTROL_GROUP, DATA_GROUP, VdpaAddressSpaces } from './vdpa-address-space.ts';
 import { VdpaControlQueue } from './vdpa-control-queue.ts';
 import { NetConfig } from './vdpa-net-config.ts';
 import type { VhostNet } from './vhost-net.ts';
 
 const VIRTIO_ID_NETWORK = 1;
 const MAXIMUM_VRING = 32768;
-const ADDRESS_SPACES = 2;
-const DATA_GROUP = 0;
-const CONTROL_GROUP = 1;
 /** Besides what its data path has. */
 const OWN_FEATURES = FeatureSet.of(
   VIRTIO_F_VERSION_1,
@@ -70,17 +67,15 @@ export class VdpaNet implements VdpaDevice {
   readonly features: FeatureSet;
   readonly flowFilter = true;
   readonly iovaRange: { readonly first: number; readonly last: number };
-  readonly groups = 2;
-  readonly addressSpaces = ADDRESS_SPACES;
+  readonly groups: number;
+  readonly addressSpaces: number;
   readonly dirtyLog?: VdpaDirtyLog;
   /** Where its frames go: counters, and the segment to leave. */
   readonly port: VhostNet;
   readonly #config: NetConfig;
   readonly #controlQueue = new VdpaControlQueue();
   #vrings: Vring[];
-  #spaces: VdpaAddressSpace[] = [];
-  /** A guest may reset its device as often as it likes, and a process has room for some ten thousand of these (dma-table.ts). */
-  readonly #spacesOf = new WeakMap<GuestMemory, VdpaAddressSpace[]>();
+  readonly #spaces: VdpaAddressSpaces;
   #owner: VdpaOwner | undefined;
   #memory: GuestMemory | undefined;
   #control: VdpaControl | undefined;
@@ -88,8 +83,6 @@ export class VdpaNet implements VdpaDevice {
   /** Reset, and rings may still be stopping. */
   #resetting = false;
   #driverFeatures = new FeatureSet();
-  readonly #groupSpaces = [0, 0];
-  #batches = 0;
   #suspended = false;
 
   constructor(port: VhostNet, options: VdpaNetOptions = {}) {
@@ -102,6 +95,9 @@ export class VdpaNet implements VdpaDevice {
     if (!(Number.isInteger(this.maxVringSize) && this.maxVringSize >= 1 && this.maxVringSize <= MAXIMUM_VRING))
       throw new RangeError(`longest ring ${this.maxVringSize}: 1 to ${MAXIMUM_VRING} entries`);
     this.iovaRange = options.iovaRange ?? { first: 0, last: ADDRESS_LIMIT - 1 };
+    this.#spaces = new VdpaAddressSpaces(this.name, this.iovaRange);
+    this.groups = this.#spaces.groups;
+    this.addressSpaces = this.#spaces.count;
     this.#config = new NetConfig(port.maxQueuePairs, options);
     this.#vrings = this.#freshVrings();
     if (options.dirtyTracking === true)
@@ -128,10 +124,7 @@ export class VdpaNet implements VdpaDevice {
   }
 
   #tellFaults(): void {
-    this.#spaces.forEach(({ space }, addressSpace) => {
-      const { count, records } = space.takeFaults();
-      if (count > 0) this.#tell({ kind: 'fault', addressSpace, count, faults: records });
-    });
+    this.#spaces.takeFaults((addressSpace, count, faults) => this.#tell({ kind: 'fault', addressSpace, count, faults }));
   }
 
   #tell(event: VdpaEvent): void {
@@ -146,15 +139,7 @@ export class VdpaNet implements VdpaDevice {
     this.status = 0;
     this.#owner = owner;
     this.#memory = memory;
-    this.#spaces = this.#spacesOf.get(memory) ?? Array.from({ length: ADDRESS_SPACES }, () => new VdpaAddressSpace(memory));
-    this.#spacesOf.set(memory, this.#spaces);
-    for (const space of this.#spaces) space.clear();
-    this.#batches = 0;
-    this.#masterAll();
-  }
-
-  #masterAll(): void {
-    for (const { space } of this.#spaces) space.busMaster = true;
+    this.#spaces.bind(memory);
   }
 
   // ---- configuration space ----
@@ -209,7 +194,7 @@ export class VdpaNet implements VdpaDevice {
   }
 
   #driverOk(status: number): void {
-    const space = this.#dataSpace;
+    const space = this.#spaces.memoryOf(DATA_GROUP);
     if (space === undefined || this.#control === undefined)
       throw new TypeError(`${this.name}: an owner, its memory and its control words come before DRIVER_OK`);
     if ((status & VIRTIO_STATUS_FEATURES_OK) === 0) throw new TypeError(`${this.name}: FEATURES_OK comes before DRIVER_OK`);
@@ -230,10 +215,9 @@ export class VdpaNet implements VdpaDevice {
     this.#resetting = true;
     this.#driverFeatures = new FeatureSet();
     this.#vrings = this.#freshVrings();
-    this.#groupSpaces.fill(0);
     this.#suspended = false;
     this.#control = undefined;
-    this.#masterAll();
+    this.#spaces.reset();
   }
 
   get driverFeatures(): FeatureSet {
@@ -337,8 +321,7 @@ export class VdpaNet implements VdpaDevice {
     const position = this.vringPosition(index);
     vring.started = true;
     if (index === this.controlVring) {
-      const { space } = this.#space(this.#groupSpaces[CONTROL_GROUP] as number);
-      const broken = this.#controlQueue.open({ size, ...areas }, position, space);
+      const broken = this.#controlQueue.open({ size, ...areas }, position, this.#spaces.memoryOf(CONTROL_GROUP) as DmaSpace);
       if (broken !== undefined) this.#controlBroken(broken);
       return;
     }
@@ -363,60 +346,42 @@ export class VdpaNet implements VdpaDevice {
   }
 
   groupAddressSpace(group: number): number {
-    const space = this.#groupSpaces[group];
-    if (space === undefined) throw new RangeError(`${this.name} has ${this.groups} groups of rings: no group ${group}`);
-    return space;
+    return this.#spaces.groupSpace(group);
   }
 
   setGroupAddressSpace(group: number, addressSpace: number): void {
-    this.groupAddressSpace(group);
-    this.#space(addressSpace);
     if (this.#live) throw new TypeError(`${this.name}: groups get their address spaces before DRIVER_OK`);
-    this.#groupSpaces[group] = addressSpace;
+    this.#spaces.setGroupSpace(group, addressSpace);
   }
 
-  #space(addressSpace: number): VdpaAddressSpace {
-    const space = this.#spaces[addressSpace];
-    if (space === undefined)
-      throw new RangeError(`${this.name} has ${this.#spaces.length} address spaces${this.#owner ? '' : ' without an owner'}: no address space ${addressSpace}`);
-    return space;
-  }
-
-  map(addressSpace: number, { iova, address, size, permissions }: DmaMapping): void {
-    const { first, last } = this.iovaRange;
-    if (!(iova >= first && iova + size - 1 <= last)) throw new RangeError(`${this.name}: ${size} bytes at 0x${iova.toString(16)} are outside its range`);
-    this.#space(addressSpace).map(iova, address, size, permissions);
+  map(addressSpace: number, mapping: DmaMapping): void {
+    this.#spaces.map(addressSpace, mapping);
   }
 
   unmap(addressSpace: number, iova: number, size: number): number {
-    return this.#space(addressSpace).unmap(iova, size);
+    return this.#spaces.unmap(addressSpace, iova, size);
   }
 
   beginBatch(): void {
-    if (this.#batches++ === 0) for (const space of this.#spaces) space.hold();
+    this.#spaces.beginBatch();
   }
 
   endBatch(): void {
-    if (this.#batches === 0) throw new TypeError(`${this.name}: no batch was begun`);
-    if (--this.#batches === 0) for (const space of this.#spaces) space.release();
+    this.#spaces.endBatch();
   }
 
   get busMaster(): boolean {
-    return this.#dataSpace?.busMaster ?? true;
+    return this.#spaces.memoryOf(DATA_GROUP)?.busMaster ?? true;
   }
 
   set busMaster(on: boolean) {
-    const space = this.#dataSpace;
+    const space = this.#spaces.memoryOf(DATA_GROUP);
     if (space !== undefined) space.busMaster = on;
-  }
-
-  get #dataSpace(): DmaSpace | undefined {
-    return this.#spaces[this.#groupSpaces[DATA_GROUP] as number]?.space;
   }
 
   betweenTurns(write: () => void): void {
     // Commands of the control queue run inside such a write: its address space has no turns.
-    const space = this.#dataSpace;
+    const space = this.#spaces.memoryOf(DATA_GROUP);
     if (space === undefined) write();
     else space.betweenTurns(write);
   }

@@ -4,7 +4,7 @@
 
 import { BellLoop } from '#core/bell-loop';
 import { type Timer, WallClock } from '#core/clock';
-import { DMA_READ, DMA_WRITE, type DmaMapping, type DmaSpace } from '#core/dma-space';
+import type { DmaMapping, DmaSpace } from '#core/dma-space';
 import { type Bell, Doorbell } from '#core/doorbell';
 import { Call } from '#core/interrupts';
 import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
@@ -17,7 +17,8 @@ import type { VdpaDevice, VdpaEvent } from '#virtio/vdpa';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import { Moderation, type ModerationTime } from './moderation.ts';
-import { reachable, VdpaFront } from './vdpa-front.ts';
+import { VdpaFront } from './vdpa-front.ts';
+import { reachable, rights } from './vdpa-reach.ts';
 
 /** A shadow ring takes any chain a guest's of up to this size can have, and a whole packet in one indirect table. */
 const MOST = 4096;
@@ -385,30 +386,4 @@ function makeShadow(bell: Bell): Shadow {
     called,
     calls,
   };
-}
-
-/** What the mappings allow on RAM [from, to): disjoint runs, by address. A page that several lead to may be used as any of them allows. */
-function rights(mappings: readonly DmaMapping[], from: number, to: number): { address: number; size: number; permissions: number }[] {
-  // Where a mapping begins (1) and ends (-1); between two such places nothing changes.
-  const edges: { address: number; permissions: number; step: number }[] = [];
-  for (const { address, size, permissions } of mappings) {
-    const [first, end] = [Math.max(address, from), Math.min(address + size, to)];
-    if (first < end) edges.push({ address: first, permissions, step: 1 }, { address: end, permissions, step: -1 });
-  }
-  edges.sort((a, b) => a.address - b.address);
-  const runs: { address: number; size: number; permissions: number }[] = [];
-  let [reads, writes, start] = [0, 0, from];
-  for (const { address, permissions, step } of edges) {
-    const allowed = (reads > 0 ? DMA_READ : 0) | (writes > 0 ? DMA_WRITE : 0);
-    if (allowed !== 0 && address > start) {
-      const last = runs.at(-1);
-      if (last !== undefined && last.address + last.size === start && last.permissions === allowed)
-        runs[runs.length - 1] = { ...last, size: last.size + address - start };
-      else runs.push({ address: start, size: address - start, permissions: allowed });
-    }
-    start = address;
-    if ((permissions & DMA_READ) !== 0) reads += step;
-    if ((permissions & DMA_WRITE) !== 0) writes += step;
-  }
-  return runs;
 }

@@ -50,7 +50,6 @@ import {
 import * as net from '#virtio/net-features';
 import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
 import { NetStatistics } from '#virtio/net-statistics';
-import type { HashConfiguration, RssConfiguration } from '#virtio/rss-policy';
 import type { VringPosition } from '#virtio/virtqueue';
 import { NET_STATE_VERSION, type NetState } from './saved-net.ts';
 

@@ -2,9 +2,9 @@
 // coalescing and statistics in control-notify.ts. A command is read once, front to back,
 // checked as it is read and taken over only when all of it was right. Commands of features that were not negotiated fail, as do classes nobody offers.
 
-import { FeatureSet } from '#virtio/features';
-import * as net from '#virtio/net-features';
-import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
+import { FeatureSet } from '../features.ts';
+import * as net from '../net-features.ts';
+import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '../net-policy.ts';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import { runHashTunnelCommand, runMqCommand, runRssContextCommand, type SteeringContext } from './control-mq.ts';
@@ -26,7 +26,6 @@ import {
   MAC_ADDR_SET,
   MAC_TABLE_SET,
   RX_ALLMULTI,
-  VIRTIO_NET_ERR,
   VLAN_ADD,
   VLAN_DEL,
 } from './wire.ts';

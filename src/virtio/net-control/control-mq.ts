@@ -2,10 +2,10 @@
 // VIRTNET_RSS_CTX_CTRL (5.1.9.5.8). Everything a command names is held against what configuration space says before any of it is taken over.
 
 import { ALL_HASH_TUNNELS, ALL_HASH_TYPES } from '#net/hash-types';
-import { isPowerOfTwo } from '#virtio/device-status';
-import type { FeatureSet } from '#virtio/features';
-import * as net from '#virtio/net-features';
-import type { HashConfiguration, RssConfiguration } from '#virtio/rss-policy';
+import { isPowerOfTwo } from '../device-status.ts';
+import type { FeatureSet } from '../features.ts';
+import * as net from '../net-features.ts';
+import type { HashConfiguration, RssConfiguration } from '../rss-policy.ts';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import type { ReceiveState } from './receive-state.ts';

@@ -1,8 +1,8 @@
 // Commands about notifications and statistics: VIRTIO_NET_CTRL_NOTF_COAL (virtio 1.4 5.1.9.5.10) and VIRTIO_NET_CTRL_STATS (5.1.9.5.11). What a command answers stands behind its ack, as
 // for every command here, though the structure of VQ_GET could be read otherwise (virtio-spec.md trap 9).
 
-import type { FeatureSet } from '#virtio/features';
-import * as net from '#virtio/net-features';
+import type { FeatureSet } from '../features.ts';
+import * as net from '../net-features.ts';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import type { CoalescingParameters, CoalescingState } from './coalescing.ts';

@@ -6,11 +6,11 @@
 // device cannot know the driver's address and lets every unicast frame pass.
 
 import * as port from '#net/port';
-import { FeatureSet } from '#virtio/features';
-import type { FlowRule } from '#virtio/flow-rules';
-import * as net from '#virtio/net-features';
-import type { NetPolicy } from '#virtio/net-policy';
-import * as words from '#virtio/net-policy';
+import { FeatureSet } from '../features.ts';
+import type { FlowRule } from '../flow-rules.ts';
+import * as net from '../net-features.ts';
+import type { NetPolicy } from '../net-policy.ts';
+import * as words from '../net-policy.ts';
 import type { SteeringState } from './steering-state.ts';
 
 const ETHERNET_HEADER_AND_TAG = 18;

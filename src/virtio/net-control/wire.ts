@@ -1,10 +1,10 @@
 // The commands of the control virtqueue as bytes (virtio 1.4 5.1.9.5): classes, commands, and what the longer ones consist of. Read by control-commands.ts and its neighbours; written where
 // a control plane says to a device what it has set up itself.
 
-import type { FeatureSet } from '#virtio/features';
-import { MAC_BYTES } from '#virtio/net-features';
-import { POLICY_MAC_ENTRIES } from '#virtio/net-policy';
-import type { HashConfiguration, RssConfiguration } from '#virtio/rss-policy';
+import type { FeatureSet } from '../features.ts';
+import { MAC_BYTES } from '../net-features.ts';
+import { POLICY_MAC_ENTRIES } from '../net-policy.ts';
+import type { HashConfiguration, RssConfiguration } from '../rss-policy.ts';
 
 export const CLASS_RX = 0;
 export const CLASS_MAC = 1;
