@@ -2,6 +2,7 @@
 
 import { afterEach, describe, expect, it } from 'vitest';
 import { VdpaBackend } from '#backends/vdpa-backend';
+import { ControlRefusedError } from '#backends/vdpa-control-shadow';
 import { VdpaNet, type VdpaNetOptions } from '#backends/vdpa-net';
 import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
@@ -16,7 +17,7 @@ import * as net from '#virtio/net-features';
 import { type NetPolicy, POLICY_ALL_UNICAST, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import type { VdpaEvent, VdpaOwner } from '#virtio/vdpa';
 import type { VhostSession } from '#virtio/vhost';
-import { eventually } from './eventually.ts';
+import { eventually, eventuallyBlocking } from './eventually.ts';
 import { frameOf, TestGuest } from './guest.ts';
 
 const BOTH = DMA_READ | DMA_WRITE;
@@ -368,4 +369,48 @@ it('a card that cannot be told what the control plane settles is not taken', () 
   const { a } = cards(1, { withoutFeatures: [net.VIRTIO_NET_F_CTRL_RX_EXTRA] });
   const guest = new TestGuest();
   expect(() => guest.attach(new VdpaBackend(a.device))).toThrow(/does not accept feature bits 20/);
+});
+
+it.each([
+  ['does not answer', () => {}, /did not answer command 0.0/],
+  [
+    'refuses',
+    // A card that has forgotten what it negotiated.
+    (serve: () => void, memory: GuestMemory) => {
+      serve();
+      const slab = memory.slabs.at(-1);
+      slab?.views.u8.fill(wire.VIRTIO_NET_ERR, slab.size - 4096, slab.size - 4095);
+    },
+    /answered command 0.0 with 1/,
+  ],
+] as [string, (serve: () => void, memory: GuestMemory) => void, RegExp][])('a card that %s is told once, and no more', (_what, kick, reason) => {
+  const { a } = cards();
+  const guest = new TestGuest();
+  const backend = new VdpaBackend(a.device);
+  guest.attach(backend);
+  const serve = a.device.kickControl.bind(a.device);
+  let kicks = 0;
+  a.device.kickControl = () => {
+    kicks++;
+    kick(serve, a.memory());
+  };
+  guest.policy.update((p) => {
+    p.flags ^= POLICY_PROMISCUOUS;
+  });
+  expect(() => backend.policyChanged()).toThrow(ControlRefusedError);
+  guest.policy.update((p) => {
+    p.flags ^= POLICY_PROMISCUOUS;
+  });
+  backend.policyChanged();
+  expect(kicks).toBe(1);
+  a.device.kickControl = serve;
+  guest.stop();
+  eventuallyBlocking('the rings to stop', () => guest.states().every((state) => state === 'stopped'));
+  // Taken anew, it is told everything again.
+  guest.attach(backend);
+  expect(a.policy().flags & POLICY_PROMISCUOUS).toBe(guest.policy.flags & POLICY_PROMISCUOUS);
+  a.device.kickControl = () => kick(serve, a.memory());
+  guest.stop();
+  eventuallyBlocking('the rings to stop', () => guest.states().every((state) => state === 'stopped'));
+  expect(() => guest.attach(backend)).toThrow(reason);
 });

@@ -5,6 +5,7 @@ import { VdpaBackend } from '#backends/vdpa-backend';
 import { VdpaNet, type VdpaNetOptions } from '#backends/vdpa-net';
 import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
+import { WallClock } from '#core/clock';
 import { DMA_READ, DMA_WRITE } from '#core/dma-space';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_NOTF_COAL } from '#virtio/net-features';
@@ -420,4 +421,40 @@ it.each(['split', 'packed'])('a ring that stops without bus mastering stands whe
   await eventually('the one that came later', () => look() && got.includes(8));
   expect(got).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8]);
   expect([...left.events, ...right.events]).toEqual([]);
+});
+
+it('the timer of interrupts that are put off is armed once for a deadline, however often the ring is looked at', async () => {
+  const { a, b, resume } = nics();
+  const clock = new WallClock();
+  const timer = clock.timer.bind(clock);
+  const armed: number[] = [];
+  clock.timer = (expire) => {
+    const inner = timer(expire);
+    return {
+      arm: (deadline) => {
+        armed.push(deadline);
+        inner.arm(deadline);
+      },
+      cancel: () => inner.cancel(),
+      get deadline() {
+        return inner.deadline;
+      },
+    };
+  };
+  const [left, right] = [new TestGuest({ name: 'a' }), new TestGuest({ name: 'b', clock, features: [VIRTIO_NET_F_NOTF_COAL] })];
+  left.attach(a.direct);
+  right.attach(b.shadow);
+  resume();
+  right.post();
+  right.dma.betweenTurns(() => right.policy.update((p) => p.setCoalescing(0, 60, 10_000_000)));
+  b.shadow.policyChanged();
+  let received = 0;
+  for (let i = 0; i < 10; i++) {
+    left.send(frameOf(64, i));
+    await eventually(`frame ${i}`, () => {
+      received += right.receive().length;
+      return received === i + 1;
+    });
+  }
+  expect(armed.length).toBe(1);
 });
