@@ -22,7 +22,7 @@ import type { VringState } from '#virtio/vhost';
 import { QUEUE_BROKEN, QUEUE_EMPTY, type QueueSetup, type VirtQueue, type VringPosition } from '#virtio/virtqueue';
 import type { NetConfig } from './vdpa-net-config.ts';
 
-/** No control queue may make indirect tables or ask for events by index: whoever drives it waits for each answer. */
+/** Features of the data rings alone: the control ring is a plain split one. */
 const RING_FEATURES = FeatureSet.of(VIRTIO_F_RING_PACKED, VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_IN_ORDER);
 const MOST_SEGMENTS = 1024;
 const KEY_BYTES = 40;
@@ -59,7 +59,10 @@ export class VdpaControlQueue {
     this.#session = session;
     this.#steering = new SteeringState({ ...limits, keySize: KEY_BYTES, pairs });
     this.#coalescing = new CoalescingState(2 * pairs);
-    this.#coalescing.clear();
+    // It says only what differs from 0, and the words may be those of another driver.
+    this.policy.update((p) => {
+      for (let index = 0; index < 2 * pairs; index++) p.setCoalescing(index, 0, 0);
+    });
     this.#receive.clear(features);
     this.#steering.clear(features);
     this.publish();

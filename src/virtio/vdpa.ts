@@ -50,7 +50,7 @@ export interface VdpaDevice {
   readonly deviceId: number;
   /** The control queue with them. */
   readonly vringCount: number;
-  /** Which of them the control queue is (virtio 1.4 5.1.2, with as many pairs as there are): the last, behind the data queues. */
+  /** Which of them the control queue is (virtio 1.4 5.1.2, with as many pairs as there are): the last, behind the data queues. Split, without event index and indirect tables, whatever was negotiated. */
   readonly controlVring: number;
   readonly maxVringSize: number;
   readonly features: FeatureSet;

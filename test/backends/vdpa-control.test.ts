@@ -205,6 +205,13 @@ describe.each(['passed through', 'shadowed'] as const)('what the control plane s
       backend.policyChanged();
       same();
     }
+    // The next driver has nothing of this one's.
+    const next = new TestGuest({ features, pairs: 4, rss: RSS });
+    receive.clear(next.features);
+    steering.clear(next.features);
+    receive.publish(next.policy, steering, { features: next.features, live: [5, 0], ...station });
+    backend.open({ features: next.features, memory: next.dma, policy: next.policy });
+    expect(wordsOf(a.policy())).toEqual(wordsOf(next.policy));
   });
 
   it('is in the address space of the control queue alone, and nothing of the guest is there', () => {
