@@ -2,6 +2,7 @@
 // Segments come from a VhostPool (nicbox/vhost-net); a device moves from one data plane to another by `VirtioNet.handOver`.
 
 export { VdpaBackend } from '#backends/vdpa-backend';
+export { ControlRefusedError } from '#backends/vdpa-control-shadow';
 export { VdpaNet, type VdpaNetOptions } from '#backends/vdpa-net';
 export { VdpaShadow } from '#backends/vdpa-shadow';
 export type { VdpaControl, VdpaDevice, VdpaDirtyLog, VdpaEvent, VdpaOwner } from '#virtio/vdpa';

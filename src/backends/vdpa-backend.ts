@@ -7,9 +7,8 @@ import type { FeatureSet } from '#virtio/features';
 import type { VdpaDevice, VdpaEvent } from '#virtio/vdpa';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
-import { DeviceDirt, reachable, VdpaFront } from './vdpa-front.ts';
-
-const PASS_THROUGH_SPACE = 0;
+import { DeviceDirt, VdpaFront } from './vdpa-front.ts';
+import { reachable } from './vdpa-reach.ts';
 
 export class VdpaBackend implements VhostBackend {
   readonly name: string;
@@ -34,7 +33,6 @@ export class VdpaBackend implements VhostBackend {
     this.maxQueuePairs = device.vringCount >>> 1;
     this.flowFilter = device.flowFilter;
     this.#front = new VdpaFront(device, {
-      addressSpace: PASS_THROUGH_SPACE,
       // What lies beyond its range faults in the device.
       plan: (memory) => reachable(memory).filter(({ iova, size }) => iova >= device.iovaRange.first && iova + size - 1 <= device.iovaRange.last),
       event: (event) => {
@@ -100,6 +98,6 @@ export class VdpaBackend implements VhostBackend {
   }
 
   policyChanged(): void {
-    if (this.#front.held) this.device.controlChanged();
+    this.#front.policyChanged();
   }
 }

@@ -1,24 +1,31 @@
-// What both kinds of VhostBackend over a vDPA device have in common: taking the device, negotiating with it, and keeping one of its address spaces in step with the
-// memory of the function in front of it (mappings, bus mastering, turns), so that what the guest takes away the device cannot use any more when the guest's access returns.
+// What both kinds of VhostBackend over a vDPA device have in common: taking the device, negotiating with it, keeping its data queues' address space in step with the
+// memory of the function in front of it (mappings, bus mastering, turns), so that what the guest takes away the device cannot use any more when the guest's access returns;
+// and its control queue, in an address space of its own, told what the emulated control plane has settled with the driver.
 
 import type { DirtyWriter } from '#core/dirty-log';
-import { DMA_READ, DMA_WRITE, type DmaFollower, type DmaMapping, type DmaSpace } from '#core/dma-space';
+import { DMA_WRITE, type DmaFollower, type DmaMapping, type DmaSpace } from '#core/dma-space';
 import { ADDRESS_LIMIT, GuestMemory, type RamRange } from '#core/guest-memory';
 import { VIRTIO_STATUS_ACKNOWLEDGE, VIRTIO_STATUS_DRIVER, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from '#virtio/device-status';
 import type { FeatureSet } from '#virtio/features';
+import type { NetPolicy } from '#virtio/net-policy';
 import type { VdpaDevice, VdpaEvent, VdpaOwner } from '#virtio/vdpa';
 import type { VhostSession } from '#virtio/vhost';
+import { ControlShadow, controlFeatures } from './vdpa-control-shadow.ts';
+import { reachable } from './vdpa-reach.ts';
 
 const PAGE = 4096;
+/** As Linux's and QEMU's vhost-vdpa have them. */
+const DATA_SPACE = 0;
+const CONTROL_SPACE = 1;
 
 export interface FrontParts {
-  /** Which of the device's address spaces. */
-  readonly addressSpace: number;
   /** The translations to give the device, from those of the function. */
   readonly plan: (memory: DmaSpace) => readonly DmaMapping[];
   readonly event: (event: Exclude<VdpaEvent, { kind: 'released' }>) => void;
   /** The device is about to be another's: what it knows is to be asked for now. */
   readonly released?: () => void;
+  /** The device has stopped touching memory, as bus mastering is about to be cleared; the function's can still be written. */
+  readonly leaving?: () => void;
 }
 
 export class VdpaFront implements VdpaOwner, DmaFollower {
@@ -28,6 +35,9 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
   #memory: DmaSpace | undefined;
   #whole: GuestMemory | undefined;
   #ranges: readonly RamRange[] = [];
+  #policy: NetPolicy | undefined;
+  #control: ControlShadow | undefined;
+  #controlBuffer = new SharedArrayBuffer(0);
 
   constructor(device: VdpaDevice, parts: FrontParts) {
     this.device = device;
@@ -40,25 +50,51 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
   }
 
   /**
-   * Takes the device and brings it to DRIVER_OK, with no ring ready.
-   * @param own memory beside the guest's that the plan maps. @throws TypeError, RangeError, Error
+   * Takes the device and brings it to DRIVER_OK, with no data ring ready and its control queue told everything.
+   * @param features of the driver's, those for the data path
+   * @param own memory beside the guest's that the plan maps. @throws TypeError, RangeError, Error, ControlRefusedError
    */
   open(session: VhostSession, features: FeatureSet, own: readonly RamRange[] = []): void {
     const { device } = this;
-    const { memory } = session;
-    const { addressSpace } = this.#parts;
-    device.setOwner(this, this.#joined(memory.memory, own));
-    for (let group = 0; group < device.groups; group++) device.setGroupAddressSpace(group, addressSpace);
+    const { memory, policy } = session;
+    const { limits } = policy.rss;
+    const [dataGroup, controlGroup] = [device.vringGroup(0), device.vringGroup(device.controlVring)];
+    if (dataGroup === controlGroup || device.addressSpaces <= CONTROL_SPACE)
+      throw new Error(`the control queue of ${device.name} cannot be isolated from its data queues`);
+    const bytes = ControlShadow.bytes(limits);
+    // The same for every driver: one may come and go as often as it likes.
+    if (this.#controlBuffer.byteLength !== bytes) this.#controlBuffer = new SharedArrayBuffer(bytes);
+    const base = Math.max(...memory.memory.slabs.map((slab) => slab.base + slab.size), ...own.map((range) => range.base + range.size));
+    device.setOwner(this, this.#joined(memory.memory, [...own, { base, size: bytes, source: this.#controlBuffer }]));
+    device.setGroupAddressSpace(dataGroup, DATA_SPACE);
+    device.setGroupAddressSpace(controlGroup, CONTROL_SPACE);
     device.setControl(session);
+    const negotiated = features.or(controlFeatures(features, device));
     device.status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
-    device.driverFeatures = features;
+    device.driverFeatures = negotiated;
     device.status |= VIRTIO_STATUS_FEATURES_OK;
     if ((device.status & VIRTIO_STATUS_FEATURES_OK) === 0)
-      throw new Error(`${device.name} does not accept feature bits ${features.without(device.features).bits().join(', ')}`);
+      throw new Error(`${device.name} does not accept feature bits ${negotiated.without(device.features).bits().join(', ')}`);
     this.#memory = memory;
+    this.#policy = policy;
+    this.#control = new ControlShadow(device, negotiated, limits, this.#controlBuffer);
+    for (const mapping of this.#control.mappings(base)) device.map(CONTROL_SPACE, mapping);
+    this.#control.setUp();
     this.moved();
     memory.followers.add(this);
     device.status |= VIRTIO_STATUS_DRIVER_OK;
+    this.policyChanged();
+  }
+
+  /** Tells the device what changed: in force for every turn that begins once this has returned. @throws ControlRefusedError */
+  policyChanged(): void {
+    const [policy, control] = [this.#policy, this.#control];
+    if (this.#memory === undefined || policy === undefined || control === undefined) return;
+    const { device } = this;
+    device.betweenTurns(() => {
+      device.controlChanged();
+      control.tell(policy);
+    });
   }
 
   /** The guest's RAM and our own in one: the same object each time, unless either is other memory now. */
@@ -85,18 +121,23 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
 
   // ---- DmaFollower ----
 
+  leaving(): void {
+    this.device.busMaster = false;
+    this.#parts.leaving?.();
+  }
+
   moved(): void {
     const memory = this.#memory;
     if (memory === undefined) return;
     const { device } = this;
-    const { addressSpace, plan } = this.#parts;
+    const { plan } = this.#parts;
     // Its rings see all of the change or nothing: an area that is gone for a moment would break them.
     device.betweenTurns(() => {
       device.busMaster = memory.busMaster;
       device.beginBatch();
       try {
-        device.unmap(addressSpace, 0, ADDRESS_LIMIT);
-        for (const mapping of plan(memory)) device.map(addressSpace, mapping);
+        device.unmap(DATA_SPACE, 0, ADDRESS_LIMIT);
+        for (const mapping of plan(memory)) device.map(DATA_SPACE, mapping);
       } finally {
         device.endBatch();
       }
@@ -106,12 +147,6 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
   betweenTurns(write: () => void): void {
     this.device.betweenTurns(write);
   }
-}
-
-/** What a function may reach, by pieces of RAM: its own translations, or all of RAM as it is. */
-export function reachable(memory: DmaSpace): DmaMapping[] {
-  const { mappings } = memory;
-  return mappings ?? memory.memory.slabs.map(({ base, size }) => ({ iova: base, address: base, size, permissions: DMA_READ | DMA_WRITE }));
 }
 
 /**

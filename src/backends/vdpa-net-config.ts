@@ -7,12 +7,14 @@ const MAC_BYTES = 6;
 
 export class NetConfig {
   readonly #bytes = new Uint8Array(BYTES);
+  readonly #permanentMac: Uint8Array;
   #generation = 0;
 
   constructor(pairs: number, { mac, mtu = 1500 }: { readonly mac?: Uint8Array; readonly mtu?: number }) {
     if (mac !== undefined && mac.length !== MAC_BYTES) throw new RangeError(`a MAC address has ${MAC_BYTES} bytes, not ${mac.length}`);
     if (!(Number.isInteger(mtu) && mtu >= 68 && mtu <= 65535)) throw new RangeError(`MTU ${mtu}: 68 to 65535`);
-    this.#bytes.set(mac ?? []);
+    this.#permanentMac = mac?.slice() ?? new Uint8Array(MAC_BYTES);
+    this.#bytes.set(this.#permanentMac);
     this.#bytes.set([VIRTIO_NET_S_LINK_UP, 0, pairs & 0xff, pairs >>> 8, mtu & 0xff, mtu >>> 8], STATUS);
   }
 
@@ -24,6 +26,11 @@ export class NetConfig {
     const bytes = new Uint8Array(length);
     bytes.set(this.#bytes.subarray(offset, offset + length));
     return bytes;
+  }
+
+  /** What a driver set is forgotten. */
+  reset(): void {
+    this.#bytes.set(this.#permanentMac);
   }
 
   /** Only the address is the driver's to write. */

@@ -1,24 +1,37 @@
 // A vDPA network device whose hardware is a worker thread: its rings are those of a port on one of the worker's segments (vhost-net.ts), served by the same ring loop, with
 // doorbells that guests write and calls that go straight to the interrupt controller. What is a NIC's own is here: status, configuration space, translations, suspension,
-// and, as an option, the log of pages it wrote. One group of rings, two address spaces: one for the guest's own rings, one for shadow virtqueues.
+// and, as an option, the log of pages it wrote. Two groups of rings: the data queues, and the control queue (vdpa-control-queue.ts).
 
-import type { DmaMapping } from '#core/dma-space';
+import type { DmaMapping, DmaSpace } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
 import { ADDRESS_LIMIT, type GuestMemory } from '#core/guest-memory';
 import type { Call } from '#core/interrupts';
 import { VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from '#virtio/device-status';
 import { FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import * as net from '#virtio/net-features';
 import { initialPosition } from '#virtio/open-queue';
 import type { VdpaControl, VdpaDevice, VdpaDirtyLog, VdpaEvent, VdpaOwner } from '#virtio/vdpa';
 import type { VhostEvent, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
-import { VdpaAddressSpace } from './vdpa-address-space.ts';
+import { CONTROL_GROUP, DATA_GROUP, VdpaAddressSpaces } from './vdpa-address-space.ts';
+import { VdpaControlQueue } from './vdpa-control-queue.ts';
 import { NetConfig } from './vdpa-net-config.ts';
 import type { VhostNet } from './vhost-net.ts';
 
 const VIRTIO_ID_NETWORK = 1;
 const MAXIMUM_VRING = 32768;
-const ADDRESS_SPACES = 2;
+/** Besides what its data path has. */
+const OWN_FEATURES = FeatureSet.of(
+  VIRTIO_F_VERSION_1,
+  VIRTIO_F_ACCESS_PLATFORM,
+  net.VIRTIO_NET_F_CTRL_VQ,
+  net.VIRTIO_NET_F_CTRL_RX,
+  net.VIRTIO_NET_F_CTRL_RX_EXTRA,
+  net.VIRTIO_NET_F_CTRL_VLAN,
+  net.VIRTIO_NET_F_CTRL_MAC_ADDR,
+  net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+  net.VIRTIO_NET_F_MQ,
+);
 const NO_AREAS = { descriptorArea: 0, driverArea: 0, deviceArea: 0 };
 
 export interface VdpaNetOptions {
@@ -49,20 +62,20 @@ export class VdpaNet implements VdpaDevice {
   readonly name: string;
   readonly deviceId = VIRTIO_ID_NETWORK;
   readonly vringCount: number;
+  readonly controlVring: number;
   readonly maxVringSize: number;
   readonly features: FeatureSet;
   readonly flowFilter = true;
   readonly iovaRange: { readonly first: number; readonly last: number };
-  readonly groups = 1;
-  readonly addressSpaces = ADDRESS_SPACES;
+  readonly groups: number;
+  readonly addressSpaces: number;
   readonly dirtyLog?: VdpaDirtyLog;
   /** Where its frames go: counters, and the segment to leave. */
   readonly port: VhostNet;
   readonly #config: NetConfig;
+  readonly #controlQueue = new VdpaControlQueue();
   #vrings: Vring[];
-  #spaces: VdpaAddressSpace[] = [];
-  /** A guest may reset its device as often as it likes, and a process has room for some ten thousand of these (dma-table.ts). */
-  readonly #spacesOf = new WeakMap<GuestMemory, VdpaAddressSpace[]>();
+  readonly #spaces: VdpaAddressSpaces;
   #owner: VdpaOwner | undefined;
   #memory: GuestMemory | undefined;
   #control: VdpaControl | undefined;
@@ -70,19 +83,21 @@ export class VdpaNet implements VdpaDevice {
   /** Reset, and rings may still be stopping. */
   #resetting = false;
   #driverFeatures = new FeatureSet();
-  #groupSpace = 0;
-  #batches = 0;
   #suspended = false;
 
   constructor(port: VhostNet, options: VdpaNetOptions = {}) {
     this.port = port;
     this.name = `vdpa ${port.name}`;
-    this.vringCount = 2 * port.maxQueuePairs;
-    this.features = port.features.or(FeatureSet.of(VIRTIO_F_VERSION_1, VIRTIO_F_ACCESS_PLATFORM)).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
+    this.controlVring = 2 * port.maxQueuePairs;
+    this.vringCount = this.controlVring + 1;
+    this.features = port.features.or(OWN_FEATURES).without(FeatureSet.of(...(options.withoutFeatures ?? [])));
     this.maxVringSize = options.maxVringSize ?? MAXIMUM_VRING;
     if (!(Number.isInteger(this.maxVringSize) && this.maxVringSize >= 1 && this.maxVringSize <= MAXIMUM_VRING))
       throw new RangeError(`longest ring ${this.maxVringSize}: 1 to ${MAXIMUM_VRING} entries`);
     this.iovaRange = options.iovaRange ?? { first: 0, last: ADDRESS_LIMIT - 1 };
+    this.#spaces = new VdpaAddressSpaces(this.name, this.iovaRange);
+    this.groups = this.#spaces.groups;
+    this.addressSpaces = this.#spaces.count;
     this.#config = new NetConfig(port.maxQueuePairs, options);
     this.#vrings = this.#freshVrings();
     if (options.dirtyTracking === true)
@@ -109,10 +124,7 @@ export class VdpaNet implements VdpaDevice {
   }
 
   #tellFaults(): void {
-    this.#spaces.forEach(({ space }, addressSpace) => {
-      const { count, records } = space.takeFaults();
-      if (count > 0) this.#tell({ kind: 'fault', addressSpace, count, faults: records });
-    });
+    this.#spaces.takeFaults((addressSpace, count, faults) => this.#tell({ kind: 'fault', addressSpace, count, faults }));
   }
 
   #tell(event: VdpaEvent): void {
@@ -127,11 +139,7 @@ export class VdpaNet implements VdpaDevice {
     this.status = 0;
     this.#owner = owner;
     this.#memory = memory;
-    this.#spaces = this.#spacesOf.get(memory) ?? Array.from({ length: ADDRESS_SPACES }, () => new VdpaAddressSpace(memory));
-    this.#spacesOf.set(memory, this.#spaces);
-    for (const space of this.#spaces) space.clear();
-    this.#batches = 0;
-    this.busMaster = true;
+    this.#spaces.bind(memory);
   }
 
   // ---- configuration space ----
@@ -186,12 +194,13 @@ export class VdpaNet implements VdpaDevice {
   }
 
   #driverOk(status: number): void {
-    const space = this.#spaces[this.#groupSpace]?.space;
+    const space = this.#spaces.memoryOf(DATA_GROUP);
     if (space === undefined || this.#control === undefined)
       throw new TypeError(`${this.name}: an owner, its memory and its control words come before DRIVER_OK`);
     if ((status & VIRTIO_STATUS_FEATURES_OK) === 0) throw new TypeError(`${this.name}: FEATURES_OK comes before DRIVER_OK`);
-    const { policy, statistics, clock } = this.#control;
-    this.port.open({ features: this.#driverFeatures, memory: space, policy, statistics, clock });
+    const { statistics, clock } = this.#control;
+    this.#controlQueue.begin({ features: this.#driverFeatures, control: this.#control, config: this.#config, pairs: this.port.maxQueuePairs });
+    this.port.open({ features: this.#driverFeatures, memory: space, policy: this.#controlQueue.policy, statistics, clock });
     for (const [index, vring] of this.#vrings.entries()) if (vring.ready) this.#start(index, vring);
   }
 
@@ -200,14 +209,15 @@ export class VdpaNet implements VdpaDevice {
   }
 
   #reset(): void {
-    for (let index = 0; index < this.vringCount; index++) this.port.stopVring(index);
+    for (let index = 0; index < this.controlVring; index++) this.port.stopVring(index);
+    this.#controlQueue.end();
+    this.#config.reset();
     this.#resetting = true;
     this.#driverFeatures = new FeatureSet();
     this.#vrings = this.#freshVrings();
-    this.#groupSpace = 0;
     this.#suspended = false;
     this.#control = undefined;
-    this.busMaster = true;
+    this.#spaces.reset();
   }
 
   get driverFeatures(): FeatureSet {
@@ -227,7 +237,20 @@ export class VdpaNet implements VdpaDevice {
   }
 
   controlChanged(): void {
+    this.#controlQueue.publish();
     this.port.policyChanged();
+  }
+
+  kickControl(): void {
+    const broken = this.#controlQueue.serve();
+    this.port.policyChanged();
+    if (broken !== undefined) this.#controlBroken(broken);
+  }
+
+  #controlBroken(reason: string): void {
+    this.#vring(this.controlVring).ready = false;
+    this.#tellFaults();
+    this.#tell({ kind: 'broken', index: this.controlVring, reason });
   }
 
   announceStation(mac: Uint8Array): boolean {
@@ -266,7 +289,8 @@ export class VdpaNet implements VdpaDevice {
 
   vringPosition(index: number): VringPosition {
     const vring = this.#vring(index);
-    return vring.started ? this.port.vringPosition(index) : vring.position;
+    if (!vring.started) return vring.position;
+    return index === this.controlVring ? this.#controlQueue.position : this.port.vringPosition(index);
   }
 
   setVringCall(index: number, call: Call): void {
@@ -274,8 +298,9 @@ export class VdpaNet implements VdpaDevice {
   }
 
   vringDoorbell(index: number): Doorbell {
-    this.#vring(index);
-    return this.port.kickDoorbell(index) as Doorbell;
+    const doorbell = this.port.kickDoorbell(index);
+    if (doorbell === undefined) throw new RangeError(`${this.name} has ${this.controlVring} data rings: no doorbell ${index}`);
+    return doorbell;
   }
 
   setVringReady(index: number, ready: boolean): void {
@@ -283,85 +308,82 @@ export class VdpaNet implements VdpaDevice {
     if (vring.ready === ready) return;
     if (ready) {
       this.#idle(index);
-      if (vring.call === undefined) throw new TypeError(`${this.name}: ring ${index} has no call`);
+      if (vring.call === undefined && index !== this.controlVring) throw new TypeError(`${this.name}: ring ${index} has no call`);
     }
     vring.ready = ready;
     if (!this.#live || this.#suspended) return;
     if (ready) this.#start(index, vring);
-    else this.port.stopVring(index);
+    else this.#stop(index);
   }
 
   #start(index: number, vring: Vring): void {
     const { areas, size, call } = vring;
     const position = this.vringPosition(index);
     vring.started = true;
+    if (index === this.controlVring) {
+      const broken = this.#controlQueue.open({ size, ...areas }, position, this.#spaces.memoryOf(CONTROL_GROUP) as DmaSpace);
+      if (broken !== undefined) this.#controlBroken(broken);
+      return;
+    }
     this.port.startVring(index, { size, ...areas }, position, call as Call);
   }
 
+  #stop(index: number): void {
+    if (index === this.controlVring) this.#controlQueue.close();
+    else this.port.stopVring(index);
+  }
+
   vringState(index: number): VringState {
-    return this.#vring(index).started ? this.port.vringState(index) : 'stopped';
+    if (!this.#vring(index).started) return 'stopped';
+    return index === this.controlVring ? this.#controlQueue.state : this.port.vringState(index);
   }
 
   // ---- address spaces ----
 
   vringGroup(index: number): number {
     this.#vring(index);
-    return 0;
+    return index === this.controlVring ? CONTROL_GROUP : DATA_GROUP;
   }
 
   groupAddressSpace(group: number): number {
-    if (group !== 0) throw new RangeError(`${this.name} has 1 group of rings: no group ${group}`);
-    return this.#groupSpace;
+    return this.#spaces.groupSpace(group);
   }
 
   setGroupAddressSpace(group: number, addressSpace: number): void {
-    this.groupAddressSpace(group);
-    this.#space(addressSpace);
     if (this.#live) throw new TypeError(`${this.name}: groups get their address spaces before DRIVER_OK`);
-    this.#groupSpace = addressSpace;
+    this.#spaces.setGroupSpace(group, addressSpace);
   }
 
-  #space(addressSpace: number): VdpaAddressSpace {
-    const space = this.#spaces[addressSpace];
-    if (space === undefined)
-      throw new RangeError(`${this.name} has ${this.#spaces.length} address spaces${this.#owner ? '' : ' without an owner'}: no address space ${addressSpace}`);
-    return space;
-  }
-
-  map(addressSpace: number, { iova, address, size, permissions }: DmaMapping): void {
-    const { first, last } = this.iovaRange;
-    if (!(iova >= first && iova + size - 1 <= last)) throw new RangeError(`${this.name}: ${size} bytes at 0x${iova.toString(16)} are outside its range`);
-    this.#space(addressSpace).map(iova, address, size, permissions);
+  map(addressSpace: number, mapping: DmaMapping): void {
+    this.#spaces.map(addressSpace, mapping);
   }
 
   unmap(addressSpace: number, iova: number, size: number): number {
-    return this.#space(addressSpace).unmap(iova, size);
+    return this.#spaces.unmap(addressSpace, iova, size);
   }
 
   beginBatch(): void {
-    if (this.#batches++ === 0) for (const space of this.#spaces) space.hold();
+    this.#spaces.beginBatch();
   }
 
   endBatch(): void {
-    if (this.#batches === 0) throw new TypeError(`${this.name}: no batch was begun`);
-    if (--this.#batches === 0) for (const space of this.#spaces) space.release();
+    this.#spaces.endBatch();
   }
 
   get busMaster(): boolean {
-    return this.#spaces.every(({ space }) => space.busMaster);
+    return this.#spaces.memoryOf(DATA_GROUP)?.busMaster ?? true;
   }
 
   set busMaster(on: boolean) {
-    for (const { space } of this.#spaces) space.busMaster = on;
+    const space = this.#spaces.memoryOf(DATA_GROUP);
+    if (space !== undefined) space.busMaster = on;
   }
 
   betweenTurns(write: () => void): void {
-    let all = write;
-    for (const { space } of this.#spaces) {
-      const inner = all;
-      all = () => space.betweenTurns(inner);
-    }
-    all();
+    // Commands of the control queue run inside such a write: its address space has no turns.
+    const space = this.#spaces.memoryOf(DATA_GROUP);
+    if (space === undefined) write();
+    else space.betweenTurns(write);
   }
 
   // ---- suspension ----
@@ -369,7 +391,7 @@ export class VdpaNet implements VdpaDevice {
   suspend(): void {
     if (!this.#live || this.#suspended) return;
     this.#suspended = true;
-    for (let index = 0; index < this.vringCount; index++) this.port.stopVring(index);
+    for (let index = 0; index < this.vringCount; index++) this.#stop(index);
   }
 
   get suspended(): boolean {
@@ -381,7 +403,7 @@ export class VdpaNet implements VdpaDevice {
     if (!this.suspended) throw new TypeError(`${this.name}: its suspension is not complete: wait for suspended`);
     this.#suspended = false;
     this.#vrings.forEach((vring, index) => {
-      if (vring.ready && this.port.vringState(index) !== 'broken') this.#start(index, vring);
+      if (vring.ready && this.vringState(index) !== 'broken') this.#start(index, vring);
     });
   }
 }

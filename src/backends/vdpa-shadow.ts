@@ -4,12 +4,12 @@
 
 import { BellLoop } from '#core/bell-loop';
 import { type Timer, WallClock } from '#core/clock';
-import { DMA_READ, DMA_WRITE, type DmaMapping, type DmaSpace } from '#core/dma-space';
+import type { DmaMapping, DmaSpace } from '#core/dma-space';
 import { type Bell, Doorbell } from '#core/doorbell';
 import { Call } from '#core/interrupts';
 import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { IovaTree } from '#virtio/iova-tree';
-import { VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_VQ_NOTF_COAL } from '#virtio/net-features';
+import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_VQ_NOTF_COAL } from '#virtio/net-features';
 import { openQueue } from '#virtio/open-queue';
 import { ShadowQueue } from '#virtio/shadow-queue';
 import { ShadowRing } from '#virtio/shadow-ring';
@@ -17,9 +17,9 @@ import type { VdpaDevice, VdpaEvent } from '#virtio/vdpa';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import { Moderation, type ModerationTime } from './moderation.ts';
-import { reachable, VdpaFront } from './vdpa-front.ts';
+import { VdpaFront } from './vdpa-front.ts';
+import { reachable, rights } from './vdpa-reach.ts';
 
-const SHADOW_SPACE = 1;
 /** A shadow ring takes any chain a guest's of up to this size can have, and a whole packet in one indirect table. */
 const MOST = 4096;
 const LEAST = 1024;
@@ -80,12 +80,12 @@ export class VdpaShadow implements VhostBackend {
     this.#ownLoop = loop === undefined;
     this.#loop = loop ?? new BellLoop();
     const { bell } = this.#loop;
-    this.#rings = Array.from({ length: device.vringCount }, () => makeShadow(bell));
+    this.#rings = Array.from({ length: 2 * this.maxQueuePairs }, () => makeShadow(bell));
     this.#unhook = this.#loop.add(() => this.#serveAll());
     this.#front = new VdpaFront(device, {
-      addressSpace: SHADOW_SPACE,
       plan: (memory) => this.#plan(memory),
       event: (event) => this.#deviceEvent(event),
+      leaving: () => this.#bringAllBack(),
     });
   }
 
@@ -163,7 +163,8 @@ export class VdpaShadow implements VhostBackend {
       iova: this.#iovas.iovaOf(this.#base + index * each, each),
       inOrder: features.has(VIRTIO_F_IN_ORDER),
     });
-    shadow.queue = new ShadowQueue({ queue, ring, dma: memory, iovas: this.#iovas, writable: (index & 1) === 0 });
+    const writable = (index & 1) === 0;
+    shadow.queue = new ShadowQueue({ queue, ring, dma: memory, iovas: this.#iovas, writable, merges: writable && features.has(VIRTIO_NET_F_MRG_RXBUF) });
     shadow.moderation = new Moderation(queue, this.#time, () => call.signal());
     this.#moderate(index);
     shadow.state = 'running';
@@ -211,7 +212,7 @@ export class VdpaShadow implements VhostBackend {
   policyChanged(): void {
     if (!this.#front.held) return;
     for (let index = 0; index < this.#rings.length; index++) this.#moderate(index);
-    this.device.controlChanged();
+    this.#front.policyChanged();
   }
 
   // ---- relaying ----
@@ -253,7 +254,7 @@ export class VdpaShadow implements VhostBackend {
         relay.disarm();
         const { shown } = relay.queue;
         const used = relay.bringBack();
-        if (used > 0) this.#show(shadow, relay, used, shown);
+        if (used > 0) this.#show(shadow, relay, shown);
         const sent = relay.forward();
         if (sent > 0 && relay.ring.expose()) this.device.vringDoorbell(index).ring();
         if (relay.queue.broken !== undefined || relay.broken !== undefined) break;
@@ -264,11 +265,22 @@ export class VdpaShadow implements VhostBackend {
     if (breach !== undefined) this.#break(index, shadow, breach);
   }
 
-  /** What came back becomes visible, and is counted: by chains, of which a merged packet has several, so that it is told of too early rather than too late. */
-  #show(shadow: Shadow, relay: ShadowQueue, used: number, shown: number): void {
+  /** Bus mastering goes: what the device has used is shown while the guest's rings can be written, as they will stop where they stand then. */
+  #bringAllBack(): void {
+    this.#session?.memory.sync();
+    for (const shadow of this.#rings) {
+      const relay = shadow.queue;
+      if (relay === undefined || !relay.queue.resync()) continue;
+      const { shown } = relay.queue;
+      if (relay.bringBack() > 0) this.#show(shadow, relay, shown);
+    }
+  }
+
+  /** What came back becomes visible, and is counted. */
+  #show(shadow: Shadow, relay: ShadowQueue, shown: number): void {
     const wanted = relay.queue.publish();
     const places = (relay.queue.shown - shown) | 0;
-    if (places !== 0) shadow.moderation?.count(used, places, wanted);
+    if (places !== 0) shadow.moderation?.count(relay.packets, places, wanted);
     this.#arm();
   }
 
@@ -374,27 +386,4 @@ function makeShadow(bell: Bell): Shadow {
     called,
     calls,
   };
-}
-
-/** What the mappings allow on RAM [from, to): disjoint runs, by address. A page that several lead to may be used as any of them allows. */
-function rights(mappings: readonly DmaMapping[], from: number, to: number): { address: number; size: number; permissions: number }[] {
-  const within = mappings.filter(({ address, size }) => address < to && address + size > from);
-  const edges = [...new Set(within.flatMap(({ address, size }) => [Math.max(address, from), Math.min(address + size, to)]))].sort((a, b) => a - b);
-  // By ascending start; of those that reach over an edge the rights are put together.
-  const sorted = [...within].sort((a, b) => a.address - b.address);
-  const runs: { address: number; size: number; permissions: number }[] = [];
-  let live: DmaMapping[] = [];
-  let next = 0;
-  for (let i = 0; i + 1 < edges.length; i++) {
-    const [address, end] = [edges[i] as number, edges[i + 1] as number];
-    live = live.filter((m) => m.address + m.size > address);
-    for (; next < sorted.length && (sorted[next] as DmaMapping).address <= address; next++) live.push(sorted[next] as DmaMapping);
-    const permissions = live.reduce((all, m) => all | (m.address + m.size > address ? m.permissions : 0), 0) & (DMA_READ | DMA_WRITE);
-    if (permissions === 0) continue;
-    const last = runs[runs.length - 1];
-    if (last !== undefined && last.address + last.size === address && last.permissions === permissions)
-      runs[runs.length - 1] = { ...last, size: last.size + end - address };
-    else runs.push({ address, size: end - address, permissions });
-  }
-  return runs;
 }

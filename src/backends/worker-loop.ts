@@ -82,6 +82,8 @@ export class WorkerLoop {
     for (;;) {
       if (this.#run.attention !== this.#attention) {
         this.#look();
+        // What that took was work.
+        idle = 0;
         if (this.#run.stop) break;
       }
       const ticket = this.#bell.ticket;

@@ -70,6 +70,8 @@ export interface RemoteMemory {
  * inside the change.
  */
 export interface DmaFollower {
+  /** Bus mastering is about to be cleared: the last time to write through the space. */
+  leaving?(): void;
   /** Mappings or bus mastering of the space are others: on return nobody uses what was taken away. */
   moved(): void;
   /** Runs `write` while no turn of the follower's is under way. */
@@ -140,6 +142,7 @@ export class DmaSpace {
 
   /** PCI Command bit 2. Clearing it returns once no thread is inside a turn that saw it set. */
   set busMaster(on: boolean) {
+    if (!on && this.busMaster) for (const follower of this.followers) follower.leaving?.();
     this.#table.setFlag(FLAG_BUS_MASTER, on);
     for (const follower of this.followers) follower.moved();
   }

@@ -37,7 +37,8 @@ let quietUsed = 0;
 
 /** One zeroed word that is hardly ever written. One that is must have a line of its own: `allocateWords`. */
 export function allocateQuietWord(): SharedWords {
-  if (quiet === undefined || quietUsed === LINE_WORDS) {
+  // In the buffer of whatever is allocated now: a doorbell is named to other threads only if all its words lie in one.
+  if (quiet === undefined || quietUsed === LINE_WORDS || quiet.buffer !== common?.buffer) {
     quiet = allocateWords();
     quietUsed = 0;
   }

@@ -45,6 +45,9 @@ export const VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO = 67;
 export const VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO_CSUM = 68;
 export const VIRTIO_NET_F_OUT_NET_HEADER = 69;
 
+/** Of an address. */
+export const MAC_BYTES = 6;
+
 /** Bytes of struct virtio_net_hdr (virtio 1.4 5.1.9): fields stay where they are, so a later one brings those before it. */
 export function netHeaderBytes(features: FeatureSet): number {
   if (features.has(VIRTIO_NET_F_OUT_NET_HEADER)) return 32;
@@ -143,3 +146,16 @@ export const NET_DATA_PLANE_FEATURES = FeatureSet.of(
   VIRTIO_NET_F_RSC_EXT,
   VIRTIO_NET_F_OUT_NET_HEADER,
 ).or(NET_POLICY_FEATURES);
+
+/** Receive offloads that OFFLOADS_SET switches (virtio 1.4 5.1.9.5.9). */
+export const GUEST_OFFLOADS = FeatureSet.of(
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_TSO4,
+  VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_GUEST_UFO,
+  VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO,
+  VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM,
+  VIRTIO_NET_F_GUEST_USO4,
+  VIRTIO_NET_F_GUEST_USO6,
+);

@@ -135,6 +135,17 @@ export class NetPolicy {
     this.#words[kind === 'unicast' ? UNICAST_COUNT : MULTICAST_COUNT] = count;
   }
 
+  /** The addresses of a table, as bytes. */
+  table(kind: 'unicast' | 'multicast'): Uint8Array[] {
+    const base = kind === 'unicast' ? UNICAST : MULTICAST;
+    const count = Math.min(this.#words[kind === 'unicast' ? UNICAST_COUNT : MULTICAST_COUNT] as number, POLICY_MAC_ENTRIES);
+    return Array.from({ length: count }, (_, i) => this.#address(base + 2 * i));
+  }
+
+  get mac(): Uint8Array {
+    return this.#address(MAC);
+  }
+
   /** True when the address (same two words as macLow, macHigh) is in the table of its kind. */
   inTable(low: number, high: number): boolean {
     const multicast = (low & 1) !== 0;
@@ -159,6 +170,10 @@ export class NetPolicy {
     for (let i = 0; i < 128; i++) this.#words[VLAN + i] = bits[i] ?? 0;
   }
 
+  get vlans(): Uint32Array {
+    return Uint32Array.from(this.#words.subarray(VLAN, VLAN + 128));
+  }
+
   clearVlans(): void {
     this.#words.fill(0, VLAN, VLAN + 128);
   }
@@ -180,6 +195,11 @@ export class NetPolicy {
 
   maxUsecs(index: number): number {
     return (this.#words[COALESCING + 2 * index + 1] as number) >>> 0;
+  }
+
+  #address(at: number): Uint8Array {
+    const [low, high] = [this.#words[at] as number, this.#words[at + 1] as number];
+    return Uint8Array.of(low, low >>> 8, low >>> 16, low >>> 24, high, high >>> 8);
   }
 
   #setAddress(at: number, mac: Uint8Array): void {

@@ -1,7 +1,7 @@
 // What a network device counts for each data queue (virtio 1.4 5.1.9.5.11): shared words that the device owns, the thread that serves the queues writes, and the machine's
 // thread reads. They outlive backends and workers, so that a hand-over goes on counting. Each word is a whole 64-bit float; one writer at a time.
 //
-// Counted raw, where it costs least; what the specification names is derived in devices/virtio-net/statistics.ts.
+// Counted raw, where it costs least; what the specification names is derived in virtio/net-control/statistics.ts.
 
 /** Words of a queue. */
 export const COUNT_NOTIFICATIONS = 0;

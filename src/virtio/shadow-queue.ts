@@ -12,6 +12,8 @@ import { QUEUE_BROKEN, type VirtQueue } from './virtqueue.ts';
 const RUN = 256;
 /** Buffers of a lap: those of length 0 cost no descriptor of the device's ring, and are to be walked all the same. */
 const MOST_BUFFERS = 8192;
+/** In struct virtio_net_hdr. */
+const NUM_BUFFERS = 10;
 const NO_LIMIT = 0x7fffffff;
 
 export class ShadowQueue {
@@ -19,21 +21,28 @@ export class ShadowQueue {
   readonly ring: ShadowRing;
   /** Why the device's side takes no part any more, or undefined. */
   broken: string | undefined;
+  /** Packets of what `bringBack` brought last: of one that is merged over several buffers, the first counts. */
+  packets = 0;
   readonly #dma: DmaSpace;
   readonly #iovas: IovaTree;
   /** Its buffers are for the device to write: a receive queue. */
   readonly #writable: boolean;
+  /** A packet may be merged over several. */
+  readonly #merges: boolean;
+  /** Buffers still to come of the packet at hand. */
+  #rest = 0;
   readonly #segments: SegmentList;
   readonly #tokens = new Int32Array(RUN);
   /** A chain waits for descriptors that the device has. */
   #full = false;
 
-  constructor(parts: { queue: VirtQueue; ring: ShadowRing; dma: DmaSpace; iovas: IovaTree; writable: boolean }) {
+  constructor(parts: { queue: VirtQueue; ring: ShadowRing; dma: DmaSpace; iovas: IovaTree; writable: boolean; merges: boolean }) {
     this.queue = parts.queue;
     this.ring = parts.ring;
     this.#dma = parts.dma;
     this.#iovas = parts.iovas;
     this.#writable = parts.writable;
+    this.#merges = parts.merges;
     this.#segments = new SegmentList(parts.ring.size, (parts.dma.memory.slabs[0] as { views: SegmentList['views'][number] }).views);
   }
 
@@ -92,6 +101,7 @@ export class ShadowQueue {
     const { queue, ring } = this;
     const log = this.#dma.logging ? this.#dma.memory.dirty : undefined;
     let chains = 0;
+    this.packets = 0;
     for (; chains < ring.size; chains++) {
       const head = ring.take(log);
       if (head < 0) {
@@ -99,8 +109,22 @@ export class ShadowQueue {
         break;
       }
       queue.push(ring.token, ring.written);
+      if (this.#rest > 0) this.#rest--;
+      else {
+        this.packets++;
+        if (this.#merges) this.#rest = Math.max(0, this.#buffersOfPacket() - 1);
+      }
     }
     return chains;
+  }
+
+  /** virtio 1.4 5.1.9.4: num_buffers, which the device has written. The driver may have, too: no more hangs on it than when that one is interrupted. */
+  #buffersOfPacket(): number {
+    const { firstAddress, firstLength } = this.ring;
+    if (firstLength < NUM_BUFFERS + 2) return 1;
+    const slab = this.#dma.memory.slabs.find(({ base, size }) => firstAddress >= base && firstAddress + NUM_BUFFERS + 2 <= base + size);
+    const at = firstAddress + NUM_BUFFERS - (slab?.base ?? 0);
+    return slab === undefined ? 1 : (slab.views.u8[at] as number) | ((slab.views.u8[at + 1] as number) << 8);
   }
 
   /** Asks both sides to say when there is work. True when there is some already. */

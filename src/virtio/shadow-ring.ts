@@ -28,6 +28,9 @@ export class ShadowRing {
   // Of the chain taken last.
   token = 0;
   written = 0;
+  /** Its first buffer: guest-physical address and length. */
+  firstAddress = -1;
+  firstLength = 0;
   readonly #mask: number;
   readonly #inOrder: boolean;
   readonly #words: Int32Array;
@@ -214,6 +217,8 @@ export class ShadowRing {
 
   #return(head: number, written: number, log: DirtyLog | undefined): void {
     this.token = this.#token[head] as number;
+    this.firstAddress = this.#address[head] as number;
+    this.firstLength = this.#length[head] as number;
     this.written = Math.min(written, this.#writable[head] as number);
     let left = log === undefined ? 0 : this.written;
     const pieces = this.#pieces[head] as number;

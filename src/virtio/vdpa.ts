@@ -28,7 +28,7 @@ export interface VdpaOwner {
   vdpaEvent(event: VdpaEvent): void;
 }
 
-/** What the emulated control plane decides, in shared words: the device goes by them in place of a control queue of its own. */
+/** What the emulated control plane decides. Of the words the device goes by those that no control queue carries: link, MTU, flow rules, which rings there are. */
 export interface VdpaControl {
   readonly policy: NetPolicy;
   readonly statistics?: NetStatistics | undefined;
@@ -48,14 +48,17 @@ export interface VdpaDevice {
   readonly name: string;
   /** virtio 1.4 5: which kind of device. */
   readonly deviceId: number;
+  /** The control queue with them. */
   readonly vringCount: number;
+  /** Which of them the control queue is (virtio 1.4 5.1.2, with as many pairs as there are): the last, behind the data queues. Split, without event index and indirect tables, whatever was negotiated. */
+  readonly controlVring: number;
   readonly maxVringSize: number;
   readonly features: FeatureSet;
   /** The data path follows the flow rules in the policy words. */
   readonly flowFilter: boolean;
   /** Device addresses that can be mapped: first to last. */
   readonly iovaRange: { readonly first: number; readonly last: number };
-  /** Rings that reach memory through the same address space are a group. */
+  /** Rings that reach memory through the same address space are a group: data queues are group 0, the control queue group 1. */
   readonly groups: number;
   readonly addressSpaces: number;
   /** Absent: the device tracks nothing, and only shadow virtqueues know what it wrote. */
@@ -84,8 +87,10 @@ export interface VdpaDevice {
   driverFeatures: FeatureSet;
   /** Before DRIVER_OK. */
   setControl(control: VdpaControl): void;
-  /** The control words changed. */
+  /** The control words changed. Between turns. */
   controlChanged(): void;
+  /** There are commands in the control queue: on return they have been carried out and answered. Between turns. */
+  kickControl(): void;
   /** Sends a frame in the driver's place that says where this station is (a RARP broadcast). */
   announceStation(mac: Uint8Array): boolean;
 
@@ -96,8 +101,9 @@ export interface VdpaDevice {
   /** Where to begin, and, once the ring is not being served any more, where it stands. */
   setVringPosition(index: number, position: VringPosition): void;
   vringPosition(index: number): VringPosition;
+  /** Of a data queue: who drives the control queue knows when it is served. */
   setVringCall(index: number, call: Call): void;
-  /** The word that tells the device of available buffers: a guest may write it itself, and no exit is taken. */
+  /** Of a data queue: the word that tells the device of available buffers. A guest may write it itself, and no exit is taken. */
   vringDoorbell(index: number): Doorbell;
   /** Ready rings are served from DRIVER_OK on. One that is no longer ready stops after the frames in hand: observe `vringState`. One that is broken or lost is no longer ready. */
   setVringReady(index: number, ready: boolean): void;
@@ -107,7 +113,7 @@ export interface VdpaDevice {
 
   vringGroup(index: number): number;
   groupAddressSpace(group: number): number;
-  /** Before DRIVER_OK. */
+  /** Before DRIVER_OK. After a reset each group has address space 0. */
   setGroupAddressSpace(group: number, addressSpace: number): void;
   /** @throws RangeError when it overlaps a mapping, is not page aligned or leaves the range */
   map(addressSpace: number, mapping: DmaMapping): void;
@@ -116,9 +122,9 @@ export interface VdpaDevice {
   /** Between begin and end the device goes on with what it had; then all changes take effect at once. Nests. */
   beginBatch(): void;
   endBatch(): void;
-  /** Bus mastering of the device's function. Cleared: on return it touches no memory, and its rings hold still. */
+  /** Bus mastering of the function in front of it. Cleared: on return the data queues touch no memory, and hold still. The control queue is the host's. */
   busMaster: boolean;
-  /** Runs `write` while the device is between two turns. */
+  /** Runs `write` while the device is between two turns of its data queues. */
   betweenTurns(write: () => void): void;
 
   // ---- suspension ----

@@ -56,7 +56,7 @@ export interface VhostBackend {
   onEvent: ((event: VhostEvent) => void) | undefined;
   /**
    * The control plane changed the policy words (filters, offloads, active pairs, link), between two turns (`DmaSpace.betweenTurns`): the next turn reads them. Look
-   * whether the change gives something to do.
+   * whether the change gives something to do. Throws when the data plane will not have it: the device then needs a reset.
    */
   policyChanged(): void;
 }

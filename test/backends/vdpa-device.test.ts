@@ -86,7 +86,7 @@ class Host {
 describe('status', () => {
   it('goes up in order, keeps bits until a reset, and reads 0 once rings have stopped', async () => {
     const { a } = nics();
-    expect([a.deviceId, a.vringCount, a.maxVringSize, a.groups, a.addressSpaces]).toEqual([1, 2, 32768, 1, 2]);
+    expect([a.deviceId, a.vringCount, a.maxVringSize, a.groups, a.addressSpaces]).toEqual([1, 3, 32768, 2, 2]);
     const host = new Host(a, new TestGuest());
     expect(() => {
       a.status = FEATURES_OK | DRIVER_OK;

@@ -5,11 +5,12 @@ import { VdpaBackend } from '#backends/vdpa-backend';
 import { VdpaNet, type VdpaNetOptions } from '#backends/vdpa-net';
 import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
+import { WallClock } from '#core/clock';
 import { DMA_READ, DMA_WRITE } from '#core/dma-space';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_NOTF_COAL } from '#virtio/net-features';
 import { eventually, eventuallyBlocking } from './eventually.ts';
-import { frameOf, HEADER, listen, TestGuest } from './guest.ts';
+import { frameOf, HEADER, listen, sequenceOf, TestGuest } from './guest.ts';
 import { Stream } from './stream.ts';
 
 const endings: (() => unknown)[] = [];
@@ -358,4 +359,102 @@ describe.each([
     await eventually('room to send', () => left.reap() >= 0 && left.send(frameOf(64, 99)));
     await eventually('an interrupt by time', () => interrupts(right) > then);
   });
+});
+
+it('a packet merged over several buffers counts as one where interrupts are put off by packets', async () => {
+  const { a, b, resume } = nics();
+  const [left, right] = ['a', 'b'].map((name) => new TestGuest({ name, bufferSize: 128, features: [VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_NOTF_COAL] })) as [
+    TestGuest,
+    TestGuest,
+  ];
+  left.attach(a.shadow);
+  right.attach(b.shadow);
+  resume();
+  right.post();
+  right.dma.betweenTurns(() => right.policy.update((p) => p.setCoalescing(0, 4, 0xffffffff)));
+  b.shadow.policyChanged();
+  const got: number[] = [];
+  const send = async (count: number): Promise<void> => {
+    for (let i = 0; i < count; i++) left.send(frameOf(300, i));
+    const all = got.length + count;
+    await eventually(`${all} frames`, () => {
+      got.push(...right.receive().map(({ buffers }) => buffers));
+      return got.length === all;
+    });
+  };
+  await send(3);
+  expect(got).toEqual([3, 3, 3]);
+  expect(right.calls[0]?.counts.signals).toBe(0);
+  await send(1);
+  await eventually('the interrupt', () => right.calls[0]?.counts.signals === 1);
+});
+
+it.each(['split', 'packed'])('a ring that stops without bus mastering stands where the card stands: what was sent is not sent again, %s', async (format) => {
+  const { a, b, resume } = nics();
+  const features = format === 'packed' ? [VIRTIO_F_RING_PACKED] : [];
+  const [left, right] = [new TestGuest({ name: 'a', features }), new TestGuest({ name: 'b', features })];
+  left.attach(new VdpaBackend(a.device));
+  right.attach(b.shadow);
+  resume();
+  left.post();
+  await eventually('the rings to run', () => [...left.states(), ...right.states()].every((state) => state === 'running'));
+  for (let i = 0; i < 8; i++) right.queue(frameOf(60, i));
+  right.show();
+  // On this thread now, so that its event loop does not look again: the card has sent them, and the shadow does not know.
+  b.shadow.kick(1);
+  const got: number[] = [];
+  const look = (): boolean => {
+    got.push(...left.receive().map(({ frame }) => sequenceOf(frame)));
+    return got.length >= 8;
+  };
+  eventuallyBlocking('the frames', look);
+  right.dma.busMaster = false;
+  right.stop();
+  eventuallyBlocking('the rings to stop', () => right.states().every((state) => state === 'stopped'));
+  right.dma.busMaster = true;
+  const positions = right.positions();
+  right.attach(new VdpaBackend(b.device), positions);
+  right.kick(1);
+  right.queue(frameOf(60, 8));
+  right.show();
+  right.kick(1);
+  await eventually('the one that came later', () => look() && got.includes(8));
+  expect(got).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8]);
+  expect([...left.events, ...right.events]).toEqual([]);
+});
+
+it('the timer of interrupts that are put off is armed once for a deadline, however often the ring is looked at', async () => {
+  const { a, b, resume } = nics();
+  const clock = new WallClock();
+  const timer = clock.timer.bind(clock);
+  const armed: number[] = [];
+  clock.timer = (expire) => {
+    const inner = timer(expire);
+    return {
+      arm: (deadline) => {
+        armed.push(deadline);
+        inner.arm(deadline);
+      },
+      cancel: () => inner.cancel(),
+      get deadline() {
+        return inner.deadline;
+      },
+    };
+  };
+  const [left, right] = [new TestGuest({ name: 'a' }), new TestGuest({ name: 'b', clock, features: [VIRTIO_NET_F_NOTF_COAL] })];
+  left.attach(a.direct);
+  right.attach(b.shadow);
+  resume();
+  right.post();
+  right.dma.betweenTurns(() => right.policy.update((p) => p.setCoalescing(0, 60, 10_000_000)));
+  b.shadow.policyChanged();
+  let received = 0;
+  for (let i = 0; i < 10; i++) {
+    left.send(frameOf(64, i));
+    await eventually(`frame ${i}`, () => {
+      received += right.receive().length;
+      return received === i + 1;
+    });
+  }
+  expect(armed.length).toBe(1);
 });

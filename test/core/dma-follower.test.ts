@@ -11,6 +11,7 @@ describe('a follower', () => {
     const space = DmaSpace.create(new GuestMemory([{ base: 0, size: 16 * PAGE }]));
     const heard: unknown[] = [];
     const follower: DmaFollower = {
+      leaving: () => heard.push(['leaving', space.busMaster]),
       moved: () => heard.push([space.mappings?.length, space.busMaster]),
       betweenTurns: (write) => {
         heard.push('in');
@@ -23,11 +24,11 @@ describe('a follower', () => {
     space.translate([{ ...mapping, iova: 8 * PAGE, address: PAGE }, mapping]);
     space.busMaster = false;
     space.betweenTurns(() => heard.push('write'));
-    expect(heard).toEqual([[2, true], [2, false], 'in', 'write', 'out']);
+    expect(heard).toEqual([[2, true], ['leaving', true], [2, false], 'in', 'write', 'out']);
     expect(space.mappings).toEqual([mapping, { ...mapping, iova: 8 * PAGE, address: PAGE }]);
     space.followers.delete(follower);
     space.translate(undefined);
-    expect([space.mappings, heard.length]).toEqual([undefined, 5]);
+    expect([space.mappings, heard.length]).toEqual([undefined, 6]);
   });
 });
 

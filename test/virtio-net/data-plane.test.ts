@@ -41,6 +41,21 @@ describe('starting', () => {
     expect(bench.backend.ring(1).setup.descriptorArea).toBeGreaterThanOrEqual(2 ** 52);
   });
 
+  it('a backend that will not have what the control plane settled makes the device need a reset', () => {
+    const bench = up();
+    bench.backend.policyChanged = () => {
+      throw new Error('refused');
+    };
+    bench.net.setLink(false);
+    expect(bench.status & NEEDS_RESET).toBe(NEEDS_RESET);
+    expect([bench.backend.ring(0).state, bench.backend.ring(1).state]).toEqual(['stopped', 'stopped']);
+    bench.backend.policyChanged = () => {};
+    bench.status = 0;
+    bench.bringUp(SPLIT);
+    expect(bench.status & NEEDS_RESET).toBe(0);
+    expect(bench.backend.ring(0).state).toBe('running');
+  });
+
   it('a queue that is enabled late starts alone', () => {
     const bench = new VirtioBench();
     bench.bringUp(SPLIT, [0]);

@@ -7,6 +7,7 @@ import { isPowerOfTwo } from '#virtio/device-status';
 import type { FeatureSet } from '#virtio/features';
 import {
   hasQueuePairs,
+  MAC_BYTES,
   VIRTIO_NET_F_HASH_REPORT,
   VIRTIO_NET_F_HASH_TUNNEL,
   VIRTIO_NET_F_MAC,
@@ -18,7 +19,6 @@ import {
 
 const VIRTIO_NET_S_LINK_UP = 1;
 const VIRTIO_NET_S_ANNOUNCE = 2;
-export const MAC_BYTES = 6;
 /** Through supported_tunnel_types. */
 export const NET_CONFIG_BYTES = 28;
 /** Lengths of its fields: mac, status, max_virtqueue_pairs, mtu, speed, duplex, rss_max_key_size, rss_max_indirection_table_length, supported_hash_types, supported_tunnel_types. */

@@ -1,13 +1,11 @@
 // The control virtqueue (virtio 1.4 5.1.9.5): a command queue whose answer is an ack, and what some commands say behind it.
 
 import type { VirtioHost } from '#virtio/device';
+import { ChainReader } from '#virtio/net-control/chain-reader';
+import { ChainWriter } from '#virtio/net-control/chain-writer';
+import { VIRTIO_NET_ERR, VIRTIO_NET_OK } from '#virtio/net-control/wire';
 import type { VirtQueue } from '#virtio/virtqueue';
-import { ChainReader } from './chain-reader.ts';
-import { ChainWriter } from './chain-writer.ts';
 import { CommandQueue } from './command-queue.ts';
-
-const VIRTIO_NET_OK = 0;
-const VIRTIO_NET_ERR = 1;
 
 export class ControlQueue extends CommandQueue {
   readonly #log: VirtioHost['log'];

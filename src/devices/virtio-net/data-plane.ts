@@ -293,7 +293,7 @@ export class DataPlane {
   }
 
   policyChanged(): void {
-    if (this.#introduced) this.#backend.policyChanged();
+    if (this.#introduced) this.#guard(() => this.#backend.policyChanged());
   }
 }
 

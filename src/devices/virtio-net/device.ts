@@ -6,8 +6,11 @@ import { type Envelope, seal } from '#core/saved';
 import { BusyError } from '#virtio/control';
 import { type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/device';
 import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
+import type { ChainReader } from '#virtio/net-control/chain-reader';
+import type { ChainWriter } from '#virtio/net-control/chain-writer';
 import {
   hasQueuePairs,
+  MAC_BYTES,
   VIRTIO_NET_F_CTRL_MAC_ADDR,
   VIRTIO_NET_F_CTRL_VQ,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
@@ -19,10 +22,8 @@ import {
 import { NetPolicy } from '#virtio/net-policy';
 import type { VhostBackend } from '#virtio/vhost';
 import type { VringPosition } from '#virtio/virtqueue';
-import type { ChainReader } from './chain-reader.ts';
-import type { ChainWriter } from './chain-writer.ts';
 import type { CommandQueue } from './command-queue.ts';
-import { checkMac, checkRss, MAC_BYTES, NET_CONFIG_BYTES, NET_CONFIG_FIELDS, NetConfig } from './config.ts';
+import { checkMac, checkRss, NET_CONFIG_BYTES, NET_CONFIG_FIELDS, NetConfig } from './config.ts';
 import { ControlQueue } from './control-queue.ts';
 import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER, HELD_BY_OWNER } from './data-plane.ts';
 import { DriverSettings } from './driver-settings.ts';

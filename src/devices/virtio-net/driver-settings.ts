@@ -3,16 +3,16 @@
 
 import type { FeatureSet } from '#virtio/features';
 import type { FlowRule } from '#virtio/flow-rules';
+import type { ChainReader } from '#virtio/net-control/chain-reader';
+import type { ChainWriter } from '#virtio/net-control/chain-writer';
+import { CoalescingState } from '#virtio/net-control/coalescing';
+import { type CommandContext, runCommand } from '#virtio/net-control/control-commands';
+import { ReceiveState } from '#virtio/net-control/receive-state';
+import { ControlStatistics } from '#virtio/net-control/statistics';
+import { type SteeringLimits, SteeringState } from '#virtio/net-control/steering-state';
 import type { NetPolicy } from '#virtio/net-policy';
 import { NetStatistics } from '#virtio/net-statistics';
-import type { ChainReader } from './chain-reader.ts';
-import type { ChainWriter } from './chain-writer.ts';
-import { CoalescingState } from './coalescing.ts';
-import { type CommandContext, runCommand } from './control-commands.ts';
-import { ReceiveState } from './receive-state.ts';
 import type { NetState } from './saved-net.ts';
-import { ControlStatistics } from './statistics.ts';
-import { type SteeringLimits, SteeringState } from './steering-state.ts';
 
 /** What else the policy words hang on. */
 export interface StationState {

@@ -78,19 +78,6 @@ const OFFER_DEPENDENCIES: readonly net.FeatureDependency[] = [
   { bit: net.VIRTIO_NET_F_GUEST_ANNOUNCE, needs: [net.VIRTIO_NET_F_STATUS] },
 ];
 
-/** Receive offloads that OFFLOADS_SET switches (virtio 1.4 5.1.9.5.9). */
-export const GUEST_OFFLOADS = FeatureSet.of(
-  net.VIRTIO_NET_F_GUEST_CSUM,
-  net.VIRTIO_NET_F_GUEST_TSO4,
-  net.VIRTIO_NET_F_GUEST_TSO6,
-  net.VIRTIO_NET_F_GUEST_ECN,
-  net.VIRTIO_NET_F_GUEST_UFO,
-  net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO,
-  net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM,
-  net.VIRTIO_NET_F_GUEST_USO4,
-  net.VIRTIO_NET_F_GUEST_USO6,
-);
-
 function nameOf(bit: number): string {
   for (const [name, number] of Object.entries(NET_FEATURES)) if (number === bit) return name;
   return `bit ${bit}`;

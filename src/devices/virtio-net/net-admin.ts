@@ -8,11 +8,11 @@ import { SelfGroup } from '#virtio/admin-self';
 import { SriovGroup, type SriovGroupOptions } from '#virtio/admin-sriov';
 import type { VirtioHost } from '#virtio/device';
 import type { FlowRule } from '#virtio/flow-rules';
+import { ChainReader } from '#virtio/net-control/chain-reader';
+import { ChainWriter } from '#virtio/net-control/chain-writer';
 import type { PartObjectsState } from '#virtio/part-objects';
 import { savedInteger, savedRecord } from '#virtio/saved-control';
 import type { VirtQueue } from '#virtio/virtqueue';
-import { ChainReader } from './chain-reader.ts';
-import { ChainWriter } from './chain-writer.ts';
 import { COMMAND_WAITS, CommandQueue } from './command-queue.ts';
 import { FlowFilter, type FlowFilterLimits, type FlowFilterState, type FlowRecord } from './flow-filter.ts';
 

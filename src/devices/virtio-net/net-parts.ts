@@ -11,50 +11,56 @@ import { SegmentList } from '#core/segments';
 import type { DevicePartsSource } from '#virtio/device';
 import { DEVICE_TYPE_PARTS, type DevicePart, partSelector } from '#virtio/device-parts';
 import type { FeatureSet } from '#virtio/features';
+import { ChainReader } from '#virtio/net-control/chain-reader';
+import { ChainWriter } from '#virtio/net-control/chain-writer';
+import { type CoalescingParameters, CoalescingState } from '#virtio/net-control/coalescing';
+import { runCommand } from '#virtio/net-control/control-commands';
+import { runRssContextCommand } from '#virtio/net-control/control-mq';
+import { ReceiveState, RX_MODES, VLAN_WORDS } from '#virtio/net-control/receive-state';
+import { ControlStatistics } from '#virtio/net-control/statistics';
+import { type SteeringLimits, SteeringState } from '#virtio/net-control/steering-state';
+import {
+  CLASS_ANNOUNCE,
+  CLASS_GUEST_OFFLOADS,
+  CLASS_HASH_TUNNEL,
+  CLASS_MAC,
+  CLASS_MQ,
+  CLASS_NOTF_COAL,
+  CLASS_RSS_CTX,
+  CLASS_RX,
+  CLASS_VLAN,
+  CTX_ADD,
+  contextHeader,
+  hashConfig,
+  MAC_ADDR_SET,
+  MAC_TABLE_SET,
+  MQ_HASH_CONFIG,
+  MQ_RSS_CONFIG,
+  MQ_VQ_PAIRS_SET,
+  macTable,
+  NOTF_COAL_RX_SET,
+  NOTF_COAL_TX_SET,
+  NOTF_COAL_VQ_SET,
+  offloadsMask,
+  rssConfig,
+  rssConfigBytes,
+  u16,
+  u32,
+} from '#virtio/net-control/wire';
 import * as net from '#virtio/net-features';
 import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
 import { NetStatistics } from '#virtio/net-statistics';
-import type { HashConfiguration, RssConfiguration } from '#virtio/rss-policy';
 import type { VringPosition } from '#virtio/virtqueue';
-import { ChainReader } from './chain-reader.ts';
-import { ChainWriter } from './chain-writer.ts';
-import { type CoalescingParameters, CoalescingState } from './coalescing.ts';
-import { MAC_BYTES } from './config.ts';
-import { runCommand } from './control-commands.ts';
-import { runRssContextCommand } from './control-mq.ts';
-import { GUEST_OFFLOADS } from './features.ts';
-import { ReceiveState, RX_MODES, VLAN_WORDS } from './receive-state.ts';
 import { NET_STATE_VERSION, type NetState } from './saved-net.ts';
-import { ControlStatistics } from './statistics.ts';
-import { type SteeringLimits, SteeringState } from './steering-state.ts';
 
 const VIRTIO_NET_DEV_PART_CVQ_CFG_PART = DEVICE_TYPE_PARTS;
-
-const RX = 0;
-const MAC = 1;
-const MAC_TABLE_SET = 0;
-const MAC_ADDR_SET = 1;
-const VLAN = 2;
-const ANNOUNCE = 3;
-const MQ = 4;
-const MQ_VQ_PAIRS_SET = 0;
-const MQ_RSS_CONFIG = 1;
-const MQ_HASH_CONFIG = 2;
-const GUEST_OFFLOADS_CLASS = 5;
-const NOTF_COAL = 6;
-const NOTF_COAL_TX_SET = 0;
-const NOTF_COAL_RX_SET = 1;
-const NOTF_COAL_VQ_SET = 2;
-const HASH_TUNNEL = 7;
-const RSS_CTX = 9;
-const CTX_ADD = 1;
 
 const VLANS = 32 * VLAN_WORDS;
 const COALESCING_BYTES = 8;
 const VQ_COALESCING_BYTES = 12;
 const CONTEXT_HEADER = 8;
 const MOST_PARTS = 18;
-const FULL_MAC_TABLE = 4 + (POLICY_MAC_ENTRIES + 1) * MAC_BYTES;
+const FULL_MAC_TABLE = 4 + (POLICY_MAC_ENTRIES + 1) * net.MAC_BYTES;
 /** RX_PROMISC, RX_ALLMULTI: CTRL_RX; those above: CTRL_RX_EXTRA. */
 const RX_BASIC = 2;
 
@@ -71,14 +77,11 @@ export interface NetPartsOptions {
 
 /** Of a device with so many pairs, whatever it offers. */
 export function netPartsBounds(pairs: number, { tableLength, keySize, contexts }: SteeringLimits): DevicePartsSource['bounds'] {
-  const rss = 11 + 2 * tableLength + keySize;
-  const small = RX_MODES.length + MAC_BYTES + 2 + 13 + keySize + 8 + 2 * COALESCING_BYTES + 4;
+  const rss = rssConfigBytes(tableLength, keySize);
+  const small = RX_MODES.length + net.MAC_BYTES + 2 + 13 + keySize + 8 + 2 * COALESCING_BYTES + 4;
   const bytes = small + 2 * FULL_MAC_TABLE + 2 * VLANS + rss + contexts * (CONTEXT_HEADER + rss) + 2 * pairs * VQ_COALESCING_BYTES;
   return { bytes, parts: MOST_PARTS };
 }
-
-const u16 = (value: number): number[] => [value & 0xff, value >>> 8];
-const u32 = (value: number): number[] => [...u16(value & 0xffff), ...u16(value >>> 16)];
 
 function readerOf(bytes: Uint8Array): ChainReader {
   const list = new SegmentList(1, viewsOf(new ArrayBuffer(0)));
@@ -142,37 +145,35 @@ export class NetParts implements DevicePartsSource {
     };
     for (const [command, mode] of RX_MODES.entries())
       if (features.has(command < RX_BASIC ? net.VIRTIO_NET_F_CTRL_RX : net.VIRTIO_NET_F_CTRL_RX_EXTRA))
-        say(RX, command, [(receive.modes & mode) !== 0 ? 1 : 0]);
+        say(CLASS_RX, command, [(receive.modes & mode) !== 0 ? 1 : 0]);
     if (features.has(net.VIRTIO_NET_F_CTRL_RX))
-      say(MAC, MAC_TABLE_SET, [
+      say(CLASS_MAC, MAC_TABLE_SET, [
         ...macTable(receive.unicast, (receive.overflow & POLICY_ALL_UNICAST) !== 0),
         ...macTable(receive.multicast, (receive.overflow & POLICY_ALL_MULTICAST) !== 0),
       ]);
-    if (features.has(net.VIRTIO_NET_F_CTRL_MAC_ADDR) && receive.addressKnown) say(MAC, MAC_ADDR_SET, [...mac]);
+    if (features.has(net.VIRTIO_NET_F_CTRL_MAC_ADDR) && receive.addressKnown) say(CLASS_MAC, MAC_ADDR_SET, [...mac]);
     if (features.has(net.VIRTIO_NET_F_CTRL_VLAN))
       say(
-        VLAN,
+        CLASS_VLAN,
         0,
         Array.from({ length: VLANS }, (_, id) => id)
           .filter((id) => receive.hasVlan(id))
           .flatMap(u16),
       );
-    if (features.has(net.VIRTIO_NET_F_GUEST_ANNOUNCE) && !announcing) say(ANNOUNCE, 0, []);
-    if (features.has(net.VIRTIO_NET_F_MQ)) say(MQ, MQ_VQ_PAIRS_SET, u16(receive.pairs));
-    if (steering.rss !== undefined) say(MQ, MQ_RSS_CONFIG, rssConfig(steering.rss));
-    else if (steering.hash !== undefined && features.has(net.VIRTIO_NET_F_HASH_REPORT)) say(MQ, MQ_HASH_CONFIG, hashConfig(steering.hash));
-    if (features.has(net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) && !receive.offloads.equals(features.and(GUEST_OFFLOADS))) {
-      const [low, high, third] = receive.offloads.words;
-      // Features 65 and 66 are bits 46 and 47 of the mask (control-commands.ts).
-      say(GUEST_OFFLOADS_CLASS, 0, [...u32(low), ...u32((high | ((third & 6) << 13)) >>> 0)]);
+    if (features.has(net.VIRTIO_NET_F_GUEST_ANNOUNCE) && !announcing) say(CLASS_ANNOUNCE, 0, []);
+    if (features.has(net.VIRTIO_NET_F_MQ)) say(CLASS_MQ, MQ_VQ_PAIRS_SET, u16(receive.pairs));
+    if (steering.rss !== undefined) say(CLASS_MQ, MQ_RSS_CONFIG, rssConfig(steering.rss));
+    else if (steering.hash !== undefined && features.has(net.VIRTIO_NET_F_HASH_REPORT)) say(CLASS_MQ, MQ_HASH_CONFIG, hashConfig(steering.hash));
+    if (features.has(net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) && !receive.offloads.equals(features.and(net.GUEST_OFFLOADS))) {
+      say(CLASS_GUEST_OFFLOADS, 0, offloadsMask(receive.offloads));
     }
     this.#readCoalescing(coalescing, features, say);
-    if (steering.tunnels !== 0) say(HASH_TUNNEL, 0, u32(steering.tunnels));
+    if (steering.tunnels !== 0) say(CLASS_HASH_TUNNEL, 0, u32(steering.tunnels));
     if (steering.contexts.size > 0)
       say(
-        RSS_CTX,
+        CLASS_RSS_CTX,
         CTX_ADD,
-        [...steering.contexts].flatMap(([id, rss]) => [...u16(id), 0, 0, 0, 0, 0, 0, ...rssConfig(rss)]),
+        [...steering.contexts].flatMap(([id, rss]) => [...contextHeader(id), ...rssConfig(rss)]),
       );
     return parts;
   }
@@ -181,14 +182,14 @@ export class NetParts implements DevicePartsSource {
     const { receive, transmit, queues } = coalescing.save();
     const isSet = ({ maxPackets, maxUsecs }: CoalescingParameters): boolean => maxPackets !== 0 || maxUsecs !== 0;
     const bytes = ({ maxPackets, maxUsecs }: CoalescingParameters): number[] => [...u32(maxPackets), ...u32(maxUsecs)];
-    if (isSet(transmit)) say(NOTF_COAL, NOTF_COAL_TX_SET, bytes(transmit));
-    if (isSet(receive)) say(NOTF_COAL, NOTF_COAL_RX_SET, bytes(receive));
+    if (isSet(transmit)) say(CLASS_NOTF_COAL, NOTF_COAL_TX_SET, bytes(transmit));
+    if (isSet(receive)) say(CLASS_NOTF_COAL, NOTF_COAL_RX_SET, bytes(receive));
     const own = queues.flatMap((parameters, index) => {
       const general = index % 2 === 0 ? receive : transmit;
       const same = parameters.maxPackets === general.maxPackets && parameters.maxUsecs === general.maxUsecs;
       return same || index >= 2 * this.#options.pairs(features) ? [] : [...u16(index), 0, 0, ...bytes(parameters)];
     });
-    if (own.length > 0) say(NOTF_COAL, NOTF_COAL_VQ_SET, own);
+    if (own.length > 0) say(CLASS_NOTF_COAL, NOTF_COAL_VQ_SET, own);
   }
 
   // ---- writing ----
@@ -208,34 +209,34 @@ export class NetParts implements DevicePartsSource {
     // virtio 1.4 5.1.8.1: the rest is reserved; parts that differ in it alone would be one and the same.
     if (selector.subarray(2).some((byte) => byte !== 0)) return false;
     switch (commandClass) {
-      case VLAN:
+      case CLASS_VLAN:
         if (command !== 0 || value.length % 2 !== 0 || value.length > 2 * VLANS || !features.has(net.VIRTIO_NET_F_CTRL_VLAN)) return false;
         receive.vlans.fill(0);
-        return this.#table(draft, VLAN, 0, value, 2, features);
-      case NOTF_COAL:
+        return this.#table(draft, CLASS_VLAN, 0, value, 2, features);
+      case CLASS_NOTF_COAL:
         if (command !== NOTF_COAL_VQ_SET) break;
-        return this.#table(draft, NOTF_COAL, command, value, VQ_COALESCING_BYTES, features);
-      case RSS_CTX: {
+        return this.#table(draft, CLASS_NOTF_COAL, command, value, VQ_COALESCING_BYTES, features);
+      case CLASS_RSS_CTX: {
         if (command !== CTX_ADD || !features.has(net.VIRTIO_NET_F_RSS_CONTEXT)) return false;
         steering.contexts.clear();
         const reader = readerOf(value);
         while (reader.remaining > 0) if (!runRssContextCommand(reader, NO_REPLY, CTX_ADD, { features, state: receive, steering })) return false;
         return true;
       }
-      case MQ: {
+      case CLASS_MQ: {
         if (command !== MQ_VQ_PAIRS_SET) break;
         // Set before the contexts, which would forbid it.
         const contexts = [...steering.contexts];
         steering.contexts.clear();
-        const set = this.#run(draft, MQ, command, value, features);
+        const set = this.#run(draft, CLASS_MQ, command, value, features);
         for (const [id, rss] of contexts) steering.contexts.set(id, rss);
         return set;
       }
-      case RX:
-      case MAC:
-      case ANNOUNCE:
-      case GUEST_OFFLOADS_CLASS:
-      case HASH_TUNNEL:
+      case CLASS_RX:
+      case CLASS_MAC:
+      case CLASS_ANNOUNCE:
+      case CLASS_GUEST_OFFLOADS:
+      case CLASS_HASH_TUNNEL:
         break;
       default:
         return false;
@@ -312,18 +313,4 @@ export class NetParts implements DevicePartsSource {
   #sealed(state: NetState): Envelope<NetState> {
     return seal('virtio-net', NET_STATE_VERSION, state);
   }
-}
-
-/** Of a list that was longer than there is room for, only that is known: one that is longer says the same. */
-function macTable(addresses: readonly Uint8Array[], overflow: boolean): number[] {
-  const listed = overflow ? Array.from({ length: POLICY_MAC_ENTRIES + 1 }, () => new Uint8Array(MAC_BYTES)) : addresses;
-  return [...u32(listed.length), ...listed.flatMap((address) => [...address])];
-}
-
-function hashConfig({ types, key }: HashConfiguration): number[] {
-  return [...u32(types), 0, 0, 0, 0, 0, 0, 0, 0, key.length, ...key];
-}
-
-function rssConfig({ types, key, table, unclassified, maxTxVq }: RssConfiguration): number[] {
-  return [...u32(types), ...u16(table.length - 1), ...u16(unclassified), ...[...table].flatMap(u16), ...u16(maxTxVq), key.length, ...key];
 }

@@ -2,19 +2,17 @@
 
 import { RestoreError, unseal } from '#core/saved';
 import { FeatureSet, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
-import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE } from '#virtio/net-features';
+import type { CoalescingParameters, CoalescingSnapshot } from '#virtio/net-control/coalescing';
+import { type ReceiveSnapshot, RX_MODES, VLAN_WORDS } from '#virtio/net-control/receive-state';
+import type { SteeringLimits, SteeringSnapshot } from '#virtio/net-control/steering-state';
+import { GUEST_OFFLOADS, MAC_BYTES, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE } from '#virtio/net-features';
 import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
 import { COUNTERS_PER_QUEUE } from '#virtio/net-statistics';
 import { savedBoolean, savedInteger, savedIntegers, savedRecord } from '#virtio/saved-control';
 import type { VringPosition } from '#virtio/virtqueue';
-import type { CoalescingParameters, CoalescingSnapshot } from './coalescing.ts';
-import { MAC_BYTES } from './config.ts';
-import { GUEST_OFFLOADS } from './features.ts';
 import type { NetAdmin, NetAdminState } from './net-admin.ts';
-import { type ReceiveSnapshot, RX_MODES, VLAN_WORDS } from './receive-state.ts';
 import { savedSteering } from './saved-steering.ts';
 import type { ShownState } from './shown-config.ts';
-import type { SteeringLimits, SteeringSnapshot } from './steering-state.ts';
 
 export const NET_STATE_VERSION = 3;
 

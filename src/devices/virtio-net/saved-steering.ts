@@ -4,9 +4,9 @@ import { RestoreError } from '#core/saved';
 import { ALL_HASH_TUNNELS, ALL_HASH_TYPES } from '#net/hash-types';
 import { isPowerOfTwo } from '#virtio/device-status';
 import type { FeatureSet } from '#virtio/features';
+import type { RssSnapshot, SteeringLimits, SteeringSnapshot } from '#virtio/net-control/steering-state';
 import { VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_HASH_TUNNEL, VIRTIO_NET_F_RSS, VIRTIO_NET_F_RSS_CONTEXT } from '#virtio/net-features';
 import { savedInteger, savedRecord } from '#virtio/saved-control';
-import type { RssSnapshot, SteeringLimits, SteeringSnapshot } from './steering-state.ts';
 
 /** @throws RestoreError */
 export function savedSteering(value: unknown, limits: SteeringLimits, features: FeatureSet): SteeringSnapshot {

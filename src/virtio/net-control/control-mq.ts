@@ -2,23 +2,16 @@
 // VIRTNET_RSS_CTX_CTRL (5.1.9.5.8). Everything a command names is held against what configuration space says before any of it is taken over.
 
 import { ALL_HASH_TUNNELS, ALL_HASH_TYPES } from '#net/hash-types';
-import { isPowerOfTwo } from '#virtio/device-status';
-import type { FeatureSet } from '#virtio/features';
-import * as net from '#virtio/net-features';
-import type { HashConfiguration, RssConfiguration } from '#virtio/rss-policy';
+import { isPowerOfTwo } from '../device-status.ts';
+import type { FeatureSet } from '../features.ts';
+import * as net from '../net-features.ts';
+import type { HashConfiguration, RssConfiguration } from '../rss-policy.ts';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import type { ReceiveState } from './receive-state.ts';
 import type { SteeringLimits, SteeringState } from './steering-state.ts';
+import { CTX_ADD, CTX_CAP_GET, CTX_DEL, CTX_MOD, HASH_TUNNEL_SET, MQ_HASH_CONFIG, MQ_RSS_CONFIG, MQ_VQ_PAIRS_SET } from './wire.ts';
 
-const MQ_VQ_PAIRS_SET = 0;
-const MQ_RSS_CONFIG = 1;
-const MQ_HASH_CONFIG = 2;
-const HASH_TUNNEL_SET = 0;
-const CTX_CAP_GET = 0;
-const CTX_ADD = 1;
-const CTX_MOD = 2;
-const CTX_DEL = 3;
 const HASH_CONFIG_RESERVED = 4;
 const CONTEXT_RESERVED_BYTES = 6;
 

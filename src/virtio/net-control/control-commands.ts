@@ -2,35 +2,34 @@
 // coalescing and statistics in control-notify.ts. A command is read once, front to back,
 // checked as it is read and taken over only when all of it was right. Commands of features that were not negotiated fail, as do classes nobody offers.
 
-import { FeatureSet } from '#virtio/features';
-import * as net from '#virtio/net-features';
-import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '#virtio/net-policy';
+import { FeatureSet } from '../features.ts';
+import * as net from '../net-features.ts';
+import { POLICY_ALL_MULTICAST, POLICY_ALL_UNICAST, POLICY_MAC_ENTRIES } from '../net-policy.ts';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
-import { MAC_BYTES } from './config.ts';
 import { runHashTunnelCommand, runMqCommand, runRssContextCommand, type SteeringContext } from './control-mq.ts';
 import { type NotifyContext, runCoalescingCommand, runStatisticsCommand } from './control-notify.ts';
-import { GUEST_OFFLOADS } from './features.ts';
 import { type ReceiveState, RX_MODES } from './receive-state.ts';
+import {
+  ANNOUNCE_ACK,
+  CLASS_ANNOUNCE,
+  CLASS_GUEST_OFFLOADS,
+  CLASS_HASH_TUNNEL,
+  CLASS_MAC,
+  CLASS_MQ,
+  CLASS_NOTF_COAL,
+  CLASS_RSS_CTX,
+  CLASS_RX,
+  CLASS_STATS,
+  CLASS_VLAN,
+  GUEST_OFFLOADS_SET,
+  MAC_ADDR_SET,
+  MAC_TABLE_SET,
+  RX_ALLMULTI,
+  VLAN_ADD,
+  VLAN_DEL,
+} from './wire.ts';
 
-const CLASS_RX = 0;
-const CLASS_MAC = 1;
-const CLASS_VLAN = 2;
-const CLASS_ANNOUNCE = 3;
-const CLASS_MQ = 4;
-const CLASS_GUEST_OFFLOADS = 5;
-const CLASS_NOTF_COAL = 6;
-const CLASS_HASH_TUNNEL = 7;
-const CLASS_STATS = 8;
-const CLASS_RSS_CTX = 9;
-
-const MAC_TABLE_SET = 0;
-const MAC_ADDR_SET = 1;
-const VLAN_ADD = 0;
-const VLAN_DEL = 1;
-const ANNOUNCE_ACK = 0;
-const GUEST_OFFLOADS_SET = 0;
-const RX_ALLMULTI = 1;
 /** Of the offloads mask: bits 46 and 47 of it are features 65 and 66. */
 const OFFLOADS_MOVED = 3 << 14;
 
@@ -89,14 +88,14 @@ function setMacTable(reader: ChainReader, state: ReceiveState): boolean {
   for (const all of [POLICY_ALL_UNICAST, POLICY_ALL_MULTICAST]) {
     const entries = reader.u32();
     // Compared, not multiplied into 32 bits: the count is the guest's.
-    if (entries < 0 || entries * MAC_BYTES > reader.remaining) return false;
+    if (entries < 0 || entries * net.MAC_BYTES > reader.remaining) return false;
     // A list longer than the filter holds lets all of its kind pass, rather than some of them.
     if (entries > POLICY_MAC_ENTRIES) {
       overflow |= all;
-      reader.skip(entries * MAC_BYTES);
+      reader.skip(entries * net.MAC_BYTES);
       continue;
     }
-    for (let i = 0; i < entries; i++) addresses.push(reader.bytes(MAC_BYTES) as Uint8Array);
+    for (let i = 0; i < entries; i++) addresses.push(reader.bytes(net.MAC_BYTES) as Uint8Array);
   }
   if (reader.remaining !== 0) return false;
   state.setTables(addresses, overflow);
@@ -104,7 +103,7 @@ function setMacTable(reader: ChainReader, state: ReceiveState): boolean {
 }
 
 function setMacAddress(reader: ChainReader, context: CommandContext): boolean {
-  const mac = reader.bytes(MAC_BYTES);
+  const mac = reader.bytes(net.MAC_BYTES);
   // A group address can be nobody's own.
   if (mac === undefined || ((mac[0] as number) & 1) !== 0 || context.allowsMac?.(mac) === false) return false;
   context.state.addressKnown = true;
@@ -131,7 +130,7 @@ function setOffloads(reader: ChainReader, context: CommandContext): boolean {
   if (high < 0) return false;
   // The mask has the features' own numbers, but for those beyond its 64 bits, which have some that no network feature has.
   const offloads = new FeatureSet([low, high & ~OFFLOADS_MOVED, (high & OFFLOADS_MOVED) >>> 13]);
-  if (!offloads.without(context.features.and(GUEST_OFFLOADS)).empty) return false;
+  if (!offloads.without(context.features.and(net.GUEST_OFFLOADS)).empty) return false;
   context.state.offloads = offloads;
   return true;
 }

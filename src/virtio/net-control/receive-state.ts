@@ -6,12 +6,11 @@
 // device cannot know the driver's address and lets every unicast frame pass.
 
 import * as port from '#net/port';
-import { FeatureSet } from '#virtio/features';
-import type { FlowRule } from '#virtio/flow-rules';
-import * as net from '#virtio/net-features';
-import type { NetPolicy } from '#virtio/net-policy';
-import * as words from '#virtio/net-policy';
-import { GUEST_OFFLOADS } from './features.ts';
+import { FeatureSet } from '../features.ts';
+import type { FlowRule } from '../flow-rules.ts';
+import * as net from '../net-features.ts';
+import type { NetPolicy } from '../net-policy.ts';
+import * as words from '../net-policy.ts';
 import type { SteeringState } from './steering-state.ts';
 
 const ETHERNET_HEADER_AND_TAG = 18;
@@ -27,6 +26,12 @@ const RECEIVE_OFFLOADS = [
   [net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO, port.ACCEPTS_UDP_TUNNEL],
   [net.VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM, port.ACCEPTS_UDP_TUNNEL_CSUM],
 ] as const;
+
+/** The guest offloads that a driver has on whose receive path accepts this: what of `ACCEPTS_*` follows from other features is left out. */
+export function offloadsAccepted(accepts: number): FeatureSet {
+  if ((accepts & port.ACCEPTS_CSUM) === 0) return new FeatureSet();
+  return FeatureSet.of(net.VIRTIO_NET_F_GUEST_CSUM, ...RECEIVE_OFFLOADS.filter(([, bit]) => (accepts & bit) !== 0).map(([feature]) => feature));
+}
 
 /** The RX class's modes, in command order. */
 export const RX_MODES = [
@@ -71,7 +76,7 @@ export class ReceiveState {
     this.multicast = [];
     this.vlans.fill(0);
     // virtio 1.4 5.1.9.5.9.1: negotiated guest offloads start enabled.
-    this.offloads = features.and(GUEST_OFFLOADS);
+    this.offloads = features.and(net.GUEST_OFFLOADS);
     this.pairs = 1;
     this.addressKnown = features.has(net.VIRTIO_NET_F_MAC);
   }

@@ -1,6 +1,6 @@
 // Notification coalescing as the control queue sets it (virtio 1.4 5.1.9.5.10): for all queues of a direction, or for one; and its way into the policy words.
 
-import type { NetPolicy } from '#virtio/net-policy';
+import type { NetPolicy } from '../net-policy.ts';
 
 export interface CoalescingParameters {
   readonly maxPackets: number;

@@ -1,8 +1,8 @@
 // Device statistics (virtio 1.4 5.1.9.5.11): which there are for which queue, and what each reply holds, from the words the data plane counts in.
 
-import type { FeatureSet } from '#virtio/features';
-import * as net from '#virtio/net-features';
-import * as count from '#virtio/net-statistics';
+import type { FeatureSet } from '../features.ts';
+import * as net from '../net-features.ts';
+import * as count from '../net-statistics.ts';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 

@@ -4,10 +4,10 @@
 // Our reading of "the last command wins": RSS_CONFIG spreads by its table, VQ_PAIRS_SET and HASH_CONFIG go (back) to automatic steering over the pairs set last. Hash parameters, which
 // reports need in either mode, are those of the last command that had any.
 
-import { FeatureSet } from '#virtio/features';
-import { VIRTIO_NET_F_HASH_REPORT } from '#virtio/net-features';
-import type { NetPolicy } from '#virtio/net-policy';
-import type { HashConfiguration, RssConfiguration, RssLimits } from '#virtio/rss-policy';
+import { FeatureSet } from '../features.ts';
+import { VIRTIO_NET_F_HASH_REPORT } from '../net-features.ts';
+import type { NetPolicy } from '../net-policy.ts';
+import type { HashConfiguration, RssConfiguration, RssLimits } from '../rss-policy.ts';
 
 /** What a device takes of RSS, beside the hash and tunnel types, which it takes all of. */
 export interface SteeringLimits extends RssLimits {

@@ -1,19 +1,13 @@
 // Commands about notifications and statistics: VIRTIO_NET_CTRL_NOTF_COAL (virtio 1.4 5.1.9.5.10) and VIRTIO_NET_CTRL_STATS (5.1.9.5.11). What a command answers stands behind its ack, as
 // for every command here, though the structure of VQ_GET could be read otherwise (virtio-spec.md trap 9).
 
-import type { FeatureSet } from '#virtio/features';
-import * as net from '#virtio/net-features';
+import type { FeatureSet } from '../features.ts';
+import * as net from '../net-features.ts';
 import type { ChainReader } from './chain-reader.ts';
 import type { ChainWriter } from './chain-writer.ts';
 import type { CoalescingParameters, CoalescingState } from './coalescing.ts';
 import { getStatistics, queryStatistics, type StatisticsSource } from './statistics.ts';
-
-const NOTF_COAL_TX_SET = 0;
-const NOTF_COAL_RX_SET = 1;
-const NOTF_COAL_VQ_SET = 2;
-const NOTF_COAL_VQ_GET = 3;
-const STATS_QUERY = 0;
-const STATS_GET = 1;
+import { NOTF_COAL_RX_SET, NOTF_COAL_TX_SET, NOTF_COAL_VQ_GET, NOTF_COAL_VQ_SET, STATS_GET, STATS_QUERY } from './wire.ts';
 
 export interface NotifyContext {
   readonly features: FeatureSet;
