@@ -101,7 +101,7 @@ describe('packed rings that are looked at now and then', () => {
   const NEXT = 1;
 
   /** The transmit queue, packed, whose frames say that they were merged of `buffers`. */
-  function packed(...bits: readonly number[]) {
+  function packed(bits: readonly number[] = [FEATURE.INDIRECT_DESC]) {
     const made = laidOut(false, [FEATURE.VERSION_1, FEATURE.RING_PACKED, ...bits]);
     const { view } = made;
     return {
@@ -146,10 +146,13 @@ describe('packed rings that are looked at now and then', () => {
     lists.judge.look();
     lists.put(0, AVAIL | USED, 1);
     lists.judge.look();
-    const inOrder = packed(FEATURE.IN_ORDER);
-    inOrder.put(0, AVAIL, 1);
-    inOrder.judge.look();
-    for (const made of [lists, inOrder]) expect(made.findings.looked.has('net-tx.5')).toBe(false);
+    const inOrder = packed([FEATURE.INDIRECT_DESC, FEATURE.IN_ORDER]);
+    const withoutTables = packed([]);
+    for (const made of [inOrder, withoutTables]) {
+      made.put(0, AVAIL, 1);
+      made.judge.look();
+    }
+    for (const made of [lists, inOrder, withoutTables]) expect(made.findings.looked.has('net-tx.5')).toBe(false);
   });
 });
 

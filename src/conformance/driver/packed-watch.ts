@@ -79,13 +79,14 @@ export class PackedWatch implements RingWatch {
 
   /**
    * A packed ring keeps no index: who has not seen every turn of it cannot follow it. But a descriptor whose two bits differ is with the device, if every buffer is one descriptor and each
-   * is marked when it comes back: neither holds once there is a list (whose tail nobody marks), or with IN_ORDER.
+   * is marked when it comes back: neither holds once there is a list (whose tail nobody marks), which a driver
+   * without INDIRECT_DESC will have, or with IN_ORDER.
    */
   #glance(): void {
     const { desc, size } = this.setup;
-    const { memory } = this.#context;
+    const { memory, features } = this.#context;
     const ring = memory.copy(desc, 16 * size);
-    if (this.#inOrder || this.#lists || ring.length < 16 * size) return;
+    if (this.#inOrder || this.#lists || !features.has(FEATURE.INDIRECT_DESC) || ring.length < 16 * size) return;
     for (let slot = 0; slot < size; slot++) if (((ring[16 * slot + 14] as number) & NEXT) !== 0) this.#lists = true;
     for (let slot = 0; slot < size && !this.#lists; slot++) {
       const bytes = ring.subarray(16 * slot, 16 * slot + 16);
