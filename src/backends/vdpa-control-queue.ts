@@ -53,16 +53,11 @@ export class VdpaControlQueue {
   begin(session: ControlSession): void {
     const { features, control, pairs } = session;
     const { limits } = control.policy.rss;
-    const known = this.policy.rss.limits;
-    // A guest may reset its device as often as it likes.
-    if (known.tableLength !== limits.tableLength || known.contexts !== limits.contexts) this.policy = new NetPolicy(limits);
+    // New ones each time: nothing in them is another driver's.
+    this.policy = new NetPolicy(limits);
     this.#session = session;
     this.#steering = new SteeringState({ ...limits, keySize: KEY_BYTES, pairs });
     this.#coalescing = new CoalescingState(2 * pairs);
-    // It says only what differs from 0, and the words may be those of another driver.
-    this.policy.update((p) => {
-      for (let index = 0; index < 2 * pairs; index++) p.setCoalescing(index, 0, 0);
-    });
     this.#receive.clear(features);
     this.#steering.clear(features);
     this.publish();
