@@ -10,6 +10,8 @@ const VIRTIO_NET = 0x1041_1af4;
 export class DriverWatch {
   readonly #where: string;
   readonly #findings: Findings;
+  /** How often a driver's state came from another machine: what it does from there on is not judged, until it is gone. */
+  loaded = 0;
 
   constructor(where: string, findings: Findings) {
     this.#where = where;
@@ -19,7 +21,7 @@ export class DriverWatch {
   get json(): string {
     const { held, failures, looked, broken } = this.#findings;
     const counts = Object.fromEntries([...broken].map(([clause, times]) => [clause, { broken: times, looked: looked.get(clause) }]));
-    return JSON.stringify({ driver: this.#where, held: [...held].sort(), broken: counts, failures });
+    return JSON.stringify({ driver: this.#where, held: [...held].sort(), broken: counts, failures, loaded: this.loaded });
   }
 
   get text(): string {
@@ -30,6 +32,7 @@ export class DriverWatch {
       lines.push(`  ${clause} ${strength}: ${summary} (broken ${broken.get(clause)} times of ${looked.get(clause)})`);
       for (const { what, expected, seen } of failures.filter((check) => check.clause === clause)) lines.push(`    ${what}: expected ${expected}, saw ${seen}`);
     }
+    if (this.loaded > 0) lines.push(`  ${this.loaded} times a state was loaded: what its driver did from there on was not judged`);
     return lines.join('\n');
   }
 }
@@ -44,15 +47,20 @@ export function watchDriver(machine: Machine, bdf: number, memory: GuestBytes, w
       { config: (offset, size) => machine.configRead(bdf, offset, size), bar: (bar, offset, size) => machine.barRead(bdf, bar, offset, size) },
       new DriverJudge({ bytes: memory }, findings, false),
     );
-  let judge = judged();
-  watches.push(new DriverWatch(where, findings));
+  let judge: PciJudge | undefined = judged();
+  const driver = new DriverWatch(where, findings);
+  watches.push(driver);
   return {
-    configRead: (offset, size) => judge.configRead(offset, size),
-    configWrite: (offset, size, value) => judge.configWrite(offset, size, value),
-    barRead: (bar, offset, size, value) => judge.barRead(bar, offset, size, value),
-    barWrite: (bar, offset, size, value) => judge.barWrite(bar, offset, size, value),
+    configRead: (offset, size) => judge?.configRead(offset, size),
+    configWrite: (offset, size, value) => judge?.configWrite(offset, size, value),
+    barRead: (bar, offset, size, value) => judge?.barRead(bar, offset, size, value),
+    barWrite: (bar, offset, size, value) => judge?.barWrite(bar, offset, size, value),
     gone() {
       judge = judged();
+    },
+    moved() {
+      judge = undefined;
+      driver.loaded++;
     },
   };
 }

@@ -12,6 +12,8 @@ export interface AccessWatch {
   barWrite(bar: number, offset: number, size: AccessSize, value: number): void;
   /** The guest is gone, or its machine was reset: what comes next has nothing to do with what was. */
   gone(): void;
+  /** The function's state is now another machine's: what its driver did to come to it was not seen here. */
+  moved(): void;
 }
 
 /** The guest's memory in the addresses it gives to the function; undefined where it has none. */

@@ -49,6 +49,8 @@ export interface MigrationParts {
   readonly identity: string;
   /** What there is to save besides the machine. */
   readonly interrupts: { save(): unknown; restore(state: unknown): void; resume(): void };
+  /** A state was loaded. */
+  readonly onLoaded: () => void;
 }
 
 export class VfioUserMigration {
@@ -150,7 +152,7 @@ export class VfioUserMigration {
   }
 
   async #resume(): Promise<void> {
-    const { machine, interrupts } = this.#parts;
+    const { machine, interrupts, onLoaded } = this.#parts;
     try {
       const state = decodeState(readStream(Buffer.from(this.#input.buffer, 0, this.#received), this.#parts.identity)) as {
         machine?: unknown;
@@ -159,6 +161,7 @@ export class VfioUserMigration {
       await machine.restore(state?.machine, { stay: 'paused' });
       interrupts.restore(state?.interrupts);
       interrupts.resume();
+      onLoaded();
     } catch (error) {
       if (!(error instanceof RestoreError)) throw error;
       // Nothing has changed, but what the client wants cannot be had any more.

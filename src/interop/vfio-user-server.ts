@@ -128,7 +128,8 @@ export class VfioUserServer {
     const { vendorId, deviceId } = this.fn.identity;
     const identity = `${this.fn.name} ${vendorId.toString(16)}:${deviceId.toString(16)}`;
     const { machine, fn } = this;
-    this.#migration = new VfioUserMigration({ machine, identity, interrupts: this.#irqs });
+    const watch = options.watch?.(machine, fn.routingId, bytesThrough(domain, arena.memory));
+    this.#migration = new VfioUserMigration({ machine, identity, interrupts: this.#irqs, onLoaded: () => watch?.moved() });
     this.#session = new VfioUserSession({
       machine,
       fn,
@@ -136,7 +137,7 @@ export class VfioUserServer {
       memory: this.#memory,
       migration: this.#migration,
       log: this.#log,
-      watch: options.watch?.(machine, fn.routingId, bytesThrough(domain, arena.memory)),
+      watch,
     });
   }
 

@@ -138,6 +138,7 @@ describe('a function on a socket', () => {
       barRead: (bar, offset, size, value) => void told.push(['read', bar, offset, size, value]),
       barWrite: (bar, offset, size, value) => void told.push(['write', bar, offset, size, value]),
       gone: () => void told.push(['gone']),
+      moved: () => void told.push(['moved']),
     };
     server = await serveUmlPci(machine, {
       sockets: [socket(0)],

@@ -132,7 +132,8 @@ describe.each(['inline', 'worker'] as const)('virtio-net over vfio-user, %s', { 
     await a.client.setState(STATE.STOP_COPY);
     const late = await a.client.takeState();
     expect(sending.done).toBe(false);
-    const target = await connect(await serve(port('c'), '52:54:00:00:00:0a', plane));
+    const watches: DriverWatch[] = [];
+    const target = await connect(await serve(port('c'), '52:54:00:00:00:0a', plane, new Log(), watches));
     await a.bus.arm(target, a.client.memoryFd);
     await target.setState(STATE.RESUMING);
     await target.giveState(early);
@@ -140,6 +141,8 @@ describe.each(['inline', 'worker'] as const)('virtio-net over vfio-user, %s', { 
     await target.setState(STATE.RUNNING);
     await run([a, b], () => sending.done && sink.done);
     expect([b.guest.report().framesReceived, b.guest.report().errors, a.guest.report().broken]).toEqual([count, [], '']);
+    // Its judge has not seen how it came to where it is, and accuses it of nothing.
+    expect(JSON.parse((watches[0] as DriverWatch).json)).toMatchObject({ broken: {}, failures: [], loaded: 1 });
   });
 
   it('says that it needs a reset, and why, when its rings lie in memory without a descriptor', async () => {
