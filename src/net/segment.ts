@@ -224,8 +224,10 @@ export class Segment {
     const batch = this.#batch;
     const { port } = member;
     batch.clear();
+    // A pause may end on another thread while the port is asked: it held its frames back if it was paused before or after.
+    const paused = isPaused(port);
     if (port.collect(batch, budget.frames, budget.bytes) === 0) {
-      if (port.paused !== true) member.partialTo = -1;
+      if (!paused && !isPaused(port)) member.partialTo = -1;
       if (++member.idle >= this.#idleRounds && !port.awaitFrames()) member.ready = false;
       return false;
     }
@@ -464,3 +466,5 @@ export class Segment {
     }
   }
 }
+
+const isPaused = (port: NetPort): boolean => port.paused === true;

@@ -168,6 +168,27 @@ describe('offloads on a segment', () => {
     expect(b.inbox.length).toBe(102);
   });
 
+  it.each(['before the sender is asked', 'while it is asked', 'after it was asked'])('goes on there also after a pause of the sender that ends %s', (end) => {
+    const { segment, a, b } = linked();
+    a.outbox.push(large(1000));
+    b.room = 4;
+    segment.service();
+    b.room = 200;
+    const sender = a as MemoryPort & { paused: boolean };
+    const collect = a.collect.bind(a);
+    sender.paused = end !== 'before the sender is asked';
+    a.collect = (batch, frames, bytes) => {
+      if (!sender.paused) return collect(batch, frames, bytes);
+      // Told on another thread that it may go on.
+      sender.paused = end === 'after it was asked';
+      return 0;
+    };
+    segment.service();
+    sender.paused = false;
+    while (segment.service());
+    expect(b.inbox.flatMap(({ bytes }) => [...bytes.slice(dissect(bytes).payload)])).toEqual(range(0, 1000).map((n) => n & 0xff));
+  });
+
   it('sends all of a converted frame to who takes the place of the one that had the first part', () => {
     const { segment, a, b } = linked();
     b.room = 5;
