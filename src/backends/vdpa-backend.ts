@@ -42,7 +42,7 @@ export class VdpaBackend implements VhostBackend {
       released: () => {
         this.#dirt?.finish();
         this.#dirt = undefined;
-        for (let index = 0; index < device.vringCount; index++) this.#positions[index] = device.vringPosition(index);
+        for (let index = 0; index < device.controlVring; index++) this.#positions[index] = device.vringPosition(index);
       },
     });
   }

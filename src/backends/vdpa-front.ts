@@ -191,7 +191,8 @@ export class DeviceDirt implements DirtyWriter {
     const device = this.#device;
     const { dirty } = this.#memory.memory;
     this.served = false;
-    for (let index = 0; index < device.vringCount; index++) if (/running|stopping/.test(device.vringState(index))) this.served = true;
+    // The control ring runs until the next reset, and reaches nothing of the guest's.
+    for (let index = 0; index < device.controlVring; index++) if (/running|stopping/.test(device.vringState(index))) this.served = true;
     if (device.dirtyLog !== undefined) for (const page of device.dirtyLog.take()) dirty.markAddress(page, PAGE);
     else for (const { address, size, permissions } of reachable(this.#memory)) if ((permissions & DMA_WRITE) !== 0) dirty.markAddress(address, size);
   }
