@@ -8,7 +8,7 @@ import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
 import { DMA_READ, DMA_WRITE, type DmaMapping } from '#core/dma-space';
 import type { GuestMemory } from '#core/guest-memory';
-import { FeatureSet, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { CoalescingState } from '#virtio/net-control/coalescing';
 import { ReceiveState } from '#virtio/net-control/receive-state';
 import { SteeringState } from '#virtio/net-control/steering-state';
@@ -351,6 +351,17 @@ describe("the card's side", () => {
     expect(wordsOf(a.policy())).toEqual(before);
     expect(owner.run([wire.CLASS_RX, 0, 1])).toBe(wire.VIRTIO_NET_OK);
     expect(a.policy().flags & POLICY_PROMISCUOUS).toBe(POLICY_PROMISCUOUS);
+    expect(owner.events).toEqual([]);
+  });
+
+  it('serves a ring that is split and begins at 0 where packed data rings were negotiated', () => {
+    const { a } = cards();
+    const owner = new Owner(a, [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX, VIRTIO_F_RING_PACKED]);
+    expect(owner.run([wire.CLASS_RX, 0, 1])).toBe(wire.VIRTIO_NET_OK);
+    expect([a.device.vringPosition(0), a.device.vringPosition(2)]).toEqual([
+      { available: 0x8000, used: 0x8000 },
+      { available: 1, used: 1 },
+    ]);
     expect(owner.events).toEqual([]);
   });
 
