@@ -47,9 +47,13 @@ export class VdpaBackend implements VhostBackend {
     });
   }
 
+  lacks(offered: FeatureSet): FeatureSet {
+    return this.#front.lacks(offered);
+  }
+
   open(session: VhostSession): void {
     this.#refused.clear();
-    this.#front.open(session, session.features.and(this.device.features));
+    this.#front.open(session, session.features);
     this.#dirt = new DeviceDirt(this.device, session.memory);
   }
 

@@ -19,7 +19,7 @@ const VLANS = 4096;
 /** No answer yet. */
 const SILENCE = 0xff;
 
-/** What the card is to have so that everything in policy words can be said to it, whatever the guest's driver has. */
+/** What the card is to have so that everything a driver with these features may set can be said to it. */
 export function controlFeatures(driver: FeatureSet, device: VdpaDevice): FeatureSet {
   const bits = [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_RX_EXTRA, net.VIRTIO_NET_F_CTRL_MAC_ADDR];
   for (const bit of [net.VIRTIO_NET_F_CTRL_VLAN, net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS]) if (driver.has(bit)) bits.push(bit);

@@ -51,7 +51,7 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
 
   /**
    * Takes the device and brings it to DRIVER_OK, with no data ring ready and its control queue told everything.
-   * @param features of the driver's, those for the data path
+   * @param features the driver's, without those that the card is not to have
    * @param own memory beside the guest's that the plan maps. @throws TypeError, RangeError, Error, ControlRefusedError
    */
   open(session: VhostSession, features: FeatureSet, own: readonly RamRange[] = []): void {
@@ -69,7 +69,7 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
     device.setGroupAddressSpace(dataGroup, DATA_SPACE);
     device.setGroupAddressSpace(controlGroup, CONTROL_SPACE);
     device.setControl(session);
-    const negotiated = features.or(controlFeatures(features, device));
+    const negotiated = features.and(device.features).or(controlFeatures(features, device));
     device.status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
     device.driverFeatures = negotiated;
     device.status |= VIRTIO_STATUS_FEATURES_OK;
@@ -84,6 +84,11 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
     memory.followers.add(this);
     device.status |= VIRTIO_STATUS_DRIVER_OK;
     this.policyChanged();
+  }
+
+  /** Feature bits that the device has not and would need to be told what a driver with these sets. */
+  lacks(features: FeatureSet): FeatureSet {
+    return controlFeatures(features, this.device).without(this.device.features);
   }
 
   /** Tells the device what changed: in force for every turn that begins once this has returned. @throws ControlRefusedError */

@@ -8,6 +8,7 @@ import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
 import { DMA_READ, DMA_WRITE, type DmaMapping } from '#core/dma-space';
 import type { GuestMemory } from '#core/guest-memory';
+import { VirtioNet } from '#devices/virtio-net/device';
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { CoalescingState } from '#virtio/net-control/coalescing';
 import { ReceiveState } from '#virtio/net-control/receive-state';
@@ -383,10 +384,39 @@ describe("the card's side", () => {
   });
 });
 
-it('a card that cannot be told what the control plane settles is not taken', () => {
-  const { a } = cards(1, { withoutFeatures: [net.VIRTIO_NET_F_CTRL_RX_EXTRA] });
-  const guest = new TestGuest();
-  expect(() => guest.attach(new VdpaBackend(a.device))).toThrow(/does not accept feature bits 20/);
+describe.each(['passed through', 'shadowed'] as const)('a card that cannot be told what the control plane settles, rings %s,', (way) => {
+  const over = (bit: number): VdpaBackend | VdpaShadow => {
+    const { device } = cards(1, { withoutFeatures: [bit] }).a;
+    if (way === 'passed through') return new VdpaBackend(device);
+    const shadow = new VdpaShadow(device);
+    closing.push(() => shadow.close());
+    return shadow;
+  };
+
+  it.each([
+    ['CTRL_RX_EXTRA', net.VIRTIO_NET_F_CTRL_RX_EXTRA, []],
+    ['CTRL_VLAN', net.VIRTIO_NET_F_CTRL_VLAN, [net.VIRTIO_NET_F_CTRL_VLAN]],
+    ['CTRL_GUEST_OFFLOADS', net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, [net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS]],
+  ] as const)('for want of %s, is not taken', (_name, bit, features) => {
+    const guest = new TestGuest({ features: [net.VIRTIO_NET_F_CTRL_VQ, ...features] });
+    expect(() => guest.attach(over(bit))).toThrow(new RegExp(`does not accept feature bits ${bit}$`));
+  });
+
+  it.each([
+    ['CTRL_RX_EXTRA', net.VIRTIO_NET_F_CTRL_RX_EXTRA, false],
+    ['CTRL_VLAN', net.VIRTIO_NET_F_CTRL_VLAN, true],
+    ['CTRL_GUEST_OFFLOADS', net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, true],
+  ] as const)('for want of %s, is no backend of a device that offers it', (name, bit, optional) => {
+    const backend = over(bit);
+    const lacks = new RegExp(`lacks feature bits ${bit},`);
+    expect(() => new VirtioNet({ mac: '52:54:00:00:00:01', backend })).toThrow(lacks);
+    const offering = new VirtioNet({ mac: '52:54:00:00:00:01', backend: cards().a.device.port });
+    expect(() => offering.handOver(backend)).toThrow(lacks);
+    // What no driver can set need not be said.
+    const without = (): VirtioNet => new VirtioNet({ mac: '52:54:00:00:00:01', backend, features: { [name]: false } });
+    if (optional) expect(without().offered.has(bit)).toBe(false);
+    else expect(without).toThrow(lacks);
+  });
 });
 
 it.each([
