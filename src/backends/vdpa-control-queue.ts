@@ -53,9 +53,10 @@ export class VdpaControlQueue {
   begin(session: ControlSession): void {
     const { features, control, pairs } = session;
     const { limits } = control.policy.rss;
-    // New ones each time: nothing in them is another driver's.
-    this.policy = new NetPolicy(limits);
+    // No ring is served: nobody goes by the words of the driver before.
+    this.policy = this.policy.cleared(limits);
     this.#session = session;
+    this.#counts.clear();
     this.#steering = new SteeringState({ ...limits, keySize: KEY_BYTES, pairs });
     this.#coalescing = new CoalescingState(2 * pairs);
     this.#receive.clear(features);

@@ -67,6 +67,18 @@ export class NetPolicy {
     if (!(source instanceof SharedArrayBuffer)) this.rss.live = [-1, -1];
   }
 
+  /** These words with nothing said in them, or new ones where these have other room: for whose driver may come and go as often as it likes. */
+  cleared(limits: RssLimits): NetPolicy {
+    const own = this.rss.limits;
+    if (own.tableLength !== limits.tableLength || own.contexts !== limits.contexts) return new NetPolicy(limits);
+    this.update(() => {
+      this.#words.fill(0, FLAGS, RSS_TABLE_LENGTH);
+      this.#words.fill(0, RSS);
+      this.rss.live = [-1, -1];
+    });
+    return this;
+  }
+
   get generation(): number {
     return Atomics.load(this.#words, GENERATION);
   }

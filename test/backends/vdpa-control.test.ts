@@ -319,13 +319,13 @@ class Owner implements VdpaOwner {
   }
 
   /** The ack, or undefined: no answer. */
-  run(bytes: readonly number[], at = 0x1000): number | undefined {
+  run(bytes: readonly number[], at = 0x1000, room = 1): number | undefined {
     const { guest } = this;
     guest.bytes.set(bytes, 0x1000);
     guest.bytes[0x20000] = 0xee;
     guest.drivers[0]?.add(1, [
       { address: at, length: bytes.length },
-      { address: 0x20000, length: 1, write: true },
+      { address: 0x20000, length: room, write: true },
     ]);
     guest.drivers[0]?.expose();
     this.card.device.kickControl();
@@ -334,6 +334,28 @@ class Owner implements VdpaOwner {
 }
 
 describe("the card's side", () => {
+  it("has nothing of the owner's before after a reset, not even of its counters, and takes no more memory for it", () => {
+    const { a } = cards();
+    const features = [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN, net.VIRTIO_NET_F_DEVICE_STATS];
+    const first = new Owner(a, features);
+    const { buffer } = a.policy();
+    const asNew = wordsOf(a.policy());
+    for (const command of [
+      [wire.CLASS_RX, 0, 1],
+      [wire.CLASS_MAC, wire.MAC_TABLE_SET, ...wire.macTable([Uint8Array.of(2, 0, 0, 0, 0, 9)], false), ...wire.macTable([], false)],
+      [wire.CLASS_VLAN, wire.VLAN_ADD, ...wire.u16(7)],
+    ])
+      expect(first.run(command)).toBe(wire.VIRTIO_NET_OK);
+    expect(wordsOf(a.policy())).not.toEqual(asNew);
+    const next = new Owner(a, features);
+    expect(a.policy().buffer).toBe(buffer);
+    expect(wordsOf(a.policy())).toEqual(asNew);
+    // virtio 1.4 5.1.9.5.11.3: of the control queue, the command under way counted.
+    expect(next.run([wire.CLASS_STATS, wire.STATS_GET, ...wire.u16(2), 0, 0, 0, 0, 0, 0, ...wire.u32(0), ...wire.u32(1)], 0x1000, 25)).toBe(wire.VIRTIO_NET_OK);
+    const counts = new DataView(next.guest.bytes.buffer, 0x20000 + 9, 16);
+    expect([counts.getBigUint64(0, true), counts.getBigUint64(8, true)]).toEqual([1n, 1n]);
+  });
+
   it('answers commands it does not have, cut short or out of bounds with ERR, and changes nothing', () => {
     const { a } = cards();
     const owner = new Owner(a, [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX]);
