@@ -7,7 +7,7 @@ import { DMA_WRITE, type DmaFollower, type DmaMapping, type DmaSpace } from '#co
 import { ADDRESS_LIMIT, GuestMemory, type RamRange } from '#core/guest-memory';
 import { VIRTIO_STATUS_ACKNOWLEDGE, VIRTIO_STATUS_DRIVER, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from '#virtio/device-status';
 import type { FeatureSet } from '#virtio/features';
-import type { NetPolicy } from '#virtio/net-policy';
+import { NetPolicy, POLICY_ACTIVE } from '#virtio/net-policy';
 import type { VdpaDevice, VdpaEvent, VdpaOwner } from '#virtio/vdpa';
 import type { VhostSession } from '#virtio/vhost';
 import { ControlShadow, controlFeatures } from './vdpa-control-shadow.ts';
@@ -37,7 +37,9 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
   #ranges: readonly RamRange[] = [];
   #policy: NetPolicy | undefined;
   #control: ControlShadow | undefined;
+  // The same for every driver: one may come and go as often as it likes.
   #controlBuffer = new SharedArrayBuffer(0);
+  #said = new NetPolicy();
 
   constructor(device: VdpaDevice, parts: FrontParts) {
     this.device = device;
@@ -62,7 +64,6 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
     if (dataGroup === controlGroup || device.addressSpaces <= CONTROL_SPACE)
       throw new Error(`the control queue of ${device.name} cannot be isolated from its data queues`);
     const bytes = ControlShadow.bytes(limits);
-    // The same for every driver: one may come and go as often as it likes.
     if (this.#controlBuffer.byteLength !== bytes) this.#controlBuffer = new SharedArrayBuffer(bytes);
     const base = Math.max(...memory.memory.slabs.map((slab) => slab.base + slab.size), ...own.map((range) => range.base + range.size));
     device.setOwner(this, this.#joined(memory.memory, [...own, { base, size: bytes, source: this.#controlBuffer }]));
@@ -77,13 +78,14 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
       throw new Error(`${device.name} does not accept feature bits ${negotiated.without(device.features).bits().join(', ')}`);
     this.#memory = memory;
     this.#policy = policy;
-    this.#control = new ControlShadow(device, negotiated, limits, this.#controlBuffer);
+    this.#said = this.#said.cleared(limits);
+    this.#control = new ControlShadow(device, negotiated, this.#said, this.#controlBuffer);
     for (const mapping of this.#control.mappings(base)) device.map(CONTROL_SPACE, mapping);
     this.#control.setUp();
     this.moved();
     memory.followers.add(this);
     device.status |= VIRTIO_STATUS_DRIVER_OK;
-    this.policyChanged();
+    this.#tell(true);
   }
 
   /** Feature bits that the device has not and would need to be told what a driver with these sets. */
@@ -93,12 +95,18 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
 
   /** Tells the device what changed: in force for every turn that begins once this has returned. @throws ControlRefusedError */
   policyChanged(): void {
+    // That nothing is served is all it need know: after a reset the next session says the rest, after a suspension the change that ends it.
+    this.#tell(((this.#policy?.flags ?? 0) & POLICY_ACTIVE) !== 0);
+  }
+
+  #tell(settings: boolean): void {
     const [policy, control] = [this.#policy, this.#control];
     if (this.#memory === undefined || policy === undefined || control === undefined) return;
     const { device } = this;
+    const commands = settings ? control.difference(policy) : [];
     device.betweenTurns(() => {
       device.controlChanged();
-      control.tell(policy);
+      control.say(commands);
     });
   }
 

@@ -15,9 +15,10 @@ import { ReceiveState } from '#virtio/net-control/receive-state';
 import { SteeringState } from '#virtio/net-control/steering-state';
 import * as wire from '#virtio/net-control/wire';
 import * as net from '#virtio/net-features';
-import { type NetPolicy, POLICY_ALL_UNICAST, POLICY_PROMISCUOUS } from '#virtio/net-policy';
+import { type NetPolicy, POLICY_ACTIVE, POLICY_ALL_UNICAST, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import type { VdpaEvent, VdpaOwner } from '#virtio/vdpa';
 import type { VhostSession } from '#virtio/vhost';
+import { ControlBench } from '../virtio-net/control-bench.ts';
 import { eventually, eventuallyBlocking } from './eventually.ts';
 import { frameOf, TestGuest } from './guest.ts';
 
@@ -213,6 +214,98 @@ describe.each(['passed through', 'shadowed'] as const)('what the control plane s
     receive.publish(next.policy, steering, { features: next.features, live: [5, 0], ...station });
     backend.open({ features: next.features, memory: next.dma, policy: next.policy });
     expect(wordsOf(a.policy())).toEqual(wordsOf(next.policy));
+  });
+
+  it('is said as the difference, worked out while the rings go on, and published once for many commands', () => {
+    const { a } = cards();
+    const { device } = a;
+    const guest = new TestGuest({ features: [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_VLAN] });
+    const backend = way === 'passed through' ? new VdpaBackend(device) : new VdpaShadow(device);
+    if (backend instanceof VdpaShadow) closing.push(() => backend.close());
+    guest.attach(backend);
+    const [kick, between, attention] = [device.kickControl.bind(device), device.betweenTurns.bind(device), device.port.policyChanged.bind(device.port)];
+    const count = { kicks: 0, attentions: 0 };
+    let inside = false;
+    device.kickControl = () => {
+      count.kicks++;
+      kick();
+    };
+    device.port.policyChanged = () => {
+      count.attentions++;
+      attention();
+    };
+    device.betweenTurns = (write) =>
+      between(() => {
+        inside = true;
+        write();
+        inside = false;
+      });
+    const readInside: boolean[] = [];
+    const table = guest.policy.table.bind(guest.policy);
+    guest.policy.table = (kind) => {
+      readInside.push(inside);
+      return table(kind);
+    };
+    const change = (write: (policy: NetPolicy) => void): { kicks: number; attentions: number } => {
+      Object.assign(count, { kicks: 0, attentions: 0 });
+      guest.policy.update(write);
+      backend.policyChanged();
+      return { ...count };
+    };
+    const vlans = (on: boolean) => (p: NetPolicy) => {
+      for (let id = 0; id < 4096; id++) p.setVlan(id, on);
+    };
+    expect(change(() => {})).toEqual({ kicks: 0, attentions: 1 });
+    expect(change((p) => p.setVlan(7, true))).toEqual({ kicks: 1, attentions: 2 });
+    expect(readInside).toEqual([]);
+    expect(change((p) => p.setTable('unicast', [Uint8Array.of(2, 0, 0, 0, 0, 9)]))).toEqual({ kicks: 1, attentions: 2 });
+    expect(readInside).toEqual([false, false]);
+    const { generation } = a.policy();
+    // 4095 commands, 64 at a time; the card's words move twice a publish.
+    expect(change(vlans(true))).toEqual({ kicks: 64, attentions: 65 });
+    expect(a.policy().generation - generation).toBe(4 * 65);
+    expect([...a.policy().vlanWords]).toEqual(new Array(128).fill(-1));
+    // Out of use it hears of that alone; of what changed meanwhile when it is in use again.
+    const gone = change((p) => {
+      p.flags &= ~POLICY_ACTIVE;
+      vlans(false)(p);
+    });
+    expect(gone).toEqual({ kicks: 0, attentions: 1 });
+    expect(a.policy().flags & POLICY_ACTIVE).toBe(0);
+    const back = change((p) => {
+      p.flags |= POLICY_ACTIVE;
+      vlans(true)(p);
+      p.setVlan(7, false);
+    });
+    expect(back).toEqual({ kicks: 1, attentions: 2 });
+    expect(a.policy().flags & POLICY_ACTIVE).toBe(POLICY_ACTIVE);
+    expect([...a.policy().vlanWords]).toEqual([...guest.policy.vlanWords]);
+  });
+
+  it('of a device that is reset is not unsaid command by command, and the next driver has nothing of it', () => {
+    const { a } = cards();
+    const backend = way === 'passed through' ? new VdpaBackend(a.device) : new VdpaShadow(a.device);
+    if (backend instanceof VdpaShadow) closing.push(() => backend.close());
+    const bench = new ControlBench({ net: { backend } });
+    const same = (): void => expect([...a.policy().vlanWords]).toEqual([...bench.net.policy.vlanWords]);
+    for (const id of [1, 7, 4095]) expect(bench.command([wire.CLASS_VLAN, wire.VLAN_ADD, ...wire.u16(id)]).ack).toBe(wire.VIRTIO_NET_OK);
+    same();
+    expect([...a.policy().vlanWords].filter((word) => word !== 0)).toHaveLength(2);
+    const kick = a.device.kickControl.bind(a.device);
+    let kicks = 0;
+    a.device.kickControl = () => {
+      kicks++;
+      kick();
+    };
+    bench.status = 0;
+    eventuallyBlocking('the reset to be over', () => bench.status === 0);
+    expect(kicks).toBe(0);
+    expect(a.policy().flags & POLICY_ACTIVE).toBe(0);
+    bench.bringUp(bench.offered().without(FeatureSet.of(VIRTIO_F_RING_PACKED)));
+    expect(kicks).toBeGreaterThan(0);
+    expect(a.policy().flags & POLICY_ACTIVE).toBe(POLICY_ACTIVE);
+    expect([...bench.net.policy.vlanWords]).toEqual(new Array(128).fill(0));
+    same();
   });
 
   it('is in the address space of the control queue alone, and nothing of the guest is there', () => {

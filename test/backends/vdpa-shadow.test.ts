@@ -128,7 +128,7 @@ it('every page it can write counts as written over a device that logs nothing, u
   expect(some.length).toBeLessThan(all.length / 2);
 });
 
-it.each(['stopped', 'handed over to a vhost worker'] as const)('a device that logs nothing and is %s writes nothing more: what is dirty comes to an end', async (way) => {
+it.each(['stopped', 'handed over to a vhost worker'] as const)('pages that a device which logs nothing wrote come to an end when it is %s', async (way) => {
   const { a, b, resume } = nics();
   const [left, right] = [new TestGuest({ name: 'a' }), new TestGuest({ name: 'b' })];
   left.attach(a.direct);
