@@ -42,14 +42,18 @@ export class VdpaBackend implements VhostBackend {
       released: () => {
         this.#dirt?.finish();
         this.#dirt = undefined;
-        for (let index = 0; index < device.vringCount; index++) this.#positions[index] = device.vringPosition(index);
+        for (let index = 0; index < device.controlVring; index++) this.#positions[index] = device.vringPosition(index);
       },
     });
   }
 
+  lacks(offered: FeatureSet): FeatureSet {
+    return this.#front.lacks(offered);
+  }
+
   open(session: VhostSession): void {
     this.#refused.clear();
-    this.#front.open(session, session.features.and(this.device.features));
+    this.#front.open(session, session.features);
     this.#dirt = new DeviceDirt(this.device, session.memory);
   }
 

@@ -53,9 +53,10 @@ export class VdpaControlQueue {
   begin(session: ControlSession): void {
     const { features, control, pairs } = session;
     const { limits } = control.policy.rss;
-    // New ones each time: nothing in them is another driver's.
-    this.policy = new NetPolicy(limits);
+    // No ring is served: nobody goes by the words of the driver before.
+    this.policy = this.policy.cleared(limits);
     this.#session = session;
+    this.#counts.clear();
     this.#steering = new SteeringState({ ...limits, keySize: KEY_BYTES, pairs });
     this.#coalescing = new CoalescingState(2 * pairs);
     this.#receive.clear(features);
@@ -125,16 +126,16 @@ export class VdpaControlQueue {
     if (queue === undefined || segments === undefined || memory === undefined || session === undefined) return undefined;
     memory.sync();
     if (queue.resync()) {
-      for (let left = queue.size; left > 0; left--) {
+      let ran = 0;
+      for (; ran < queue.size; ran++) {
         segments.truncate(0);
         const token = queue.pop(segments);
         if (token === QUEUE_EMPTY || token === QUEUE_BROKEN) break;
-        const written = this.#answer(queue, segments, memory, session);
-        // virtio 1.4 5.1.9.5: what a command says is in force when its buffer is used.
-        this.publish();
-        queue.push(token, written);
+        queue.push(token, this.#answer(queue, segments, memory, session));
         queue.publish();
       }
+      // virtio 1.4 5.1.9.5: what a command says is in force when its buffer is used: no turn begins before this.
+      if (ran > 0) this.publish();
     }
     const { broken } = queue;
     if (broken !== undefined) {

@@ -7,7 +7,7 @@ import { DMA_WRITE, type DmaFollower, type DmaMapping, type DmaSpace } from '#co
 import { ADDRESS_LIMIT, GuestMemory, type RamRange } from '#core/guest-memory';
 import { VIRTIO_STATUS_ACKNOWLEDGE, VIRTIO_STATUS_DRIVER, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from '#virtio/device-status';
 import type { FeatureSet } from '#virtio/features';
-import type { NetPolicy } from '#virtio/net-policy';
+import { NetPolicy, POLICY_ACTIVE } from '#virtio/net-policy';
 import type { VdpaDevice, VdpaEvent, VdpaOwner } from '#virtio/vdpa';
 import type { VhostSession } from '#virtio/vhost';
 import { ControlShadow, controlFeatures } from './vdpa-control-shadow.ts';
@@ -37,7 +37,9 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
   #ranges: readonly RamRange[] = [];
   #policy: NetPolicy | undefined;
   #control: ControlShadow | undefined;
+  // The same for every driver: one may come and go as often as it likes.
   #controlBuffer = new SharedArrayBuffer(0);
+  #said = new NetPolicy();
 
   constructor(device: VdpaDevice, parts: FrontParts) {
     this.device = device;
@@ -51,7 +53,7 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
 
   /**
    * Takes the device and brings it to DRIVER_OK, with no data ring ready and its control queue told everything.
-   * @param features of the driver's, those for the data path
+   * @param features the driver's, without those that the card is not to have
    * @param own memory beside the guest's that the plan maps. @throws TypeError, RangeError, Error, ControlRefusedError
    */
   open(session: VhostSession, features: FeatureSet, own: readonly RamRange[] = []): void {
@@ -62,14 +64,13 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
     if (dataGroup === controlGroup || device.addressSpaces <= CONTROL_SPACE)
       throw new Error(`the control queue of ${device.name} cannot be isolated from its data queues`);
     const bytes = ControlShadow.bytes(limits);
-    // The same for every driver: one may come and go as often as it likes.
     if (this.#controlBuffer.byteLength !== bytes) this.#controlBuffer = new SharedArrayBuffer(bytes);
     const base = Math.max(...memory.memory.slabs.map((slab) => slab.base + slab.size), ...own.map((range) => range.base + range.size));
     device.setOwner(this, this.#joined(memory.memory, [...own, { base, size: bytes, source: this.#controlBuffer }]));
     device.setGroupAddressSpace(dataGroup, DATA_SPACE);
     device.setGroupAddressSpace(controlGroup, CONTROL_SPACE);
     device.setControl(session);
-    const negotiated = features.or(controlFeatures(features, device));
+    const negotiated = features.and(device.features).or(controlFeatures(features, device));
     device.status = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER;
     device.driverFeatures = negotiated;
     device.status |= VIRTIO_STATUS_FEATURES_OK;
@@ -77,23 +78,35 @@ export class VdpaFront implements VdpaOwner, DmaFollower {
       throw new Error(`${device.name} does not accept feature bits ${negotiated.without(device.features).bits().join(', ')}`);
     this.#memory = memory;
     this.#policy = policy;
-    this.#control = new ControlShadow(device, negotiated, limits, this.#controlBuffer);
+    this.#said = this.#said.cleared(limits);
+    this.#control = new ControlShadow(device, negotiated, this.#said, this.#controlBuffer);
     for (const mapping of this.#control.mappings(base)) device.map(CONTROL_SPACE, mapping);
     this.#control.setUp();
     this.moved();
     memory.followers.add(this);
     device.status |= VIRTIO_STATUS_DRIVER_OK;
-    this.policyChanged();
+    this.#tell(true);
+  }
+
+  /** Feature bits that the device has not and would need to be told what a driver with these sets. */
+  lacks(features: FeatureSet): FeatureSet {
+    return controlFeatures(features, this.device).without(this.device.features);
   }
 
   /** Tells the device what changed: in force for every turn that begins once this has returned. @throws ControlRefusedError */
   policyChanged(): void {
+    // That nothing is served is all it need know: after a reset the next session says the rest, after a suspension the change that ends it.
+    this.#tell(((this.#policy?.flags ?? 0) & POLICY_ACTIVE) !== 0);
+  }
+
+  #tell(settings: boolean): void {
     const [policy, control] = [this.#policy, this.#control];
     if (this.#memory === undefined || policy === undefined || control === undefined) return;
     const { device } = this;
+    const commands = settings ? control.difference(policy) : [];
     device.betweenTurns(() => {
       device.controlChanged();
-      control.tell(policy);
+      control.say(commands);
     });
   }
 
@@ -191,7 +204,8 @@ export class DeviceDirt implements DirtyWriter {
     const device = this.#device;
     const { dirty } = this.#memory.memory;
     this.served = false;
-    for (let index = 0; index < device.vringCount; index++) if (/running|stopping/.test(device.vringState(index))) this.served = true;
+    // The control ring runs until the next reset, and reaches nothing of the guest's.
+    for (let index = 0; index < device.controlVring; index++) if (/running|stopping/.test(device.vringState(index))) this.served = true;
     if (device.dirtyLog !== undefined) for (const page of device.dirtyLog.take()) dirty.markAddress(page, PAGE);
     else for (const { address, size, permissions } of reachable(this.#memory)) if ((permissions & DMA_WRITE) !== 0) dirty.markAddress(address, size);
   }

@@ -110,8 +110,18 @@ export class VdpaNet implements VdpaDevice {
   }
 
   #freshVrings(): Vring[] {
-    const position = initialPosition(this.#driverFeatures);
-    return Array.from({ length: this.vringCount }, () => ({ size: 0, areas: NO_AREAS, position, call: undefined, ready: false, started: false }));
+    return Array.from({ length: this.vringCount }, (_, index) => ({
+      size: 0,
+      areas: NO_AREAS,
+      position: this.#firstPosition(index),
+      call: undefined,
+      ready: false,
+      started: false,
+    }));
+  }
+
+  #firstPosition(index: number): VringPosition {
+    return initialPosition(index === this.controlVring ? new FeatureSet() : this.#driverFeatures);
   }
 
   #portEvent(event: VhostEvent): void {
@@ -227,8 +237,7 @@ export class VdpaNet implements VdpaDevice {
   set driverFeatures(features: FeatureSet) {
     if ((this.status & VIRTIO_STATUS_FEATURES_OK) !== 0) throw new TypeError(`${this.name}: features are settled at FEATURES_OK`);
     this.#driverFeatures = features;
-    const position = initialPosition(features);
-    for (const vring of this.#vrings) vring.position = position;
+    for (const [index, vring] of this.#vrings.entries()) vring.position = this.#firstPosition(index);
   }
 
   setControl(control: VdpaControl): void {

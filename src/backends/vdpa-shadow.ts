@@ -29,6 +29,7 @@ const FIRST: VringPosition = { available: 0, used: 0 };
 /** The driver's ring is what interrupts are moderated by, and a card that did would keep the shadow from what it used. */
 const COALESCING = FeatureSet.of(VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_VQ_NOTF_COAL);
 const OWN_FORMAT = FeatureSet.of(VIRTIO_F_RING_PACKED, VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC);
+const NOT_THE_CARDS = OWN_FORMAT.or(COALESCING);
 
 interface Shadow {
   state: VringState;
@@ -116,9 +117,7 @@ export class VdpaShadow implements VhostBackend {
     if (this.#buffer.byteLength !== bytes) this.#buffer = new SharedArrayBuffer(bytes);
     this.#base = Math.max(...slabs.map(({ base, size }) => base + size));
     this.#iovas.allocate(this.#base, bytes);
-    this.#front.open(session, session.features.and(this.device.features).without(OWN_FORMAT).without(COALESCING), [
-      { base: this.#base, size: bytes, source: this.#buffer },
-    ]);
+    this.#front.open(session, session.features.without(NOT_THE_CARDS), [{ base: this.#base, size: bytes, source: this.#buffer }]);
   }
 
   /** The guest's RAM as far as the function may reach it, and the shadow rings. */
@@ -137,6 +136,10 @@ export class VdpaShadow implements VhostBackend {
   }
 
   // ---- VhostBackend ----
+
+  lacks(offered: FeatureSet): FeatureSet {
+    return this.#front.lacks(offered.without(NOT_THE_CARDS));
+  }
 
   startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
     const shadow = this.#rings[index];

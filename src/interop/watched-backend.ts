@@ -2,7 +2,7 @@
 
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
-import type { FeatureSet } from '#virtio/features';
+import { FeatureSet } from '#virtio/features';
 import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio/vhost';
 import type { QueueSetup, VringPosition } from '#virtio/virtqueue';
 import type { GuestBytes } from './access-watch.ts';
@@ -35,6 +35,9 @@ export class WatchedBackend implements VhostBackend {
   }
   get flowFilter(): boolean {
     return this.#inner.flowFilter ?? false;
+  }
+  lacks(offered: FeatureSet): FeatureSet {
+    return this.#inner.lacks?.(offered) ?? new FeatureSet();
   }
   get onEvent(): ((event: VhostEvent) => void) | undefined {
     return this.#inner.onEvent;

@@ -48,6 +48,10 @@ export class NetPolicy {
   readonly #words: Int32Array;
   /** The flow filter's table (flow-rules.ts). */
   readonly flowRules: Int32Array;
+  /** Both tables of addresses, with how many there are in each. */
+  readonly tableWords: Int32Array;
+  /** The VLAN table: bit `id & 31` of word `id >>> 5`. */
+  readonly vlanWords: Int32Array;
 
   /** New words with room for these tables, or a view of another thread's. */
   constructor(source: RssLimits | SharedArrayBuffer = DEFAULT_LIMITS) {
@@ -61,10 +65,29 @@ export class NetPolicy {
       this.#words[RSS_CONTEXTS] = source.contexts;
     }
     this.flowRules = this.#words.subarray(FLOW, FLOW + FLOW_TABLE_WORDS);
+    this.tableWords = this.#words.subarray(UNICAST_COUNT, VLAN);
+    this.vlanWords = this.#words.subarray(VLAN, COALESCING);
     const limits = { tableLength: this.#words[RSS_TABLE_LENGTH] as number, contexts: this.#words[RSS_CONTEXTS] as number };
     this.rss = new RssPolicy(this.buffer, 4 * RSS, limits);
     // Until somebody says which queues there are, all of them.
     if (!(source instanceof SharedArrayBuffer)) this.rss.live = [-1, -1];
+  }
+
+  /** These words with nothing said in them, or new ones where these have other room: for whose driver may come and go as often as it likes. */
+  cleared(limits: RssLimits): NetPolicy {
+    const own = this.rss.limits;
+    if (own.tableLength !== limits.tableLength || own.contexts !== limits.contexts) return new NetPolicy(limits);
+    this.update(() => {
+      this.#words.fill(0, FLAGS, RSS_TABLE_LENGTH);
+      this.#words.fill(0, RSS);
+      this.rss.live = [-1, -1];
+    });
+    return this;
+  }
+
+  /** All of another's, with the same room. */
+  copy(other: NetPolicy): void {
+    this.#words.set(other.#words);
   }
 
   get generation(): number {
@@ -168,10 +191,6 @@ export class NetPolicy {
   /** All of the table: bit `id & 31` of word `id >>> 5`. */
   setVlans(bits: Uint32Array): void {
     for (let i = 0; i < 128; i++) this.#words[VLAN + i] = bits[i] ?? 0;
-  }
-
-  get vlans(): Uint32Array {
-    return Uint32Array.from(this.#words.subarray(VLAN, VLAN + 128));
   }
 
   clearVlans(): void {

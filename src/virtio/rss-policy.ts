@@ -91,12 +91,23 @@ export class RssPolicy {
     this.#halves.set(rss.table, 2 * (at + TABLE));
   }
 
+  /** All that is said of configuration `id`. */
+  configuration(id: number): Int32Array {
+    const at = this.#at(id);
+    return this.#words.subarray(at, at + configurationWords(this.limits));
+  }
+
   /** How configuration `id` hashes frames; undefined: not at all. */
   parameters(id: number): HashParameters | undefined {
     const at = this.#at(id);
     if (this.#words[at + HASHED] === 0) return undefined;
     const key = this.#bytes.slice(4 * (at + KEY), 4 * (at + KEY) + HASH_KEY_BYTES);
     return { types: this.#words[at + TYPES] as number, tunnels: this.tunnels, key };
+  }
+
+  /** Frames are spread by configuration `id`. */
+  spreads(id: number): boolean {
+    return this.#words[this.#at(id) + ENTRIES] !== 0;
   }
 
   /** The indirection table of configuration `id`; empty: it spreads nothing. */

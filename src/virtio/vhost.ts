@@ -37,6 +37,8 @@ export interface VhostBackend {
   readonly maxQueuePairs: number;
   /** The data plane follows the flow rules in the policy words. */
   readonly flowFilter?: boolean;
+  /** Of a data plane that is told of a control queue's settings by commands: the feature bits it has not, and would need in a device that offers these. */
+  lacks?(offered: FeatureSet): FeatureSet;
   /** What a driver negotiated; before any ring starts and again after each reset. */
   open(session: VhostSession): void;
   /** Starts serving data ring `index` (receiveqN = 2(N-1), transmitqN = 2N-1) from `position`. A setup that cannot be served makes the ring broken, not a throw. */

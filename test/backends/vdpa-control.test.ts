@@ -8,15 +8,17 @@ import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
 import { DMA_READ, DMA_WRITE, type DmaMapping } from '#core/dma-space';
 import type { GuestMemory } from '#core/guest-memory';
-import { FeatureSet, VIRTIO_F_VERSION_1 } from '#virtio/features';
+import { VirtioNet } from '#devices/virtio-net/device';
+import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '#virtio/features';
 import { CoalescingState } from '#virtio/net-control/coalescing';
 import { ReceiveState } from '#virtio/net-control/receive-state';
 import { SteeringState } from '#virtio/net-control/steering-state';
 import * as wire from '#virtio/net-control/wire';
 import * as net from '#virtio/net-features';
-import { type NetPolicy, POLICY_ALL_UNICAST, POLICY_PROMISCUOUS } from '#virtio/net-policy';
+import { type NetPolicy, POLICY_ACTIVE, POLICY_ALL_UNICAST, POLICY_PROMISCUOUS } from '#virtio/net-policy';
 import type { VdpaEvent, VdpaOwner } from '#virtio/vdpa';
 import type { VhostSession } from '#virtio/vhost';
+import { ControlBench } from '../virtio-net/control-bench.ts';
 import { eventually, eventuallyBlocking } from './eventually.ts';
 import { frameOf, TestGuest } from './guest.ts';
 
@@ -214,6 +216,98 @@ describe.each(['passed through', 'shadowed'] as const)('what the control plane s
     expect(wordsOf(a.policy())).toEqual(wordsOf(next.policy));
   });
 
+  it('is said as the difference, worked out while the rings go on, and published once for many commands', () => {
+    const { a } = cards();
+    const { device } = a;
+    const guest = new TestGuest({ features: [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_VLAN] });
+    const backend = way === 'passed through' ? new VdpaBackend(device) : new VdpaShadow(device);
+    if (backend instanceof VdpaShadow) closing.push(() => backend.close());
+    guest.attach(backend);
+    const [kick, between, attention] = [device.kickControl.bind(device), device.betweenTurns.bind(device), device.port.policyChanged.bind(device.port)];
+    const count = { kicks: 0, attentions: 0 };
+    let inside = false;
+    device.kickControl = () => {
+      count.kicks++;
+      kick();
+    };
+    device.port.policyChanged = () => {
+      count.attentions++;
+      attention();
+    };
+    device.betweenTurns = (write) =>
+      between(() => {
+        inside = true;
+        write();
+        inside = false;
+      });
+    const readInside: boolean[] = [];
+    const table = guest.policy.table.bind(guest.policy);
+    guest.policy.table = (kind) => {
+      readInside.push(inside);
+      return table(kind);
+    };
+    const change = (write: (policy: NetPolicy) => void): { kicks: number; attentions: number } => {
+      Object.assign(count, { kicks: 0, attentions: 0 });
+      guest.policy.update(write);
+      backend.policyChanged();
+      return { ...count };
+    };
+    const vlans = (on: boolean) => (p: NetPolicy) => {
+      for (let id = 0; id < 4096; id++) p.setVlan(id, on);
+    };
+    expect(change(() => {})).toEqual({ kicks: 0, attentions: 1 });
+    expect(change((p) => p.setVlan(7, true))).toEqual({ kicks: 1, attentions: 2 });
+    expect(readInside).toEqual([]);
+    expect(change((p) => p.setTable('unicast', [Uint8Array.of(2, 0, 0, 0, 0, 9)]))).toEqual({ kicks: 1, attentions: 2 });
+    expect(readInside).toEqual([false, false]);
+    const { generation } = a.policy();
+    // 4095 commands, 64 at a time; the card's words move twice a publish.
+    expect(change(vlans(true))).toEqual({ kicks: 64, attentions: 65 });
+    expect(a.policy().generation - generation).toBe(4 * 65);
+    expect([...a.policy().vlanWords]).toEqual(new Array(128).fill(-1));
+    // Out of use it hears of that alone; of what changed meanwhile when it is in use again.
+    const gone = change((p) => {
+      p.flags &= ~POLICY_ACTIVE;
+      vlans(false)(p);
+    });
+    expect(gone).toEqual({ kicks: 0, attentions: 1 });
+    expect(a.policy().flags & POLICY_ACTIVE).toBe(0);
+    const back = change((p) => {
+      p.flags |= POLICY_ACTIVE;
+      vlans(true)(p);
+      p.setVlan(7, false);
+    });
+    expect(back).toEqual({ kicks: 1, attentions: 2 });
+    expect(a.policy().flags & POLICY_ACTIVE).toBe(POLICY_ACTIVE);
+    expect([...a.policy().vlanWords]).toEqual([...guest.policy.vlanWords]);
+  });
+
+  it('of a device that is reset is not unsaid command by command, and the next driver has nothing of it', () => {
+    const { a } = cards();
+    const backend = way === 'passed through' ? new VdpaBackend(a.device) : new VdpaShadow(a.device);
+    if (backend instanceof VdpaShadow) closing.push(() => backend.close());
+    const bench = new ControlBench({ net: { backend } });
+    const same = (): void => expect([...a.policy().vlanWords]).toEqual([...bench.net.policy.vlanWords]);
+    for (const id of [1, 7, 4095]) expect(bench.command([wire.CLASS_VLAN, wire.VLAN_ADD, ...wire.u16(id)]).ack).toBe(wire.VIRTIO_NET_OK);
+    same();
+    expect([...a.policy().vlanWords].filter((word) => word !== 0)).toHaveLength(2);
+    const kick = a.device.kickControl.bind(a.device);
+    let kicks = 0;
+    a.device.kickControl = () => {
+      kicks++;
+      kick();
+    };
+    bench.status = 0;
+    eventuallyBlocking('the reset to be over', () => bench.status === 0);
+    expect(kicks).toBe(0);
+    expect(a.policy().flags & POLICY_ACTIVE).toBe(0);
+    bench.bringUp(bench.offered().without(FeatureSet.of(VIRTIO_F_RING_PACKED)));
+    expect(kicks).toBeGreaterThan(0);
+    expect(a.policy().flags & POLICY_ACTIVE).toBe(POLICY_ACTIVE);
+    expect([...bench.net.policy.vlanWords]).toEqual(new Array(128).fill(0));
+    same();
+  });
+
   it('is in the address space of the control queue alone, and nothing of the guest is there', () => {
     const { a } = cards();
     const guest = new TestGuest();
@@ -318,13 +412,13 @@ class Owner implements VdpaOwner {
   }
 
   /** The ack, or undefined: no answer. */
-  run(bytes: readonly number[], at = 0x1000): number | undefined {
+  run(bytes: readonly number[], at = 0x1000, room = 1): number | undefined {
     const { guest } = this;
     guest.bytes.set(bytes, 0x1000);
     guest.bytes[0x20000] = 0xee;
     guest.drivers[0]?.add(1, [
       { address: at, length: bytes.length },
-      { address: 0x20000, length: 1, write: true },
+      { address: 0x20000, length: room, write: true },
     ]);
     guest.drivers[0]?.expose();
     this.card.device.kickControl();
@@ -333,6 +427,28 @@ class Owner implements VdpaOwner {
 }
 
 describe("the card's side", () => {
+  it("has nothing of the owner's before after a reset, not even of its counters, and takes no more memory for it", () => {
+    const { a } = cards();
+    const features = [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX, net.VIRTIO_NET_F_CTRL_VLAN, net.VIRTIO_NET_F_DEVICE_STATS];
+    const first = new Owner(a, features);
+    const { buffer } = a.policy();
+    const asNew = wordsOf(a.policy());
+    for (const command of [
+      [wire.CLASS_RX, 0, 1],
+      [wire.CLASS_MAC, wire.MAC_TABLE_SET, ...wire.macTable([Uint8Array.of(2, 0, 0, 0, 0, 9)], false), ...wire.macTable([], false)],
+      [wire.CLASS_VLAN, wire.VLAN_ADD, ...wire.u16(7)],
+    ])
+      expect(first.run(command)).toBe(wire.VIRTIO_NET_OK);
+    expect(wordsOf(a.policy())).not.toEqual(asNew);
+    const next = new Owner(a, features);
+    expect(a.policy().buffer).toBe(buffer);
+    expect(wordsOf(a.policy())).toEqual(asNew);
+    // virtio 1.4 5.1.9.5.11.3: of the control queue, the command under way counted.
+    expect(next.run([wire.CLASS_STATS, wire.STATS_GET, ...wire.u16(2), 0, 0, 0, 0, 0, 0, ...wire.u32(0), ...wire.u32(1)], 0x1000, 25)).toBe(wire.VIRTIO_NET_OK);
+    const counts = new DataView(next.guest.bytes.buffer, 0x20000 + 9, 16);
+    expect([counts.getBigUint64(0, true), counts.getBigUint64(8, true)]).toEqual([1n, 1n]);
+  });
+
   it('answers commands it does not have, cut short or out of bounds with ERR, and changes nothing', () => {
     const { a } = cards();
     const owner = new Owner(a, [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX]);
@@ -354,6 +470,17 @@ describe("the card's side", () => {
     expect(owner.events).toEqual([]);
   });
 
+  it('serves a ring that is split and begins at 0 where packed data rings were negotiated', () => {
+    const { a } = cards();
+    const owner = new Owner(a, [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX, VIRTIO_F_RING_PACKED]);
+    expect(owner.run([wire.CLASS_RX, 0, 1])).toBe(wire.VIRTIO_NET_OK);
+    expect([a.device.vringPosition(0), a.device.vringPosition(2)]).toEqual([
+      { available: 0x8000, used: 0x8000 },
+      { available: 1, used: 1 },
+    ]);
+    expect(owner.events).toEqual([]);
+  });
+
   it('reaches nothing outside its address space: the ring breaks, with a fault of that space, and a data queue does not', () => {
     const { a } = cards();
     const owner = new Owner(a, [net.VIRTIO_NET_F_CTRL_VQ, net.VIRTIO_NET_F_CTRL_RX]);
@@ -372,10 +499,39 @@ describe("the card's side", () => {
   });
 });
 
-it('a card that cannot be told what the control plane settles is not taken', () => {
-  const { a } = cards(1, { withoutFeatures: [net.VIRTIO_NET_F_CTRL_RX_EXTRA] });
-  const guest = new TestGuest();
-  expect(() => guest.attach(new VdpaBackend(a.device))).toThrow(/does not accept feature bits 20/);
+describe.each(['passed through', 'shadowed'] as const)('a card that cannot be told what the control plane settles, rings %s,', (way) => {
+  const over = (bit: number): VdpaBackend | VdpaShadow => {
+    const { device } = cards(1, { withoutFeatures: [bit] }).a;
+    if (way === 'passed through') return new VdpaBackend(device);
+    const shadow = new VdpaShadow(device);
+    closing.push(() => shadow.close());
+    return shadow;
+  };
+
+  it.each([
+    ['CTRL_RX_EXTRA', net.VIRTIO_NET_F_CTRL_RX_EXTRA, []],
+    ['CTRL_VLAN', net.VIRTIO_NET_F_CTRL_VLAN, [net.VIRTIO_NET_F_CTRL_VLAN]],
+    ['CTRL_GUEST_OFFLOADS', net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, [net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS]],
+  ] as const)('for want of %s, is not taken', (_name, bit, features) => {
+    const guest = new TestGuest({ features: [net.VIRTIO_NET_F_CTRL_VQ, ...features] });
+    expect(() => guest.attach(over(bit))).toThrow(new RegExp(`does not accept feature bits ${bit}$`));
+  });
+
+  it.each([
+    ['CTRL_RX_EXTRA', net.VIRTIO_NET_F_CTRL_RX_EXTRA, false],
+    ['CTRL_VLAN', net.VIRTIO_NET_F_CTRL_VLAN, true],
+    ['CTRL_GUEST_OFFLOADS', net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, true],
+  ] as const)('for want of %s, is no backend of a device that offers it', (name, bit, optional) => {
+    const backend = over(bit);
+    const lacks = new RegExp(`lacks feature bits ${bit},`);
+    expect(() => new VirtioNet({ mac: '52:54:00:00:00:01', backend })).toThrow(lacks);
+    const offering = new VirtioNet({ mac: '52:54:00:00:00:01', backend: cards().a.device.port });
+    expect(() => offering.handOver(backend)).toThrow(lacks);
+    // What no driver can set need not be said.
+    const without = (): VirtioNet => new VirtioNet({ mac: '52:54:00:00:00:01', backend, features: { [name]: false } });
+    if (optional) expect(without().offered.has(bit)).toBe(false);
+    else expect(without).toThrow(lacks);
+  });
 });
 
 it.each([

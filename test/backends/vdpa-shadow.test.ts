@@ -128,6 +128,32 @@ it('every page it can write counts as written over a device that logs nothing, u
   expect(some.length).toBeLessThan(all.length / 2);
 });
 
+it.each(['stopped', 'handed over to a vhost worker'] as const)('pages that a device which logs nothing wrote come to an end when it is %s', async (way) => {
+  const { a, b, resume } = nics();
+  const [left, right] = [new TestGuest({ name: 'a' }), new TestGuest({ name: 'b' })];
+  left.attach(a.direct);
+  right.attach(b.direct);
+  resume();
+  const stream = new Stream(left, right);
+  await eventually('traffic', () => {
+    stream.step(1e9);
+    return stream.received > 100;
+  });
+  const { dirty } = right.memory;
+  const all = right.memory.size / PAGE;
+  dirty.start();
+  expect([dirty.take().length, dirty.take().length]).toEqual([all, all]);
+  stop(right);
+  if (way !== 'stopped') {
+    const pool = new VhostPool();
+    endings.push(() => pool.close());
+    right.attach(pool.worker().segment().port('b'), right.positions());
+  }
+  // Once more, as it may have written since.
+  expect([dirty.take().length, dirty.take().length]).toEqual([all, 0]);
+  dirty.stop();
+});
+
 it.each([
   ['split', []],
   ['packed', [VIRTIO_F_RING_PACKED]],

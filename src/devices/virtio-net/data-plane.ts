@@ -6,7 +6,7 @@ import type { Doorbell } from '#core/doorbell';
 import { BusyError } from '#virtio/control';
 import type { VirtioHost } from '#virtio/device';
 import { VirtioOptionError } from '#virtio/device';
-import type { FeatureSet } from '#virtio/features';
+import { FeatureSet } from '#virtio/features';
 import { NET_DATA_PLANE_FEATURES } from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';
 import { COUNT_OWN_LOOKS, type NetStatistics } from '#virtio/net-statistics';
@@ -303,7 +303,10 @@ export function checkBackend(backend: VhostBackend, offered: FeatureSet, pairs: 
     throw new VirtioOptionError('NICBOX_BACKEND_FEATURES', `backend ${backend.name} follows no flow filter, which the device has`);
   if (backend.maxQueuePairs < pairs)
     throw new VirtioOptionError('NICBOX_BACKEND_QUEUES', `backend ${backend.name} serves ${backend.maxQueuePairs} queue pairs; the device has ${pairs}`);
-  const missing = offered.and(NET_DATA_PLANE_FEATURES).without(backend.features);
+  const missing = offered
+    .and(NET_DATA_PLANE_FEATURES)
+    .without(backend.features)
+    .or(backend.lacks?.(offered) ?? new FeatureSet());
   if (!missing.empty)
-    throw new VirtioOptionError('NICBOX_BACKEND_FEATURES', `backend ${backend.name} lacks feature bits ${missing.bits().join(', ')}, which the device offers`);
+    throw new VirtioOptionError('NICBOX_BACKEND_FEATURES', `backend ${backend.name} lacks feature bits ${missing.bits().join(', ')}, which the device needs`);
 }
