@@ -534,6 +534,18 @@ describe.each(['passed through', 'shadowed'] as const)('a card that cannot be to
   });
 });
 
+it('of commands that a card ran together, the one it refused is named', () => {
+  const { a } = cards();
+  const serve = a.device.kickControl.bind(a.device);
+  a.device.kickControl = () => {
+    serve();
+    // Six modes, the tables, the address.
+    const slab = a.memory().slabs.at(-1);
+    slab?.views.u8.fill(wire.VIRTIO_NET_ERR, slab.size - 4096 + 7, slab.size - 4096 + 8);
+  };
+  expect(() => new TestGuest().attach(new VdpaBackend(a.device))).toThrow(/answered command 1.1 with 1/);
+});
+
 it.each([
   ['does not answer', () => {}, /did not answer command 0.0/],
   [
