@@ -21,6 +21,8 @@ const LEFT_OUT = [
   'DEBUG_INFO DEBUG_KERNEL SOUND WIRELESS WLAN USB_SUPPORT BTRFS_FS REISERFS_FS XFS_FS UML_NET UML_SOUND SCSI ATA MD HID INPUT VGA_CONSOLE FB DRM MEDIA_SUPPORT HWMON IGB_HWMON',
   'BLOCK EXT4_FS JBD2 QUOTA AUTOFS_FS AUTOFS4_FS ISO9660_FS FUSE_FS CGROUPS BPF_SYSCALL AUDIT SECURITY PROFILING BSD_PROCESS_ACCT TASKSTATS IKCONFIG KALLSYMS_ALL NETFILTER',
   'NETWORK_FILESYSTEMS MISC_FILESYSTEMS DNOTIFY PHYLIB THERMAL RFKILL HW_RANDOM UML_WATCHDOG SSL',
+  // Stacks in lazily mapped memory: an interrupt while such memory is unmapped copies what lies at the stack's beginning, faults there, and faults for ever, as the mapping under way counts as done.
+  'VMAP_STACK',
 ].flatMap((line) => line.split(' '));
 /** A piece of the kernel's text, replaced wherever it stands in its file. */
 type Mending = readonly [from: string, to: string];
