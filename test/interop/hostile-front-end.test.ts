@@ -328,7 +328,8 @@ describe('10,000 connections', () => {
     // Those that closed at once may have been swept up before they were accepted.
     expect((server.statistics[0]?.connections ?? 0) - connections).toBe(10_000);
     expect({ descriptors: descriptors(), threads: threads(), mappings: mappings() }).toEqual(settled);
-    expect(readFileSync('/proc/self/maps', 'utf8').split('\n').length).toBeLessThan(maps + 200);
+    // The engine's own heap comes and goes by some hundreds; one left by each connection would be ten thousand.
+    expect(readFileSync('/proc/self/maps', 'utf8').split('\n').length).toBeLessThan(maps + 1000);
     await othersPass();
   }, 180_000);
 });
