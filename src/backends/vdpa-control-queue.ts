@@ -4,6 +4,7 @@
 
 import type { DmaSpace } from '#core/dma-space';
 import { SegmentList } from '#core/segments';
+import { HASH_KEY_BYTES } from '#net/hash-types';
 import { FeatureSet, VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { ChainReader } from '#virtio/net-control/chain-reader';
 import { ChainWriter } from '#virtio/net-control/chain-writer';
@@ -25,7 +26,6 @@ import type { NetConfig } from './vdpa-net-config.ts';
 /** Features of the data rings alone: the control ring is a plain split one. */
 const RING_FEATURES = FeatureSet.of(VIRTIO_F_RING_PACKED, VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_IN_ORDER);
 const MOST_SEGMENTS = 1024;
-const KEY_BYTES = 40;
 
 /** Between two resets of the card. */
 export interface ControlSession {
@@ -40,7 +40,7 @@ export class VdpaControlQueue {
   policy = new NetPolicy();
   #session: ControlSession | undefined;
   readonly #receive = new ReceiveState();
-  #steering = new SteeringState({ tableLength: 1, contexts: 0, keySize: KEY_BYTES, pairs: 1 });
+  #steering = new SteeringState({ tableLength: 1, contexts: 0, keySize: HASH_KEY_BYTES, pairs: 1 });
   #coalescing = new CoalescingState(0);
   readonly #counts = new ControlStatistics();
   #queue: VirtQueue | undefined;
@@ -57,7 +57,7 @@ export class VdpaControlQueue {
     this.policy = this.policy.cleared(limits);
     this.#session = session;
     this.#counts.clear();
-    this.#steering = new SteeringState({ ...limits, keySize: KEY_BYTES, pairs });
+    this.#steering = new SteeringState({ ...limits, keySize: HASH_KEY_BYTES, pairs });
     this.#coalescing = new CoalescingState(2 * pairs);
     this.#receive.clear(features);
     this.#steering.clear(features);

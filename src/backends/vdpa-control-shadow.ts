@@ -3,7 +3,7 @@
 // control queue cannot reach a guest. What is said is the difference between the policy words and what was said before, as many commands at a time as the ring has room for.
 
 import { DMA_READ, DMA_WRITE, type DmaMapping } from '#core/dma-space';
-import type { HashParameters } from '#net/hash-types';
+import { HASH_KEY_BYTES, type HashParameters } from '#net/hash-types';
 import { FeatureSet } from '#virtio/features';
 import { offloadsAccepted, RX_MODES } from '#virtio/net-control/receive-state';
 import * as wire from '#virtio/net-control/wire';
@@ -18,7 +18,6 @@ const PAGE = 4096;
 const RING_SIZE = 128;
 /** A command's and its answer's. */
 const DESCRIPTORS = 2;
-const HASH_KEY_BYTES = 40;
 /** No answer yet. */
 const SILENCE = 0xff;
 

@@ -93,8 +93,10 @@ export function guestCpuRatio(all: readonly OffloadRow[], row: OffloadRow): numb
   return (row.cpu?.guest ?? Number.NaN) / (baseOf(all, row)?.cpu?.guest ?? Number.NaN);
 }
 
-/** In words: what shares what, and what the figures are. */
-/** @param bridgeCost nanoseconds, as SriovOffloadOptions has it */
+/**
+ * In words: what shares what, and what the figures are.
+ * @param bridgeCost nanoseconds, as SriovOffloadOptions has it
+ */
 export function notesFor(software: SoftwareSwitch, bridgeCost: number, processors: number, load: number): string[] {
   return [
     "One guest on one thread: all its containers, senders and receivers, their drivers, and on path (i) the bridge share that one processor. On paths (ii) and (iii) a worker's thread switches, on another. The machine's own thread serves exits, and sleeps while there are none.",
