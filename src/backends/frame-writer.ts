@@ -84,8 +84,8 @@ export class FrameWriter {
   }
 
   /**
-   * Frames order[at] .. order[to - 1] into the buffers `slot` .. `end - 1` of the run in hand, one each, while they are of up to `longest` bytes, ask for a checksum at most, and lie like their buffers within
-   * eight bytes. Returns how many; `asked` says whether any asked.
+   * Frames order[at] .. order[to - 1] into the buffers `slot` .. `end - 1` of the run in hand, one each, while they are of up to `longest` bytes in one piece or two, ask for a checksum at most, and their first
+   * piece lies like its buffer within eight bytes. Returns how many; `asked` says whether any asked.
    */
   fillShort(batch: FrameBatch, order: Uint16Array, at: number, to: number, slot: number, end: number, longest: number): number {
     const { headerLength, reported } = this;
@@ -94,7 +94,7 @@ export class FrameWriter {
     const { offset: offsets, length: rooms, views: chainViews } = this.chain;
     const { segments, length: lengths, segmentCount, firstSegment, flags, gsoType, csumStart, csumOffset, hash, hashReport, hashedBy } = batch;
     const told = (this.accepts & ACCEPTS_CSUM) === 0 ? 0 : CHECKSUM_FLAGS;
-    const { views: sourceViews, offset: sources } = segments;
+    const { views: sourceViews, offset: sources, length: sizes } = segments;
     const { written } = this;
     const target = chainViews[slot] as ByteViews;
     const source = sourceViews[firstSegment[order[at] as number] as number] as ByteViews;
@@ -106,6 +106,7 @@ export class FrameWriter {
     let k = 0;
     let bytes = 0;
     let asked = 0;
+    let halves = 0;
     // No call inside: the JIT then keeps all of the above in registers (measured: bench/inline-cost.ts).
     while (k < last) {
       const f = order[(at + k) | 0] as number;
@@ -115,7 +116,13 @@ export class FrameWriter {
       let t = offsets[n] as number;
       let c = sources[s] as number;
       const flag = flags[f] as number;
-      if (length > longest || length < MINIMUM_FRAME || ((flag & ~CHECKSUM_FLAGS) | (gsoType[f] as number)) !== 0 || segmentCount[f] !== 1) break;
+      if (length > longest || length < MINIMUM_FRAME || ((flag & ~CHECKSUM_FLAGS) | (gsoType[f] as number)) !== 0) break;
+      let left = length;
+      if (segmentCount[f] !== 1) {
+        if (segmentCount[f] !== 2 || (sizes[s] as number) < MINIMUM_FRAME) break;
+        left = sizes[s] as number;
+        halves = 1;
+      }
       if ((rooms[n] as number) < ((length + headerLength) | 0) || (t & 3) !== 0 || ((t + headerLength - c) & 7) !== 0) break;
       if (chainViews[n] !== target || sourceViews[s] !== source) break;
       // The virtio_net_hdr: nothing asked, or as #writeRequest says it; one buffer.
@@ -131,7 +138,6 @@ export class FrameWriter {
         for (let w = 5; w < headerLength >> 2; w++) to32[((t >> 2) + w) | 0] = 0;
       }
       t = (t + headerLength) | 0;
-      let left = length;
       if ((t & 4) !== 0) {
         to32[t >> 2] = from32[c >> 2] as number;
         t = (t + 4) | 0;
@@ -174,7 +180,22 @@ export class FrameWriter {
     }
     this.bytes += bytes;
     if (asked !== 0) this.asked = true;
+    if (halves !== 0) this.#fillRests(batch, order, at, slot, k);
     return k;
+  }
+
+  /** The second pieces of `frames` frames from order[at] on, whose first ones are in the buffers from `slot` on: a switch that has looked at its headers sends a frame in two. */
+  #fillRests(batch: FrameBatch, order: Uint16Array, at: number, slot: number, frames: number): void {
+    const { offset: offsets, views: chainViews } = this.chain;
+    const { segments, firstSegment, segmentCount } = batch;
+    const target = chainViews[slot] as ByteViews;
+    for (let k = 0; k < frames; k++) {
+      const f = order[at + k] as number;
+      if (segmentCount[f] === 1) continue;
+      const s = firstSegment[f] as number;
+      const to = (offsets[slot + k] as number) + this.headerLength + (segments.length[s] as number);
+      copyBytes(target, to, segments.views[s + 1] as ByteViews, segments.offset[s + 1] as number, segments.length[s + 1] as number);
+    }
   }
 
   /** Puts frame `f` of `length` bytes into buffer `n` of the run. False when it does not go there as a whole. */

@@ -3,20 +3,25 @@
 import { FRAME_DATA_VALID, FRAME_NEEDS_CSUM, FRAME_RSC_INFO, type FrameBatch, NOT_SENT_MALFORMED } from '#net/port';
 import * as count from '#virtio/net-statistics';
 
-/** The driver got frame `f`. @param accepts ACCEPTS_* bits of what it takes */
-export function accountReceived(counters: count.QueueCounters, batch: FrameBatch, f: number, accepts: number): void {
-  const flags = batch.flags[f] as number;
-  const gso = batch.gsoType[f] !== 0;
-  if (flags === 0 && !gso) return;
-  const length = batch.length[f] as number;
-  if ((flags & FRAME_NEEDS_CSUM) !== 0) counters.add(count.COUNT_NEEDS_CSUM, 1);
-  else if ((flags & FRAME_DATA_VALID) !== 0 && accepts !== 0) counters.add(count.COUNT_DATA_VALID, 1);
-  if (!gso) return;
-  counters.add(count.COUNT_GSO_FRAMES, 1);
-  counters.add(count.COUNT_GSO_BYTES, length);
-  if ((flags & FRAME_RSC_INFO) === 0) return;
-  counters.add(count.COUNT_CHANGED_FRAMES, 1);
-  counters.add(count.COUNT_CHANGED_BYTES, length);
+/** The driver got frames `from` .. `to - 1`. @param accepts ACCEPTS_* bits of what it takes */
+export function accountReceived(counters: count.QueueCounters, batch: FrameBatch, from: number, to: number, accepts: number): void {
+  const { length: lengths, flags, gsoType } = batch;
+  let partial = 0;
+  let valid = 0;
+  for (let f = from; f < to; f++) {
+    const flag = flags[f] as number;
+    if ((flag & FRAME_NEEDS_CSUM) !== 0) partial++;
+    else if ((flag & FRAME_DATA_VALID) !== 0 && accepts !== 0) valid++;
+    if (gsoType[f] === 0) continue;
+    const length = lengths[f] as number;
+    counters.add(count.COUNT_GSO_FRAMES, 1);
+    counters.add(count.COUNT_GSO_BYTES, length);
+    if ((flag & FRAME_RSC_INFO) === 0) continue;
+    counters.add(count.COUNT_CHANGED_FRAMES, 1);
+    counters.add(count.COUNT_CHANGED_BYTES, length);
+  }
+  if (partial > 0) counters.add(count.COUNT_NEEDS_CSUM, partial);
+  if (valid > 0) counters.add(count.COUNT_DATA_VALID, valid);
 }
 
 /** The driver sent frames `from` .. `to - 1`, counted as sent already: some asked for something, or were not simply themselves sent on. */
@@ -26,6 +31,7 @@ export function accountSent(counters: count.QueueCounters, batch: FrameBatch, fr
   let lost = 0;
   let lostBytes = 0;
   let malformed = 0;
+  let partial = 0;
   for (let f = from; f < to; f++) {
     const length = lengths[f] as number;
     const pieces = judged ? (sentAs[f] as number) : 0;
@@ -35,7 +41,7 @@ export function accountSent(counters: count.QueueCounters, batch: FrameBatch, fr
       if (pieces === NOT_SENT_MALFORMED) malformed++;
       continue;
     }
-    if (((flags[f] as number) & FRAME_NEEDS_CSUM) !== 0) counters.add(count.COUNT_NEEDS_CSUM, 1);
+    if (((flags[f] as number) & FRAME_NEEDS_CSUM) !== 0) partial++;
     if (gsoType[f] === 0) continue;
     counters.add(count.COUNT_GSO_FRAMES, 1);
     counters.add(count.COUNT_GSO_BYTES, length);
@@ -45,6 +51,7 @@ export function accountSent(counters: count.QueueCounters, batch: FrameBatch, fr
     counters.add(count.COUNT_SEGMENTS, pieces);
     counters.add(count.COUNT_SEGMENT_BYTES, sentBytes[f] as number);
   }
+  if (partial > 0) counters.add(count.COUNT_NEEDS_CSUM, partial);
   if (lost === 0) return;
   counters.add(count.COUNT_FRAMES, -lost);
   counters.add(count.COUNT_BYTES, -lostBytes);

@@ -10,7 +10,7 @@ import * as count from '#virtio/net-statistics';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { FrameWriter, HEADER_BYTES, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
 import { accountReceived } from './queue-accounts.ts';
-import { passesAll, passesFilter } from './receive-filter.ts';
+import { own, passesAll, passesFilter } from './receive-filter.ts';
 import { ReceiveRoom } from './receive-room.ts';
 import { PAIR_DROP, PAIR_LATER, ReceiveSteering, type SteeringSettings } from './receive-steering.ts';
 import type { PortSession } from './ring-port.ts';
@@ -146,10 +146,11 @@ export class Receiver {
   #filter(batch: FrameBatch, from: number, to: number): boolean {
     const flags = this.#flags;
     const pairs = this.#pairs;
+    const policy = this.#policy as NetPolicy;
     let any = false;
-    for (let f = from; f < to; f++) {
+    for (let f = own(policy, flags, batch, from, to); f < to; f++) {
       const pair = pairs[f] as number;
-      if (pair < 0 || (batch.length[f] as number) < MINIMUM_FRAME || passesFilter(this.#policy as NetPolicy, flags, batch, f)) continue;
+      if (pair < 0 || (batch.length[f] as number) < MINIMUM_FRAME || passesFilter(policy, flags, batch, f)) continue;
       pairs[f] = REFUSED - pair;
       any = true;
     }
@@ -288,11 +289,14 @@ export class Receiver {
 
   /** Frames `f` .. `to - 1` were dealt with, of which some are refused or not plain. */
   #settleOdd(batch: FrameBatch, f: number, to: number): void {
-    for (; f < to; f++) {
-      const pair = this.#pairs[f] as number;
-      const length = batch.length[f] as number;
-      if (pair >= 0) accountReceived((this.#rings[pair] as Vring).counters, batch, f, this.#writer.accepts);
-      else this.#drop(pair <= REFUSED ? this.#rings[REFUSED - pair] : undefined, this.#whyNot(batch, f, length, pair));
+    const pairs = this.#pairs;
+    while (f < to) {
+      const pair = pairs[f] as number;
+      const from = f++;
+      if (pair >= 0) {
+        while (f < to && pairs[f] === pair) f++;
+        accountReceived((this.#rings[pair] as Vring).counters, batch, from, f, this.#writer.accepts);
+      } else this.#drop(pair <= REFUSED ? this.#rings[REFUSED - pair] : undefined, this.#whyNot(batch, from, batch.length[from] as number, pair));
     }
   }
 
@@ -338,7 +342,7 @@ export class Receiver {
       } else if (result === WRITE_TOO_LONG) reason = DROP_TOO_LONG;
       else {
         this.#count(ring.index >>> 1, ~result, 1, length);
-        accountReceived(ring.counters, batch, f, this.#writer.accepts);
+        accountReceived(ring.counters, batch, f, f + 1, this.#writer.accepts);
         return true;
       }
     }

@@ -48,9 +48,11 @@ export class MemoryPort implements NetPort {
     this.collects++;
     let taken = 0;
     let size = 0;
+    // As a guest's: all frames of a batch lie in one memory.
+    const arena = arenaFor(this.outbox.slice(0, frames));
     for (const frame of this.outbox) {
       if (taken >= frames || (taken > 0 && size >= bytes) || batch.count >= batch.capacity) break;
-      appendFrame(batch, frame, this.#completed + taken);
+      appendFrame(batch, frame, this.#completed + taken, arena);
       size += frame.bytes.length;
       taken++;
     }
@@ -111,10 +113,25 @@ export class MemoryPort implements NetPort {
   }
 }
 
+/** Memory that frames are put into one after the other. */
+interface Arena {
+  readonly views: ByteViews;
+  used: number;
+}
+
+const roomFor = ({ bytes, misaligned = 0, pieces = [] }: Frame): number => Math.ceil((misaligned + bytes.length + pieces.length + 1) / 8) * 8;
+
+function arenaFor(frames: readonly Frame[]): Arena {
+  const size = frames.reduce((sum, frame) => sum + roomFor(frame), 8);
+  return { views: viewsOf(new Uint8Array(size).fill(0xee).buffer), used: 0 };
+}
+
 /** Appends a frame to a batch, its pieces apart from each other in memory with a guard byte between them. */
-export function appendFrame(batch: FrameBatch, frame: Frame, token = 0): void {
+export function appendFrame(batch: FrameBatch, frame: Frame, token = 0, arena = arenaFor([frame])): void {
   const { bytes } = frame;
-  const start = frame.misaligned ?? 0;
+  const { views } = arena;
+  const start = arena.used + (frame.misaligned ?? 0);
+  arena.used += roomFor(frame);
   const pieces: number[] = [];
   let left = bytes.length;
   for (const piece of frame.pieces ?? []) {
@@ -123,14 +140,12 @@ export function appendFrame(batch: FrameBatch, frame: Frame, token = 0): void {
     left -= length;
   }
   if (left > 0) pieces.push(left);
-  const memory = new Uint8Array(Math.ceil((start + bytes.length + pieces.length) / 8) * 8).fill(0xee);
-  const views: ByteViews = viewsOf(memory.buffer);
   const i = batch.count++;
   batch.firstSegment[i] = batch.segments.count;
   let from = 0;
   let at = start;
   for (const length of pieces) {
-    memory.set(bytes.subarray(from, from + length), at);
+    views.u8.set(bytes.subarray(from, from + length), at);
     batch.segments.addHost(views, at, length);
     from += length;
     at += length + 1;

@@ -7,6 +7,7 @@ import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch, type NetPort, NOT_SENT
 import type { Forwarding, Segment } from '../segment.ts';
 import { SoftwareOffload } from '../software-offload.ts';
 import { Effects } from './effects.ts';
+import { Followers } from './followers.ts';
 import {
   ACCOUNT_DROPPED,
   ACCOUNT_FLOATS,
@@ -37,6 +38,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
   readonly #work = new WorkFrames();
   readonly #effects: Effects;
   readonly #pipeline: Pipeline;
+  readonly #followers = new Followers(this.#work);
   readonly #pacer: Pacer;
   readonly #offload = new SoftwareOffload();
   /** Ports and representors by name. */
@@ -170,8 +172,14 @@ export class EmbeddedForwarding implements Forwarding, Reach {
         }
         work.assemble(batch, frame, at);
         this.#runNeeds |= work.needs[at] as number;
-        this.#runTo = at + 1;
         place = at + 1;
+        if (pipeline.byLink) {
+          const more = this.#followers.take(batch, frame + 1, admitted, at, needs);
+          this.#runNeeds |= this.#followers.needs;
+          place += more;
+          frame += more;
+        }
+        this.#runTo = place;
         continue;
       }
       if (!this.#settle(batch, frame, account, segment)) return this.#runFrame;

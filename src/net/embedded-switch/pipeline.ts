@@ -43,6 +43,8 @@ export class Pipeline {
   cut = false;
   /** Nothing was changed, charged or mirrored, nor looked at whether to do so. */
   plain = false;
+  /** Its Ethernet header alone decided, and no rule counts it: those that follow with the same one go the same way. */
+  byLink = false;
 
   // ---- the frame in hand ----
   readonly key: FrameKey;
@@ -144,6 +146,7 @@ export class Pipeline {
     const length = this.#work.output.length[place] as number;
     for (let i = 0; i < flows.met; i++) this.#effects.hit(flows.rule(i), length);
     this.#add(target, false);
+    this.byLink = !flows.deep && flows.met === 0;
     return KNOWN;
   }
 
@@ -155,6 +158,7 @@ export class Pipeline {
     this.primaries = 0;
     this.why = k.WHY_MALFORMED;
     this.cut = false;
+    this.byLink = false;
     this.place = place;
     this.#next = place + 1;
     this.#fresh = false;

@@ -10,6 +10,10 @@ import type { WorkFrames } from './work-frames.ts';
 
 const IPV4 = 14;
 const TRANSPORT = IPV4 + 20;
+/** The first byte of an IPv4 header without options. */
+export const IPV4_PLAIN = 0x45;
+/** Bytes of a frame that are to be there for a look to do. */
+export const CHECKSUM_SIGHT = TRANSPORT + 20;
 
 /** By the frame's key. */
 export function isSound({ output }: WorkFrames, place: number, key: FrameKey): boolean {
@@ -28,15 +32,22 @@ function fits(type: number, start: number, key: FrameKey): boolean {
   return key.protocol === PROTOCOL_UDP;
 }
 
-/** The same of the commonest frames by a few bytes, when of the key only the Ethernet header has been read: TCP and UDP over IPv4 without options or tags, in one piece. False: it takes the whole key to tell. */
+/** The same of the commonest frames by a few bytes, when of the key only the Ethernet header has been read. False: it takes the whole key to tell. */
 export function isSoundAtSight({ output, bytes, start, end }: WorkFrames, place: number, key: FrameKey): boolean {
   const at = start[place] as number;
-  if (key.words[KEY_TYPE] !== ETHERTYPE_IPV4 || (end[place] as number) - at < TRANSPORT + 20 || bytes[at + IPV4] !== 0x45) return false;
-  if (((bytes[at + IPV4 + 6] as number) & 0x3f) !== 0 || bytes[at + IPV4 + 7] !== 0) return false;
-  if (((output.flags[place] as number) & FRAME_NEEDS_CSUM) === 0 || output.csumStart[place] !== TRANSPORT) return false;
+  if (key.words[KEY_TYPE] !== ETHERTYPE_IPV4 || (end[place] as number) - at < CHECKSUM_SIGHT || bytes[at + IPV4] !== IPV4_PLAIN) return false;
+  if (((output.flags[place] as number) & FRAME_NEEDS_CSUM) === 0) return false;
+  const fragment = (bytes[at + IPV4 + 6] as number) | ((bytes[at + IPV4 + 7] as number) << 8);
   const type = (output.gsoType[place] as number) & ~GSO_ECN;
-  const offset = output.csumOffset[place];
-  const protocol = bytes[at + IPV4 + 9];
+  return isTransportSum(fragment, bytes[at + IPV4 + 9] as number, output.csumStart[place] as number, output.csumOffset[place] as number, type);
+}
+
+/**
+ * TCP or UDP straight behind an IPv4 header without options, in one piece, its checksum where it is.
+ * @param fragment bytes 6 and 7 of the IPv4 header, the first the lower
+ */
+export function isTransportSum(fragment: number, protocol: number, start: number, offset: number, type: number): boolean {
+  if ((fragment & 0xff3f) !== 0 || start !== TRANSPORT) return false;
   if (protocol === PROTOCOL_TCP) return offset === TCP_CHECKSUM_OFFSET && (type === GSO_NONE || type === GSO_TCPV4);
   return protocol === PROTOCOL_UDP && offset === UDP_CHECKSUM_OFFSET && type === GSO_NONE;
 }

@@ -9,15 +9,15 @@ import { FrameBatch } from '../port.ts';
 /** Frames of a run, and room for what a frame becomes on its way to several ports. Few enough that they stay in the nearer caches (measured: bench/embedded-switch.ts). */
 export const WORK_FRAMES = 104;
 /** Room before a frame for tags and tunnel headers that are put in front. */
-const HEADROOM = 192;
+export const HEADROOM = 192;
 /** Bytes that are copied of every frame: Ethernet, two tags, IPv6, TCP. */
-const FIRST_LOOK = 128;
+export const FIRST_LOOK = 128;
 /** A frame that is not much longer is copied whole: one piece in place of two. */
-const WHOLE = 192;
+export const WHOLE = 192;
 /** Bytes that are ever copied: tunnel headers with the longest Geneve options and a whole frame's headers inside. */
 const MOST_GATHERED = 512;
 /** Nothing is written past a frame's gathered bytes; 8 for the alignment of the sender's memory. */
-const SLOT = HEADROOM + MOST_GATHERED + 8;
+export const SLOT = HEADROOM + MOST_GATHERED + 8;
 /** A frame has as many pieces as its sender gave it and one more. */
 const PIECES = 16384;
 

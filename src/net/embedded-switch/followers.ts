@@ -1,0 +1,155 @@
+// Frames that follow one of the same flow, taken together: their headers copied into private memory, held against the Ethernet header of the one they follow, and ready to be sent on, in one loop without a call. What a
+// sender has just written lies in another processor's cache, and only in such a loop is more than one frame's way from there under way (measured: bench/embedded-switch.ts).
+
+import type { ByteViews } from '#core/guest-memory';
+import { ETHERTYPE_QINQ, ETHERTYPE_VLAN } from '../headers.ts';
+import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch, GSO_NONE } from '../port.ts';
+import { CHECKSUM_SIGHT, IPV4_PLAIN, isTransportSum } from './soundness.ts';
+import { FIRST_LOOK, HEADROOM, SLOT, WHOLE, WORK_FRAMES, type WorkFrames } from './work-frames.ts';
+
+const SHORTEST = 14;
+/** Bytes 12 to 14 of a frame with an IPv4 header without options, as the low bytes of a word. */
+const PLAIN_IPV4 = 0x08 | (IPV4_PLAIN << 16);
+const swapped = (type: number): number => (type >>> 8) | ((type & 0xff) << 8);
+const VLAN = swapped(ETHERTYPE_VLAN);
+const QINQ = swapped(ETHERTYPE_QINQ);
+
+export class Followers {
+  /** OR of what those of the last `take` need. */
+  needs = 0;
+  readonly #work: WorkFrames;
+
+  constructor(work: WorkFrames) {
+    this.#work = work;
+  }
+
+  /**
+   * Frames from batch[frame] on, below `to`, that go where the one at `place` goes, which was decided by its Ethernet header alone: put, assembled, into the places after it. Returns how many.
+   * @param needs OR of the batch's
+   */
+  take(batch: FrameBatch, frame: number, to: number, place: number, needs: number): number {
+    const work = this.#work;
+    const { memory, output } = work;
+    const { i32, f64, u8 } = memory;
+    this.needs = 0;
+    const leader = work.start[place] as number;
+    // In words, so it has to lie on one.
+    if (frame >= to || (leader & 3) !== 0) return 0;
+    const first = i32[leader >> 2] as number;
+    const second = i32[(leader >> 2) + 1] as number;
+    const third = i32[(leader >> 2) + 2] as number;
+    const type = (i32[(leader >> 2) + 3] as number) & 0xffff;
+    // The tag is not looked at here.
+    if (type === VLAN || type === QINQ) return 0;
+    const {
+      segments,
+      firstSegment,
+      segmentCount,
+      length: lengths,
+      flags,
+      gsoType,
+      csumStart,
+      csumOffset,
+      hash,
+      hashReport,
+      hashedBy,
+      token,
+      needs: needed,
+    } = batch;
+    const { offset: offsets, length: sizes, views } = segments;
+    const source = views[firstSegment[frame] as number] as ByteViews;
+    const from32 = source.i32;
+    const from64 = source.f64;
+    const from8 = source.u8;
+    const pieces = output.segments;
+    let piece = pieces.count;
+    const last = Math.min(to - frame, WORK_FRAMES - 1 - place, (pieces.capacity - piece) >> 1);
+    let asked = 0;
+    let k = 0;
+    while (k < last) {
+      const f = (frame + k) | 0;
+      const s = firstSegment[f] as number;
+      const length = lengths[f] as number;
+      const flag = flags[f] as number;
+      let c = offsets[s] as number;
+      if (length < SHORTEST || segmentCount[f] !== 1 || (sizes[s] as number) < length) break;
+      if ((gsoType[f] as number) !== GSO_NONE || (c & 3) !== 0 || views[s] !== source) break;
+      const need = needs === 0 ? 0 : (needed[f] as number);
+      if ((need & ~ACCEPTS_CSUM) !== 0) break;
+      const n = (place + 1 + k) | 0;
+      const at = (n * SLOT + HEADROOM + (c & 7)) | 0;
+      let t = at;
+      const looked = length > WHOLE ? FIRST_LOOK : length;
+      let left = looked;
+      if ((t & 4) !== 0) {
+        i32[t >> 2] = from32[c >> 2] as number;
+        t = (t + 4) | 0;
+        c = (c + 4) | 0;
+        left = (left - 4) | 0;
+      }
+      let a = t >> 3;
+      let b = c >> 3;
+      const end = (a + (left >> 3)) | 0;
+      for (; ((a + 6) | 0) <= end; a = (a + 6) | 0, b = (b + 6) | 0) {
+        const w0 = from64[b] as number;
+        const w1 = from64[(b + 1) | 0] as number;
+        const w2 = from64[(b + 2) | 0] as number;
+        const w3 = from64[(b + 3) | 0] as number;
+        const w4 = from64[(b + 4) | 0] as number;
+        const w5 = from64[(b + 5) | 0] as number;
+        f64[a] = w0;
+        f64[(a + 1) | 0] = w1;
+        f64[(a + 2) | 0] = w2;
+        f64[(a + 3) | 0] = w3;
+        f64[(a + 4) | 0] = w4;
+        f64[(a + 5) | 0] = w5;
+      }
+      for (; a < end; a = (a + 1) | 0, b = (b + 1) | 0) f64[a] = from64[b] as number;
+      if ((left & 4) !== 0) i32[a << 1] = from32[b << 1] as number;
+      for (let rest = left & 3; rest > 0; rest = (rest - 1) | 0) u8[(t + left - rest) | 0] = from8[(c + left - rest) | 0] as number;
+      // From here on only what was copied is looked at: the sender may change its own.
+      const w = at >> 2;
+      const kind = i32[(w + 3) | 0] as number;
+      if (i32[w] !== first || i32[(w + 1) | 0] !== second || i32[(w + 2) | 0] !== third || (kind & 0xffff) !== type) break;
+      if (need !== 0) {
+        if (length < CHECKSUM_SIGHT || (kind & 0xffffff) !== PLAIN_IPV4 || (flag & FRAME_NEEDS_CSUM) === 0) break;
+        const ip = i32[(w + 5) | 0] as number;
+        if (!isTransportSum(ip & 0xffff, ip >>> 24, csumStart[f] as number, csumOffset[f] as number, GSO_NONE)) break;
+      }
+      output.length[n] = length;
+      output.flags[n] = flag;
+      output.gsoType[n] = GSO_NONE;
+      output.csumStart[n] = csumStart[f] as number;
+      output.csumOffset[n] = csumOffset[f] as number;
+      output.hash[n] = hash[f] as number;
+      output.hashReport[n] = hashReport[f] as number;
+      output.hashedBy[n] = hashedBy[f] as number;
+      output.token[n] = token[f] as number;
+      output.needs[n] = need;
+      output.firstSegment[n] = piece;
+      if (pieces.window[piece] !== null || pieces.views[piece] !== memory) {
+        pieces.views[piece] = memory;
+        pieces.window[piece] = null;
+      }
+      pieces.offset[piece] = at;
+      pieces.length[piece] = looked;
+      piece = (piece + 1) | 0;
+      if (length > looked) {
+        // As the sender has it.
+        if (pieces.window[piece] !== null || pieces.views[piece] !== source) {
+          pieces.views[piece] = source;
+          pieces.window[piece] = null;
+        }
+        pieces.offset[piece] = ((offsets[s] as number) + looked) | 0;
+        pieces.length[piece] = (length - looked) | 0;
+        piece = (piece + 1) | 0;
+      }
+      output.segmentCount[n] = (piece - (output.firstSegment[n] as number)) | 0;
+      asked |= need;
+      k = (k + 1) | 0;
+    }
+    pieces.count = piece;
+    this.needs = asked;
+    return k;
+  }
+}
