@@ -1,5 +1,6 @@
-// What a device with virtual functions says of their ports (net/vf-ports.ts), carried into an embedded switch: port vf<n> for each. What the switch refuses, such as an address that is another port's in the
-// same VLAN, leaves the port as it was and is kept to be asked for.
+// What a device with virtual functions says of their ports (net/vf-ports.ts), carried into an embedded switch: port vf<n> for each. What the switch refuses (an address that is another port's in the same VLAN,
+// a share of the transmit scheduler that is not left) the port does not have, and why is kept to be asked for. All the rest is in force: by the address that its driver may choose a function would else keep what
+// the host says of its VLAN, its link, its rate and its spoof check from its port.
 
 import type { VfPortSettings, VfPorts } from '../vf-ports.ts';
 import type { EmbeddedSwitch } from './embedded-switch.ts';
@@ -36,22 +37,28 @@ export class SwitchVfPorts implements VfPorts {
 
   configure(vf: number, settings: VfPortSettings | undefined): void {
     this.#refusals.delete(vf);
-    try {
-      // A function that is gone has no address in the switch, and nobody behind its port.
-      if (settings === undefined) this.#nic.configurePort(functionName(vf), GONE);
-      else
-        this.#nic.configurePort(functionName(vf), {
-          mac: Array.from(settings.mac, (byte) => byte.toString(16).padStart(2, '0')).join(':'),
-          vlan: settings.vlan ?? undefined,
-          minimumRate: settings.minRate * MBIT,
-          maximumRate: settings.maxRate * MBIT,
-          link: settings.linkState,
-          spoofCheck: settings.spoofCheck,
-          trust: settings.trust,
-        });
-    } catch (error) {
-      if (!(error instanceof EmbeddedSwitchError)) throw error;
-      this.#refusals.set(vf, error);
+    // A function that is gone has no address in the switch, and nobody behind its port.
+    const all: Partial<PortSettings> = settings === undefined ? GONE : portSettings(settings);
+    for (const without of [{}, { mac: undefined }, { minimumRate: 0 }, { mac: undefined, minimumRate: 0 }]) {
+      try {
+        this.#nic.configurePort(functionName(vf), { ...all, ...without });
+        return;
+      } catch (error) {
+        if (!(error instanceof EmbeddedSwitchError)) throw error;
+        if (!this.#refusals.has(vf)) this.#refusals.set(vf, error);
+      }
     }
   }
+}
+
+function portSettings({ mac, vlan, minRate, maxRate, linkState, spoofCheck, trust }: VfPortSettings): Partial<PortSettings> {
+  return {
+    mac: Array.from(mac, (byte) => byte.toString(16).padStart(2, '0')).join(':'),
+    vlan: vlan ?? undefined,
+    minimumRate: minRate * MBIT,
+    maximumRate: maxRate * MBIT,
+    link: linkState,
+    spoofCheck,
+    trust,
+  };
 }
