@@ -24,7 +24,8 @@ const GONE: Partial<PortSettings> = {
 
 export class SwitchVfPorts implements VfPorts {
   readonly #nic: EmbeddedSwitch;
-  readonly #refusals = new Map<number, EmbeddedSwitchError>();
+  /** What was said last of functions of which the switch did not take all, and why not. */
+  readonly #refused = new Map<number, { readonly settings: VfPortSettings; readonly why: EmbeddedSwitchError }>();
 
   constructor(nic: EmbeddedSwitch) {
     this.#nic = nic;
@@ -32,22 +33,31 @@ export class SwitchVfPorts implements VfPorts {
 
   /** Why the switch did not take what was said of this function last; undefined: it did. */
   refusal(vf: number): EmbeddedSwitchError | undefined {
-    return this.#refusals.get(vf);
+    return this.#refused.get(vf)?.why;
   }
 
   configure(vf: number, settings: VfPortSettings | undefined): void {
-    this.#refusals.delete(vf);
+    this.#refused.delete(vf);
     // A function that is gone has no address in the switch, and nobody behind its port.
-    const all: Partial<PortSettings> = settings === undefined ? GONE : portSettings(settings);
+    if (settings === undefined) this.#nic.configurePort(functionName(vf), GONE);
+    else this.#set(vf, settings);
+    // What this one gave up may be what another wants.
+    for (const [other, { settings: wanted }] of [...this.#refused]) if (other !== vf) this.#set(other, wanted);
+  }
+
+  #set(vf: number, settings: VfPortSettings): void {
+    let why: EmbeddedSwitchError | undefined;
     for (const without of [{}, { mac: undefined }, { minimumRate: 0 }, { mac: undefined, minimumRate: 0 }]) {
       try {
-        this.#nic.configurePort(functionName(vf), { ...all, ...without });
-        return;
+        this.#nic.configurePort(functionName(vf), { ...portSettings(settings), ...without });
+        break;
       } catch (error) {
         if (!(error instanceof EmbeddedSwitchError)) throw error;
-        if (!this.#refusals.has(vf)) this.#refusals.set(vf, error);
+        why ??= error;
       }
     }
+    if (why === undefined) this.#refused.delete(vf);
+    else this.#refused.set(vf, { settings, why });
   }
 }
 

@@ -73,4 +73,19 @@ describe('ports of virtual functions', () => {
     expect(ports.refusal(1)).toBeUndefined();
     expect(nic.settings('vf1')).toMatchObject({ mac: '52:54:00:00:01:01', minimumRate: 40e6 });
   });
+
+  it('get what they were refused once the other one gives it up', () => {
+    const nic = new EmbeddedSwitch({ functions: 2 });
+    const ports = new SwitchVfPorts(nic);
+    ports.configure(0, settings(1));
+    ports.configure(1, settings(2));
+    // Two that change addresses with each other: for a moment both would have the same.
+    ports.configure(0, settings(2));
+    ports.configure(1, settings(1));
+    expect([nic.settings('vf0').mac, nic.settings('vf1').mac]).toEqual(['52:54:00:00:01:02', '52:54:00:00:01:01']);
+    expect([ports.refusal(0), ports.refusal(1)]).toEqual([undefined, undefined]);
+    ports.configure(1, settings(2));
+    ports.configure(0, undefined);
+    expect(nic.settings('vf1').mac).toBe('52:54:00:00:01:02');
+  });
 });
