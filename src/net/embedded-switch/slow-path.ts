@@ -158,9 +158,10 @@ export class SlowPath implements Forwarding {
         flow.rule.look(now);
         if (flow.rule.lastUsed > flow.lastUsed) {
           flow.lastUsed = flow.rule.lastUsed;
-          // Who sends past the bridge is still there.
+          // Who sends past the bridge is still there; unless it has been heard somewhere else since.
           const from = flow.stations?.from;
-          if (from !== undefined) this.#stations.learn(from.low, from.high, from.port, flow.lastUsed);
+          const known = from === undefined ? -1 : this.#stations.find(from.low, from.high, now);
+          if (from !== undefined && (known < 0 || known === from.port)) this.#stations.learn(from.low, from.high, from.port, flow.lastUsed);
         }
       }
       if (now - flow.lastUsed >= this.#idle) this.#end(name, flow);

@@ -102,6 +102,15 @@ describe('the learning bridge', () => {
     expect(nic.root.rules.filter(({ spec }) => spec.match.port === 'vf0').map(({ spec }) => spec.actions)).toEqual([[{ kind: 'forward', to: 'vf2' }]]);
   });
 
+  it('does not look for a station that moved where its flows went before', () => {
+    const { clock, send } = acquainted({ idleTimeout: 10e9 });
+    send('vf0', between(0, 1));
+    // Somebody is announced at another port; the flow from the old one has been met since its rule was last looked at.
+    send('vf2', plain(1, { to: 'ff:ff:ff:ff:ff:ff', from: macOf(0) }));
+    clock.advance(3e9);
+    expect(counts(send('uplink0', between(9, 0)))).toEqual({ vf2: 1 });
+  });
+
   it('takes out rules that nothing meets, by itself, and only those; its counts add up over both ways', () => {
     const { nic, clock, send, slow } = acquainted({ idleTimeout: 10e9 });
     for (let i = 0; i < 10; i++) {
