@@ -87,6 +87,12 @@ describe('VLANs', () => {
     expect(back.vf0).toEqual([plain(2, { to: macOf(0), from: STRANGER })]);
   });
 
+  it('port VLAN: what a driver leaves in csum_start without a request is nothing to go by', () => {
+    const { nic, send } = addressed();
+    nic.configurePort('vf0', { vlan: { id: 5 } });
+    expect(counts(send('vf0', { bytes: plain(1), csumStart: 0xffff }))).toEqual({ uplink0: 1, pf: 1, vf1: 1, vf2: 1 });
+  });
+
   it('port VLAN: replaces a tag of priority alone, keeping the priority, and refuses any other', () => {
     const { nic, send } = addressed();
     nic.configurePort('vf0', { vlan: { id: 10 } });
@@ -289,6 +295,19 @@ describe('links and rates', () => {
     ]);
   });
 
+  it('whoever is told of a link may change settings, and they are in force', () => {
+    const { nic, send } = addressed();
+    nic.onLink = (name, up) => {
+      if (name === 'uplink0' && !up) nic.configurePort('vf1', { spoofCheck: true, link: 'enable' });
+    };
+    nic.configurePort('uplink0', { link: 'disable' });
+    expect(nic.settings('vf1')).toMatchObject({ spoofCheck: true, link: 'enable' });
+    expect(nic.linkUp('vf1')).toBe(true);
+    nic.configurePort('uplink0', { link: 'auto' });
+    expect(send('vf1', plain(1, { to: macOf(0), from: STRANGER }))).toEqual({});
+    expect(counts(send('vf1', plain(1, { to: macOf(0), from: macOf(1) })))).toEqual({ vf0: 1 });
+  });
+
   it('maximum rate: frames wait at their sender for as long as they must, and none is lost', () => {
     const { nic, clock, port, run, segment } = addressed();
     // 8 Mbit/s is a byte a microsecond; a burst is 64 KiB.
@@ -373,6 +392,48 @@ describe('hardware learning', () => {
     nic.configurePort('vf2', { learning: false });
     send('vf2', plain(1, { to: macOf(0), from: STRANGER }));
     expect(counts(send('vf0', plain(1, { to: STRANGER })))).toEqual({ uplink0: 1 });
+  });
+
+  it('takes VLANs of C-tags and of S-tags for two: who is in one moves no station of the other', () => {
+    const { nic, send } = rig({ learning: true });
+    nic.configurePort('vf0', { vlan: { id: 5, protocol: '802.1ad' } });
+    nic.configurePort('vf1', { vlan: { id: 5 } });
+    send('vf0', plain(1, { to: macOf(9), from: STRANGER }));
+    send('vf1', plain(1, { to: macOf(9), from: STRANGER }));
+    const [customer, service] = [0x8100, 0x88a8].map((type) => {
+      const frame = plain(1, { to: STRANGER, from: macOf(9), vlans: [5] });
+      frame.set([type >> 8, type & 0xff], 12);
+      return frame;
+    }) as [Uint8Array, Uint8Array];
+    expect(counts(send('uplink0', service))).toEqual({ vf0: 1 });
+    expect(counts(send('uplink0', customer))).toEqual({ vf1: 1 });
+    const known = nic.stations().filter(({ mac }) => mac === STRANGER);
+    expect(known.map(({ vlan, serviceTag, port }) => [vlan, serviceTag, port]).sort()).toEqual([
+      [5, false, 'vf1'],
+      [5, true, 'vf0'],
+    ]);
+  });
+
+  it('looks for a station on the wire when its port has left its VLAN, has no link, or is gone', () => {
+    const made = addressed({ learning: true });
+    const { nic, segment, send } = made;
+    const heard = (): void => {
+      send('vf2', plain(1, { to: macOf(0), from: STRANGER, vlans: [5] }));
+      expect(counts(send('vf0', plain(1, { to: STRANGER, vlans: [5] })))).toEqual({ vf2: 1 });
+    };
+    const strange = (): void => expect(counts(send('vf0', plain(1, { to: STRANGER, vlans: [5] })))).toEqual({ uplink0: 1 });
+    heard();
+    nic.configurePort('vf2', { vlans: [6] });
+    strange();
+    nic.configurePort('vf2', { vlans: 'all' });
+    heard();
+    nic.configurePort('vf2', { link: 'disable' });
+    strange();
+    nic.configurePort('vf2', { link: 'auto' });
+    heard();
+    const vf2 = segment.ports.find(({ port }) => port.name === 'vf2');
+    segment.removePort(vf2?.index ?? -1);
+    strange();
   });
 });
 
