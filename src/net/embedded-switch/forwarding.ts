@@ -138,7 +138,8 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     this.#runPort = -1;
     if (paced) this.#pacer.charge(batch, dealt, port);
     this.#account(port, ACCOUNT_FRAMES, dealt);
-    if (dealt === admitted && admitted < batch.count) segment.pause(source, this.#pacer.until);
+    // The segment's clock need not have begun when ours did.
+    if (dealt === admitted && admitted < batch.count) segment.pause(source, segment.clock.now() + this.#pacer.until - now);
     return dealt;
   }
 

@@ -1,8 +1,13 @@
 // Legacy mode, line by line of what `ip link set vf` sets and a NIC's bridge does: addresses, VLANs, spoofing, trust, links, rates, replication, VEPA, learning, mirroring, access lists, link groups.
 
 import { describe, expect, it } from 'vitest';
+import { SimClock } from '#core/clock';
+import { EmbeddedSwitch } from '#net/embedded-switch/embedded-switch';
 import { EmbeddedSwitchError } from '#net/embedded-switch/errors';
 import { FRAME_NEEDS_CSUM } from '#net/port';
+import { Segment } from '#net/segment';
+import { ethernet } from '../frames.ts';
+import { MemoryPort } from '../memory-port.ts';
 import { bytesOf, counts, macOf, plain, rig } from './rig.ts';
 
 const STRANGER = '02:00:00:00:09:09';
@@ -293,6 +298,22 @@ describe('links and rates', () => {
       ['pf', false],
       ['vf0', false],
     ]);
+  });
+
+  it('a pause ends in time also when the segment’s clock began later than the switch’s', () => {
+    const [old, young] = [new SimClock(3600e9), new SimClock(0)];
+    const nic = new EmbeddedSwitch({ functions: 2, clock: old });
+    const segment = new Segment(nic.forwarding(), { clock: young });
+    const [vf0, uplink] = [new MemoryPort('vf0'), new MemoryPort('uplink0')];
+    for (const port of [vf0, uplink]) segment.addPort(port);
+    nic.configurePort('vf0', { maximumRate: 8e6 });
+    // 100 kB at a megabyte a second: 64 KiB at once, the rest in some 35 ms.
+    for (let i = 0; i < 100; i++) vf0.outbox.push({ bytes: ethernet(0x88b5, new Array(986).fill(0)) });
+    for (let ms = 0; ms < 40; ms++) {
+      segment.service();
+      for (const clock of [old, young]) clock.advance(1e6);
+    }
+    expect(uplink.inbox.length).toBe(100);
   });
 
   it('whoever is told of a link may change settings, and they are in force', () => {

@@ -404,6 +404,13 @@ describe('actions', () => {
     expect(rule.count.frames).toBe(5);
     expect(made.nic.portStatistics('vf0')).toMatchObject({ frames: 5, forwarded: 5 });
   });
+
+  it('a mirror of an egress list that lets nothing pass has the frame as it was there', () => {
+    const made = rig({ mode: 'switchdev' });
+    add(made, { port: 'vf1' }, [{ kind: 'mirror', to: 'pf' }, { kind: 'drop' }], { table: 'egress' });
+    add(made, { port: 'vf0' }, [to('vf1'), { kind: 'push-vlan', id: 9 }, to('uplink0')]);
+    expect(made.send('vf0', plain(1))).toEqual({ pf: [plain(1)], uplink0: [plain(1, { vlans: [9] })] });
+  });
 });
 
 describe('meters (RFC 2697)', () => {
