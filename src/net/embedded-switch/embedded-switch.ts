@@ -147,9 +147,12 @@ export class EmbeddedSwitch {
   /** Changes some of a port's settings. In force for every batch after this has returned. @throws EmbeddedSwitchError, having changed nothing */
   configurePort(port: string, change: Partial<PortSettings>): void {
     const number = this.#plainNumber(port);
-    const settings = this.#settings.with(number, changedSettings(port, this.#settings[number] as PortSettings, change));
+    const before = this.#settings[number] as PortSettings;
+    const after = changedSettings(port, before, change);
     if (number < this.#uplinks) checkUplink(port, change);
-    this.#write(settings);
+    // A driver that is reset over and over says the same each time: the frames of its neighbours do not wait for that, nor are their ways forgotten.
+    if (JSON.stringify(after) === JSON.stringify(before)) return;
+    this.#write(this.#settings.with(number, after));
   }
 
   settings(port: string): PortSettings {

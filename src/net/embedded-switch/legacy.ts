@@ -84,7 +84,11 @@ export class LegacyBridge {
     const at = source * PORT_WORDS;
     const flags = port[at + PORT_FLAGS] as number;
     const { words } = key;
-    if ((flags & PORT_CHECK_MAC) !== 0 && !this.#owns(source, words[KEY_FROM_LOW] as number, (words[KEY_HIGHS] as number) >>> 16)) return WHY_SPOOFED_MAC;
+    if ((flags & PORT_CHECK_MAC) !== 0) {
+      // A group that it listens to is no station.
+      const low = words[KEY_FROM_LOW] as number;
+      if ((low & 1) !== 0 || !this.#owns(source, low, (words[KEY_HIGHS] as number) >>> 16)) return WHY_SPOOFED_MAC;
+    }
     const type = words[KEY_TYPE] as number;
     const tagged = (type & (HAS_TAG << 16)) !== 0;
     // Of VLAN 0 is a tag that has a priority and no VLAN (IEEE 802.1Q 6.9.1).

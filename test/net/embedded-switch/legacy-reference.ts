@@ -65,7 +65,7 @@ export class LegacyReference {
   #admitted(source: string, frame: readonly number[]): { frame: number[]; vlan: Vlan } | undefined {
     const settings = this.#of(source);
     if (!this.#up(source)) return undefined;
-    if (settings.spoofCheck && !this.#has(source, mac(frame.slice(6, 12)))) return undefined;
+    if (settings.spoofCheck && (((frame[6] as number) & 1) === 1 || !this.#has(source, mac(frame.slice(6, 12))))) return undefined;
     const type = (frame[12] as number) * 256 + (frame[13] as number);
     const tagged = type === 0x8100 || type === 0x88a8;
     const tci = tagged ? (frame[14] as number) * 256 + (frame[15] as number) : 0;

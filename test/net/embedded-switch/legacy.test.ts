@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { SimClock } from '#core/clock';
 import { EmbeddedSwitch } from '#net/embedded-switch/embedded-switch';
 import { EmbeddedSwitchError } from '#net/embedded-switch/errors';
+import { SwitchTables } from '#net/embedded-switch/layout';
 import { FRAME_NEEDS_CSUM } from '#net/port';
 import { Segment } from '#net/segment';
 import { ethernet } from '../frames.ts';
@@ -175,6 +176,14 @@ describe('VLANs', () => {
 });
 
 describe('anti-spoofing and trust', () => {
+  it('spoof check: a group that the port listens to is no address to send from', () => {
+    const { nic, send } = addressed();
+    nic.configurePort('vf0', { spoofCheck: true, multicast: [GROUP] });
+    expect(send('vf0', plain(1, { to: macOf(1), from: GROUP }))).toEqual({});
+    expect(nic.portStatistics('vf0').drops).toEqual({ 'spoofed-mac': 1 });
+    expect(counts(send('vf0', plain(1, { to: macOf(1) })))).toEqual({ vf1: 1 });
+  });
+
   it('lets a port send from its own addresses only', () => {
     const { nic, send } = addressed();
     nic.configurePort('vf0', { spoofCheck: true });
@@ -578,6 +587,22 @@ describe('settings', () => {
     const before = nic.settings('vf0');
     expect(code(() => nic.configurePort('vf0', change as object))).toBe(expected);
     expect(nic.settings('vf0')).toBe(before);
+  });
+
+  it('of which none is new change nothing: nobody’s frames wait, and no way is forgotten', () => {
+    const { nic } = addressed();
+    const tables = new SwitchTables(nic.share);
+    const { generation } = tables;
+    const before = nic.settings('vf0');
+    nic.configurePort('vf0', { mac: macOf(0), addresses: [], vlan: undefined, mirror: {}, vlans: 'all', trust: false });
+    expect(nic.settings('vf0')).toBe(before);
+    expect(tables.generation).toBe(generation);
+    const addresses = [macOf(7)];
+    nic.configurePort('vf0', { addresses });
+    expect(tables.generation).not.toBe(generation);
+    addresses.push(macOf(8));
+    nic.configurePort('vf0', { addresses });
+    expect(nic.settings('vf0').addresses).toEqual([macOf(7), macOf(8)]);
   });
 
   it('refuses what is of functions for an uplink, and settings of representors', () => {
