@@ -1,6 +1,7 @@
 // A virtio-net device's data rings passed through to a vDPA device: the guest's own rings, served where they lie, with the guest's own doorbell words and interrupts. The control
 // plane (configuration space, control queue) stays the emulated device's.
 
+import type { DmaMapping } from '#core/dma-space';
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import type { FeatureSet } from '#virtio/features';
@@ -21,6 +22,8 @@ export class VdpaBackend implements VhostBackend {
   onDeviceEvent: ((event: Extract<VdpaEvent, { kind: 'fault' | 'config' }>) => void) | undefined;
   readonly #front: VdpaFront;
   #dirt: DeviceDirt | undefined;
+  /** What the device was given last. */
+  #mapped: readonly DmaMapping[] = [];
   /** Rings too long for the device. */
   readonly #refused = new Set<number>();
   /** Where rings stood when the device was taken away from here. */
@@ -33,8 +36,13 @@ export class VdpaBackend implements VhostBackend {
     this.maxQueuePairs = device.vringCount >>> 1;
     this.flowFilter = device.flowFilter;
     this.#front = new VdpaFront(device, {
-      // What lies beyond its range faults in the device.
-      plan: (memory) => reachable(memory).filter(({ iova, size }) => iova >= device.iovaRange.first && iova + size - 1 <= device.iovaRange.last),
+      plan: (memory) => {
+        // What lies beyond its range faults in the device.
+        const mappings = reachable(memory).filter(({ iova, size }) => iova >= device.iovaRange.first && iova + size - 1 <= device.iovaRange.last);
+        this.#dirt?.remapped(this.#mapped, mappings);
+        this.#mapped = mappings;
+        return mappings;
+      },
       event: (event) => {
         if (event.kind === 'broken' || event.kind === 'lost') this.onEvent?.(event);
         else this.onDeviceEvent?.(event);

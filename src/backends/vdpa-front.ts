@@ -199,6 +199,14 @@ export class DeviceDirt implements DirtyWriter {
     this.#over = true;
   }
 
+  /** Between turns: the device loses mappings, and what it wrote through them is to be known still. */
+  remapped(before: readonly DmaMapping[], after: readonly DmaMapping[]): void {
+    if (!this.#logging || !this.served || this.#over || this.#device.dirtyLog !== undefined) return;
+    const { dirty } = this.#memory.memory;
+    const kept = new Set(after.map(writableAs));
+    for (const mapping of before) if ((mapping.permissions & DMA_WRITE) !== 0 && !kept.has(writableAs(mapping))) dirty.markAddress(mapping.address, mapping.size);
+  }
+
   collect(): void {
     if (!this.#logging || !this.served || this.#over) return;
     const device = this.#device;
@@ -210,3 +218,5 @@ export class DeviceDirt implements DirtyWriter {
     else for (const { address, size, permissions } of reachable(this.#memory)) if ((permissions & DMA_WRITE) !== 0) dirty.markAddress(address, size);
   }
 }
+
+const writableAs = ({ address, size, permissions }: DmaMapping): string => `${address} ${size} ${permissions & DMA_WRITE}`;

@@ -153,6 +153,13 @@ export class ControlDomain {
     return number;
   }
 
+  /** What is sent into a representor goes to its port without being looked at, and what comes out of one was looked at as its port's. */
+  #matchedPort(name: string): number {
+    const number = this.#portNumber(name);
+    if (number >= this.#names.ports) throw new EmbeddedSwitchError('bad-match', `no rule is about what passes a representor: ${name}`);
+    return number;
+  }
+
   /** @throws EmbeddedSwitchError, having changed nothing */
   addRule(spec: FlowRuleSpec): FlowRule {
     const { tables, rules, clock } = this.#parts;
@@ -167,7 +174,7 @@ export class ControlDomain {
     if (!(Number.isInteger(chain) && chain >= 0 && chain < tables.limits.chains))
       throw new EmbeddedSwitchError('limit', `chain ${chain}: 0 to ${tables.limits.chains - 1}`);
     if (table !== 'forward' && chain !== 0) throw bad(`the ${table} list has no chains`);
-    const { mask, key } = matchWords(spec.match, (name) => this.#portNumber(name));
+    const { mask, key } = matchWords(spec.match, (name) => this.#matchedPort(name));
     const actions = actionWords(spec.actions, this.#names, table === 'forward' ? chain : -1, tables.limits.chains);
     const place = table === 'forward' ? chain : table === 'ingress' ? tables.ingressChain : tables.egressChain;
     const index = rules.install({ chain: place, priority, mask, key, actions });

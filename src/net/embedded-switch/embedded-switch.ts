@@ -8,6 +8,7 @@ import { ControlDomain, type DomainParts, type FlowRule, NamedPlaces } from './d
 import { EmbeddedSwitchError } from './errors.ts';
 import { EmbeddedForwarding } from './forwarding.ts';
 import * as k from './layout.ts';
+import { SERVICE_VLAN } from './legacy.ts';
 import { functionName, PHYSICAL_FUNCTION, representorOf, uplinkName } from './port-names.ts';
 import { addressesOf, changedSettings, DEFAULT_SETTINGS, type PortSettings, writePort, writeRates } from './port-settings.ts';
 import { RuleTable } from './rule-table.ts';
@@ -76,8 +77,8 @@ export class EmbeddedSwitch {
   readonly #parts: DomainParts;
   readonly #domains = new Map<string, ControlDomain>();
   readonly #numbers = new Map<string, number>();
-  readonly #settings: PortSettings[] = [];
-  readonly #up: boolean[];
+  #settings: readonly PortSettings[] = [];
+  #up: readonly boolean[];
   readonly #uplinks: number;
   #transmitRate = 0;
 
@@ -113,6 +114,7 @@ export class EmbeddedSwitch {
     config[k.CONFIG_MULTICAST_FLOOD] = options.multicast === 'flood' ? 1 : 0;
     config[k.CONFIG_VXLAN_PORT] = vxlanPort;
     config[k.CONFIG_GENEVE_PORT] = genevePort;
+    config[k.CONFIG_HASH_SEED] = Math.random() * 2 ** 32;
     this.#parts = {
       tables: this.#tables,
       rules: new RuleTable(this.#tables),
@@ -145,9 +147,12 @@ export class EmbeddedSwitch {
   /** Changes some of a port's settings. In force for every batch after this has returned. @throws EmbeddedSwitchError, having changed nothing */
   configurePort(port: string, change: Partial<PortSettings>): void {
     const number = this.#plainNumber(port);
-    const settings = this.#settings.with(number, changedSettings(port, this.#settings[number] as PortSettings, change));
+    const before = this.#settings[number] as PortSettings;
+    const after = changedSettings(port, before, change);
     if (number < this.#uplinks) checkUplink(port, change);
-    this.#write(settings);
+    // A driver that is reset over and over says the same each time: the frames of its neighbours do not wait for that, nor are their ways forgotten.
+    if (JSON.stringify(after) === JSON.stringify(before)) return;
+    this.#write(this.#settings.with(number, after));
   }
 
   settings(port: string): PortSettings {
@@ -177,6 +182,8 @@ export class EmbeddedSwitch {
         if (one !== this.#settings[port] || up[port] !== this.#up[port])
           writePort(this.#tables, port, one, up[port] as boolean, mirrors[port] as { ingress: number; egress: number });
         writeRates(this.#tables, port, { maximum: one.maximumRate, minimum: one.minimumRate });
+        // Who was heard there is not there now.
+        if (this.#up[port] === true && !up[port] && config[k.CONFIG_LEARNING] !== 0) this.#tables.stations.forgetPort(port);
       });
       writeRates(this.#tables, this.ports.length, { maximum: this.#transmitRate, minimum: 0 });
       writeAddresses(this.#tables, addresses);
@@ -184,12 +191,11 @@ export class EmbeddedSwitch {
       config[k.CONFIG_RATES] = this.#transmitRate > 0 || settings.some(({ maximumRate }) => maximumRate > 0) ? 1 : 0;
       config[k.CONFIG_PROMISCUOUS] = settings.some(({ promiscuous, trust }) => promiscuous && trust) ? 1 : 0;
     });
-    this.ports.forEach((name, port) => {
-      const changed = up[port] !== this.#up[port];
-      this.#settings[port] = settings[port] as PortSettings;
-      this.#up[port] = up[port] as boolean;
-      if (changed) this.onLink?.(name, up[port] as boolean);
-    });
+    const changed = this.ports.flatMap((name, port) => (up[port] === this.#up[port] ? [] : [{ name, port }]));
+    this.#settings = settings;
+    this.#up = up;
+    // Who is told may change settings in turn.
+    for (const { name, port } of changed) if (this.#up[port] === up[port]) this.onLink?.(name, up[port] as boolean);
   }
 
   #checkAddresses(settings: readonly PortSettings[], addresses: readonly PortAddress[]): void {
@@ -217,9 +223,10 @@ export class EmbeddedSwitch {
     return { ingress: number(mirror.ingress), egress: number(mirror.egress) };
   }
 
+  /** Of a representor: what the software sent into it. */
   portStatistics(port: string): SwitchPortStatistics {
     const { accounts } = this.#tables;
-    const at = this.#plainNumber(port) * k.ACCOUNT_FLOATS;
+    const at = this.#number(port) * k.ACCOUNT_FLOATS;
     const reasons = (base: number): Partial<Record<k.SwitchDropReason, number>> => {
       const found: Partial<Record<k.SwitchDropReason, number>> = {};
       k.SWITCH_DROP_REASONS.forEach((reason, i) => {
@@ -284,9 +291,14 @@ export class EmbeddedSwitch {
   }
 
   /** Stations learnt in legacy mode, as of the last batch. */
-  stations(): (Omit<Station, 'port'> & { readonly port: string })[] {
+  stations(): (Omit<Station, 'port'> & { readonly port: string; readonly serviceTag: boolean })[] {
     const { stations, time } = this.#tables;
-    return stations.stations(time[0] as number).map((station) => ({ ...station, port: this.ports[station.port] as string }));
+    return stations.stations(time[0] as number).map((station) => ({
+      ...station,
+      vlan: station.vlan & ~SERVICE_VLAN,
+      serviceTag: (station.vlan & SERVICE_VLAN) !== 0,
+      port: this.ports[station.port] as string,
+    }));
   }
 
   /** Forgets learnt stations, of one port or of all. */

@@ -103,6 +103,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     if (number < 0 || this.#index[number] !== index) return;
     this.#index[number] = -1;
     this.#attached[number] = undefined;
+    if (number < this.#tables.ports) this.#tables.stations.forgetPort(number);
     this.#pipeline.rearranged();
   }
 
@@ -138,8 +139,9 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     this.#effects.revoke(dealt);
     this.#runPort = -1;
     if (paced) this.#pacer.charge(batch, dealt, port);
-    this.#account(port % ports, ACCOUNT_FRAMES, dealt);
-    if (dealt === admitted && admitted < batch.count) segment.pause(source, this.#pacer.until);
+    this.#account(port, ACCOUNT_FRAMES, dealt);
+    // The segment's clock need not have begun when ours did.
+    if (dealt === admitted && admitted < batch.count) segment.pause(source, segment.clock.now() + this.#pacer.until - now);
     return dealt;
   }
 
@@ -147,13 +149,12 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     const pipeline = this.#pipeline;
     const work = this.#work;
     const effects = this.#effects;
-    const account = port % this.#tables.ports;
     pipeline.begin(port, now);
     let place = 0;
     work.reset();
     for (let frame = 0; frame < admitted; frame++) {
       if (place > WORK_FRAMES - PLACES_A_FRAME || !work.hasRoom(batch.segmentCount[frame] as number)) {
-        if (!this.#settle(batch, frame, account, segment)) return this.#runFrame;
+        if (!this.#settle(batch, frame, port, segment)) return this.#runFrame;
         place = 0;
         work.reset();
       }
@@ -164,7 +165,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
         const target = pipeline.port[0] as number;
         const at = pipeline.placeOf[0] as number;
         if (target !== this.#runPort || at !== this.#runTo) {
-          if (!this.#settle(batch, frame, account, segment)) return this.#runFrame;
+          if (!this.#settle(batch, frame, port, segment)) return this.#runFrame;
           this.#runPort = target;
           this.#runFrom = at;
           this.#runFrame = frame;
@@ -182,14 +183,14 @@ export class EmbeddedForwarding implements Forwarding, Reach {
         this.#runTo = place;
         continue;
       }
-      if (!this.#settle(batch, frame, account, segment)) return this.#runFrame;
-      if (pipeline.cut) this.#cut(batch, frame, account, segment);
-      else if (!this.#spread(batch, frame, account, segment)) return frame;
+      if (!this.#settle(batch, frame, port, segment)) return this.#runFrame;
+      if (pipeline.cut) this.#cut(batch, frame, port, segment);
+      else if (!this.#spread(batch, frame, port, segment)) return frame;
       effects.settle(frame + 1);
       place = 0;
       work.reset();
     }
-    return this.#settle(batch, admitted, account, segment) ? admitted : this.#runFrame;
+    return this.#settle(batch, admitted, port, segment) ? admitted : this.#runFrame;
   }
 
   /** Sends the run. False: not all of it was taken, and `#runFrame` is the first frame that was not. */

@@ -1,5 +1,6 @@
 // A frame's headers as the words that rules match (layout.ts), read from a private copy of its first bytes, with where each header starts. Two VLAN tags, IPv4, IPv6 with its
-// common extension headers, TCP, UDP, ICMP, and whether UDP carries VXLAN or Geneve with an Ethernet frame inside. What is cut short or lies about its length is not there.
+// common extension headers, TCP, UDP, ICMP, and whether UDP carries VXLAN or Geneve with an Ethernet frame inside. A header that is cut short, or shorter than it can be, is not there; lengths of packets and
+// datagrams are not held against the frame's, which is what goes on.
 
 import { ETHERTYPE_QINQ, ETHERTYPE_VLAN, PROTOCOL_TCP, PROTOCOL_UDP } from '../headers.ts';
 import { TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET } from '../offload-request.ts';

@@ -25,6 +25,8 @@ export const CONFIG_VXLAN_PORT = 9;
 export const CONFIG_GENEVE_PORT = 10;
 /** Any port that gets unicast frames that are for others. */
 export const CONFIG_PROMISCUOUS = 11;
+/** What the hash of rules starts from: a number of this switch's own. */
+export const CONFIG_HASH_SEED = 12;
 const CONFIG_WORDS = 16;
 
 export const LAG_OFF = 0;

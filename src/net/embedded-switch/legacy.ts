@@ -44,6 +44,8 @@ const BROADCAST_HIGH = 0xffff;
 /** IEEE 802.1Q 8.6.3: 01-80-C2-00-00-00 to -0F are for the link. */
 const RESERVED_LOW = 0x00c28001;
 const TPID_SERVICE = 0x88a8;
+/** Beside a VLAN id: of S-tags. */
+export const SERVICE_VLAN = 0x1000;
 
 // What `admit` says is to be done to a frame's tag.
 export const TAG_AS_IT_IS = 0;
@@ -82,7 +84,11 @@ export class LegacyBridge {
     const at = source * PORT_WORDS;
     const flags = port[at + PORT_FLAGS] as number;
     const { words } = key;
-    if ((flags & PORT_CHECK_MAC) !== 0 && !this.#owns(source, words[KEY_FROM_LOW] as number, (words[KEY_HIGHS] as number) >>> 16)) return WHY_SPOOFED_MAC;
+    if ((flags & PORT_CHECK_MAC) !== 0) {
+      // A group that it listens to is no station.
+      const low = words[KEY_FROM_LOW] as number;
+      if ((low & 1) !== 0 || !this.#owns(source, low, (words[KEY_HIGHS] as number) >>> 16)) return WHY_SPOOFED_MAC;
+    }
     const type = words[KEY_TYPE] as number;
     const tagged = (type & (HAS_TAG << 16)) !== 0;
     // Of VLAN 0 is a tag that has a priority and no VLAN (IEEE 802.1Q 6.9.1).
@@ -113,12 +119,11 @@ export class LegacyBridge {
     const high = (words[KEY_HIGHS] as number) & 0xffff;
     const fromLow = words[KEY_FROM_LOW] as number;
     const fromHigh = (words[KEY_HIGHS] as number) >>> 16;
-    const vlan = this.#vlan << 16;
     this.count = 0;
     this.why = WHY_UNKNOWN;
     const flags = port[source * PORT_WORDS + PORT_FLAGS] as number;
     if (config[CONFIG_LEARNING] !== 0 && (flags & PORT_LEARNS) !== 0 && (fromLow & 1) === 0 && (fromLow | fromHigh) !== 0)
-      stations.learn(fromLow, fromHigh | vlan, source, now);
+      stations.learn(fromLow, fromHigh | this.#stationVlan, source, now);
     const fromWire = source < this.#uplinks;
     if (low === RESERVED_LOW && (high & 0xf0ff) === 0) {
       // For the station at the other end of the link, which is the host.
@@ -152,6 +157,11 @@ export class LegacyBridge {
   /** Whether the tag is taken off for this port. */
   strips(target: number): boolean {
     return ((this.#tables.port[target * PORT_WORDS + PORT_FLAGS] as number) & PORT_HAS_VLAN) !== 0;
+  }
+
+  /** The VLAN of the last frame as the station table has it: one that S-tags say is another than the one that C-tags do. */
+  get #stationVlan(): number {
+    return (this.#service && this.#vlan !== 0 ? this.#vlan | SERVICE_VLAN : this.#vlan) << 16;
   }
 
   #hasVlan(at: number, id: number): boolean {
@@ -192,8 +202,9 @@ export class LegacyBridge {
       this.#add(owner, source);
     }
     if (!known) {
-      const station = config[CONFIG_LEARNING] === 0 ? -1 : this.#tables.stations.find(low, high | (this.#vlan << 16), now);
-      if (station >= 0) this.#add(station, source);
+      const station = config[CONFIG_LEARNING] === 0 ? -1 : this.#tables.stations.find(low, high | this.#stationVlan, now);
+      // Where it was heard may have left the VLAN since.
+      if (station >= 0 && this.member(station)) this.#add(station, source);
       // A stranger is out on the wire.
       else if (source >= this.#uplinks) this.#add(0, source);
     }

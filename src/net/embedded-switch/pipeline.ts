@@ -319,10 +319,11 @@ export class Pipeline {
     words[k.KEY_PORT] = port;
     // What is marked for this port is not so for the next one.
     const shared = this.#shared;
-    const { place } = this;
+    const { place, copies } = this;
     this.#shared = true;
     const passes = this.#passes(egressChain, k.WHY_EGRESS_ACL);
-    if (this.place === place) this.#shared = shared;
+    // A mirror of the list's has a copy of the frame as it is here.
+    if (this.place === place && this.copies === copies) this.#shared = shared;
     if (!passes) this.#goBack(place);
     words[k.KEY_PORT] = before;
     return passes || this.#refused(target, this.why);

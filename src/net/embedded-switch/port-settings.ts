@@ -76,7 +76,8 @@ export function changedSettings(name: string, before: PortSettings, change: Part
   const known = Object.keys(DEFAULT_SETTINGS);
   const strange = Object.keys(change).find((key) => !known.includes(key));
   if (strange !== undefined) throw bad(name, `there is no setting ${strange}; there are: ${known.join(', ')}`);
-  const settings = { ...before, ...change };
+  // A copy: lists are the caller's to go on with.
+  const settings = { ...before, ...structuredClone(change) };
   const { mac, addresses, multicast, vlan, vlans, link, maximumRate, minimumRate } = settings;
   for (const address of [...(mac === undefined ? [] : [mac]), ...addresses])
     if (((bytesOf(name, address)[0] as number) & 1) !== 0) throw bad(name, `${address} is a group address, and no station's`);

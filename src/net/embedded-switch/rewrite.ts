@@ -48,8 +48,9 @@ export class Rewriter {
 
   pushVlan(place: number, tpid: number, tci: number): number {
     const { bytes, start, output } = this.#work;
-    // A checksum's place is 16 bits: it must not come round to the headers.
-    if (this.#work.headroom(place) < TAG || (output.csumStart[place] as number) + TAG > LONGEST_PACKET) return NOT_APPLICABLE;
+    // A checksum's place is 16 bits: it must not come round to the headers. Without a request the driver may have left anything there (virtio 1.4 5.1.9.2.2, device MUST NOT).
+    const request = ((output.flags[place] as number) & FRAME_NEEDS_CSUM) !== 0 ? (output.csumStart[place] as number) : 0;
+    if (this.#work.headroom(place) < TAG || request + TAG > LONGEST_PACKET) return NOT_APPLICABLE;
     const from = start[place] as number;
     bytes.copyWithin(from - TAG, from, from + MACS);
     write16(bytes, from - TAG + MACS, tpid);

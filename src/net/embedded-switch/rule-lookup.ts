@@ -1,16 +1,16 @@
 // The data side of the flow rules: the first rule of a chain that a frame's key fits. One hash lookup a mask, at most 32 masks, at most eight rules each; nothing is allocated.
 
-import { BUCKET_DEPTH, MASK_WORDS, MASKS_IN_CHAIN, RULE_KEY, RULE_MASK, RULE_NEXT, RULE_WORDS, type SwitchTables } from './layout.ts';
+import { BUCKET_DEPTH, CONFIG_HASH_SEED, MASK_WORDS, MASKS_IN_CHAIN, RULE_KEY, RULE_MASK, RULE_NEXT, RULE_WORDS, type SwitchTables } from './layout.ts';
 
-/** Which bucket rules of this mask with this key are in. */
-export function bucketOf(mask: number, bits: Int32Array, key: Int32Array, bucketMask: number): number {
-  let hash = start(mask);
+/** Which bucket rules of this mask with this key are in. @param seed the switch's: nobody can tell beforehand which rules meet in one, and keep a neighbour's flow from having one */
+export function bucketOf(seed: number, mask: number, bits: Int32Array, key: Int32Array, bucketMask: number): number {
+  let hash = start(seed, mask);
   for (let word = 0; word < bits.length; word++) if (bits[word] !== 0) hash = mix(hash, (key[word] as number) & (bits[word] as number));
   return finish(hash) & bucketMask;
 }
 
-function start(mask: number): number {
-  return Math.imul(mask + 1, 0x9e3779b1);
+function start(seed: number, mask: number): number {
+  return Math.imul(mask + 1, 0x9e3779b1) ^ seed;
 }
 
 function mix(hash: number, word: number): number {
@@ -26,9 +26,11 @@ function finish(hash: number): number {
 export class RuleLookup {
   readonly #tables: SwitchTables;
   readonly #bucketMask: number;
+  readonly #seed: number;
 
   constructor(tables: SwitchTables) {
     this.#tables = tables;
+    this.#seed = tables.config[CONFIG_HASH_SEED] as number;
     this.#bucketMask = tables.buckets.length - 1;
   }
 
@@ -59,7 +61,7 @@ export class RuleLookup {
     const { masks, rules, buckets } = this.#tables;
     const at = mask * MASK_WORDS;
     const end = at + 1 + 2 * (masks[at] as number);
-    let hash = start(mask);
+    let hash = start(this.#seed, mask);
     for (let pair = at + 1; pair < end; pair += 2) hash = mix(hash, (key[masks[pair] as number] as number) & (masks[pair + 1] as number));
     let next = buckets[finish(hash) & this.#bucketMask] as number;
     for (let depth = 0; next > 0 && depth < BUCKET_DEPTH; depth++) {

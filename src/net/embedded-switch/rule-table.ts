@@ -4,6 +4,7 @@
 import { EmbeddedSwitchError } from './errors.ts';
 import {
   BUCKET_DEPTH,
+  CONFIG_HASH_SEED,
   HIT_FLOATS,
   KEY_WORDS,
   MASK_WORDS,
@@ -56,7 +57,7 @@ export class RuleTable {
 
   /** Returns the rule's number. @throws EmbeddedSwitchError 'limit' */
   install(rule: NewRule): number {
-    const { rules, ranks, hits, buckets, bestRank } = this.#tables;
+    const { config, rules, ranks, hits, buckets, bestRank } = this.#tables;
     const index = this.#freeRules.at(-1);
     if (index === undefined) throw limit(`all ${this.#tables.limits.rules} rules are in use`);
     const chain = this.#chains[rule.chain] as Mask[];
@@ -64,7 +65,7 @@ export class RuleTable {
     if (known === undefined && chain.length === MASKS_IN_CHAIN) throw limit(`the chain's rules have ${MASKS_IN_CHAIN} different masks already`);
     if (known === undefined && this.#freeMasks.length === 0) throw limit(`all ${this.#tables.limits.masks} masks are in use`);
     const number = known?.number ?? (this.#freeMasks.at(-1) as number);
-    const bucket = bucketOf(number, rule.mask, rule.key, buckets.length - 1);
+    const bucket = bucketOf(config[CONFIG_HASH_SEED] as number, number, rule.mask, rule.key, buckets.length - 1);
     const queue = this.#queue(bucket);
     // Also what keeps whoever can make rules appear (a guest whose flows are offloaded) from choosing keys that all meet in one place.
     if (queue.length === BUCKET_DEPTH) throw limit(`${BUCKET_DEPTH} rules share this rule's place in the hash table`);
@@ -92,11 +93,11 @@ export class RuleTable {
   }
 
   remove(index: number): void {
-    const { rules, ranks, buckets, bestRank } = this.#tables;
+    const { config, rules, ranks, buckets, bestRank } = this.#tables;
     const at = index * RULE_WORDS;
     const mask = this.#masks[(rules[at + RULE_MASK] as number) - 1] as Mask;
     const key = rules.subarray(at + RULE_KEY, at + RULE_KEY + KEY_WORDS);
-    const bucket = bucketOf(mask.number, mask.bits, key, buckets.length - 1);
+    const bucket = bucketOf(config[CONFIG_HASH_SEED] as number, mask.number, mask.bits, key, buckets.length - 1);
     mask.rules.delete(index);
     this.#freeRules.push(index);
     this.#tables.change(() => {

@@ -39,7 +39,7 @@ export interface SlowPathOptions {
   readonly program?: (miss: Miss) => Decision | undefined;
   /** How long a rule stays that nothing meets, and a station is remembered that says nothing. Default 10 s. */
   readonly idleTimeout?: Nanos;
-  /** Rules of this path at a time. Default 1024. */
+  /** Rules of this path at a time, of all ports together. Default 1024. */
   readonly maximumRules?: number;
   /** Of the bridge's rules. Default 0: anything else the embedder installs comes before them. */
   readonly priority?: number;
@@ -56,6 +56,8 @@ export interface SlowFlow {
 }
 
 interface Flow {
+  /** The port that its frames come from. */
+  readonly port: number;
   slowFrames: number;
   slowBytes: number;
   /** Of rules that are gone. */
@@ -90,12 +92,36 @@ const MOST_FLOWS = 65_536;
 /** Looks at rules in one idle time. */
 const LOOKS = 4;
 
+/** A number of places that ports share: none takes more than it leaves, so that one that makes up flows without end takes half at most, and the others always find some. */
+class SharedPlaces {
+  readonly #places: number;
+  readonly #taken: Int32Array;
+  #all = 0;
+
+  constructor(places: number, ports: number) {
+    this.#places = places;
+    this.#taken = new Int32Array(ports);
+  }
+
+  take(port: number): boolean {
+    if ((this.#taken[port] as number) >= this.#places - this.#all) return false;
+    this.#taken[port] = (this.#taken[port] as number) + 1;
+    this.#all++;
+    return true;
+  }
+
+  giveBack(port: number): void {
+    this.#taken[port] = (this.#taken[port] as number) - 1;
+    this.#all--;
+  }
+}
+
 export class SlowPath implements Forwarding {
   readonly maximumPorts = 1024;
   readonly #nic: EmbeddedSwitch;
   readonly #program: ((miss: Miss) => Decision | undefined) | undefined;
   readonly #idle: Nanos;
-  readonly #maximumRules: number;
+  readonly #places: { readonly flows: SharedPlaces; readonly rules: SharedPlaces };
   readonly #priority: number;
   readonly #onError: ((error: unknown) => void) | undefined;
   readonly #stations: MacTable;
@@ -119,7 +145,8 @@ export class SlowPath implements Forwarding {
     this.#nic = nic;
     this.#program = options.program;
     this.#idle = idleTimeout;
-    this.#maximumRules = maximumRules;
+    const { length } = nic.ports;
+    this.#places = { flows: new SharedPlaces(MOST_FLOWS, length), rules: new SharedPlaces(maximumRules, length) };
     this.#priority = priority;
     this.#onError = options.onError;
     this.#stations = new MacTable(8192, idleTimeout);
@@ -158,9 +185,10 @@ export class SlowPath implements Forwarding {
         flow.rule.look(now);
         if (flow.rule.lastUsed > flow.lastUsed) {
           flow.lastUsed = flow.rule.lastUsed;
-          // Who sends past the bridge is still there.
+          // Who sends past the bridge is still there; unless it has been heard somewhere else since.
           const from = flow.stations?.from;
-          if (from !== undefined) this.#stations.learn(from.low, from.high, from.port, flow.lastUsed);
+          const known = from === undefined ? -1 : this.#stations.find(from.low, from.high, now);
+          if (from !== undefined && (known < 0 || known === from.port)) this.#stations.learn(from.low, from.high, from.port, flow.lastUsed);
         }
       }
       if (now - flow.lastUsed >= this.#idle) this.#end(name, flow);
@@ -186,11 +214,13 @@ export class SlowPath implements Forwarding {
     flow.fastBytes += flow.rule.count.bytes;
     flow.rule = undefined;
     this.#loaded.delete(flow);
+    this.#places.rules.giveBack(flow.port);
   }
 
   #end(name: string, flow: Flow): void {
     this.#unload(flow);
     this.#flows.delete(name);
+    this.#places.flows.giveBack(flow.port);
     for (const key of ['slowFrames', 'slowBytes', 'fastFrames', 'fastBytes'] as const) this.#ended[key] += flow[key];
   }
 
@@ -226,9 +256,8 @@ export class SlowPath implements Forwarding {
       const header = this.#header.subarray(0, gatherHeader(batch, frame, this.#header, 0, LOOKED_AT));
       const decision = this.#decide(port, header, length);
       if (!this.#send(decision, batch, needs, frame, source, segment)) return frame;
-      this.#record(decision, length);
+      this.#record(port, decision, length);
     }
-    this.#arm();
     return batch.count;
   }
 
@@ -250,18 +279,19 @@ export class SlowPath implements Forwarding {
     return true;
   }
 
-  #record({ rule, flow: name, stations }: BridgeDecision, length: number): void {
+  #record(port: number, { rule, flow: name, stations }: BridgeDecision, length: number): void {
     if (name === undefined) return;
     const now = this.#nic.clock.now();
     let flow = this.#flows.get(name);
     if (flow === undefined) {
-      if (this.#flows.size >= MOST_FLOWS) {
+      if (!this.#places.flows.take(port)) {
         this.#ended.slowFrames++;
         this.#ended.slowBytes += length;
         return;
       }
-      flow = { slowFrames: 0, slowBytes: 0, fastFrames: 0, fastBytes: 0, rule: undefined, lastUsed: now, stations };
+      flow = { port, slowFrames: 0, slowBytes: 0, fastFrames: 0, fastBytes: 0, rule: undefined, lastUsed: now, stations };
       this.#flows.set(name, flow);
+      this.#arm();
     }
     flow.slowFrames++;
     flow.slowBytes += length;
@@ -274,12 +304,13 @@ export class SlowPath implements Forwarding {
 
   #offload(flow: Flow, spec: FlowRuleSpec): void {
     try {
-      if (this.#loaded.size < this.#maximumRules) {
+      if (this.#places.rules.take(flow.port)) {
         flow.rule = this.#nic.root.addRule(spec);
         this.#loaded.add(flow);
         return;
       }
     } catch (error) {
+      this.#places.rules.giveBack(flow.port);
       // Without room the flow goes on through here. Anything else is a mistake in a program's rule.
       if (!(error instanceof EmbeddedSwitchError && error.code === 'limit')) this.#onError?.(error);
     }

@@ -27,7 +27,15 @@ export class LegacyReference {
   }
 
   configure(port: string, change: Partial<PortSettings>): void {
+    const linked = [...this.settings.keys()].filter((name) => this.#up(name));
     this.settings.set(port, { ...this.#of(port), ...change });
+    // Stations behind a port that has lost its link are forgotten.
+    for (const [station, heard] of this.#stations) if (linked.includes(heard) && !this.#up(heard)) this.#stations.delete(station);
+  }
+
+  /** A station is an address in a VLAN; C-tags and S-tags say different ones. */
+  #station(address: string, { id, service }: Vlan): string {
+    return `${address} ${id} ${service && id !== 0}`;
   }
 
   #of(port: string): PortSettings {
@@ -57,7 +65,7 @@ export class LegacyReference {
   #admitted(source: string, frame: readonly number[]): { frame: number[]; vlan: Vlan } | undefined {
     const settings = this.#of(source);
     if (!this.#up(source)) return undefined;
-    if (settings.spoofCheck && !this.#has(source, mac(frame.slice(6, 12)))) return undefined;
+    if (settings.spoofCheck && (((frame[6] as number) & 1) === 1 || !this.#has(source, mac(frame.slice(6, 12))))) return undefined;
     const type = (frame[12] as number) * 256 + (frame[13] as number);
     const tagged = type === 0x8100 || type === 0x88a8;
     const tci = tagged ? (frame[14] as number) * 256 + (frame[15] as number) : 0;
@@ -101,7 +109,7 @@ export class LegacyReference {
     const vepa = this.#options.bridge === 'vepa';
     const wire = source === 'uplink0' ? [] : ['uplink0'];
     if (this.#options.learning && this.#of(source).learning && ((frame[6] as number) & 1) === 0 && from !== '00:00:00:00:00:00')
-      this.#stations.set(`${from} ${vlan.id}`, source);
+      this.#stations.set(this.#station(from, vlan), source);
     if (/^01:80:c2:00:00:0.$/.test(to)) return new Set(source === 'uplink0' ? ['pf'] : source === 'pf' ? ['uplink0'] : []);
     if (vepa && source !== 'uplink0') return new Set(['uplink0']);
     const targets = new Set<string>();
@@ -114,8 +122,9 @@ export class LegacyReference {
       add(others.filter((port) => this.#of(port).trust && this.#of(port).allMulticast));
     } else {
       const owners = ports.filter((port) => this.#has(port, to) && this.#member(port, vlan));
-      const station = this.#options.learning ? this.#stations.get(`${to} ${vlan.id}`) : undefined;
-      add(owners.length > 0 ? owners : station !== undefined ? [station] : wire);
+      const station = this.#options.learning ? this.#stations.get(this.#station(to, vlan)) : undefined;
+      // In a VLAN that its port is not in any more it is a stranger.
+      add(owners.length > 0 ? owners : station !== undefined && this.#member(station, vlan) ? [station] : wire);
       add(others.filter((port) => this.#of(port).trust && this.#of(port).promiscuous));
     }
     if (vepa) for (const port of functions) if (this.#has(port, from)) targets.delete(port);

@@ -1,8 +1,14 @@
 // Legacy mode, line by line of what `ip link set vf` sets and a NIC's bridge does: addresses, VLANs, spoofing, trust, links, rates, replication, VEPA, learning, mirroring, access lists, link groups.
 
 import { describe, expect, it } from 'vitest';
+import { SimClock } from '#core/clock';
+import { EmbeddedSwitch } from '#net/embedded-switch/embedded-switch';
 import { EmbeddedSwitchError } from '#net/embedded-switch/errors';
+import { SwitchTables } from '#net/embedded-switch/layout';
 import { FRAME_NEEDS_CSUM } from '#net/port';
+import { Segment } from '#net/segment';
+import { ethernet } from '../frames.ts';
+import { MemoryPort } from '../memory-port.ts';
 import { bytesOf, counts, macOf, plain, rig } from './rig.ts';
 
 const STRANGER = '02:00:00:00:09:09';
@@ -87,6 +93,12 @@ describe('VLANs', () => {
     expect(back.vf0).toEqual([plain(2, { to: macOf(0), from: STRANGER })]);
   });
 
+  it('port VLAN: what a driver leaves in csum_start without a request is nothing to go by', () => {
+    const { nic, send } = addressed();
+    nic.configurePort('vf0', { vlan: { id: 5 } });
+    expect(counts(send('vf0', { bytes: plain(1), csumStart: 0xffff }))).toEqual({ uplink0: 1, pf: 1, vf1: 1, vf2: 1 });
+  });
+
   it('port VLAN: replaces a tag of priority alone, keeping the priority, and refuses any other', () => {
     const { nic, send } = addressed();
     nic.configurePort('vf0', { vlan: { id: 10 } });
@@ -164,6 +176,14 @@ describe('VLANs', () => {
 });
 
 describe('anti-spoofing and trust', () => {
+  it('spoof check: a group that the port listens to is no address to send from', () => {
+    const { nic, send } = addressed();
+    nic.configurePort('vf0', { spoofCheck: true, multicast: [GROUP] });
+    expect(send('vf0', plain(1, { to: macOf(1), from: GROUP }))).toEqual({});
+    expect(nic.portStatistics('vf0').drops).toEqual({ 'spoofed-mac': 1 });
+    expect(counts(send('vf0', plain(1, { to: macOf(1) })))).toEqual({ vf1: 1 });
+  });
+
   it('lets a port send from its own addresses only', () => {
     const { nic, send } = addressed();
     nic.configurePort('vf0', { spoofCheck: true });
@@ -289,6 +309,35 @@ describe('links and rates', () => {
     ]);
   });
 
+  it('a pause ends in time also when the segment’s clock began later than the switch’s', () => {
+    const [old, young] = [new SimClock(3600e9), new SimClock(0)];
+    const nic = new EmbeddedSwitch({ functions: 2, clock: old });
+    const segment = new Segment(nic.forwarding(), { clock: young });
+    const [vf0, uplink] = [new MemoryPort('vf0'), new MemoryPort('uplink0')];
+    for (const port of [vf0, uplink]) segment.addPort(port);
+    nic.configurePort('vf0', { maximumRate: 8e6 });
+    // 100 kB at a megabyte a second: 64 KiB at once, the rest in some 35 ms.
+    for (let i = 0; i < 100; i++) vf0.outbox.push({ bytes: ethernet(0x88b5, new Array(986).fill(0)) });
+    for (let ms = 0; ms < 40; ms++) {
+      segment.service();
+      for (const clock of [old, young]) clock.advance(1e6);
+    }
+    expect(uplink.inbox.length).toBe(100);
+  });
+
+  it('whoever is told of a link may change settings, and they are in force', () => {
+    const { nic, send } = addressed();
+    nic.onLink = (name, up) => {
+      if (name === 'uplink0' && !up) nic.configurePort('vf1', { spoofCheck: true, link: 'enable' });
+    };
+    nic.configurePort('uplink0', { link: 'disable' });
+    expect(nic.settings('vf1')).toMatchObject({ spoofCheck: true, link: 'enable' });
+    expect(nic.linkUp('vf1')).toBe(true);
+    nic.configurePort('uplink0', { link: 'auto' });
+    expect(send('vf1', plain(1, { to: macOf(0), from: STRANGER }))).toEqual({});
+    expect(counts(send('vf1', plain(1, { to: macOf(0), from: macOf(1) })))).toEqual({ vf0: 1 });
+  });
+
   it('maximum rate: frames wait at their sender for as long as they must, and none is lost', () => {
     const { nic, clock, port, run, segment } = addressed();
     // 8 Mbit/s is a byte a microsecond; a burst is 64 KiB.
@@ -373,6 +422,48 @@ describe('hardware learning', () => {
     nic.configurePort('vf2', { learning: false });
     send('vf2', plain(1, { to: macOf(0), from: STRANGER }));
     expect(counts(send('vf0', plain(1, { to: STRANGER })))).toEqual({ uplink0: 1 });
+  });
+
+  it('takes VLANs of C-tags and of S-tags for two: who is in one moves no station of the other', () => {
+    const { nic, send } = rig({ learning: true });
+    nic.configurePort('vf0', { vlan: { id: 5, protocol: '802.1ad' } });
+    nic.configurePort('vf1', { vlan: { id: 5 } });
+    send('vf0', plain(1, { to: macOf(9), from: STRANGER }));
+    send('vf1', plain(1, { to: macOf(9), from: STRANGER }));
+    const [customer, service] = [0x8100, 0x88a8].map((type) => {
+      const frame = plain(1, { to: STRANGER, from: macOf(9), vlans: [5] });
+      frame.set([type >> 8, type & 0xff], 12);
+      return frame;
+    }) as [Uint8Array, Uint8Array];
+    expect(counts(send('uplink0', service))).toEqual({ vf0: 1 });
+    expect(counts(send('uplink0', customer))).toEqual({ vf1: 1 });
+    const known = nic.stations().filter(({ mac }) => mac === STRANGER);
+    expect(known.map(({ vlan, serviceTag, port }) => [vlan, serviceTag, port]).sort()).toEqual([
+      [5, false, 'vf1'],
+      [5, true, 'vf0'],
+    ]);
+  });
+
+  it('looks for a station on the wire when its port has left its VLAN, has no link, or is gone', () => {
+    const made = addressed({ learning: true });
+    const { nic, segment, send } = made;
+    const heard = (): void => {
+      send('vf2', plain(1, { to: macOf(0), from: STRANGER, vlans: [5] }));
+      expect(counts(send('vf0', plain(1, { to: STRANGER, vlans: [5] })))).toEqual({ vf2: 1 });
+    };
+    const strange = (): void => expect(counts(send('vf0', plain(1, { to: STRANGER, vlans: [5] })))).toEqual({ uplink0: 1 });
+    heard();
+    nic.configurePort('vf2', { vlans: [6] });
+    strange();
+    nic.configurePort('vf2', { vlans: 'all' });
+    heard();
+    nic.configurePort('vf2', { link: 'disable' });
+    strange();
+    nic.configurePort('vf2', { link: 'auto' });
+    heard();
+    const vf2 = segment.ports.find(({ port }) => port.name === 'vf2');
+    segment.removePort(vf2?.index ?? -1);
+    strange();
   });
 });
 
@@ -496,6 +587,22 @@ describe('settings', () => {
     const before = nic.settings('vf0');
     expect(code(() => nic.configurePort('vf0', change as object))).toBe(expected);
     expect(nic.settings('vf0')).toBe(before);
+  });
+
+  it('of which none is new change nothing: nobody’s frames wait, and no way is forgotten', () => {
+    const { nic } = addressed();
+    const tables = new SwitchTables(nic.share);
+    const { generation } = tables;
+    const before = nic.settings('vf0');
+    nic.configurePort('vf0', { mac: macOf(0), addresses: [], vlan: undefined, mirror: {}, vlans: 'all', trust: false });
+    expect(nic.settings('vf0')).toBe(before);
+    expect(tables.generation).toBe(generation);
+    const addresses = [macOf(7)];
+    nic.configurePort('vf0', { addresses });
+    expect(tables.generation).not.toBe(generation);
+    addresses.push(macOf(8));
+    nic.configurePort('vf0', { addresses });
+    expect(nic.settings('vf0').addresses).toEqual([macOf(7), macOf(8)]);
   });
 
   it('refuses what is of functions for an uplink, and settings of representors', () => {

@@ -102,6 +102,15 @@ describe('the learning bridge', () => {
     expect(nic.root.rules.filter(({ spec }) => spec.match.port === 'vf0').map(({ spec }) => spec.actions)).toEqual([[{ kind: 'forward', to: 'vf2' }]]);
   });
 
+  it('does not look for a station that moved where its flows went before', () => {
+    const { clock, send } = acquainted({ idleTimeout: 10e9 });
+    send('vf0', between(0, 1));
+    // Somebody is announced at another port; the flow from the old one has been met since its rule was last looked at.
+    send('vf2', plain(1, { to: 'ff:ff:ff:ff:ff:ff', from: macOf(0) }));
+    clock.advance(3e9);
+    expect(counts(send('uplink0', between(9, 0)))).toEqual({ vf2: 1 });
+  });
+
   it('takes out rules that nothing meets, by itself, and only those; its counts add up over both ways', () => {
     const { nic, clock, send, slow } = acquainted({ idleTimeout: 10e9 });
     for (let i = 0; i < 10; i++) {
@@ -143,6 +152,40 @@ describe('the learning bridge', () => {
     expect(nic.root.rules.length).toBe(1);
     expect(slow.totals.refused).toBeGreaterThan(0);
     expect(counts(send('vf0', between(0, 1)))).toEqual({ vf1: 1 });
+  });
+
+  it('one port that makes up stations without end leaves rules for the others', () => {
+    const { nic, send, slow } = software({ maximumRules: 16 });
+    send('vf1', between(1, 0));
+    const madeUp = Array.from({ length: 100 }, (_, i) => plain(i, { from: `02:00:00:00:09:${i.toString(16)}`, to: macOf(1) }));
+    send('vf2', ...madeUp);
+    expect(nic.root.rules.filter(({ spec }) => spec.match.port === 'vf2').length).toBe(8);
+    send('vf0', between(0, 1));
+    expect(slow.flows.get(`vf0 ${macOf(0)} > ${macOf(1)} 0`)).toMatchObject({ offloaded: true });
+    for (const rule of nic.root.rules) rule.remove();
+    send('vf2', ...madeUp);
+    expect(nic.root.rules.length).toBe(8);
+    slow.close();
+    expect(nic.root.rules).toEqual([]);
+  });
+
+  it('takes out a rule of a batch that was held back behind it', () => {
+    const { nic, clock, send, slow } = acquainted({ idleTimeout: 10e9 });
+    slow.close();
+    // The first frame of the two makes a flow; the other one's port takes nothing any more.
+    const segment = new Segment(slow, { clock });
+    const ports = ['vf0-rep', 'vf1-rep', 'vf2-rep'].map((name) => new MemoryPort(name));
+    for (const port of ports) segment.addPort(port);
+    for (const [from, port] of ports.entries()) port.outbox.push({ bytes: plain(1, { from: macOf(from) }) });
+    for (let round = 0; round < 10; round++) segment.service();
+    (ports[2] as MemoryPort).room = 0;
+    ports[0]?.outbox.push({ bytes: between(0, 1) }, { bytes: between(0, 2) });
+    for (let round = 0; round < 10; round++) segment.service();
+    expect(ports[0]?.outbox.length).toBe(1);
+    expect(nic.root.rules.length).toBe(1);
+    clock.advance(30e9);
+    expect(nic.root.rules).toEqual([]);
+    expect(send('vf0', plain(1, { to: '01:80:c2:00:00:0e' }))).toEqual({});
   });
 
   it('offloads again what somebody else took out', () => {

@@ -5,7 +5,8 @@ import type { FlowAction } from '#net/embedded-switch/actions';
 import type { FlowRuleSpec } from '#net/embedded-switch/domain';
 import type { EmbeddedSwitchOptions } from '#net/embedded-switch/embedded-switch';
 import { EmbeddedSwitchError } from '#net/embedded-switch/errors';
-import type { FlowMatch } from '#net/embedded-switch/match';
+import { type FlowMatch, matchWords } from '#net/embedded-switch/match';
+import { bucketOf } from '#net/embedded-switch/rule-lookup';
 import { ACCEPTS_CSUM, ACCEPTS_EVERYTHING, FRAME_NEEDS_CSUM, FRAME_UDP_TUNNEL_CSUM, GSO_TCPV4, GSO_UDP, GSO_UDP_TUNNEL_IPV4 } from '#net/port';
 import { dissect, ethernet, faults, ipv4, ipv6, seedChecksum, tcp, udp } from '../frames.ts';
 import { type Frame, MemoryPort } from '../memory-port.ts';
@@ -59,6 +60,15 @@ describe('representors', () => {
     expect(send('vf1-rep', plain(2))).toEqual({ vf1: [plain(2)] });
     expect(send('uplink0-rep', plain(2))).toEqual({ uplink0: [plain(2)] });
     expect(nic.portStatistics('vf0')).toMatchObject({ frames: 1, forwarded: 1, misses: 1 });
+    // What the software sends by way of a representor its port has not sent.
+    expect(nic.portStatistics('vf1')).toMatchObject({ frames: 0, forwarded: 0 });
+    expect(nic.portStatistics('vf1-rep')).toMatchObject({ frames: 1, forwarded: 1, dropped: 0 });
+  });
+
+  it('a rule is about a port, and none about its representor', () => {
+    const { nic } = switched();
+    expect(code(() => nic.root.addRule({ match: { port: 'vf0-rep' }, actions: [to('vf1')] }))).toBe('bad-match');
+    expect(code(() => nic.root.addRule({ table: 'egress', match: { port: 'vf0-rep' }, actions: [{ kind: 'drop' }] }))).toBe('bad-match');
   });
 
   it('without a representor a miss goes nowhere, and is counted', () => {
@@ -237,6 +247,20 @@ describe('priorities and chains', () => {
     for (let priority = 0; priority < 8; priority++) add(crowded, { protocol: 17 }, [to('vf1')], { priority });
     expect(code(() => add(crowded, { protocol: 17 }, [to('vf1')], { priority: 9 }))).toBe('limit');
   });
+
+  it('rules that would meet in one place of the hash table without the switch’s seed do not', () => {
+    const made = switched({ limits: { rules: 64 } });
+    const match = (station: number): FlowMatch => ({ sourceMac: `02:00:00:00:${(station >> 8).toString(16)}:${(station & 255).toString(16)}` });
+    // What a guest could work out at home: sources whose flows are all where its neighbour's is. The first mask in use is number 0.
+    const placeOf = (station: number): number => {
+      const { mask, key } = matchWords(match(station), () => 0);
+      return bucketOf(0, 0, mask, key, 127);
+    };
+    const stations = Array.from({ length: 8192 }, (_, i) => i).filter((i) => placeOf(i) === placeOf(0));
+    expect(stations.length).toBeGreaterThan(9);
+    for (const station of stations.slice(0, 10)) add(made, match(station), [to('vf1')]);
+    expect(made.nic.root.rules.length).toBe(10);
+  });
 });
 
 describe('actions', () => {
@@ -379,6 +403,13 @@ describe('actions', () => {
     made.run();
     expect(rule.count.frames).toBe(5);
     expect(made.nic.portStatistics('vf0')).toMatchObject({ frames: 5, forwarded: 5 });
+  });
+
+  it('a mirror of an egress list that lets nothing pass has the frame as it was there', () => {
+    const made = rig({ mode: 'switchdev' });
+    add(made, { port: 'vf1' }, [{ kind: 'mirror', to: 'pf' }, { kind: 'drop' }], { table: 'egress' });
+    add(made, { port: 'vf0' }, [to('vf1'), { kind: 'push-vlan', id: 9 }, to('uplink0')]);
+    expect(made.send('vf0', plain(1))).toEqual({ pf: [plain(1)], uplink0: [plain(1, { vlans: [9] })] });
   });
 });
 

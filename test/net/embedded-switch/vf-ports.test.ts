@@ -51,16 +51,41 @@ describe('ports of virtual functions', () => {
     expect(ports.refusal(1)).toBeUndefined();
   });
 
-  it('keep what they had when the switch refuses, and say why until it takes something', () => {
+  it('have all that the switch does not refuse, and it says why until it takes something', () => {
+    const nic = new EmbeddedSwitch({ functions: 2, transmitRate: 100e6 });
+    const ports = new SwitchVfPorts(nic);
+    ports.configure(0, settings(1, { minRate: 60 }));
+    ports.configure(1, settings(2));
+    // A driver that may choose its address takes its neighbour's: it then has none, and what the host says of its port holds all the same.
+    ports.configure(1, settings(1));
+    expect(ports.refusal(1)).toMatchObject({ code: 'address-in-use' });
+    ports.configure(1, settings(1, { spoofCheck: true, maxRate: 10, linkState: 'disable' }));
+    expect(ports.refusal(1)).toMatchObject({ code: 'address-in-use' });
+    expect(nic.settings('vf1')).toMatchObject({ mac: undefined, spoofCheck: true, maximumRate: 10e6, link: 'disable' });
+    // More than the scheduler has left, with and without the address.
+    ports.configure(1, settings(2, { minRate: 50, spoofCheck: true }));
+    expect(ports.refusal(1)).toMatchObject({ code: 'bad-setting' });
+    expect(nic.settings('vf1')).toMatchObject({ mac: '52:54:00:00:01:02', minimumRate: 0, spoofCheck: true });
+    ports.configure(1, settings(1, { minRate: 50, trust: true }));
+    expect(nic.settings('vf1')).toMatchObject({ mac: undefined, minimumRate: 0, trust: true });
+    // In another VLAN it is another station.
+    ports.configure(1, settings(1, { minRate: 40, vlan: { id: 2, priority: 0, protocol: '802.1Q' } }));
+    expect(ports.refusal(1)).toBeUndefined();
+    expect(nic.settings('vf1')).toMatchObject({ mac: '52:54:00:00:01:01', minimumRate: 40e6 });
+  });
+
+  it('get what they were refused once the other one gives it up', () => {
     const nic = new EmbeddedSwitch({ functions: 2 });
     const ports = new SwitchVfPorts(nic);
     ports.configure(0, settings(1));
     ports.configure(1, settings(2));
-    ports.configure(1, settings(1, { spoofCheck: true }));
-    expect(ports.refusal(1)).toMatchObject({ code: 'address-in-use' });
-    expect(nic.settings('vf1')).toMatchObject({ mac: '52:54:00:00:01:02', spoofCheck: false });
-    // In another VLAN it is another station.
-    ports.configure(1, settings(1, { vlan: { id: 2, priority: 0, protocol: '802.1Q' } }));
-    expect(ports.refusal(1)).toBeUndefined();
+    // Two that change addresses with each other: for a moment both would have the same.
+    ports.configure(0, settings(2));
+    ports.configure(1, settings(1));
+    expect([nic.settings('vf0').mac, nic.settings('vf1').mac]).toEqual(['52:54:00:00:01:02', '52:54:00:00:01:01']);
+    expect([ports.refusal(0), ports.refusal(1)]).toEqual([undefined, undefined]);
+    ports.configure(1, settings(2));
+    ports.configure(0, undefined);
+    expect(nic.settings('vf1').mac).toBe('52:54:00:00:01:02');
   });
 });
