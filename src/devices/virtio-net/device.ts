@@ -3,8 +3,7 @@
 
 import type { Doorbell } from '#core/doorbell';
 import { type Envelope, seal } from '#core/saved';
-import { BusyError } from '#virtio/control';
-import { type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/device';
+import { BusyError, type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/device';
 import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
 import type { ChainReader } from '#virtio/net-control/chain-reader';
 import type { ChainWriter } from '#virtio/net-control/chain-writer';
