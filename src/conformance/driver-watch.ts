@@ -1,8 +1,8 @@
 // Watches a driver on a guest's bus: between it and a device, with a `PciJudge` that is told each access to the device, and a `DriverJudge` that reads the rings in guest memory.
 
-import type { BusCounts, GuestBus, PlatformDescription } from '#core/guest-bus';
+import type { GuestBus } from '#core/guest-bus';
 import type { GuestMemory } from '#core/guest-memory';
-import type { IntxLines, PendingVectors } from '#core/interrupts';
+import { BusBetween } from './driver/bus-between.ts';
 import { Findings } from './driver/findings.ts';
 import { DriverJudge } from './driver/judge.ts';
 import { LEGACY_BLOCK, LegacyJudge } from './driver/legacy-judge.ts';
@@ -22,12 +22,11 @@ export function viewOf(memory: GuestMemory): DriverView {
   };
 }
 
-export class WatchedBus implements GuestBus {
+export class WatchedBus extends BusBetween {
   readonly findings = new Findings();
   readonly judge: PciJudge;
   readonly rings: DriverJudge;
   readonly legacy: LegacyJudge;
-  readonly #bus: GuestBus;
   readonly #peek: (address: number, size: AccessSize) => number;
   readonly #through: Peek;
   /** Configuration space of the function, in the memory-mapped window. */
@@ -40,7 +39,7 @@ export class WatchedBus implements GuestBus {
    * @param peek how the device is looked at behind the driver's back. Default: as the driver does
    */
   constructor(bus: GuestBus, rid: number, peek = (address: number, size: AccessSize): number => bus.mmioRead(address, size)) {
-    this.#bus = bus;
+    super(bus);
     this.#peek = peek;
     const { base, firstBus } = bus.platform.ecam;
     this.#config = base + (rid - (firstBus << 8)) * 4096;
@@ -77,32 +76,8 @@ export class WatchedBus implements GuestBus {
     return base !== 0 && port >= base && port < base + LEGACY_BLOCK ? port - base : -1;
   }
 
-  get platform(): PlatformDescription {
-    return this.#bus.platform;
-  }
-  get memory(): GuestMemory {
-    return this.#bus.memory;
-  }
-  get vectors(): PendingVectors {
-    return this.#bus.vectors;
-  }
-  get lines(): IntxLines {
-    return this.#bus.lines;
-  }
-  get counts(): BusCounts {
-    return this.#bus.counts;
-  }
-  now(): number {
-    return this.#bus.now();
-  }
-  waitForInterrupt(timeout: number): boolean {
-    return this.#bus.waitForInterrupt(timeout);
-  }
-  waitForInterruptAsync(timeout: number): Promise<boolean> {
-    return this.#bus.waitForInterruptAsync(timeout);
-  }
   ioRead(port: number, size: AccessSize): number {
-    const value = this.#bus.ioRead(port, size);
+    const value = this.below.ioRead(port, size);
     const offset = this.portOffset(port);
     if (offset >= 0) this.legacy.read(offset, size, value);
     return value;
@@ -110,12 +85,12 @@ export class WatchedBus implements GuestBus {
   ioWrite(port: number, size: AccessSize, value: number): void {
     const offset = this.portOffset(port);
     if (offset >= 0) this.legacy.write(offset, size, value);
-    this.#bus.ioWrite(port, size, value);
+    this.below.ioWrite(port, size, value);
     if (offset >= 0) this.rings.served();
   }
 
   mmioRead(address: number, size: AccessSize): number {
-    const value = this.#bus.mmioRead(address, size);
+    const value = this.below.mmioRead(address, size);
     const config = address - this.#config;
     if (config >= 0 && config < 4096) this.judge.configRead(config, size);
     else {
@@ -134,7 +109,7 @@ export class WatchedBus implements GuestBus {
       const place = this.#find(address);
       if (place) this.judge.barWrite(place.bar, place.offset, size, value);
     }
-    this.#bus.mmioWrite(address, size, value);
+    this.below.mmioWrite(address, size, value);
     // What a store set going in the device is done when it returns.
     this.rings.served();
   }

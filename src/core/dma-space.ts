@@ -18,51 +18,15 @@ import {
   MAXIMUM_ENTRIES,
   makeBuffer,
 } from './dma-table.ts';
-import { ADDRESS_LIMIT, GuestMemory, type GuestMemoryShare, type Slab, viewsOf } from './guest-memory.ts';
+import { NO_WINDOW, type Window, windowsOf } from './dma-window.ts';
+import { ADDRESS_LIMIT, GuestMemory, type GuestMemoryShare } from './guest-memory.ts';
+import { RemoteAccess, type RemoteMemory } from './remote-memory.ts';
 
-export { DMA_READ, DMA_WRITE, type DmaAccess, type DmaFault, type DmaMapping };
+export { DMA_READ, DMA_WRITE, type DmaAccess, type DmaFault, type DmaMapping, type RemoteMemory, type Window };
 
 export interface DmaSpaceShare {
   readonly memory: GuestMemoryShare;
   readonly table: SharedArrayBuffer;
-}
-
-/** A run of device addresses that lies in one slab: `offset = address - start + bias` indexes its views. */
-export interface Window {
-  readonly start: number;
-  readonly end: number;
-  /** Add to a device address for the slab's byte offset. */
-  readonly bias: number;
-  /** Add to a device address for the guest-physical address. */
-  readonly guestBias: number;
-  /** Add to a device address for the place in the dirty log. */
-  readonly dirtyBias: number;
-  readonly permissions: number;
-  readonly slab: Slab;
-}
-
-const NO_WINDOW: Window = {
-  start: 1,
-  end: 0,
-  bias: 0,
-  guestBias: 0,
-  dirtyBias: 0,
-  permissions: 0,
-  slab: { base: 0, size: 0, dirtyOffset: 0, views: viewsOf(new ArrayBuffer(0)) },
-};
-
-/**
- * Memory that is reached by asking for it, piece by piece: another process's, which lends no mapping. Called on the machine's thread only; each call may take long, and the
- * guest may do anything meanwhile (also to this device). Windows never cover it: virtqueues cannot lie there.
- */
-export interface RemoteMemory {
-  /** There is no other: no virtqueue can be anywhere. */
-  readonly everything: boolean;
-  /** How many bytes from `address` on, `length` at most, are there for this access; 0: none. */
-  run(address: number, length: number, access: DmaAccess): number;
-  /** False: the other side did not answer, or refused. */
-  read(address: number, into: Uint8Array, offset: number, length: number): boolean;
-  write(address: number, from: Uint8Array, offset: number, length: number): boolean;
 }
 
 /**
@@ -88,8 +52,6 @@ export class DmaSpace {
   onFault: ((fault: DmaFault) => void) | undefined;
   /** Called on this thread for each `miss` of it; what was asked for is in the shared fault ring. */
   onMiss: (() => void) | undefined;
-  /** Where addresses lead that no window covers. Not shared with other threads. */
-  remote: RemoteMemory | undefined;
   /** Not shared with other threads. */
   readonly followers = new Set<DmaFollower>();
   readonly #table: DmaTable;
@@ -99,8 +61,7 @@ export class DmaSpace {
   #last: Window = NO_WINDOW;
   #logging = false;
   #onDemand = false;
-  /** One register's worth of remote memory. */
-  readonly #word = new Uint8Array(4);
+  #remote: RemoteAccess | undefined;
 
   private constructor(memory: GuestMemory, table: DmaTable) {
     this.memory = memory;
@@ -193,6 +154,15 @@ export class DmaSpace {
     this.#table.change(all);
   }
 
+  /** Where addresses lead that no window covers. Not shared with other threads. */
+  get remote(): RemoteMemory | undefined {
+    return this.#remote?.memory;
+  }
+
+  set remote(memory: RemoteMemory | undefined) {
+    this.#remote = memory && new RemoteAccess(this, memory);
+  }
+
   /** Faults recorded by any thread since the last call; at most the newest 16 keep their details. */
   takeFaults(): { count: number; records: DmaFault[] } {
     return this.#table.takeFaults();
@@ -256,18 +226,10 @@ export class DmaSpace {
 
   #rebuild(generation: number): void {
     const { flags } = this.#table;
-    const windows: Window[] = [];
     this.#logging = (flags & FLAG_LOGGING) !== 0;
     this.#onDemand = (flags & FLAG_ON_DEMAND) !== 0;
-    if ((flags & FLAG_BUS_MASTER) !== 0) {
-      if ((flags & FLAG_TRANSLATED) === 0) pushMapping(windows, this.memory, 0, ADDRESS_LIMIT, 0, DMA_READ | DMA_WRITE);
-      else {
-        const { entries } = this.#table;
-        for (let i = 0; i < entries.length; i += 4)
-          pushMapping(windows, this.memory, entries[i] as number, entries[i + 1] as number, entries[i + 2] as number, entries[i + 3] as number);
-      }
-    }
-    this.#windows = windows;
+    if ((flags & FLAG_BUS_MASTER) === 0) this.#windows = [];
+    else this.#windows = windowsOf(this.memory, (flags & FLAG_TRANSLATED) === 0 ? undefined : this.#table.entries);
     this.#last = NO_WINDOW;
     this.#generation = generation;
   }
@@ -335,7 +297,7 @@ export class DmaSpace {
 
   /** True when all of [address, address + length) may be accessed, over as many windows as it takes. Records nothing. */
   allows(address: number, length: number, access: DmaAccess): boolean {
-    return this.#mapped(address, length, access) || this.#reaches(address, length, access);
+    return this.#mapped(address, length, access) || this.#remote?.reaches(address, length, access) === true;
   }
 
   #mapped(address: number, length: number, access: DmaAccess): boolean {
@@ -351,69 +313,10 @@ export class DmaSpace {
     return true;
   }
 
-  /** The same where some or all of it is remote. */
-  #reaches(address: number, length: number, access: DmaAccess): boolean {
-    if (this.remote === undefined || !this.busMaster) return false;
-    for (let done = 0; done < length; ) {
-      const run = this.#run(address + done, length - done, access);
-      if (run === 0) return false;
-      done += run;
-    }
-    return length > 0;
-  }
-
-  /** Bytes that one window, or one remote piece, has of a range. */
-  #run(address: number, length: number, access: DmaAccess): number {
-    const w = this.#at(address);
-    if (w !== null && (w.permissions & access) !== 0) return Math.min(length, w.end - address);
-    return this.remote?.run(address, length, access) ?? 0;
-  }
-
-  /** A range with remote pieces. Whatever happens while one is fetched, the next is looked up anew. */
-  #exchange(address: number, bytes: Uint8Array, offset: number, length: number, access: DmaAccess): boolean {
-    if (!this.#reaches(address, length, access)) return this.fault(address, length, access);
-    for (let done = 0; done < length; ) {
-      const at = address + done;
-      this.sync();
-      const run = this.busMaster ? this.#run(at, length - done, access) : 0;
-      if (run === 0) return this.fault(at, length - done, access);
-      const w = this.#at(at);
-      if (w !== null && (w.permissions & access) !== 0) {
-        const { u8 } = w.slab.views;
-        if (access === DMA_READ) bytes.set(u8.subarray(at + w.bias, at + w.bias + run), offset + done);
-        else {
-          u8.set(bytes.subarray(offset + done, offset + done + run), at + w.bias);
-          this.markDirty(w, at, run);
-        }
-      } else {
-        const ok = access === DMA_READ ? this.remote?.read(at, bytes, offset + done, run) : this.remote?.write(at, bytes, offset + done, run);
-        if (ok !== true) return this.fault(at, run, access);
-      }
-      done += run;
-    }
-    return true;
-  }
-
-  #loadRemote(address: number, size: 2 | 4): number {
-    if (this.remote === undefined || (address & (size - 1)) !== 0) {
-      this.fault(address, size, DMA_READ);
-      return -1;
-    }
-    if (!this.#exchange(address, this.#word, 0, size, DMA_READ)) return -1;
-    const word = this.#word;
-    const low = (word[0] as number) | ((word[1] as number) << 8);
-    return size === 2 ? low : (low | ((word[2] as number) << 16) | ((word[3] as number) << 24)) >>> 0;
-  }
-
-  #storeRemote(address: number, size: 2 | 4, value: number): boolean {
-    if (this.remote === undefined || (address & (size - 1)) !== 0) return this.fault(address, size, DMA_WRITE);
-    for (let i = 0; i < size; i++) this.#word[i] = value >>> (8 * i);
-    return this.#exchange(address, this.#word, 0, size, DMA_WRITE);
-  }
-
   /** Copies `length` bytes from device address `address` into `into` at `offset`. False (and a fault) leaves `into` undefined. */
   read(address: number, into: Uint8Array, offset = 0, length = into.length - offset): boolean {
-    if (!this.#mapped(address, length, DMA_READ)) return this.#exchange(address, into, offset, length, DMA_READ);
+    if (!this.#mapped(address, length, DMA_READ))
+      return this.#remote?.exchange(address, into, offset, length, DMA_READ) ?? this.fault(address, length, DMA_READ);
     for (let done = 0; done < length; ) {
       const w = this.#at(address + done) as Window;
       const run = Math.min(length - done, w.end - address - done);
@@ -426,7 +329,8 @@ export class DmaSpace {
 
   /** Copies `from` to device address `address`, marking the pages dirty. False (and a fault) means nothing was written. */
   write(address: number, from: Uint8Array, offset = 0, length = from.length - offset): boolean {
-    if (!this.#mapped(address, length, DMA_WRITE)) return this.#exchange(address, from, offset, length, DMA_WRITE);
+    if (!this.#mapped(address, length, DMA_WRITE))
+      return this.#remote?.exchange(address, from, offset, length, DMA_WRITE) ?? this.fault(address, length, DMA_WRITE);
     for (let done = 0; done < length; ) {
       const w = this.#at(address + done) as Window;
       const run = Math.min(length - done, w.end - address - done);
@@ -441,15 +345,20 @@ export class DmaSpace {
   load16(address: number): number {
     this.sync();
     const w = (address & 1) === 0 ? this.window(address, 2, DMA_READ) : null;
-    if (w === null) return this.#loadRemote(address, 2);
+    if (w === null) return this.#remote?.load(address, 2) ?? this.#refuseLoad(address, 2);
     return Atomics.load(w.slab.views.u16, (address + w.bias) / 2);
+  }
+
+  #refuseLoad(address: number, size: number): number {
+    this.fault(address, size, DMA_READ);
+    return -1;
   }
 
   /** 16-bit store, release: everything written before is visible to who loads it. */
   store16(address: number, value: number): boolean {
     this.sync();
     const w = (address & 1) === 0 ? this.window(address, 2, DMA_WRITE) : null;
-    if (w === null) return this.#storeRemote(address, 2, value);
+    if (w === null) return this.#remote?.store(address, 2, value) ?? this.fault(address, 2, DMA_WRITE);
     Atomics.store(w.slab.views.u16, (address + w.bias) / 2, value);
     this.markDirty(w, address, 2);
     return true;
@@ -459,14 +368,14 @@ export class DmaSpace {
   load32(address: number): number {
     this.sync();
     const w = (address & 3) === 0 ? this.window(address, 4, DMA_READ) : null;
-    if (w === null) return this.#loadRemote(address, 4);
+    if (w === null) return this.#remote?.load(address, 4) ?? this.#refuseLoad(address, 4);
     return Atomics.load(w.slab.views.u32, (address + w.bias) / 4);
   }
 
   store32(address: number, value: number): boolean {
     this.sync();
     const w = (address & 3) === 0 ? this.window(address, 4, DMA_WRITE) : null;
-    if (w === null) return this.#storeRemote(address, 4, value);
+    if (w === null) return this.#remote?.store(address, 4, value) ?? this.fault(address, 4, DMA_WRITE);
     Atomics.store(w.slab.views.u32, (address + w.bias) / 4, value >>> 0);
     this.markDirty(w, address, 4);
     return true;
@@ -475,22 +384,5 @@ export class DmaSpace {
   /** Marks pages dirty for bytes a caller wrote through a window. Call after writing them and before publishing the index that reveals them. */
   markDirty(w: Window, address: number, length: number): void {
     if (this.#logging && length > 0) this.#dirty.mark(address + w.dirtyBias, length, address + w.guestBias);
-  }
-}
-
-/** Appends the windows of one mapping: a mapping over several slabs needs several, and where no RAM is there is none. */
-function pushMapping(windows: Window[], memory: GuestMemory, iova: number, size: number, address: number, permissions: number): void {
-  const guestBias = address - iova;
-  for (const slab of memory.slabs) {
-    const from = Math.max(address, slab.base);
-    const to = Math.min(address + size, slab.base + slab.size);
-    if (from >= to) continue;
-    const previous = windows[windows.length - 1];
-    if (previous && previous.end === from - guestBias && previous.guestBias === guestBias && previous.permissions === permissions && previous.slab === slab) {
-      windows[windows.length - 1] = { ...previous, end: to - guestBias };
-      continue;
-    }
-    const bias = guestBias - slab.base;
-    windows.push({ start: from - guestBias, end: to - guestBias, bias, guestBias, dirtyBias: bias + slab.dirtyOffset, permissions, slab });
   }
 }

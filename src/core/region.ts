@@ -33,6 +33,12 @@ function inside(region: Region, offset: number, size: number): boolean {
   return Number.isInteger(offset) && offset >= 0 && offset + size <= region.size;
 }
 
+/** The widest naturally aligned access that `left` bytes at `offset` can go on with. */
+export function widestPiece(offset: number, left: number): AccessSize {
+  if ((offset & 3) === 0 && left >= 4) return 4;
+  return (offset & 1) === 0 && left >= 2 ? 2 : 1;
+}
+
 /** The widest aligned piece inside the region an access of `left` bytes at `offset` can go on with; a byte outside it. */
 function pieceAt(region: Region, offset: number, left: number): AccessSize {
   if ((offset & 3) === 0 && left >= 4 && inside(region, offset, 4)) return 4;

@@ -1,9 +1,9 @@
-// What a guest asks of its network device, and what the device's configuration structure says (virtio 1.4 5.1.4): read whole, between two equal generations.
+// What a guest asks of its network device, the features it accepts for that, and what the device's configuration structure says (virtio 1.4 5.1.4): read whole, between two equal generations.
 
-import { hasFeature } from './features.ts';
+import { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature, LEGACY_FEATURES } from './features.ts';
 import type { GuestAddresses } from './net-announce.ts';
-import { NET_CFG, NET_HASH_TUNNELS_ALL, NET_HASH_TYPES_ALL, NET_STATUS_ANNOUNCE, NET_STATUS_LINK_UP, VIRTIO_NET_F } from './virtio-constants.ts';
-import type { VirtioTransport } from './virtio-pci.ts';
+import { NET_CFG, NET_HASH_TUNNELS_ALL, NET_HASH_TYPES_ALL, NET_STATUS_ANNOUNCE, NET_STATUS_LINK_UP, VIRTIO_F, VIRTIO_NET_F } from './virtio-constants.ts';
+import { VirtioError, type VirtioTransport } from './virtio-pci.ts';
 
 /** How the guest drives its device. Plain cloneable data. */
 export interface VirtioNetOptions {
@@ -63,6 +63,30 @@ export interface RssOptions extends HashOptions {
   readonly unclassified?: number;
   /** How many transmit queues the driver may use. Default: its queue pairs. */
   readonly maxTransmitQueues?: number;
+}
+
+/**
+ * What a driver with these options accepts of what is offered. @param sriov the function has the SR-IOV capability
+ * @throws VirtioError when the device does not offer what the options ask for.
+ */
+export function acceptedFeatures(offered: bigint, options: VirtioNetOptions, sriov: boolean): bigint {
+  const { ring, without = [], require = [], legacy = false, rss, hashReport } = options;
+  const wanted = new Set([...(legacy ? LEGACY_FEATURES : DRIVER_FEATURES), ...(options.with ?? []), ...require]);
+  // virtio 1.4 6.1 (driver MUST NOT): not of a device without the capability, whatever it offers.
+  if (options.sriov && sriov) wanted.add(VIRTIO_F.SR_IOV);
+  if (rss) wanted.add(VIRTIO_NET_F.RSS);
+  if (hashReport) wanted.add(VIRTIO_NET_F.HASH_REPORT);
+  if ((rss?.tunnels ?? hashReport?.tunnels ?? 0) !== 0) wanted.add(VIRTIO_NET_F.HASH_TUNNEL);
+  if (ring === 'split') wanted.delete(VIRTIO_F.RING_PACKED);
+  for (const bit of without) wanted.delete(bit);
+  // 5.1.9.8 wants the header in a descriptor of its own without ANY_LAYOUT, and merged buffers have it with the frame.
+  if (legacy && !(hasFeature(offered, VIRTIO_F.ANY_LAYOUT) && wanted.has(VIRTIO_F.ANY_LAYOUT))) wanted.delete(VIRTIO_NET_F.MRG_RXBUF);
+  const accepted = chooseFeatures(offered, featureMask(wanted));
+  const needed = [...(legacy ? [] : [VIRTIO_F.VERSION_1]), ...(ring === 'packed' ? [VIRTIO_F.RING_PACKED] : []), ...require];
+  const missing = needed.filter((bit) => !hasFeature(accepted, bit));
+  if (missing.length > 0)
+    throw new VirtioError('ERR_VIRTIO_FEATURES', `the device does not offer feature bits ${missing.join(', ')}, which this guest was told to use`);
+  return accepted;
 }
 
 export interface NetConfiguration {

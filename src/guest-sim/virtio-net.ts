@@ -1,18 +1,19 @@
-// The guest's virtio-net driver (virtio 1.4 5.1, 3.1): brings a device up in the spec's step order, then moves frames NAPI style: an interrupt turns
-// the queue's interrupts off and schedules it, polls work it down within a budget, and only an empty queue turns them on again.
+// The guest's virtio-net driver (virtio 1.4 5.1, 3.1): brings a device up in the spec's step order, serves its interrupts and polls its queues (net-schedule.ts says which), and resets,
+// suspends or gives up what it has to.
 
 import type { GuestBus } from '#core/guest-bus';
 import { AdminQueue } from './admin-queue.ts';
 import type { GuestArena } from './arena.ts';
-import { chooseFeatures, DRIVER_FEATURES, featureMask, hasFeature, LEGACY_FEATURES } from './features.ts';
+import { hasFeature } from './features.ts';
 import { LegacyPci } from './legacy-pci.ts';
 import { Msix, type VectorSpace } from './msix.ts';
 import { announcements } from './net-announce.ts';
 import { ControlQueue } from './net-control.ts';
 import { AdaptiveModeration } from './net-moderation.ts';
-import { type NetConfiguration, NO_CONFIGURATION, readNetConfiguration, type VirtioNetOptions } from './net-options.ts';
+import { acceptedFeatures, type NetConfiguration, NO_CONFIGURATION, readNetConfiguration, type VirtioNetOptions } from './net-options.ts';
 import { QueueMaker } from './net-queues.ts';
 import type { FrameSink, ReceiveQueue } from './net-receive.ts';
+import { ReceiveSchedule } from './net-schedule.ts';
 import { NetSteering } from './net-steering.ts';
 import type { TransmitQueue } from './net-transmit.ts';
 import { NetVectors } from './net-vectors.ts';
@@ -21,7 +22,7 @@ import type { PciDevice } from './pci-enumerate.ts';
 import { VIRTIO_F, VIRTIO_NET_DEVICE, VIRTIO_NET_F, VIRTIO_NET_TRANSITIONAL_DEVICE, VIRTIO_STATUS, VIRTIO_VENDOR } from './virtio-constants.ts';
 import { VirtioError, VirtioPci, type VirtioTransport } from './virtio-pci.ts';
 
-const POLL_BUDGET = 64;
+const NOTHING_SCHEDULED = new ReceiveSchedule([], 0, 0);
 
 /** True for a virtio network device, physical or virtual function, modern or transitional. */
 export function isVirtioNet(device: PciDevice): boolean {
@@ -57,14 +58,13 @@ export class VirtioNet {
   readonly #device: PciDevice;
   readonly #arena: GuestArena;
   readonly #vectors: VectorSpace;
+  readonly #now: () => number;
   readonly #options: VirtioNetOptions;
   #queues: QueueMaker | undefined;
   /** MSI-X in use; without it the legacy line is. */
   #mapping: NetVectors | undefined;
   #configChanged = false;
-  /** Receive queues to be polled, and how often each was found empty in a row. */
-  #scheduled = new Uint8Array(1);
-  #idle = new Int32Array(1);
+  #schedule = NOTHING_SCHEDULED;
 
   /** Opens the device and brings it up to DRIVER_OK. @throws VirtioError after setting FAILED. */
   constructor(parts: {
@@ -80,6 +80,7 @@ export class VirtioNet {
     this.#device = parts.device;
     this.#arena = parts.arena;
     this.#vectors = parts.vectors;
+    this.#now = () => parts.bus.now();
     this.#options = parts.options ?? {};
     const way = this.#options.legacy ? LegacyPci : VirtioPci;
     this.transport = way.open(parts.bus, parts.config, parts.device);
@@ -114,7 +115,7 @@ export class VirtioNet {
       this.steering.enable(this.#options);
       this.#startModeration();
       if (this.#options.promiscuous) this.control?.setReceiveMode('promiscuous', true);
-      for (let i = 0; i < this.receive.length; i++) if (this.#rearm(i)) this.#scheduled[i] = 1;
+      for (let i = 0; i < this.receive.length; i++) this.#schedule.arm(i);
     } catch (error) {
       transport.addStatus(VIRTIO_STATUS.FAILED);
       throw error;
@@ -122,24 +123,8 @@ export class VirtioNet {
   }
 
   #negotiate(): void {
-    const { ring, without = [], require = [], sriov = false, legacy = false, rss, hashReport } = this.#options;
-    const offered = this.transport.offeredFeatures;
-    const wanted = new Set([...(legacy ? LEGACY_FEATURES : DRIVER_FEATURES), ...(this.#options.with ?? []), ...require]);
-    // virtio 1.4 6.1 (driver MUST NOT): not of a device without the capability, whatever it offers.
-    if (sriov && this.#device.sriov) wanted.add(VIRTIO_F.SR_IOV);
-    if (rss) wanted.add(VIRTIO_NET_F.RSS);
-    if (hashReport) wanted.add(VIRTIO_NET_F.HASH_REPORT);
-    if ((rss?.tunnels ?? hashReport?.tunnels ?? 0) !== 0) wanted.add(VIRTIO_NET_F.HASH_TUNNEL);
-    if (ring === 'split') wanted.delete(VIRTIO_F.RING_PACKED);
-    for (const bit of without) wanted.delete(bit);
-    // 5.1.9.8 wants the header in a descriptor of its own without ANY_LAYOUT, and merged buffers have it with the frame.
-    if (legacy && !(hasFeature(offered, VIRTIO_F.ANY_LAYOUT) && wanted.has(VIRTIO_F.ANY_LAYOUT))) wanted.delete(VIRTIO_NET_F.MRG_RXBUF);
-    this.features = chooseFeatures(offered, featureMask(wanted));
+    this.features = acceptedFeatures(this.transport.offeredFeatures, this.#options, this.#device.sriov !== undefined);
     for (let bit = 0; bit < this.#has.length; bit++) this.#has[bit] = hasFeature(this.features, bit) ? 1 : 0;
-    const needed = [...(legacy ? [] : [VIRTIO_F.VERSION_1]), ...(ring === 'packed' ? [VIRTIO_F.RING_PACKED] : []), ...require];
-    const missing = needed.filter((bit) => !this.has(bit));
-    if (missing.length > 0)
-      throw new VirtioError('ERR_VIRTIO_FEATURES', `the device does not offer feature bits ${missing.join(', ')}, which this guest was told to use`);
     this.transport.acceptFeatures(this.features);
   }
 
@@ -151,13 +136,12 @@ export class VirtioNet {
     const controlIndex = 2 * maxPairs;
     if (this.transport.queueCount < 2 * this.pairs)
       throw new VirtioError('ERR_VIRTIO_QUEUE', `the device has ${this.transport.queueCount} queues, fewer than ${this.pairs} pairs need`);
-    this.#scheduled = new Uint8Array(this.pairs);
-    this.#idle = new Int32Array(this.pairs);
     this.#setUpInterrupts();
     const queues = new QueueMaker(this.transport, this.#arena, this.features, this.#options, this.configuration.mtu);
     this.#queues = queues;
     this.receive = [];
     this.transmit = [];
+    this.#schedule = new ReceiveSchedule(this.receive, this.pairs, this.#options.busyPolls ?? 0);
     for (let i = 0; i < this.pairs; i++) {
       const receive = queues.receive(i);
       this.receive.push(receive);
@@ -185,7 +169,7 @@ export class VirtioNet {
         try {
           return control.setQueueCoalescing(2 * queue, value);
         } catch (error) {
-          this.#giveUp(error instanceof Error ? error.message : String(error));
+          this.#giveUp(error);
           return false;
         }
       });
@@ -199,7 +183,7 @@ export class VirtioNet {
     try {
       this.transport.suspend();
     } catch (error) {
-      this.#giveUp(error instanceof Error ? error.message : String(error));
+      this.#giveUp(error);
       throw error;
     }
   }
@@ -210,7 +194,7 @@ export class VirtioNet {
     try {
       this.transport.resume();
     } catch (error) {
-      this.#giveUp(error instanceof Error ? error.message : String(error));
+      this.#giveUp(error);
       throw error;
     }
     this.#hold(false);
@@ -253,15 +237,7 @@ export class VirtioNet {
   #onReceive(index: number): void {
     this.interrupts++;
     this.moderation?.interrupted(index);
-    this.#schedule(index);
-  }
-
-  #schedule(index: number): void {
-    const queue = this.receive[index];
-    if (!queue) return;
-    queue.ring.disableCalls();
-    this.#scheduled[index] = 1;
-    this.#idle[index] = 0;
+    this.#schedule.schedule(index);
   }
 
   #onTransmit(index: number): void {
@@ -280,7 +256,7 @@ export class VirtioNet {
     this.interrupts++;
     for (let i = 0; i < this.pairs; i++) {
       this.moderation?.interrupted(i);
-      this.#schedule(i);
+      this.#schedule.schedule(i);
       this.#completeTransmit(i);
     }
   }
@@ -309,38 +285,10 @@ export class VirtioNet {
   poll(sink: FrameSink): boolean {
     if (this.#configChanged && !this.suspended) this.#refreshConfiguration();
     if (this.broken !== '') return false;
-    const busyPolls = this.#options.busyPolls ?? 0;
-    let more = false;
-    for (let i = 0; i < this.receive.length; i++) {
-      if (this.#scheduled[i] === 0) continue;
-      const queue = this.receive[i] as ReceiveQueue;
-      const taken = queue.poll(POLL_BUDGET, sink);
-      if (this.moderation !== undefined && !this.suspended) this.moderation.polled(i, taken, this.#bus.now());
-      if (queue.broken !== '') {
-        this.#giveUp(queue.broken);
-        return false;
-      }
-      const idle = taken > 0 ? 1 : (this.#idle[i] as number) + 1;
-      this.#idle[i] = idle;
-      if (taken === POLL_BUDGET || idle <= busyPolls) more = true;
-      else {
-        this.#scheduled[i] = 0;
-        // The re-check that closes the window between the last poll and turning interrupts on.
-        if (this.#rearm(i)) {
-          this.#schedule(i);
-          more = true;
-        }
-      }
-    }
-    for (let i = 0; i < this.transmit.length; i++) {
-      const queue = this.transmit[i] as TransmitQueue;
-      if (queue.broken !== '') this.#giveUp(queue.broken);
-    }
+    const more = this.#schedule.poll(sink, this.suspended ? undefined : this.moderation, this.#now);
+    for (const queue of this.receive) if (queue.broken !== '') this.#giveUp(queue.broken);
+    for (const queue of this.transmit) if (queue.broken !== '') this.#giveUp(queue.broken);
     return more;
-  }
-
-  #rearm(index: number): boolean {
-    return (this.receive[index] as ReceiveQueue).ring.enableCalls();
   }
 
   #refreshConfiguration(): void {
@@ -357,7 +305,7 @@ export class VirtioNet {
         this.control?.acknowledgeAnnouncement();
       }
     } catch (error) {
-      this.#giveUp(error instanceof Error ? error.message : String(error));
+      this.#giveUp(error);
     }
   }
 
@@ -373,9 +321,10 @@ export class VirtioNet {
     queue.flush();
   }
 
-  #giveUp(why: string): void {
+  /** @param why an error, or what it would say */
+  #giveUp(why: unknown): void {
     if (this.broken !== '') return;
-    this.broken = why;
+    this.broken = why instanceof Error ? why.message : String(why);
     this.transport.addStatus(VIRTIO_STATUS.FAILED);
   }
 
@@ -413,7 +362,7 @@ export class VirtioNet {
     receive.flush();
     // 5.1.9.5.10 (device MUST): the queue's own moderation went with it.
     this.moderation?.forget(index);
-    if (this.#rearm(index)) this.#schedule(index);
+    this.#schedule.arm(index);
   }
 
   /** The same for a transmit queue. Callers that kept the old `TransmitQueue` object have to take the new one. @throws VirtioError */
@@ -457,6 +406,6 @@ export class VirtioNet {
     this.control = undefined;
     this.admin = undefined;
     this.suspended = false;
-    this.#scheduled.fill(0);
+    this.#schedule = NOTHING_SCHEDULED;
   }
 }

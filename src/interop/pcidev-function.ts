@@ -1,12 +1,11 @@
 // One PCI function behind user-mode Linux's PCI-over-virtio device, as a vhost-user back end with two queues: the guest's accesses to configuration space and BARs arrive on the first,
 // in order, and are carried out inside the machine; interrupts leave on the second. While the first queue runs, the function reaches the guest's memory.
 
-import type { Timer } from '#core/clock';
 import type { Doorbell } from '#core/doorbell';
 import type { Call } from '#core/interrupts';
 import type { Iommu, IommuDomain } from '#core/iommu';
 import type { Log } from '#core/log';
-import type { AccessSize } from '#core/region';
+import { widestPiece } from '#core/region';
 import { SegmentList } from '#core/segments';
 import type { Machine } from '#nicbox/machine';
 import { FeatureSet } from '#virtio/features';
@@ -17,18 +16,9 @@ import type { VhostBackend, VhostEvent, VhostSession, VringState } from '#virtio
 import { QUEUE_BROKEN, QUEUE_EMPTY, type QueueSetup, type VirtQueue, type VringPosition } from '#virtio/virtqueue';
 import { type AccessWatch, bytesThrough, type GuestBytes } from './access-watch.ts';
 import type { MemoryArena } from './memory-arena.ts';
+import { PcidevInterrupts } from './pcidev-interrupts.ts';
+import { CFG_READ, CFG_WRITE, HEADER_BYTES, MMIO_MEMSET, MMIO_READ } from './pcidev-messages.ts';
 
-/** What a message is about, its first byte. 4 is a write to a BAR. */
-const CFG_READ = 1;
-const CFG_WRITE = 2;
-const MMIO_READ = 3;
-const MMIO_MEMSET = 5;
-const INT = 6;
-const MSI = 7;
-
-/** op, bar, two bytes of nothing, size (32 bits), address (64 bits); then the data of a write. */
-const HEADER_BYTES = 16;
-const MSI_DATA_BYTES = 4;
 const COMMANDS = 0;
 const INTERRUPTS = 1;
 /** Bytes that one message may move: whole BARs of what drivers copy to and from. */
@@ -42,10 +32,6 @@ const MESSAGES_PER_TURN = 512;
 /** The guest waits for each answer without sleeping, and asks again soon: so long, in milliseconds, its next message is looked for. */
 const LOOK_ON = 0.03;
 const TURN = 2;
-/** A level that still stands is said again so often, in nanoseconds: the messages are edges. */
-const LEVEL_AGAIN = 1_000_000;
-/** Interrupts kept while the guest has given no buffers for them: more than any function has vectors. */
-const MOST_PENDING = 4096;
 
 export interface PcidevFunctionParts {
   readonly machine: Machine;
@@ -76,23 +62,16 @@ export class PcidevFunction implements VhostBackend {
   readonly #queues: (VirtQueue | undefined)[] = [undefined, undefined];
   readonly #positions: VringPosition[] = [];
   readonly #calls: (Call | undefined)[] = [];
-  /** Of the message in hand, and of the buffer for an interrupt, which a message may lead to. */
+  readonly #interrupts: PcidevInterrupts;
+  /** Of the message in hand. */
   readonly #segments: SegmentList;
-  readonly #interruptSegments: SegmentList;
   readonly #reader: ChainReader;
-  readonly #timer: Timer;
   readonly #watch: AccessWatch | undefined;
   #session: VhostSession | undefined;
   #writer: ChainWriter | undefined;
-  #interruptWriter: ChainWriter | undefined;
-  /** Message data that wait for a buffer, oldest first: the same twice is one interrupt, as at any interrupt controller. */
-  readonly #pending = new Set<number>();
-  /** INTA..INTD, or 0: none is asserted. */
-  #pin = 0;
-  #pinDue = false;
   #serving = false;
   #soon: NodeJS.Immediate | undefined;
-  readonly #counts = { configAccesses: 0, memoryAccesses: 0, pins: 0, messages: 0, badMessages: 0 };
+  readonly #counts = { configAccesses: 0, memoryAccesses: 0, badMessages: 0 };
 
   constructor(parts: PcidevFunctionParts) {
     const { machine, arena, iommu, bdf } = parts;
@@ -102,14 +81,14 @@ export class PcidevFunction implements VhostBackend {
     iommu.attach(bdf, this.#domain);
     const { views } = arena.memory.slabs[0] as { views: SegmentList['views'][number] };
     this.#segments = new SegmentList(MOST_SEGMENTS, views);
-    this.#interruptSegments = new SegmentList(MOST_SEGMENTS, views);
+    this.#interrupts = new PcidevInterrupts(machine.clock, parts.log, views, (reason) => this.#break(INTERRUPTS, reason));
     this.#reader = new ChainReader(this.#segments);
-    this.#timer = machine.clock.timer(() => this.#sayAgain());
     this.#watch = parts.watch?.(bdf, bytesThrough(this.#domain, parts.arena.memory));
   }
 
   get statistics(): PcidevStatistics {
-    return { ...this.#counts };
+    const { pins, messages } = this.#interrupts;
+    return { ...this.#counts, pins, messages };
   }
 
   /** The guest is gone: the function as after power-on, for the next. */
@@ -118,8 +97,7 @@ export class PcidevFunction implements VhostBackend {
     const fn = machine.fabric.functionAt(bdf);
     if (fn !== undefined) machine.fabric.powerCycle(fn);
     this.#watch?.gone();
-    this.#pending.clear();
-    this.#timer.cancel();
+    this.#interrupts.forget();
   }
 
   close(): void {
@@ -133,7 +111,6 @@ export class PcidevFunction implements VhostBackend {
   open(session: VhostSession): void {
     this.#session = session;
     this.#writer = new ChainWriter(this.#segments, session.memory);
-    this.#interruptWriter = new ChainWriter(this.#interruptSegments, session.memory);
   }
 
   startVring(index: number, setup: QueueSetup, position: VringPosition, call: Call): void {
@@ -147,6 +124,7 @@ export class PcidevFunction implements VhostBackend {
     }
     this.#queues[index] = queue;
     if (index === COMMANDS) this.#mapMemory(session);
+    else this.#interrupts.start(queue, call, session.memory);
     this.#serveSoon();
   }
 
@@ -156,6 +134,7 @@ export class PcidevFunction implements VhostBackend {
     this.#positions[index] = queue.position;
     this.#queues[index] = undefined;
     if (index === COMMANDS) this.#unmapMemory();
+    else this.#interrupts.stop();
   }
 
   vringState(index: number): VringState {
@@ -168,7 +147,7 @@ export class PcidevFunction implements VhostBackend {
 
   kick(index: number): void {
     if (index === COMMANDS) this.#serve();
-    else this.#flush();
+    else this.#interrupts.flush();
   }
 
   kickDoorbell(): Doorbell | undefined {
@@ -207,7 +186,7 @@ export class PcidevFunction implements VhostBackend {
     this.#soon ??= setImmediate(() => {
       this.#soon = undefined;
       this.#serve();
-      this.#flush();
+      this.#interrupts.flush();
     });
   }
 
@@ -300,7 +279,7 @@ export class PcidevFunction implements VhostBackend {
     if (op === CFG_READ || op === MMIO_READ) {
       if (writer.remaining < size) return `${size} bytes wanted, and room for ${writer.remaining}`;
       for (let done = 0; done < size; ) {
-        const piece = pieceOf(low + done, size - done);
+        const piece = widestPiece(low + done, size - done);
         const value = config ? machine.configRead(bdf, low + done, piece) : machine.barRead(bdf, bar, low + done, piece);
         if (config) this.#watch?.configRead(low + done, piece, value);
         else this.#watch?.barRead(bar, low + done, piece, value);
@@ -315,7 +294,7 @@ export class PcidevFunction implements VhostBackend {
     if (reader.remaining < wanted) return `operation ${op} at 0x${low.toString(16)}: ${wanted} bytes to write, and ${reader.remaining} are there`;
     const filler = op === MMIO_MEMSET ? reader.u8() * 0x01010101 : 0;
     for (let done = 0; done < size; ) {
-      const piece = pieceOf(low + done, size - done);
+      const piece = widestPiece(low + done, size - done);
       const value = op === MMIO_MEMSET ? filler : piece === 4 ? reader.u32() : piece === 2 ? reader.u16() : reader.u8();
       if (config) this.#watch?.configWrite(low + done, piece, value);
       else this.#watch?.barWrite(bar, low + done, piece, value);
@@ -330,80 +309,11 @@ export class PcidevFunction implements VhostBackend {
 
   /** A message interrupt of the function. */
   message(data: number): void {
-    if (this.#pending.size < MOST_PENDING) this.#pending.add(data);
-    this.#flush();
+    this.#interrupts.message(data);
   }
 
   /** The level of the function's pin (1..4). */
   setPin(pin: number, asserted: boolean): void {
-    this.#pin = asserted ? pin : 0;
-    this.#pinDue = asserted;
-    if (asserted) this.#flush();
-    else this.#timer.cancel();
+    this.#interrupts.setPin(pin, asserted);
   }
-
-  #sayAgain(): void {
-    if (this.#pin === 0) return;
-    this.#pinDue = true;
-    this.#flush();
-  }
-
-  /** Sends what the guest has buffers for. */
-  #flush(): void {
-    const queue = this.#queues[INTERRUPTS];
-    if (queue === undefined || (this.#pending.size === 0 && !this.#pinDue)) return;
-    if (!queue.resync()) {
-      if (queue.broken !== undefined) this.#break(INTERRUPTS, queue.broken);
-      return;
-    }
-    let sent = false;
-    do {
-      while (this.#pending.size > 0 || this.#pinDue) {
-        const taken = this.#sendOne(queue);
-        if (taken === QUEUE_EMPTY) break;
-        if (taken === QUEUE_BROKEN) {
-          this.#break(INTERRUPTS, queue.broken ?? 'broken');
-          return;
-        }
-        sent = true;
-      }
-    } while ((this.#pending.size > 0 || this.#pinDue) && queue.awaitKick());
-    if (sent && queue.publish()) this.#calls[INTERRUPTS]?.signal();
-  }
-
-  #sendOne(queue: VirtQueue): number {
-    this.#interruptSegments.truncate(0);
-    const token = queue.pop(this.#interruptSegments);
-    if (token === QUEUE_EMPTY || token === QUEUE_BROKEN) return token;
-    const writer = this.#interruptWriter as ChainWriter;
-    writer.begin(queue.readableSegments, queue.writableBytes);
-    const header = (op: number, size: number, address: number): void => {
-      writer.u8(op);
-      writer.u8(0);
-      writer.u16(0);
-      writer.u32(size);
-      writer.u64(address);
-    };
-    if (queue.writableBytes < HEADER_BYTES + MSI_DATA_BYTES) this.#parts.log.guestError(`a buffer of ${queue.writableBytes} bytes for interrupts`);
-    else if (this.#pinDue) {
-      this.#pinDue = false;
-      this.#counts.pins++;
-      header(INT, 0, this.#pin);
-      this.#timer.arm(this.#parts.machine.clock.now() + LEVEL_AGAIN);
-    } else {
-      const [data] = this.#pending as unknown as [number];
-      this.#pending.delete(data);
-      this.#counts.messages++;
-      header(MSI, MSI_DATA_BYTES, 0);
-      writer.u32(data);
-    }
-    queue.push(token, writer.written);
-    return token;
-  }
-}
-
-/** The widest aligned access there that is not too much. */
-function pieceOf(address: number, left: number): AccessSize {
-  if ((address & 3) === 0 && left >= 4) return 4;
-  return (address & 1) === 0 && left >= 2 ? 2 : 1;
 }

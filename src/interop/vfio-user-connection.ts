@@ -4,11 +4,12 @@
 
 import type { Log } from '#core/log';
 import type { EventPoll, Watch } from './event-poll.ts';
-import { EAGAIN, errorName } from './interop-error.ts';
+import { errorName } from './interop-error.ts';
 import type { Native } from './native.ts';
 import * as wire from './vfio-user-protocol.ts';
 import { type Client, type Message, ProtocolError, payloadOf, Refusal, writeU64 } from './vfio-user-protocol.ts';
 import { MessageReader } from './vfio-user-reader.ts';
+import { MessageWriter } from './vfio-user-writer.ts';
 import type { Ending } from './vhost-user-connection.ts';
 
 /** Messages handled before everybody else gets a turn. */
@@ -20,8 +21,6 @@ const MOST_NESTED = 8;
 /** Posted writes that wait for a device to have its memory, and bytes of each: what is more does not wait. */
 const MOST_POSTED = 4096;
 const MOST_POSTED_BYTES = 4096;
-/** Bytes of answers that a client does not read. */
-const MOST_OUTPUT = 8 * 2 ** 20;
 /** Refused commands on one connection: who does not listen is sent away. */
 const MOST_REFUSED = 10_000;
 const HUNG_UP = 'the client closed it';
@@ -57,10 +56,9 @@ export class VfioUserConnection {
   #resolve: (ending: Ending) => void = () => {};
   #client: Client | undefined;
   readonly #reader: MessageReader;
+  readonly #writer: MessageWriter;
   // What is to be done before more is received.
   #waiting: Message[] = [];
-  #output: Uint8Array[] = [];
-  #outputBytes = 0;
   #busy = false;
   #again = false;
   #refused = 0;
@@ -80,6 +78,7 @@ export class VfioUserConnection {
     this.#parts = parts;
     this.#commands = commands;
     this.#reader = new MessageReader(parts.native, fd);
+    this.#writer = new MessageWriter(parts.native, fd);
     this.closed = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -146,9 +145,9 @@ export class VfioUserConnection {
       while (this.#again) {
         this.#again = false;
         for (let count = 1; ; count++) {
-          this.#flush();
+          this.#writer.flush();
           // Who does not read is not served; being able to write again is an event, too.
-          if (this.#output.length > 0 || this.#closing) break;
+          if (this.#writer.waits || this.#closing) break;
           const next = this.#waiting.shift() ?? this.#receive();
           if (next === 'nothing') break;
           if (next === 'end') return HUNG_UP;
@@ -225,7 +224,7 @@ export class VfioUserConnection {
     // What the message did not need.
     this.#dropFds(message.fds);
     // A client that went, or was sent away, inside the call.
-    if (message.kind === 'command' && !this.#closing) this.#send(wire.makeReply(message, payload));
+    if (message.kind === 'command' && !this.#closing) this.#writer.send(wire.makeReply(message, payload));
   }
 
   #refuse(message: Message, error: unknown): void {
@@ -233,27 +232,7 @@ export class VfioUserConnection {
     if (!(error instanceof Refusal)) throw error;
     this.#parts.log.guestError(`${wire.commandName(message.command)} refused: ${error.message}`);
     if (++this.#refused > MOST_REFUSED) throw new ProtocolError(`${MOST_REFUSED} commands were refused`);
-    if (message.kind === 'command' && !this.#closing) this.#send(wire.makeErrorReply(message, error.errno));
-  }
-
-  // ---- sending ----
-
-  #send(bytes: Uint8Array): void {
-    if (this.#outputBytes + bytes.length > MOST_OUTPUT) throw new ProtocolError('the client does not read its answers');
-    this.#output.push(bytes);
-    this.#outputBytes += bytes.length;
-    this.#flush();
-  }
-
-  #flush(): void {
-    for (let first = this.#output[0]; first !== undefined; first = this.#output[0]) {
-      const sent = this.#parts.native.sockets.send(this.#fd, first);
-      if (sent === -EAGAIN) return;
-      if (sent < 0) throw new ProtocolError(`an answer was not taken: ${errorName(sent)}`);
-      this.#outputBytes -= sent;
-      if (sent < first.length) this.#output[0] = first.subarray(sent);
-      else this.#output.shift();
-    }
+    if (message.kind === 'command' && !this.#closing) this.#writer.send(wire.makeErrorReply(message, error.errno));
   }
 
   // ---- memory by message ----
@@ -299,7 +278,7 @@ export class VfioUserConnection {
     this.#asked.set(id, undefined);
     let reply: Message | undefined;
     try {
-      this.#send(wire.makeCommand(id, command, new Uint8Array(payload.buffer)));
+      this.#writer.send(wire.makeCommand(id, command, new Uint8Array(payload.buffer)));
       this.dmaMessages++;
       reply = this.#await(id, command, deadline);
     } catch (error) {
@@ -341,7 +320,7 @@ export class VfioUserConnection {
       const reply = this.#asked.get(id);
       if (reply !== undefined) return reply;
       if (this.#abandon || this.#closing) return undefined;
-      this.#flush();
+      this.#writer.flush();
       const message = this.#receive();
       if (message === 'end') {
         this.close(HUNG_UP);

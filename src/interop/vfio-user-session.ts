@@ -2,10 +2,9 @@
 // thread, but changes of the migration state. Reading messages is vfio-user-connection.ts's.
 
 import type { Log } from '#core/log';
-import { type AccessSize, type Region, readRegion, writeRegion } from '#core/region';
 import type { Machine } from '#nicbox/machine';
 import type { PciFunction } from '#pci/function';
-import { type AccessWatch, watchedRegion } from './access-watch.ts';
+import type { AccessWatch } from './access-watch.ts';
 import { IRQ_KINDS, type VfioUserIrqs } from './vfio-user-irqs.ts';
 import type { VfioUserMemory } from './vfio-user-memory.ts';
 import type { VfioUserMigration } from './vfio-user-migration.ts';
@@ -24,16 +23,10 @@ import {
   requireBytes,
   writeU64,
 } from './vfio-user-protocol.ts';
+import { REGIONS, VfioUserRegions } from './vfio-user-regions.ts';
 
 const DEVICE_RESETTABLE = 1;
 const DEVICE_PCI = 2;
-
-/** Regions: BAR 0 to 5, then these. */
-const ROM = 6;
-const CONFIG = 7;
-const REGIONS = 9;
-const REGION_READABLE = 1;
-const REGION_WRITABLE = 2;
 
 const UNMAP_DIRTY = 1;
 const UNMAP_ALL = 2;
@@ -63,7 +56,6 @@ const FEATURES: Readonly<Record<number, number>> = {
 const MIGRATION_STOP_COPY = 1;
 const MIGRATION_PRE_COPY = 4;
 const PAGE = 4096;
-const WRITE_BYTES = 24;
 
 export interface SessionParts {
   readonly machine: Machine;
@@ -80,28 +72,15 @@ type Answer = Uint8Array | undefined;
 
 export class VfioUserSession {
   readonly #parts: SessionParts;
-  readonly #regions: readonly (Region | undefined)[];
+  readonly #regions: VfioUserRegions;
   #saidSlow = false;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
-    const { fn, irqs, machine, watch } = parts;
-    const bdf = fn.routingId;
-    const config: Region = {
-      size: fn.config.size,
-      read: (offset, size) => machine.configRead(bdf, offset, size),
-      write: (offset, size, value) => machine.configWrite(bdf, offset, size, value),
-    };
-    this.#regions = Array.from({ length: REGIONS }, (_, index) => {
-      if (index === CONFIG)
-        return watch ? watchedRegion(config, { read: (...access) => watch.configRead(...access), write: (...access) => watch.configWrite(...access) }) : config;
-      const bar = fn.bars.at(index);
-      const region = bar && sized(irqs.bar(index, bar.region), bar.size);
-      if (!region || !watch) return region;
-      return watchedRegion(region, {
-        read: (offset, size, value) => watch.barRead(index, offset, size, value),
-        write: (offset, size, value) => watch.barWrite(index, offset, size, value),
-      });
+    this.#regions = new VfioUserRegions(parts, () => {
+      // It may have reset the function, and its table.
+      parts.irqs.sync();
+      this.#saySlow();
     });
   }
 
@@ -116,17 +95,17 @@ export class VfioUserSession {
       case wire.DEVICE_GET_INFO:
         return this.#info(payload);
       case wire.DEVICE_GET_REGION_INFO:
-        return this.#regionInfo(payload);
+        return this.#regions.info(payload);
       case wire.DEVICE_GET_IRQ_INFO:
         return this.#irqInfo(payload);
       case wire.DEVICE_SET_IRQS:
         return this.#setIrqs(message);
       case wire.REGION_READ:
-        return this.#read(payload);
+        return this.#regions.read(payload);
       case wire.REGION_WRITE:
-        return this.#write(payload);
+        return this.#regions.write(payload);
       case wire.REGION_WRITE_MULTI:
-        return this.#writeMany(payload);
+        return this.#regions.writeMany(payload);
       case wire.DEVICE_RESET:
         requireBytes(payload, 0);
         this.reset();
@@ -196,18 +175,6 @@ export class VfioUserSession {
     return fitting(reply, payload.getUint32(0, true), 16);
   }
 
-  #regionInfo(payload: DataView): Answer {
-    requireBytes(payload, 32, true);
-    const index = payload.getUint32(8, true);
-    if (index >= REGIONS) throw new Refusal(EINVAL, `there is no region ${index}`);
-    const region = this.#regions[index];
-    const reply = payloadOf(32);
-    if (region !== undefined) reply.setUint32(4, REGION_READABLE | (index === ROM ? 0 : REGION_WRITABLE), true);
-    reply.setUint32(8, index, true);
-    writeU64(reply, 16, region?.size ?? 0);
-    return fitting(reply, payload.getUint32(0, true), 32);
-  }
-
   #irqInfo(payload: DataView): Answer {
     requireBytes(payload, 16);
     const index = payload.getUint32(8, true);
@@ -228,71 +195,6 @@ export class VfioUserSession {
     const [flags, index, start, count] = [4, 8, 12, 16].map((at) => payload.getUint32(at, true)) as [number, number, number, number];
     this.#parts.irqs.set(flags, index, start, count, new DataView(payload.buffer, payload.byteOffset + 20, payload.byteLength - 20), fds);
     return undefined;
-  }
-
-  // ---- regions ----
-
-  /** @throws Refusal unless all of it is inside a region */
-  #access(payload: DataView, at: number): { readonly region: Region; readonly index: number; readonly offset: number; readonly count: number } {
-    const offset = readU64(payload, at);
-    const index = payload.getUint32(at + 8, true);
-    const count = payload.getUint32(at + 12, true);
-    const region = this.#regions[index];
-    if (region === undefined || offset + count > region.size || count > MOST_DATA)
-      throw new Refusal(EINVAL, `${count} bytes at 0x${offset.toString(16)} of region ${index}, which has ${region?.size ?? 0}`);
-    return { region, index, offset, count };
-  }
-
-  #read(payload: DataView): Answer {
-    requireBytes(payload, 16);
-    const { region, offset, count } = this.#access(payload, 0);
-    const reply = new Uint8Array(16 + count);
-    reply.set(bytesOf(payload));
-    for (let done = 0; done < count; ) {
-      const piece = pieceAt(offset + done, count - done);
-      const value = readRegion(region, offset + done, piece);
-      for (let i = 0; i < piece; i++) reply[16 + done + i] = value >>> (8 * i);
-      done += piece;
-    }
-    this.#parts.machine.service();
-    return reply;
-  }
-
-  #write(payload: DataView): Answer {
-    requireBytes(payload, 16, true);
-    const { region, index, offset, count } = this.#access(payload, 0);
-    requireBytes(payload, 16 + count);
-    this.#store(region, index, offset, payload, 16, count);
-    return bytesOf(payload).slice(0, 16);
-  }
-
-  #writeMany(payload: DataView): Answer {
-    requireBytes(payload, 8, true);
-    const writes = readU64(payload, 0);
-    requireBytes(payload, 8 + writes * WRITE_BYTES);
-    // All of them, or none.
-    const accesses = Array.from({ length: writes }, (_, i) => this.#access(payload, 8 + i * WRITE_BYTES));
-    for (const { count } of accesses) if (count > 8) throw new Refusal(EINVAL, `a write of ${count} bytes among many`);
-    accesses.forEach(({ region, index, offset, count }, i) => {
-      this.#store(region, index, offset, payload, 8 + i * WRITE_BYTES + 16, count);
-    });
-    return bytesOf(payload).slice(0, 8);
-  }
-
-  #store(region: Region, index: number, offset: number, data: DataView, at: number, count: number): void {
-    if (index === ROM) throw new Refusal(EINVAL, 'the expansion ROM is read-only');
-    for (let done = 0; done < count; ) {
-      const piece = pieceAt(offset + done, count - done);
-      const value = piece === 4 ? data.getUint32(at + done, true) : piece === 2 ? data.getUint16(at + done, true) : data.getUint8(at + done);
-      writeRegion(region, offset + done, piece, value);
-      done += piece;
-    }
-    // A write to configuration space may have reset the function, and its table.
-    if (index === CONFIG) {
-      this.#parts.irqs.sync();
-      this.#saySlow();
-    }
-    this.#parts.machine.service();
   }
 
   /** As the device gets to use memory: whoever forgot to share it looks for the reason here. */
@@ -404,17 +306,4 @@ export class VfioUserSession {
     this.#parts.migration.write(bytesOf(payload).subarray(8));
     return undefined;
   }
-}
-
-/** A region with its BAR's size: what is behind its end reads all ones. */
-function sized(region: Region, size: number): Region {
-  return region.size === size
-    ? region
-    : { size, read: (offset, width) => readRegion(region, offset, width), write: (offset, width, value) => writeRegion(region, offset, width, value) };
-}
-
-/** The widest naturally aligned piece. */
-function pieceAt(offset: number, left: number): AccessSize {
-  if (offset % 4 === 0 && left >= 4) return 4;
-  return offset % 2 === 0 && left >= 2 ? 2 : 1;
 }

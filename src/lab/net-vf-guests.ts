@@ -1,20 +1,18 @@
-// A host whose virtio-net physical function's virtual functions belong to guests: each guest has memory of its own, seen from address 0 on, which an IOMMU makes the only thing its function can reach. All
-// drivers run on the machine's thread, in simulated time; the functions' rings are served by whatever data planes the caller gives.
+// Guests that each have a virtual function of a virtio-net physical function (vf-host.ts). All drivers run on the machine's thread; the functions' rings are served by whatever data planes the
+// caller gives.
 
-import { SimClock } from '#core/clock';
-import { GuestMemory } from '#core/guest-memory';
-import { Iommu } from '#core/iommu';
+import type { GuestMemory } from '#core/guest-memory';
+import type { Iommu } from '#core/iommu';
 import type { NetSriovOptions, NetVfs } from '#devices/virtio-net/virtual-functions';
 import { GuestArena } from '#guest-sim/arena';
 import { Guest } from '#guest-sim/guest';
 import type { VirtioNetOptions as DriverOptions } from '#guest-sim/net-options';
 import type { PciDevice } from '#guest-sim/pci-enumerate';
 import { VIRTIO_F } from '#guest-sim/virtio-constants';
-import { Machine } from '#nicbox/machine';
-import { rootPort } from '#pci/bridges';
+import type { Machine } from '#nicbox/machine';
 import type { VhostBackend } from '#virtio/vhost';
+import { VfHost } from './vf-host.ts';
 
-const HOST_BYTES = 32 * 2 ** 20;
 const STEP = 1000;
 /** Milliseconds until a wait is given up. */
 const PATIENCE = 60_000;
@@ -37,7 +35,7 @@ export interface NetVfGuestsOptions {
 
 export class NetVfGuests {
   readonly machine: Machine;
-  readonly iommu = new Iommu({ unattached: 'identity' });
+  readonly iommu: Iommu;
   /** What the host sets of the functions. */
   readonly vfs: NetVfs;
   /** Drives the physical function. */
@@ -45,21 +43,16 @@ export class NetVfGuests {
   /** By virtual function. */
   readonly guests: readonly Guest[];
   readonly functions: readonly PciDevice[];
-  readonly #clock = new SimClock();
+  readonly #clock: VfHost['clock'];
 
   /** Everything up: the physical function, its virtual ones, a driver in each guest. @throws RangeError, VirtioError */
   constructor(options: NetVfGuestsOptions) {
-    const { vfs, mac = '52:54:00:af:00:01', guestBytes = 4 * 2 ** 20 } = options;
-    const ram = Array.from({ length: vfs }, () => new SharedArrayBuffer(guestBytes));
-    this.machine = new Machine({
-      name: 'host',
-      memory: new GuestMemory([{ base: 0, size: HOST_BYTES }, ...ram.map((source, i) => ({ base: HOST_BYTES + i * guestBytes, size: guestBytes, source }))]),
-      iommu: this.iommu,
-      clock: this.#clock,
-    });
-    const port = rootPort({ express: { slot: { number: 1 } } });
-    this.machine.attach(port);
-    const made = this.machine.addVirtioNet({ mac, backend: options.backend, sriov: { ...options.sriov, totalVfs: vfs } }, { under: port });
+    const { vfs, mac = '52:54:00:af:00:01', guestBytes } = options;
+    const vfHost = new VfHost(vfs, guestBytes);
+    this.machine = vfHost.machine;
+    this.iommu = vfHost.iommu;
+    this.#clock = vfHost.clock;
+    const made = this.machine.addVirtioNet({ mac, backend: options.backend, sriov: { ...options.sriov, totalVfs: vfs } }, { under: vfHost.port });
     this.vfs = made.vfs;
     this.host = new Guest(this.machine.localBus(), { net: { with: [VIRTIO_F.ADMIN_VQ], ...options.host, sriov: true }, vectors: 'shared' });
     if (this.host.net.admin)
@@ -69,12 +62,7 @@ export class NetVfGuests {
       };
     const pf = this.host.tree.devices.find((device) => device.sriov !== undefined) as PciDevice;
     this.functions = this.host.enableVirtualFunctions(pf, vfs, (nanos) => this.#clock.advance(nanos));
-    this.guests = this.functions.map((device, i) => {
-      const domain = this.iommu.domain();
-      domain.map(0, HOST_BYTES + i * guestBytes, guestBytes);
-      this.iommu.attach(device.rid, domain);
-      return this.openGuest(device, new GuestMemory([{ base: 0, size: guestBytes, source: ram[i] as SharedArrayBuffer }]), options.guest);
-    });
+    this.guests = this.functions.map((device, i) => this.openGuest(device, vfHost.assign(device, i), options.guest));
   }
 
   /** A guest with this memory, driving one virtual function. @throws RangeError, VirtioError */

@@ -1,10 +1,8 @@
-// A host with an 82576 whose virtual functions belong to guests: each guest has memory of its own, which it sees from address 0 on and which an IOMMU makes the only thing its
-// function can reach. All of them run on the machine's thread, in simulated time.
+// Guests that each have a virtual function of an 82576 (vf-host.ts). All of them run on the machine's thread.
 
 import { InlineSegment } from '#backends/inline-backend';
-import { SimClock } from '#core/clock';
-import { GuestMemory } from '#core/guest-memory';
-import { Iommu } from '#core/iommu';
+import type { GuestMemory } from '#core/guest-memory';
+import type { Iommu } from '#core/iommu';
 import type { Igb as IgbDevice } from '#devices/igb/device';
 import { GuestArena } from '#guest-sim/arena';
 import { Guest } from '#guest-sim/guest';
@@ -14,15 +12,13 @@ import type { Delay } from '#guest-sim/pci-sriov';
 import { DirectLink } from '#net/direct-link';
 import type { PortHost } from '#net/port';
 import { Segment } from '#net/segment';
-import { Machine } from '#nicbox/machine';
-import { rootPort } from '#pci/bridges';
+import type { Machine } from '#nicbox/machine';
+import { VfHost } from './vf-host.ts';
 
-const HOST_BYTES = 32 * 2 ** 20;
 const NEGOTIATION = 1000;
 /** Nanoseconds that a step of everybody takes, and steps until a wait is given up. */
 const STEP = 1000;
 const MOST_STEPS = 50_000;
-const GUEST_BYTES = 4 * 2 ** 20;
 
 export interface VfGuestsOptions {
   /** Virtual functions, each a guest's: 1 to 7. */
@@ -36,40 +32,28 @@ export interface VfGuestsOptions {
 
 export class VfGuests {
   readonly machine: Machine;
-  readonly iommu = new Iommu({ unattached: 'identity' });
+  readonly iommu: Iommu;
   readonly device: IgbDevice;
   /** Drives the physical function. */
   readonly host: Guest;
   /** By virtual function. */
   readonly guests: readonly Guest[];
   readonly functions: readonly PciDevice[];
-  readonly #clock = new SimClock();
+  readonly #clock: VfHost['clock'];
 
   /** Everything up: the physical function, its virtual ones, a driver in each guest. @throws RangeError, IgbError */
   constructor(options: VfGuestsOptions) {
     const { vfs, mac = '52:54:00:82:57:60' } = options;
-    const clock = this.#clock;
+    const vfHost = new VfHost(vfs);
+    this.machine = vfHost.machine;
+    this.iommu = vfHost.iommu;
+    this.#clock = vfHost.clock;
     const segment = options.segment ?? new InlineSegment(new Segment(new DirectLink()));
-    const ram = Array.from({ length: vfs }, () => new SharedArrayBuffer(GUEST_BYTES));
-    this.machine = new Machine({
-      name: 'host',
-      memory: new GuestMemory([{ base: 0, size: HOST_BYTES }, ...ram.map((source, i) => ({ base: HOST_BYTES + i * GUEST_BYTES, size: GUEST_BYTES, source }))]),
-      iommu: this.iommu,
-      clock,
-    });
-    const port = rootPort({ express: { slot: { number: 1 } } });
-    this.machine.attach(port);
-    this.device = this.machine.addIgb({ mac, segment, negotiation: NEGOTIATION }, { under: port });
+    this.device = this.machine.addIgb({ mac, segment, negotiation: NEGOTIATION }, { under: vfHost.port });
     const bus = this.machine.localBus();
     this.host = new Guest(bus, { igb: options.host ?? {} });
-    this.functions = this.host.igb.enableVfs(vfs, (nanos) => clock.advance(nanos));
-    this.guests = this.functions.map((device, i) => {
-      const domain = this.iommu.domain();
-      domain.map(0, HOST_BYTES + i * GUEST_BYTES, GUEST_BYTES);
-      this.iommu.attach(device.rid, domain);
-      const memory = new GuestMemory([{ base: 0, size: GUEST_BYTES, source: ram[i] as SharedArrayBuffer }]);
-      return this.openGuest(device, memory, options.guest);
-    });
+    this.functions = this.host.igb.enableVfs(vfs, (nanos) => this.#clock.advance(nanos));
+    this.guests = this.functions.map((device, i) => this.openGuest(device, vfHost.assign(device, i), options.guest));
   }
 
   /** A guest with this memory, driving one virtual function; the host's driver answers meanwhile. @throws RangeError, IgbError */

@@ -1,8 +1,8 @@
 // What addresses mean: claims are collected from the tree in the order requests meet it and flattened into a sorted table of disjoint ranges, which an access
-// searches. Where two claims overlap the first one has the address: lower bus position before higher, a function's BARs in order, a bridge's windows (and all behind
+// searches; one that crosses what a region takes is cut, low half first. Where two claims overlap the first one has the address: lower bus position before higher, a function's BARs in order, a bridge's windows (and all behind
 // them) at the bridge's own place. That is one of the answers real fabrics give, always the same one here, and it is logged as the guest's error.
 
-import type { Region } from '#core/region';
+import { type AccessSize, allOnes, type FastDoorbell, type Region, readRegion, writeRegion } from '#core/region';
 import type { Bar } from './bars.ts';
 import type { Span } from './bridge-registers.ts';
 import type { Bus } from './bus.ts';
@@ -32,14 +32,25 @@ interface Claim {
   readonly region: Region;
 }
 
-/** A host bridge's own range, ahead of all functions. */
-export interface HostRange {
+interface HostRange {
   readonly base: number;
   readonly region: Region;
 }
 
+export interface AddressMapOptions {
+  /** Decode BARs at address 0 too. */
+  readonly zeroDecodes: boolean;
+  /** Gets each overlap once as long as it lasts. */
+  readonly reportOverlap: (message: string) => void;
+}
+
+/** One address space. Its table is built anew when it is next used after `invalidate`. */
 export class AddressMap {
   readonly space: AddressSpace;
+  readonly #root: Bus;
+  readonly #options: AddressMapOptions;
+  readonly #host: HostRange[] = [];
+  #stale = true;
   #starts = new Float64Array(0);
   #ends = new Float64Array(0);
   #bases = new Float64Array(0);
@@ -48,12 +59,99 @@ export class AddressMap {
   #last = 0;
   #overlaps = new Set<string>();
 
-  constructor(space: AddressSpace) {
+  constructor(space: AddressSpace, root: Bus, options: AddressMapOptions) {
     this.space = space;
+    this.#root = root;
+    this.#options = options;
+  }
+
+  /** A host bridge's own range, ahead of all functions. For when the map is made. */
+  addHost(base: number, region: Region): void {
+    this.#host.push({ base, region });
+  }
+
+  /** What functions decode may be something else. */
+  invalidate(): void {
+    this.#stale = true;
+  }
+
+  // ---- accesses ----
+
+  /** 8 bytes are two accesses of 4, low half first; all ones where nobody answers. */
+  read(address: number, size: AccessSize | 8): number {
+    if (this.#stale) this.#rebuild();
+    if (size === 8) return this.read(address, 4) + this.read(address + 4, 4) * 2 ** 32;
+    if ((address & (size - 1)) !== 0 || (size !== 4 && size !== 2 && size !== 1)) return this.#readSplit(address, size);
+    const at = this.#find(address);
+    if (at < 0) return allOnes(size);
+    const region = this.#regions[at] as Region;
+    const offset = address - (this.#bases[at] as number);
+    return offset + size <= region.size ? region.read(offset, size) : readRegion(region, offset, size);
+  }
+
+  #readSplit(address: number, size: AccessSize): number {
+    if ((size !== 4 && size !== 2) || !Number.isInteger(address)) return allOnes(size);
+    const half = size === 4 ? 2 : 1;
+    return this.read(address, half) + this.read(address + half, half) * 2 ** (8 * half);
+  }
+
+  write(address: number, size: AccessSize | 8, value: number): void {
+    if (this.#stale) this.#rebuild();
+    if (size === 8) {
+      this.write(address, 4, value % 2 ** 32);
+      this.write(address + 4, 4, Math.floor(value / 2 ** 32));
+      return;
+    }
+    if ((address & (size - 1)) !== 0 || (size !== 4 && size !== 2 && size !== 1)) {
+      this.#writeSplit(address, size, value);
+      return;
+    }
+    const at = this.#find(address);
+    if (at < 0) return;
+    const region = this.#regions[at] as Region;
+    const offset = address - (this.#bases[at] as number);
+    const unsigned = size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff);
+    if (offset + size <= region.size) region.write(offset, size, unsigned);
+    else writeRegion(region, offset, size, unsigned);
+  }
+
+  #writeSplit(address: number, size: AccessSize, value: number): void {
+    if ((size !== 4 && size !== 2) || !Number.isInteger(address)) return;
+    const half = size === 4 ? 2 : 1;
+    this.write(address, half, value);
+    this.write(address + half, half, value >>> (8 * half));
+  }
+
+  /** The doorbell a guest thread may ring in place of this write, if its region names one. */
+  doorbell(address: number, size: AccessSize, value: number): FastDoorbell | undefined {
+    if (this.#stale) this.#rebuild();
+    const at = this.#find(address);
+    return at < 0 ? undefined : (this.#regions[at] as Region).doorbell?.(address - (this.#bases[at] as number), size, value);
+  }
+
+  // ---- the table ----
+
+  /** The function and BAR that answer at an address; undefined where nobody does, and in the host's own ranges. */
+  lookup(address: number): { readonly bdf: number; readonly bar: number; readonly offset: number } | undefined {
+    if (this.#stale) this.#rebuild();
+    const at = this.#find(address);
+    const claim = this.#claims[at];
+    return claim?.fn ? { bdf: claim.fn.routingId, bar: claim.bar, offset: address - (this.#bases[at] as number) } : undefined;
+  }
+
+  /** What functions decode, by address. A BAR cut by a window or by an overlap appears as the pieces that are left. */
+  decoded(): Decoded[] {
+    if (this.#stale) this.#rebuild();
+    const list: Decoded[] = [];
+    this.#claims.forEach((claim, i) => {
+      const base = this.#starts[i] as number;
+      if (claim.fn) list.push({ space: this.space, base, size: (this.#ends[i] as number) - base, bdf: claim.fn.routingId, bar: claim.bar });
+    });
+    return list;
   }
 
   /** The index of the range that holds `address`, or -1. */
-  find(address: number): number {
+  #find(address: number): number {
     const last = this.#last;
     if (address >= (this.#starts[last] as number) && address < (this.#ends[last] as number)) return last;
     let low = 0;
@@ -70,35 +168,11 @@ export class AddressMap {
     return -1;
   }
 
-  region(index: number): Region {
-    return this.#regions[index] as Region;
-  }
-
-  /** Offset of `address` in its region. */
-  offset(index: number, address: number): number {
-    return address - (this.#bases[index] as number);
-  }
-
-  /** The function and BAR of a range; undefined for the host's own. */
-  owner(index: number): { fn: PciFunction; bar: number } | undefined {
-    const claim = this.#claims[index] as Claim;
-    return claim.fn ? { fn: claim.fn, bar: claim.bar } : undefined;
-  }
-
-  /** What functions decode, by address. A BAR cut by a window or by an overlap appears as the pieces that are left. */
-  decoded(): Decoded[] {
-    const list: Decoded[] = [];
-    this.#claims.forEach((claim, i) => {
-      const base = this.#starts[i] as number;
-      if (claim.fn) list.push({ space: this.space, base, size: (this.#ends[i] as number) - base, bdf: claim.fn.routingId, bar: claim.bar });
-    });
-    return list;
-  }
-
-  /** Builds the table anew. `reportOverlap` gets each overlap once as long as it lasts. */
-  rebuild(root: Bus, host: readonly HostRange[], zeroDecodes: boolean, reportOverlap: (message: string) => void): void {
-    const claims: Claim[] = host.map(({ base, region }) => ({ start: base, end: base + region.size, base, fn: null, bar: 0, region }));
-    claimBus(claims, root, this.space, [{ start: 0, end: Number.MAX_SAFE_INTEGER }], zeroDecodes);
+  #rebuild(): void {
+    this.#stale = false;
+    const { zeroDecodes, reportOverlap } = this.#options;
+    const claims: Claim[] = this.#host.map(({ base, region }) => ({ start: base, end: base + region.size, base, fn: null, bar: 0, region }));
+    claimBus(claims, this.#root, this.space, [{ start: 0, end: Number.MAX_SAFE_INTEGER }], zeroDecodes);
     const overlaps = new Set<string>();
     const ranges = flatten(claims, (claim) => {
       if (claim.fn === null) return;

@@ -7,7 +7,7 @@ import { DmaSpace } from '#core/dma-space';
 import type { GuestMemory } from '#core/guest-memory';
 import type { Iommu } from '#core/iommu';
 import { Log } from '#core/log';
-import { type AccessSize, allOnes, type FastDoorbell, readRegion, writeRegion } from '#core/region';
+import { type AccessSize, allOnes, type FastDoorbell } from '#core/region';
 import type { Envelope, Saved } from '#core/saved';
 import { readBar, writeBar } from './bar-access.ts';
 import { Bus } from './bus.ts';
@@ -22,7 +22,7 @@ import {
   EFFECT_SOFT_RESET,
 } from './capability.ts';
 import { CONFIG_ADDRESS_PORT, ConfigPorts, type ConfigTarget, EcamWindow } from './config-windows.ts';
-import { AddressMap, type AddressSpace, type Decoded, type HostRange } from './decode.ts';
+import { AddressMap, type AddressSpace, type Decoded } from './decode.ts';
 import { below, updateMastering, updateRequesters } from './derive.ts';
 import { restoreFabric, saveFabric } from './fabric-state.ts';
 import type { FabricSide, PciFunction } from './function.ts';
@@ -65,17 +65,14 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
   readonly #options: FabricOptions;
   readonly #routing: Routing;
   readonly #wires: IntxWires;
-  readonly #memory = new AddressMap('memory');
-  readonly #io = new AddressMap('io');
-  readonly #hostMemory: HostRange[] = [];
-  readonly #hostIo: HostRange[] = [];
+  readonly #memory: AddressMap;
+  readonly #io: AddressMap;
   #ecamBase = 0;
   #ecamEnd = 0;
   #ecamFunction = 0;
   readonly #msiBase: number;
   readonly #msiEnd: number;
   readonly #side: FabricSide;
-  #stale = true;
   #generation = 0;
   #listeners: (() => void)[] = [];
 
@@ -89,16 +86,19 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
       throw new RangeError(`ECAM of ${buses} buses from bus ${firstBus}: bus numbers are 0..255`);
     this.root = new Bus('root', undefined, firstBus);
     this.#routing = new Routing(this.root, firstBus + buses - 1);
+    const decoding = { zeroDecodes: options.zeroDecodes ?? false, reportOverlap: (message: string): void => this.log.guestError(message) };
+    this.#memory = new AddressMap('memory', this.root, decoding);
+    this.#io = new AddressMap('io', this.root, decoding);
     if (options.ecam) {
       if (!(Number.isSafeInteger(options.ecam.base) && options.ecam.base >= 0 && options.ecam.base % 2 ** 20 === 0))
         throw new RangeError(`ECAM at ${options.ecam.base}: the base is a multiple of 1 MiB`);
       this.#ecamBase = options.ecam.base;
       this.#ecamEnd = options.ecam.base + buses * 2 ** 20;
       this.#ecamFunction = firstBus << 8;
-      this.#hostMemory.push({ base: options.ecam.base, region: new EcamWindow(this, firstBus, buses) });
+      this.#memory.addHost(options.ecam.base, new EcamWindow(this, firstBus, buses));
     }
     this.configPorts = (options.configPorts ?? true) ? new ConfigPorts(this) : undefined;
-    if (this.configPorts) this.#hostIo.push({ base: CONFIG_ADDRESS_PORT, region: this.configPorts });
+    if (this.configPorts) this.#io.addHost(CONFIG_ADDRESS_PORT, this.configPorts);
     this.#msiBase = options.msiWindow?.base ?? 0xfee0_0000;
     this.#msiEnd = this.#msiBase + (options.msiWindow?.size ?? 2 ** 20);
     this.#wires = new IntxWires(options.intx);
@@ -217,87 +217,36 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
       const offset = address - this.#ecamBase;
       return this.configRead(this.#ecamFunction + (offset >>> 12), offset & 0xfff, size);
     }
-    return this.#read(this.#memory, address, size);
+    return this.#memory.read(address, size);
   }
 
   mmioWrite(address: number, size: AccessSize | 8, value: number): void {
-    this.#write(this.#memory, address, size, value);
+    this.#memory.write(address, size, value);
   }
 
   ioRead(port: number, size: AccessSize): number {
-    return this.#read(this.#io, port, size);
+    return this.#io.read(port, size);
   }
 
   ioWrite(port: number, size: AccessSize, value: number): void {
-    this.#write(this.#io, port, size, value);
-  }
-
-  #read(map: AddressMap, address: number, size: AccessSize | 8): number {
-    if (this.#stale) this.#rebuild();
-    if (size === 8) return this.#read(map, address, 4) + this.#read(map, address + 4, 4) * 2 ** 32;
-    if ((address & (size - 1)) !== 0 || (size !== 4 && size !== 2 && size !== 1)) return this.#readSplit(map, address, size);
-    const at = map.find(address);
-    if (at < 0) return allOnes(size);
-    const region = map.region(at);
-    const offset = map.offset(at, address);
-    return offset + size <= region.size ? region.read(offset, size) : readRegion(region, offset, size);
-  }
-
-  #readSplit(map: AddressMap, address: number, size: AccessSize): number {
-    if ((size !== 4 && size !== 2) || !Number.isInteger(address)) return allOnes(size);
-    const half = size === 4 ? 2 : 1;
-    return this.#read(map, address, half) + this.#read(map, address + half, half) * 2 ** (8 * half);
-  }
-
-  #write(map: AddressMap, address: number, size: AccessSize | 8, value: number): void {
-    if (this.#stale) this.#rebuild();
-    if (size === 8) {
-      this.#write(map, address, 4, value % 2 ** 32);
-      this.#write(map, address + 4, 4, Math.floor(value / 2 ** 32));
-      return;
-    }
-    if ((address & (size - 1)) !== 0 || (size !== 4 && size !== 2 && size !== 1)) {
-      this.#writeSplit(map, address, size, value);
-      return;
-    }
-    const at = map.find(address);
-    if (at < 0) return;
-    const region = map.region(at);
-    const offset = map.offset(at, address);
-    const unsigned = size === 4 ? value >>> 0 : value & (size === 2 ? 0xffff : 0xff);
-    if (offset + size <= region.size) region.write(offset, size, unsigned);
-    else writeRegion(region, offset, size, unsigned);
-  }
-
-  #writeSplit(map: AddressMap, address: number, size: AccessSize, value: number): void {
-    if ((size !== 4 && size !== 2) || !Number.isInteger(address)) return;
-    const half = size === 4 ? 2 : 1;
-    this.#write(map, address, half, value);
-    this.#write(map, address + half, half, value >>> (8 * half));
+    this.#io.write(port, size, value);
   }
 
   /** The doorbell a guest thread may ring in place of this write, if its region names one. */
   doorbell(address: number, size: AccessSize, value: number): FastDoorbell | undefined {
-    if (this.#stale) this.#rebuild();
-    const at = this.#memory.find(address);
-    return at < 0 ? undefined : this.#memory.region(at).doorbell?.(this.#memory.offset(at, address), size, value);
+    return this.#memory.doorbell(address, size, value);
   }
 
   // ---- for hosts that decode themselves ----
 
   /** What decodes now, in address order: memory, then I/O. Windows, enables, D-states, VF MSE and overlaps have been applied. */
   decoded(): Decoded[] {
-    if (this.#stale) this.#rebuild();
     return [...this.#memory.decoded(), ...this.#io.decoded()];
   }
 
   /** Who answers at an address, for hosts that hand over one big window. */
   lookup(space: AddressSpace, address: number): { readonly bdf: number; readonly bar: number; readonly offset: number } | undefined {
-    if (this.#stale) this.#rebuild();
-    const map = space === 'memory' ? this.#memory : this.#io;
-    const at = map.find(address);
-    const owner = at < 0 ? undefined : map.owner(at);
-    return owner && { bdf: owner.fn.routingId, bar: owner.bar, offset: map.offset(at, address) };
+    return (space === 'memory' ? this.#memory : this.#io).lookup(address);
   }
 
   /** Moves whenever what an address means may have changed. */
@@ -322,16 +271,9 @@ export class Fabric implements ConfigTarget, Saved<Envelope> {
     writeBar(this.#routing.find(bdf & 0xffff), bar, offset, size, value);
   }
 
-  #rebuild(): void {
-    this.#stale = false;
-    const zeroDecodes = this.#options.zeroDecodes ?? false;
-    const overlap = (message: string): void => this.log.guestError(message);
-    this.#memory.rebuild(this.root, this.#hostMemory, zeroDecodes, overlap);
-    this.#io.rebuild(this.root, this.#hostIo, zeroDecodes, overlap);
-  }
-
   #decodeChanged(): void {
-    this.#stale = true;
+    this.#memory.invalidate();
+    this.#io.invalidate();
     this.#generation++;
     for (const listener of this.#listeners) listener();
   }

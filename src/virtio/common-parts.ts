@@ -9,7 +9,7 @@ import type { DevicePart } from './device-parts.ts';
 import * as wire from './device-parts.ts';
 import { VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_FEATURES_OK } from './device-status.ts';
 import { FeatureSet } from './features.ts';
-import { acceptableLegacy } from './legacy-features.ts';
+import { acceptableLegacy } from './negotiation.ts';
 import { VIRTIO_MSI_NO_VECTOR } from './pci-layout.ts';
 import { QueueRecord } from './queue-record.ts';
 import type { ControlState } from './saved-control.ts';

@@ -1,8 +1,8 @@
-// The control plane that every virtio device shares (virtio 1.4 2.1, 2.2, 2.4, 3.1): the status machine, feature negotiation, suspend (3.4), a stop by the owner of its group. The
-// queues' set-up and reset are in driver-queues.ts. It knows neither registers nor packets.
+// The control plane that every virtio device shares (virtio 1.4 2.1, 2.4, 3.1): the status machine, for both interfaces, suspend (3.4), a stop by the owner of its group. What features are
+// settled on is in negotiation.ts, the queues' set-up and reset in driver-queues.ts. It knows neither registers nor packets.
 
 import { ConfigGeneration } from './config-generation.ts';
-import type { VirtioDevice, VirtioHost } from './device.ts';
+import { BusyError, type VirtioDevice, type VirtioHost } from './device.ts';
 import {
   VIRTIO_STATUS_DEVICE_NEEDS_RESET,
   VIRTIO_STATUS_DRIVER,
@@ -13,12 +13,11 @@ import {
   VIRTIO_STATUS_SUSPEND,
 } from './device-status.ts';
 import { DriverQueues } from './driver-queues.ts';
-import { FeatureSet, VIRTIO_F_ANY_LAYOUT, VIRTIO_F_SUSPEND, VIRTIO_F_VERSION_1 } from './features.ts';
-import { acceptableLegacy } from './legacy-features.ts';
+import { FeatureSet, VIRTIO_F_SUSPEND } from './features.ts';
+import { Negotiation } from './negotiation.ts';
 import type { QueueRecord } from './queue-record.ts';
 import { type ControlState, checkControlState, checkNegotiation, type DriverInterface } from './saved-control.ts';
 
-const NO_FEATURES = new FeatureSet();
 /** Driver states in which the device must do nothing more. */
 const DEAD = VIRTIO_STATUS_DEVICE_NEEDS_RESET | VIRTIO_STATUS_FAILED;
 
@@ -43,7 +42,7 @@ export interface ControlTransport extends Pick<VirtioHost, 'memory' | 'clock' | 
 
 export class VirtioControl {
   readonly device: VirtioDevice;
-  readonly offered: FeatureSet;
+  readonly negotiation: Negotiation;
   readonly queues: DriverQueues;
   readonly #transport: ControlTransport;
   #status = 0;
@@ -54,17 +53,13 @@ export class VirtioControl {
   #interface: DriverInterface = 'none';
   /** A legacy driver used the device, with DRIVER_OK or before. */
   #legacyLive = false;
-  #driverWords = [0, 0, 0, 0];
-  /** The driver acknowledged something past bit 127, where nothing is. */
-  #beyond = false;
-  #negotiated = NO_FEATURES;
   readonly #generation = new ConfigGeneration();
   #frozen = false;
 
   constructor(device: VirtioDevice, transport: ControlTransport) {
     this.device = device;
     this.#transport = transport;
-    this.offered = device.offered.or(transport.features);
+    this.negotiation = new Negotiation(device, device.offered.or(transport.features));
     this.queues = new DriverQueues(device, this, transport);
     const control = this;
     device.attach({
@@ -72,7 +67,7 @@ export class VirtioControl {
       clock: transport.clock,
       log: transport.log,
       get features() {
-        return control.#negotiated;
+        return control.features;
       },
       get driverOk() {
         return control.driverOk;
@@ -114,7 +109,7 @@ export class VirtioControl {
 
   /** Negotiated features; empty before FEATURES_OK. */
   get features(): FeatureSet {
-    return this.#negotiated;
+    return this.negotiation.settled;
   }
 
   writeStatus(value: number): void {
@@ -160,10 +155,6 @@ export class VirtioControl {
     return this.#interface === 'legacy';
   }
 
-  get legacyFeatures(): number {
-    return ((this.offered.words[0] as number) | (1 << VIRTIO_F_ANY_LAYOUT)) >>> 0;
-  }
-
   writeLegacyStatus(value: number): void {
     this.poll();
     if (value === 0) {
@@ -186,10 +177,8 @@ export class VirtioControl {
   }
 
   #acceptLegacy(value: number): void {
-    this.#driverWords = [value >>> 0, 0, 0, 0];
-    const features = acceptableLegacy(value, this.offered, this.device);
-    this.#negotiated = features;
-    this.queues.resize(features);
+    this.negotiation.settleLegacy(value);
+    this.queues.resize(this.features);
     this.device.negotiated();
   }
 
@@ -205,23 +194,9 @@ export class VirtioControl {
     this.device.start();
   }
 
-  /** `areas` of the descriptor, driver and device areas; undefined: page number 0, which takes the queue away. */
+  /** As `DriverQueues.placeLegacy`, over when it returns. */
   placeLegacyQueue(index: number, areas: readonly [number, number, number] | undefined): void {
-    const queue = this.queues.at(index);
-    if (queue === undefined || !this.legacy || this.#resetting || queue.resetting) return;
-    if (areas === undefined) {
-      if (!queue.enabled) return;
-      this.queues.startReset(index, queue);
-      this.#await(() => !queue.resetting);
-      return;
-    }
-    if (queue.enabled) {
-      this.#transport.log.guestError('a queue that has an address was given another', { queue: index });
-      return;
-    }
-    queue.addresses.set(areas.flatMap((address) => [address % 2 ** 32, Math.floor(address / 2 ** 32)]));
-    queue.enabled = true;
-    if (this.driverOk) this.device.startQueue(index);
+    if (this.queues.placeLegacy(index, areas) === 'resetting') this.#await(() => !this.queues.resetting(index));
   }
 
   notifyLegacy(index: number): void {
@@ -237,7 +212,7 @@ export class VirtioControl {
 
   #suspend(): void {
     // (device MUST): ignored before initialization is complete.
-    if (!this.driverOk || !this.#negotiated.has(VIRTIO_F_SUSPEND)) {
+    if (!this.driverOk || !this.features.has(VIRTIO_F_SUSPEND)) {
       this.#transport.log.guestError('SUSPEND without VIRTIO_F_SUSPEND or DRIVER_OK');
       return;
     }
@@ -261,26 +236,23 @@ export class VirtioControl {
   }
 
   #acceptFeatures(): void {
-    const features = new FeatureSet(this.#driverWords);
-    const reason = this.#refusal(features);
+    const reason = this.#refusal() ?? this.negotiation.settle();
     // virtio 1.4 2.2.2 (device MUST): an unacceptable set leaves FEATURES_OK clear.
     if (reason !== undefined) {
       this.#transport.log.guestError(`features refused: ${reason}`);
       return;
     }
-    this.#negotiated = features;
     this.#status |= VIRTIO_STATUS_FEATURES_OK;
-    this.queues.clear(features);
+    this.queues.clear(this.features);
     this.device.negotiated();
   }
 
-  #refusal(features: FeatureSet): string | undefined {
+  /** Why no set can be accepted now. */
+  #refusal(): string | undefined {
     if ((this.#status & VIRTIO_STATUS_DRIVER) === 0) return 'DRIVER is not set';
-    if (this.#beyond || !features.without(this.offered).empty) return 'bits that are not offered';
-    if (!features.has(VIRTIO_F_VERSION_1)) return 'VERSION_1 is not acknowledged';
     // A driver that is refused here gives up. Refused its rings later, it may wait for its first command's answer for ever, as Linux does.
     if (this.#transport.memory.remote?.everything) return 'all memory is reached by message, where no virtqueue can be (a QEMU guest: share=on for its RAM)';
-    return this.device.refuses(features, false);
+    return undefined;
   }
 
   #driverOk(): void {
@@ -315,9 +287,7 @@ export class VirtioControl {
     this.#status = 0;
     this.#interface = 'none';
     this.#legacyLive = false;
-    this.#driverWords = [0, 0, 0, 0];
-    this.#beyond = false;
-    this.#negotiated = NO_FEATURES;
+    this.negotiation.clear();
     this.queues.clear(undefined);
     this.device.reset();
     this.#transport.cleared();
@@ -334,21 +304,12 @@ export class VirtioControl {
 
   // ---- features ----
 
-  deviceFeatures(selector: number): number {
-    return this.offered.words[selector] ?? 0;
-  }
-
-  driverFeatures(selector: number): number {
-    return this.#driverWords[selector] ?? 0;
-  }
-
   writeDriverFeatures(selector: number, value: number): void {
     if ((this.#status & VIRTIO_STATUS_FEATURES_OK) !== 0 || this.#resetting || this.legacy) {
       this.#transport.log.guestError('features written after FEATURES_OK', { selector });
       return;
     }
-    if (selector < this.#driverWords.length) this.#driverWords[selector] = value >>> 0;
-    else this.#beyond = value !== 0;
+    this.negotiation.acknowledge(selector, value);
   }
 
   // ---- configuration ----
@@ -413,13 +374,11 @@ export class VirtioControl {
   /** With the device's own part, as `save` has it. */
   state(device: ControlState['device']): ControlState {
     return {
-      offered: [...this.offered.words],
+      ...this.negotiation.save(),
       status: this.#status,
       interface: this.#interface,
       legacyLive: this.#legacyLive,
       frozen: this.#frozen,
-      driver: [...this.#driverWords],
-      negotiated: [...this.#negotiated.words],
       generation: this.generation,
       queues: this.queues.records.map((queue) => queue.save()),
       device,
@@ -428,7 +387,7 @@ export class VirtioControl {
 
   /** Checks all of it, the device's part too, changing nothing; returns what takes it over. @throws RestoreError */
   check(saved: unknown): (paused: boolean) => void {
-    const state = checkControlState(saved, this.offered, this.queues.records.length, this.#transport.transitional);
+    const state = checkControlState(saved, this.negotiation.offered, this.queues.records.length, this.#transport.transitional);
     const negotiated = checkNegotiation(state, this.device);
     const features = state.interface === 'legacy' || (state.status & VIRTIO_STATUS_FEATURES_OK) !== 0 ? negotiated : undefined;
     const takeOver = this.device.restore(state.device, negotiated);
@@ -439,9 +398,7 @@ export class VirtioControl {
       this.#status = state.status;
       this.#interface = state.interface;
       this.#legacyLive = state.legacyLive;
-      this.#driverWords = [...state.driver];
-      this.#beyond = false;
-      this.#negotiated = negotiated;
+      this.negotiation.restore(state.driver, negotiated);
       this.#generation.restore(state.generation);
       this.queues.restore(features, state.queues);
       if (state.frozen) this.freeze();
@@ -451,7 +408,7 @@ export class VirtioControl {
 
   /** A state that need not hold together yet: well-formed, and of this device. @throws RestoreError */
   checkForm(saved: unknown): ControlState {
-    const state = checkControlState(saved, this.offered, this.queues.records.length, this.#transport.transitional);
+    const state = checkControlState(saved, this.negotiation.offered, this.queues.records.length, this.#transport.transitional);
     this.device.restore(state.device, new FeatureSet(state.negotiated));
     return state;
   }
@@ -462,9 +419,4 @@ export class VirtioControl {
     if (!this.device.stopped) throw new BusyError('the device runs: pause or reset it, then restore');
     takeOver(true);
   }
-}
-
-/** Something still runs that must have stopped first. `code` is stable. */
-export class BusyError extends Error {
-  readonly code = 'NICBOX_BUSY';
 }

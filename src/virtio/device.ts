@@ -21,6 +21,11 @@ export class VirtioOptionError extends RangeError {
   }
 }
 
+/** Something still runs that must have stopped first. `code` is stable. */
+export class BusyError extends Error {
+  readonly code = 'NICBOX_BUSY';
+}
+
 /** What the device may use, from `attach` on. All of it on the machine's thread. */
 export interface VirtioHost {
   readonly memory: DmaSpace;

@@ -86,6 +86,28 @@ export class DriverQueues {
     if (this.#gate.driverOk) this.#device.startQueue(index);
   }
 
+  /**
+   * A legacy driver gives a queue its place, which also enables it: the descriptor, driver and device areas. undefined, page number 0, takes it away: 'resetting', over when
+   * `resetting` says so.
+   */
+  placeLegacy(index: number, areas: readonly [number, number, number] | undefined): 'resetting' | undefined {
+    const queue = this.at(index);
+    if (queue === undefined || !this.#gate.legacy || this.#gate.resetting || queue.resetting) return undefined;
+    if (areas === undefined) {
+      if (!queue.enabled) return undefined;
+      this.#startReset(index, queue);
+      return 'resetting';
+    }
+    if (queue.enabled) {
+      this.#transport.log.guestError('a queue that has an address was given another', { queue: index });
+      return undefined;
+    }
+    queue.addresses.set(areas.flatMap((address) => [address % 2 ** 32, Math.floor(address / 2 ** 32)]));
+    queue.enabled = true;
+    if (this.#gate.driverOk) this.#device.startQueue(index);
+    return undefined;
+  }
+
   // ---- resets ----
 
   /** As after a reset, with the sizes that `features` allow. */
@@ -111,10 +133,10 @@ export class DriverQueues {
       this.#transport.log.guestError('queue reset without RING_RESET, or while suspended', { queue: index });
       return;
     }
-    this.startReset(index, queue);
+    this.#startReset(index, queue);
   }
 
-  startReset(index: number, queue: QueueRecord): void {
+  #startReset(index: number, queue: QueueRecord): void {
     queue.resetting = true;
     this.#resets++;
     this.#device.stopQueue(index);

@@ -28,12 +28,12 @@ export class CommonConfig implements Region {
     const queue = (): number => this.#queueSelect;
     this.#registers = new RegisterFields(COMMON_LENGTH, [
       { offset: 0, size: 4, read: () => this.#deviceFeatureSelect, write: (v) => (this.#deviceFeatureSelect = v) },
-      { offset: 4, size: 4, read: () => control.deviceFeatures(this.#deviceFeatureSelect) },
+      { offset: 4, size: 4, read: () => control.negotiation.offeredWord(this.#deviceFeatureSelect) },
       { offset: 8, size: 4, read: () => this.#driverFeatureSelect, write: (v) => (this.#driverFeatureSelect = v) },
       {
         offset: 12,
         size: 4,
-        read: () => control.driverFeatures(this.#driverFeatureSelect),
+        read: () => control.negotiation.acknowledgedWord(this.#driverFeatureSelect),
         write: (v) => control.writeDriverFeatures(this.#driverFeatureSelect, v),
       },
       {

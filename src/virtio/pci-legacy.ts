@@ -34,8 +34,8 @@ export class LegacyRegisters implements Region {
     this.size = LEGACY_HEADER_BYTES + control.device.configSize;
     const present = () => control.queues.at(this.queue);
     const fields: Field[] = [
-      { offset: 0, size: 4, read: () => control.legacyFeatures },
-      { offset: 4, size: 4, read: () => control.driverFeatures(0), write: (v) => control.writeLegacyFeatures(v) },
+      { offset: 0, size: 4, read: () => control.negotiation.legacyWord },
+      { offset: 4, size: 4, read: () => control.negotiation.acknowledgedWord(0), write: (v) => control.writeLegacyFeatures(v) },
       { offset: 8, size: 4, read: () => this.#pageNumber(), write: (v) => this.#place(v) },
       // (driver MUST): taken as it is given.
       { offset: 12, size: 2, read: () => present()?.size ?? 0 },

@@ -46,7 +46,7 @@ export class PciMember implements AdminMember {
     this.#mayMaster = options.mayMaster;
     this.#shape = {
       device,
-      offered: control.offered,
+      offered: control.negotiation.offered,
       vectors: options.vectors,
       notify: (index, features) => [options.notifyPerQueue ? index : 0, features.has(VIRTIO_F_NOTIF_CONFIG_DATA) ? notifyConfigData(index) : 0],
       numQueues: control.queues.administration.first,

@@ -10,22 +10,19 @@ import {
   VIRTIO_STATUS_SUSPEND,
 } from './device-status.ts';
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_SUSPEND, VIRTIO_F_VERSION_1 } from './features.ts';
+import type { SavedNegotiation } from './negotiation.ts';
 import { QueueRecord, type SavedQueue } from './queue-record.ts';
 
 /** Which interface a driver uses; 'none' before its first write. */
 export type DriverInterface = 'none' | 'modern' | 'legacy';
 
-export interface ControlState {
-  readonly offered: readonly number[];
+export interface ControlState extends SavedNegotiation {
   readonly status: number;
   readonly interface: DriverInterface;
   /** A legacy driver uses the device, with DRIVER_OK or before. */
   readonly legacyLive: boolean;
   /** Stopped by the owner of its group. */
   readonly frozen: boolean;
-  /** What the driver wrote so far. */
-  readonly driver: readonly number[];
-  readonly negotiated: readonly number[];
   readonly generation: number;
   readonly queues: readonly SavedQueue[];
   readonly device: Envelope;

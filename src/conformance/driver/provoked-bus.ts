@@ -1,8 +1,7 @@
 // The device's side of a scenario: a bus below the watched one that lets a device answer otherwise than it would, and changes what it wrote, so as to bring a driver into a situation.
 
-import type { BusCounts, GuestBus, PlatformDescription } from '#core/guest-bus';
-import type { GuestMemory } from '#core/guest-memory';
-import type { IntxLines, PendingVectors } from '#core/interrupts';
+import type { GuestBus } from '#core/guest-bus';
+import { BusBetween } from './bus-between.ts';
 import type { AccessSize, Place } from './pci-places.ts';
 
 /** What a scenario changes. Absent: nothing. */
@@ -19,54 +18,29 @@ export interface Provocation {
   served: (() => void) | undefined;
 }
 
-export class ProvokedBus implements GuestBus {
+export class ProvokedBus extends BusBetween {
   readonly provocation: Provocation = { config: new Map(), read: undefined, write: undefined, readPort: undefined, served: undefined };
-  readonly #bus: GuestBus;
   readonly #config: number;
   placeAt: (address: number) => Place | undefined = () => undefined;
 
   constructor(bus: GuestBus, configSpace: number) {
-    this.#bus = bus;
+    super(bus);
     this.#config = configSpace;
   }
 
-  get platform(): PlatformDescription {
-    return this.#bus.platform;
-  }
-  get memory(): GuestMemory {
-    return this.#bus.memory;
-  }
-  get vectors(): PendingVectors {
-    return this.#bus.vectors;
-  }
-  get lines(): IntxLines {
-    return this.#bus.lines;
-  }
-  get counts(): BusCounts {
-    return this.#bus.counts;
-  }
-  now(): number {
-    return this.#bus.now();
-  }
-  waitForInterrupt(timeout: number): boolean {
-    return this.#bus.waitForInterrupt(timeout);
-  }
-  waitForInterruptAsync(timeout: number): Promise<boolean> {
-    return this.#bus.waitForInterruptAsync(timeout);
-  }
   ioRead(port: number, size: AccessSize): number {
-    const value = this.#bus.ioRead(port, size);
+    const value = this.below.ioRead(port, size);
     return this.provocation.readPort?.(port, size, value) ?? value;
   }
   ioWrite(port: number, size: AccessSize, value: number): void {
-    this.#bus.ioWrite(port, size, value);
+    this.below.ioWrite(port, size, value);
     this.provocation.served?.();
   }
 
   /** The device as it is but for its configuration space: a look that provokes nothing. */
   peek(address: number, size: AccessSize): number {
     const offset = address - this.#config;
-    const value = this.#bus.mmioRead(address, size);
+    const value = this.below.mmioRead(address, size);
     return offset >= 0 && offset < 4096 ? this.#overlay(offset, size, value) : value;
   }
 
@@ -82,7 +56,7 @@ export class ProvokedBus implements GuestBus {
     const { write, served } = this.provocation;
     const place = write && this.placeAt(address);
     const changed = write && place ? write(place, size, value) : value;
-    if (changed !== undefined) this.#bus.mmioWrite(address, size, changed);
+    if (changed !== undefined) this.below.mmioWrite(address, size, changed);
     served?.();
   }
 

@@ -6,6 +6,7 @@ import type { DmaSpace } from '#core/dma-space';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { AddressFilter, FILTER_DROP, FILTER_INEXACT } from '#devices/intel/address-filter';
 import { copyOut } from '#devices/intel/copy-out';
+import { MacControl } from '#devices/intel/mac-control';
 import { packetChecksum, ReceiveChecksum, STATUS_IXSM } from '#devices/intel/receive-checksum';
 import { COUNT, count, countSize, isBroadcast } from '#devices/intel/statistics';
 import { sumBytes, sumSegments } from '#net/checksum';
@@ -16,23 +17,9 @@ import { FRAME_MALFORMED, type FrameBatch } from '#net/port';
 import { type EngineState, EVENT_PAUSE, EVENT_RECEIVED, FLAG_LOOPBACK, FLAG_LOSSY, FLAG_RUNTS } from './engine-state.ts';
 import { PlainReceive } from './receive-plain.ts';
 import { ReceiveRing } from './receive-ring.ts';
-import {
-  AT,
-  CTRL_RFCE,
-  CTRL_VME,
-  ICR_RXDMT0,
-  ICR_RXO,
-  ICR_SRPD,
-  RCTL_BSEX,
-  RCTL_DPF,
-  RCTL_EN,
-  RCTL_LPE,
-  RCTL_PMCF,
-  RCTL_SBP,
-  RCTL_SECRC,
-} from './registers.ts';
+import { AT, CTRL_VME, ICR_RXDMT0, ICR_RXO, ICR_SRPD, RCTL_BSEX, RCTL_EN, RCTL_LPE, RCTL_SBP, RCTL_SECRC } from './registers.ts';
 
-const { CTRL, FCAH, FCAL, FCT, RCTL, RDT, RSRPD, RXCSUM, VET } = AT;
+const { CTRL, FCT, RCTL, RDT, RSRPD, RXCSUM, VET } = AT;
 
 const SHORTEST = 60;
 const FCS = 4;
@@ -40,7 +27,6 @@ const FCS = 4;
 const LONGEST = 1522;
 const LONGEST_LPE = 16384;
 const HEADER = 18;
-const OPCODE_PAUSE = 1;
 
 const STATUS_DD = 1 << 0;
 const STATUS_EOP = 1 << 1;
@@ -64,6 +50,7 @@ export class Receive {
   readonly #dma: DmaSpace;
   readonly #counters: PortCounters;
   readonly #checksum = new ReceiveChecksum();
+  readonly #macControl: MacControl;
   readonly #plain: PlainReceive;
   readonly #linear = viewsOf(new ArrayBuffer(LONGEST_LPE + 16));
   readonly #header = new Uint8Array(32);
@@ -79,7 +66,6 @@ export class Receive {
   #keepsFcs = false;
   #tagType = 0x8100;
   #checksumStart = 0;
-  #pausable = false;
   // Of the frame being judged.
   #inexact = false;
   #bad = false;
@@ -98,6 +84,10 @@ export class Receive {
     this.#dma = dma;
     this.#counters = counters;
     this.filter = new AddressFilter(state.registers, AT);
+    this.#macControl = new MacControl(state, AT, this.filter, () => {
+      this.events |= EVENT_PAUSE;
+      this.#touched = true;
+    });
     this.ring = new ReceiveRing(state, dma);
     this.#plain = new PlainReceive(state, dma, this.ring);
     this.tail = () => Atomics.load(state.registers, RDT);
@@ -112,13 +102,13 @@ export class Receive {
     const size = (control >>> 16) & 3;
     this.#bufferBytes = (control & RCTL_BSEX) !== 0 && size > 0 ? 32768 >>> size : 2048 >>> size;
     this.#strips = ((words[CTRL] as number) & CTRL_VME) !== 0;
-    this.#pausable = ((words[CTRL] as number) & CTRL_RFCE) !== 0;
     this.#keepsFcs = (control & RCTL_SECRC) === 0;
     this.#tagType = (words[VET] as number) & 0xffff;
     this.#controlType = words[FCT] as number;
     this.#checksum.control = words[RXCSUM] as number;
     this.#checksumStart = (words[RXCSUM] as number) & 0xff;
     this.filter.rebuild();
+    this.#macControl.configure();
     this.#plain.configure(this.#keepsFcs ? 0 : this.#bufferBytes);
   }
 
@@ -229,9 +219,9 @@ export class Receive {
     this.#tagged = type === this.#tagType;
     this.#tag = this.#tagged ? ((bytes[at + 14] as number) << 8) | (bytes[at + 15] as number) : 0;
     let verdict = this.filter.judge(bytes, at);
-    if (type === this.#controlType && this.#isControl(bytes, at)) {
-      if (this.#controlFrame(bytes, at, onWire)) return this.#refuse(onWire, DROP_FILTERED);
-      if (verdict === FILTER_DROP && (this.#control & RCTL_PMCF) !== 0) verdict = FILTER_INEXACT;
+    if (type === this.#controlType && this.#macControl.addressed(bytes, at)) {
+      if (this.#macControl.take(bytes, at, onWire)) return this.#refuse(onWire, DROP_FILTERED);
+      if (verdict === FILTER_DROP && this.#macControl.passes) verdict = FILTER_INEXACT;
     }
     if (verdict === FILTER_DROP || (this.#tagged && !this.filter.passesVlan(this.#tag))) return this.#refuse(onWire, DROP_FILTERED);
     this.#inexact = verdict === FILTER_INEXACT;
@@ -262,31 +252,6 @@ export class Receive {
     const { statistics } = this.#state;
     statistics[COUNT.TPR] = (statistics[COUNT.TPR] as number) + 1;
     statistics[COUNT.TOR] = (statistics[COUNT.TOR] as number) + onWire;
-  }
-
-  /** Addressed to MAC control: the flow control address, or the station's own (8254x 8.7.1). */
-  #isControl(bytes: Uint8Array, at: number): boolean {
-    const low = ((bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24)) >>> 0;
-    const high = (bytes[at + 4] as number) | ((bytes[at + 5] as number) << 8);
-    const words = this.#state.registers;
-    return (words[FCAL] === low && ((words[FCAH] as number) & 0xffff) === high) || this.filter.isStation(low, high);
-  }
-
-  /** A MAC control frame. True: it goes no further. */
-  #controlFrame(bytes: Uint8Array, at: number, onWire: number): boolean {
-    const { statistics } = this.#state;
-    const opcode = ((bytes[at + 14] as number) << 8) | (bytes[at + 15] as number);
-    if (opcode !== OPCODE_PAUSE || onWire < SHORTEST + FCS) {
-      statistics[COUNT.FCRUC] = (statistics[COUNT.FCRUC] as number) + 1;
-      return (this.#control & RCTL_PMCF) === 0;
-    }
-    if (!this.#pausable) return (this.#control & RCTL_DPF) !== 0;
-    const quanta = ((bytes[at + 16] as number) << 8) | (bytes[at + 17] as number);
-    count(statistics, quanta === 0 ? COUNT.XONRXC : COUNT.XOFFRXC);
-    this.#state.pauseQuanta = quanta;
-    this.events |= EVENT_PAUSE;
-    this.#touched = true;
-    return (this.#control & RCTL_DPF) !== 0;
   }
 
   // ---- into memory ----

@@ -181,7 +181,6 @@ export const AT = registerLayout(E1000_REGISTERS);
 export const REGISTER_WORDS = registerWords(E1000_REGISTERS);
 
 export const CTRL_RST = 1 << 26;
-export const CTRL_RFCE = 1 << 27;
 export const CTRL_TFCE = 1 << 28;
 export const CTRL_VME = 1 << 30;
 export const CTRL_PHY_RST = 1 << 31;
@@ -189,8 +188,6 @@ export const CTRL_PHY_RST = 1 << 31;
 export const RCTL_EN = 1 << 1;
 export const RCTL_SBP = 1 << 2;
 export const RCTL_LPE = 1 << 5;
-export const RCTL_DPF = 1 << 22;
-export const RCTL_PMCF = 1 << 23;
 export const RCTL_BSEX = 1 << 25;
 export const RCTL_SECRC = 1 << 26;
 

@@ -2,11 +2,11 @@
 
 import type { ByteViews } from '#core/guest-memory';
 import { AddressFilter, FILTER_DROP, FILTER_INEXACT } from '#devices/intel/address-filter';
+import { MacControl } from '#devices/intel/mac-control';
 import { DROP_FILTERED, DROP_MALFORMED, DROP_NOT_READY, DROP_TOO_LONG, type PortCounters } from '#net/counters';
 import { gatherHeader } from '#net/headers';
 import { FRAME_MALFORMED, type FrameBatch } from '#net/port';
 import { Distribution } from './distribution.ts';
-import { MacControl } from './mac-control.ts';
 import { type PoolSwitch, WIRE } from './pools.ts';
 import { FLAG_LOOPBACK, type PortState } from './port-state.ts';
 import { ReceiveCounts } from './receive-counts.ts';
@@ -58,7 +58,7 @@ export class Receive {
     this.#host = host;
     this.#words = host.state.registers;
     this.#filter = new AddressFilter(this.#words, AT);
-    this.#control = new MacControl(host.state, () => host.paused());
+    this.#control = new MacControl(host.state, AT, this.#filter, () => host.paused());
     this.#counts = new ReceiveCounts(host.state, host.counters);
     this.distribution = new Distribution(host, this.#counts);
   }

@@ -417,7 +417,6 @@ export const AT = registerLayout(IGB_REGISTERS);
 
 export const CTRL_GIO_MASTER_DISABLE = 1 << 2;
 export const CTRL_RST = 1 << 26;
-export const CTRL_RFCE = 1 << 27;
 export const CTRL_TFCE = 1 << 28;
 export const CTRL_VME = 1 << 30;
 export const CTRL_PHY_RST = 1 << 31;
@@ -430,8 +429,6 @@ export const RCTL_RXEN = 1 << 1;
 export const RCTL_SBP = 1 << 2;
 export const RCTL_LPE = 1 << 5;
 export const RCTL_VFE = 1 << 18;
-export const RCTL_DPF = 1 << 22;
-export const RCTL_PMCF = 1 << 23;
 export const RCTL_SECRC = 1 << 26;
 
 export const TCTL_EN = 1 << 1;

@@ -3,9 +3,7 @@
 // way as far as it goes and is called from whatever may wait for it.
 
 import type { Doorbell } from '#core/doorbell';
-import { BusyError } from '#virtio/control';
-import type { VirtioHost } from '#virtio/device';
-import { VirtioOptionError } from '#virtio/device';
+import { BusyError, type VirtioHost, VirtioOptionError } from '#virtio/device';
 import { FeatureSet } from '#virtio/features';
 import { NET_DATA_PLANE_FEATURES } from '#virtio/net-features';
 import type { NetPolicy } from '#virtio/net-policy';

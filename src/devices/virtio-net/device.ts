@@ -1,119 +1,88 @@
-// The virtio network device (virtio 1.4 5.1) between its parts: configuration space, control queue, data rings over a backend, and the policy words the data plane
-// reads. Queues are receiveq1, transmitq1, ..., and the control queue after the last pair.
+// The virtio network device (virtio 1.4 5.1) between its parts: configuration space, its queues over a backend, what the driver sets up by command, and the policy words the data plane
+// reads.
 
 import type { Doorbell } from '#core/doorbell';
 import { type Envelope, seal } from '#core/saved';
-import { BusyError } from '#virtio/control';
-import { type VirtioDevice, type VirtioHost, VirtioOptionError } from '#virtio/device';
+import { BusyError, type VirtioDevice, type VirtioHost } from '#virtio/device';
 import { type FeatureSet, VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
 import type { ChainReader } from '#virtio/net-control/chain-reader';
 import type { ChainWriter } from '#virtio/net-control/chain-writer';
 import {
-  hasQueuePairs,
   MAC_BYTES,
   VIRTIO_NET_F_CTRL_MAC_ADDR,
-  VIRTIO_NET_F_CTRL_VQ,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
   VIRTIO_NET_F_MAC,
-  VIRTIO_NET_F_RSS_CONTEXT,
   VIRTIO_NET_F_STANDBY,
   VIRTIO_NET_F_STATUS,
 } from '#virtio/net-features';
 import { NetPolicy } from '#virtio/net-policy';
 import type { VhostBackend } from '#virtio/vhost';
-import type { VringPosition } from '#virtio/virtqueue';
-import type { CommandQueue } from './command-queue.ts';
-import { checkMac, checkRss, NET_CONFIG_BYTES, NET_CONFIG_FIELDS, NetConfig } from './config.ts';
-import { ControlQueue } from './control-queue.ts';
-import { checkBackend, DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER, HELD_BY_OWNER } from './data-plane.ts';
+import { checkMac, NET_CONFIG_BYTES, NET_CONFIG_FIELDS, NetConfig } from './config.ts';
+import { DataPlane, HELD_BY_DRIVER, HELD_BY_EMBEDDER, HELD_BY_OWNER } from './data-plane.ts';
 import { DriverSettings } from './driver-settings.ts';
-import { missingDependency, offer } from './features.ts';
-import { AdminQueue, NetAdmin } from './net-admin.ts';
-import { checkFlowFilter, checkQueues, type VirtioNetOptions } from './net-options.ts';
+import { missingDependency } from './features.ts';
+import { NetAdmin } from './net-admin.ts';
+import { checkOptions, type VirtioNetOptions } from './net-options.ts';
 import { NetParts } from './net-parts.ts';
+import { NetQueues } from './queues.ts';
 import { checkNetState, NET_STATE_VERSION, type NetState } from './saved-net.ts';
 import { ShownConfig } from './shown-config.ts';
 
 export type { VirtioNetOptions } from './net-options.ts';
 
-const CONTROL_QUEUE_SIZE = 64;
-const ADMIN_QUEUE_SIZE = 64;
 export const VIRTIO_ID_NETWORK = 1;
 
 export class VirtioNet implements VirtioDevice {
   readonly name = 'virtio-net';
   readonly type = VIRTIO_ID_NETWORK;
   readonly offered: FeatureSet;
-  readonly queueCount: number;
-  readonly adminQueueCount: number;
   readonly configSize = NET_CONFIG_BYTES;
   readonly configFields = NET_CONFIG_FIELDS;
   readonly parts: NetParts;
   /** The words the data plane reads. */
   readonly policy: NetPolicy;
   readonly queuePairs: number;
-  readonly #queueSize: number;
   #permanentMac: Uint8Array;
   readonly #config: ShownConfig;
   readonly #settings: DriverSettings;
   readonly #data: DataPlane;
+  readonly #queues: NetQueues;
   #standby = false;
   readonly #options: VirtioNetOptions;
   #host: VirtioHost | undefined;
-  #control: ControlQueue | undefined;
-  #adminQueue: AdminQueue | undefined;
   #admin: NetAdmin | undefined;
   readonly #hasFlowFilter: boolean;
-  #restored: readonly (VringPosition | null)[] = [];
 
   /** @throws VirtioOptionError */
   constructor(options: VirtioNetOptions) {
-    const { backend } = options;
-    const { queuePairs, queueSize } = checkQueues(options);
+    const { mac, offered, queuePairs, queueSize, flowFilter, steering } = checkOptions(options);
     this.#options = options;
-    this.#permanentMac = checkMac(options.mac);
-    const rss = checkRss(options.rss ?? {});
+    this.#permanentMac = mac;
+    this.offered = offered;
     this.queuePairs = queuePairs;
-    this.#queueSize = queueSize;
-    this.offered = offer({
-      features: options.owner ? { ADMIN_VQ: true, ...options.features } : (options.features ?? {}),
-      backend: backend.features,
-      queuePairs,
-      hasMtu: options.mtu !== undefined,
-      hasSpeed: options.link !== undefined,
-      rssContexts: rss.contexts,
-    });
-    const limits = checkFlowFilter(options.flowFilter, this.offered.has(VIRTIO_F_ADMIN_VQ), backend);
-    this.#hasFlowFilter = limits !== undefined;
-    checkBackend(backend, this.offered, queuePairs, this.#hasFlowFilter);
-    if (options.owner && !this.offered.has(VIRTIO_F_ADMIN_VQ))
-      throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', 'virtual functions are administered through ADMIN_VQ, which is left out');
-    this.adminQueueCount = this.offered.has(VIRTIO_F_ADMIN_VQ) ? 1 : 0;
-    this.queueCount = 2 * queuePairs + (this.offered.has(VIRTIO_NET_F_CTRL_VQ) ? 1 : 0) + this.adminQueueCount;
-    if (this.adminQueueCount > 0)
+    this.#hasFlowFilter = flowFilter !== undefined;
+    if (offered.has(VIRTIO_F_ADMIN_VQ))
       this.#admin = new NetAdmin({
-        flowFilter: limits,
+        flowFilter,
         opcodes: options.adminOpcodes ?? 'table',
-        receiveQueues: () => this.#pairs(this.#host?.features),
+        receiveQueues: () => this.#queues.pairs(this.#host?.features),
         ...(options.owner && { owner: options.owner }),
       });
-    this.#config = new ShownConfig(
-      new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link, rss }),
-      this.#permanentMac,
-      options.linkUp ?? true,
-    );
-    this.#settings = new DriverSettings({ ...rss, contexts: this.offered.has(VIRTIO_NET_F_RSS_CONTEXT) ? rss.contexts : 0, pairs: queuePairs });
-    this.policy = new NetPolicy(this.#settings.limits);
-    this.#data = new DataPlane(backend, this.policy, this.#settings.statistics);
+    const config = new NetConfig(offered, { queuePairs, mtu: options.mtu, link: options.link, rss: steering });
+    this.#config = new ShownConfig(config, mac, options.linkUp ?? true);
+    this.#settings = new DriverSettings(steering);
+    this.policy = new NetPolicy(steering);
+    this.#data = new DataPlane(options.backend, this.policy, this.#settings.statistics);
+    this.#queues = new NetQueues({ offered, pairs: queuePairs, size: queueSize }, this.#data);
     this.#data.restartLost = options.onLost !== 'needs-reset';
     this.parts = new NetParts({
       state: () => this.#state(),
-      pairs: (features) => this.#pairs(features),
+      pairs: (features) => this.#queues.pairs(features),
       permanentMac: () => this.#permanentMac,
       allowsMac: (mac) => this.#allowsMac(mac),
       queuePairs,
-      steering: this.#settings.limits,
-      position: (index) => this.#position(index),
+      steering,
+      position: (index) => this.#queues.position(index),
     });
     this.#publishPolicy();
   }
@@ -121,39 +90,24 @@ export class VirtioNet implements VirtioDevice {
   attach(host: VirtioHost): void {
     this.#host = host;
     this.#config.host = host;
-    this.#data.attach(host);
-    this.#control = new ControlQueue(host, CONTROL_QUEUE_SIZE, (reader, reply) => this.#command(reader, reply));
-    if (this.#admin)
-      this.#adminQueue = new AdminQueue(host, ADMIN_QUEUE_SIZE, {
-        longest: this.#admin.readableBytes,
-        run: (readable, room) => this.#administer(readable, room),
-      });
+    this.#queues.attach(host, {
+      control: (reader, reply) => this.#command(reader, reply),
+      administration: this.#admin && { longest: this.#admin.readableBytes, run: (readable, room) => this.#administer(readable, room) },
+    });
   }
 
   // ---- features and queues ----
 
-  #pairs(features: FeatureSet | undefined): number {
-    return features === undefined || hasQueuePairs(features) ? this.queuePairs : 1;
+  get queueCount(): number {
+    return this.#queues.count;
   }
 
-  /** Index of the control queue under the negotiated features, or -1. */
-  get #controlIndex(): number {
-    const features = this.#host?.features;
-    return features?.has(VIRTIO_NET_F_CTRL_VQ) ? 2 * this.#pairs(features) : -1;
+  get adminQueueCount(): number {
+    return this.#queues.adminCount;
   }
 
-  /** The command queue that queue `index` is under the negotiated features; undefined: it is a data queue. */
-  #commandQueue(index: number): CommandQueue | undefined {
-    if (index === this.#controlIndex) return this.#control;
-    return index >= this.queueCount - this.adminQueueCount ? this.#adminQueue : undefined;
-  }
-
-  // virtio 1.4 5.1.2: the control queue follows the last pair that was negotiated, and is there only with CTRL_VQ.
   queueMaxSize(index: number, features: FeatureSet | undefined): number {
-    const dataQueues = 2 * this.#pairs(features);
-    if (index < dataQueues) return this.#queueSize;
-    if (index >= this.queueCount - this.adminQueueCount) return (features ?? this.offered).has(VIRTIO_F_ADMIN_VQ) ? ADMIN_QUEUE_SIZE : 0;
-    return index === dataQueues && (features ?? this.offered).has(VIRTIO_NET_F_CTRL_VQ) ? CONTROL_QUEUE_SIZE : 0;
+    return this.#queues.maxSize(index, features);
   }
 
   refuses(features: FeatureSet, legacy: boolean): string | undefined {
@@ -282,52 +236,34 @@ export class VirtioNet implements VirtioDevice {
   // ---- life ----
 
   start(): void {
-    const host = this.#host as VirtioHost;
-    this.#data.begin();
-    for (let index = 0; index < this.queueCount; index++) if (host.queueEnabled(index)) this.#startQueue(index);
-    this.#restored = [];
+    this.#queues.startAll();
     this.#publishPolicy();
     this.#data.launch();
   }
 
   startQueue(index: number): void {
     this.#settings.restartQueue(index);
-    this.#startQueue(index);
+    this.#queues.start(index);
     this.#publishPolicy();
     this.#data.launch();
   }
 
-  #startQueue(index: number): void {
-    const commands = this.#commandQueue(index);
-    if (commands === undefined) this.#data.start(index, this.#restored[index] ?? undefined);
-    // While held it opens later, where it stood.
-    else if (this.#data.holds === 0) commands.open(index);
-  }
-
   notify(index: number): void {
-    const commands = this.#commandQueue(index);
-    if (commands === undefined) this.#data.kick(index);
-    else commands.serve();
+    this.#queues.notify(index);
   }
 
   stopQueue(index: number): void {
-    const commands = this.#commandQueue(index);
-    if (commands) commands.close();
-    else {
-      this.#data.stop(index);
-      // virtio 1.4 5.1.9.5.6.2, 5.1.9.5.7.3 (device MUST): frames for a receive queue under reset are not kept for it.
-      this.#publishPolicy();
-    }
+    // virtio 1.4 5.1.9.5.6.2, 5.1.9.5.7.3 (device MUST): frames for a receive queue under reset are not kept for it.
+    if (this.#queues.stop(index)) this.#publishPolicy();
   }
 
   queueStopped(index: number): boolean {
-    return this.#commandQueue(index) !== undefined || this.#data.stopped(index);
+    return this.#queues.stopped(index);
   }
 
   // virtio 1.4 3.4.2: the data rings stop between turns, when all they have taken has been used.
   suspend(): void {
-    this.#parkCommands();
-    this.#data.hold(HELD_BY_DRIVER);
+    this.#queues.hold(HELD_BY_DRIVER);
     this.#publishPolicy();
   }
 
@@ -344,8 +280,7 @@ export class VirtioNet implements VirtioDevice {
   // virtio 1.4 2.12.1.4.3: as a suspend, but that the driver sees nothing of it.
   freeze(): void {
     this.#config.frozen = true;
-    this.#parkCommands();
-    this.#data.hold(HELD_BY_OWNER);
+    this.#queues.hold(HELD_BY_OWNER);
     this.#publishPolicy();
   }
 
@@ -358,29 +293,15 @@ export class VirtioNet implements VirtioDevice {
   /** One reason to hold still is gone. */
   #goOn(reason: number): void {
     // Set already, but for a device that was restored into it.
-    this.#data.hold(reason);
-    if (this.#restored.length > 0 && this.#host?.driverOk) this.start();
-    this.#data.release(reason);
+    this.#queues.hold(reason);
+    if (this.#queues.restored && this.#host?.driverOk) this.start();
+    this.#queues.release(reason);
     this.#publishPolicy();
-    for (const index of this.#commandIndices)
-      if (this.#data.holds === 0 && this.#host?.driverOk && this.#host.queueEnabled(index)) this.#commandQueue(index)?.unpark(index);
-  }
-
-  #parkCommands(): void {
-    this.#control?.park();
-    this.#adminQueue?.park();
-  }
-
-  get #commandIndices(): number[] {
-    const indices = this.#controlIndex >= 0 ? [this.#controlIndex] : [];
-    return this.#adminQueue ? [...indices, this.queueCount - 1] : indices;
+    this.#queues.resumeCommands();
   }
 
   stop(): void {
-    this.#control?.close();
-    this.#adminQueue?.close();
-    this.#restored = [];
-    this.#data.stopAll();
+    this.#queues.stopAll();
     this.#publishPolicy();
   }
 
@@ -409,7 +330,7 @@ export class VirtioNet implements VirtioDevice {
 
   #command(reader: ChainReader, reply: ChainWriter): boolean {
     const host = this.#host as VirtioHost;
-    const dataQueues = 2 * this.#pairs(host.features);
+    const dataQueues = 2 * this.#queues.pairs(host.features);
     const ok = this.#settings.run(reader, reply, {
       features: host.features,
       dataQueues,
@@ -459,8 +380,7 @@ export class VirtioNet implements VirtioDevice {
 
   /** Stops all queues where they are, unseen by the driver; over when `paused`. For saving. */
   pause(): void {
-    this.#parkCommands();
-    this.#data.hold(HELD_BY_EMBEDDER);
+    this.#queues.hold(HELD_BY_EMBEDDER);
   }
 
   get paused(): boolean {
@@ -481,54 +401,41 @@ export class VirtioNet implements VirtioDevice {
   }
 
   #state(): Envelope<NetState> {
-    const control = this.#control?.position;
-    const adminPosition = this.#adminQueue?.position;
+    const { positions, control, admin } = this.#queues.save();
     return seal('virtio-net', NET_STATE_VERSION, {
       permanentMac: this.#permanentMac.slice(),
       ...this.#config.save(),
       ...this.#settings.save(),
-      // Restored and not started yet: as they were.
-      positions: this.#restored.length > 0 ? [...this.#restored] : this.#data.positions(),
-      control: control ? { available: control.available, used: control.used } : null,
-      admin: this.#admin ? { position: adminPosition ?? null, ...this.#admin.save() } : null,
+      positions,
+      control,
+      admin: this.#admin ? { position: admin, ...this.#admin.save() } : null,
     });
   }
 
-  /** Where a queue stands that has stopped; undefined: not live. */
   /** Whether the driver may set this address: the host may have said that it keeps the one it was given. */
   #allowsMac(mac: Uint8Array): boolean {
     return this.#options.mayChangeMac?.() !== false || mac.every((byte, i) => byte === this.#permanentMac[i]);
-  }
-
-  #position(index: number): VringPosition | undefined {
-    const commands = this.#commandQueue(index);
-    if (commands) return commands.position;
-    return this.#restored[index] ?? this.#data.positions()[index] ?? undefined;
   }
 
   restore(saved: unknown, features: FeatureSet): (paused: boolean) => void {
     const state = checkNetState(saved, {
       features,
       permanentMac: this.#permanentMac,
-      pairs: this.#pairs(features),
+      pairs: this.#queues.pairs(features),
       rings: 2 * this.queuePairs,
       admin: this.#admin,
       steering: this.#settings.limits,
     });
     return (paused) => {
       this.stop();
-      if (paused) this.#data.hold(HELD_BY_EMBEDDER);
+      if (paused) this.#queues.hold(HELD_BY_EMBEDDER);
       this.#data.clear();
       this.#config.load(state);
       this.#options.onMac?.(state.mac.slice());
       this.#settings.load(state, features);
       this.#setStandby(features.has(VIRTIO_NET_F_STANDBY));
-      this.#control?.restore(state.control ?? undefined);
-      if (state.admin) {
-        this.#admin = state.admin.admin;
-        this.#adminQueue?.restore(state.admin.position ?? undefined);
-      }
-      this.#restored = state.positions;
+      if (state.admin) this.#admin = state.admin.admin;
+      this.#queues.restore({ ...state, admin: state.admin?.position ?? null });
       // The owner's hold, or the driver's, is what it stays under otherwise.
       this.#publishPolicy();
     };

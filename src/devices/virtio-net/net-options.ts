@@ -4,10 +4,14 @@ import type { ObjectOpcodes } from '#virtio/admin-objects';
 import type { SriovGroupOptions } from '#virtio/admin-sriov';
 import { VirtioOptionError } from '#virtio/device';
 import { isPowerOfTwo, VIRTIO_QUEUE_SIZE_LIMIT } from '#virtio/device-status';
+import { type FeatureSet, VIRTIO_F_ADMIN_VQ } from '#virtio/features';
 import { FLOW_RULES } from '#virtio/flow-rules';
+import type { SteeringLimits } from '#virtio/net-control/steering-state';
+import { VIRTIO_NET_F_RSS_CONTEXT } from '#virtio/net-features';
 import type { VhostBackend } from '#virtio/vhost';
-import { checkMtu, checkSpeed, type LinkSpeed, type RssOptions } from './config.ts';
-import type { NetFeatureName } from './features.ts';
+import { checkMac, checkMtu, checkRss, checkSpeed, type LinkSpeed, type RssOptions } from './config.ts';
+import { checkBackend } from './data-plane.ts';
+import { type NetFeatureName, offer } from './features.ts';
 import { FLOW_FILTER_LIMITS, type FlowFilterLimits } from './flow-filter.ts';
 
 export const MOST_QUEUE_PAIRS = 64;
@@ -54,8 +58,43 @@ export interface VirtioNetOptions {
   readonly onMac?: (mac: Uint8Array) => void;
 }
 
+/** What a device is made to. */
+export interface NetModel {
+  /** The permanent address. */
+  readonly mac: Uint8Array;
+  readonly offered: FeatureSet;
+  readonly queuePairs: number;
+  readonly queueSize: number;
+  /** undefined: there is none. */
+  readonly flowFilter: FlowFilterLimits | undefined;
+  readonly steering: SteeringLimits;
+}
+
+/** @throws VirtioOptionError for what cannot be, or cannot be together. */
+export function checkOptions(options: VirtioNetOptions): NetModel {
+  const { backend, owner } = options;
+  const { queuePairs, queueSize } = checkQueues(options);
+  const mac = checkMac(options.mac);
+  const rss = checkRss(options.rss ?? {});
+  const offered = offer({
+    features: owner ? { ADMIN_VQ: true, ...options.features } : (options.features ?? {}),
+    backend: backend.features,
+    queuePairs,
+    hasMtu: options.mtu !== undefined,
+    hasSpeed: options.link !== undefined,
+    rssContexts: rss.contexts,
+  });
+  const administered = offered.has(VIRTIO_F_ADMIN_VQ);
+  const flowFilter = checkFlowFilter(options.flowFilter, administered, backend);
+  checkBackend(backend, offered, queuePairs, flowFilter !== undefined);
+  if (owner && !administered)
+    throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', 'virtual functions are administered through ADMIN_VQ, which is left out');
+  const steering = { ...rss, contexts: offered.has(VIRTIO_NET_F_RSS_CONTEXT) ? rss.contexts : 0, pairs: queuePairs };
+  return { mac, offered, queuePairs, queueSize, flowFilter, steering };
+}
+
 /** @throws VirtioOptionError */
-export function checkQueues({ queuePairs = 1, queueSize = DEFAULT_QUEUE_SIZE, mtu, link }: VirtioNetOptions): {
+function checkQueues({ queuePairs = 1, queueSize = DEFAULT_QUEUE_SIZE, mtu, link }: VirtioNetOptions): {
   readonly queuePairs: number;
   readonly queueSize: number;
 } {
@@ -74,7 +113,7 @@ export function checkQueuePairs(queuePairs: number, most = MOST_QUEUE_PAIRS): vo
 }
 
 /** @throws VirtioOptionError */
-export function checkFlowFilter(asked: VirtioNetOptions['flowFilter'], offered: boolean, backend: VhostBackend): FlowFilterLimits | undefined {
+function checkFlowFilter(asked: VirtioNetOptions['flowFilter'], offered: boolean, backend: VhostBackend): FlowFilterLimits | undefined {
   if (asked === false) return undefined;
   if (asked === undefined) return offered && backend.flowFilter === true ? FLOW_FILTER_LIMITS : undefined;
   if (!offered) throw new VirtioOptionError('NICBOX_FEATURE_DEPENDENCY', 'a flow filter needs the ADMIN_VQ feature');
