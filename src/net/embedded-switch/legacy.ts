@@ -49,7 +49,7 @@ export const SERVICE_VLAN = 0x1000;
 
 // What `admit` says is to be done to a frame's tag.
 export const TAG_AS_IT_IS = 0;
-const TAG_PUSH = 1;
+export const TAG_PUSH = 1;
 export const TAG_REPLACE = 2;
 
 export class LegacyBridge {

@@ -7,7 +7,7 @@ import type { Effects } from './effects.ts';
 import { FlowCache, MOST_MET } from './flow-cache.ts';
 import { FrameKey } from './frame-key.ts';
 import * as k from './layout.ts';
-import { LegacyBridge, TAG_AS_IT_IS, TAG_REPLACE, tagOf } from './legacy.ts';
+import { LegacyBridge, TAG_AS_IT_IS, TAG_PUSH, TAG_REPLACE, tagOf } from './legacy.ts';
 import type { LinkGroup } from './link-group.ts';
 import { MISSED, Program, STOPPED } from './program.ts';
 import { CUT_FIRST, DONE, Rewriter } from './rewrite.ts';
@@ -236,6 +236,14 @@ export class Pipeline {
   #bridged(): void {
     const bridge = this.#bridge;
     const { port } = this.#tables;
+    bridge.decide(this.#inPort, this.key, this.now);
+    this.why = bridge.why;
+    if (bridge.count === 0) return;
+    // Put on for the way through and taken off at its end: where nobody looks in between, the frame stays as it is.
+    if (bridge.tag === TAG_PUSH && bridge.count === 1 && bridge.strips(bridge.targets[0] as number) && !this.#watched) {
+      this.deliver(bridge.targets[0] as number);
+      return;
+    }
     if (bridge.tag !== TAG_AS_IT_IS) {
       // Of the sender's own tag its priority is kept, and nothing else; an untagged frame has the port's.
       const at = this.#inPort * k.PORT_WORDS;
@@ -246,8 +254,6 @@ export class Pipeline {
       if (!this.went(this.rewrite.pushVlan(this.place, port[at + k.PORT_TPID] as number, replaces ? (tagOf(this.key) & 0xe000) | (tci & 0xfff) : tci))) return;
       this.changed();
     }
-    bridge.decide(this.#inPort, this.key, this.now);
-    this.why = bridge.why;
     const tagged = this.place;
     let stripped = -1;
     for (let i = 0; i < bridge.count; i++) {
@@ -268,6 +274,11 @@ export class Pipeline {
       this.#send(target);
       this.#goBack(tagged);
     }
+  }
+
+  /** Somebody may see frames between their tagging and their end, by a list or a mirror. */
+  get #watched(): boolean {
+    return this.#tables.config[k.CONFIG_MIRRORS] !== 0 || this.#lookup.has(this.#tables.egressChain);
   }
 
   /** The frame in hand is the one at `place` again, which others may have a copy of. */

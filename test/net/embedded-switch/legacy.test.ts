@@ -99,6 +99,18 @@ describe('VLANs', () => {
     expect(counts(send('vf0', { bytes: plain(1), csumStart: 0xffff }))).toEqual({ uplink0: 1, pf: 1, vf1: 1, vf2: 1 });
   });
 
+  it('port VLAN: between two ports of it a frame stays as it is, but an egress list sees the tag', () => {
+    const { nic, send } = addressed();
+    for (const vf of ['vf0', 'vf1']) nic.configurePort(vf, { vlan: { id: 10, priority: 5 } });
+    const frame = plain(1, { to: macOf(1) });
+    for (let time = 0; time < 2; time++) expect(send('vf0', frame)).toEqual({ vf1: [frame] });
+    const rule = nic.root.addRule({ table: 'egress', match: { port: 'vf1', vlan: { id: 10, priority: 5 } }, actions: [{ kind: 'drop' }] });
+    expect(send('vf0', frame)).toEqual({});
+    expect(rule.count.frames).toBe(1);
+    rule.remove();
+    expect(send('vf0', frame)).toEqual({ vf1: [frame] });
+  });
+
   it('port VLAN: replaces a tag of priority alone, keeping the priority, and refuses any other', () => {
     const { nic, send } = addressed();
     nic.configurePort('vf0', { vlan: { id: 10 } });
