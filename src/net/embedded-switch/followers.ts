@@ -1,8 +1,8 @@
-// Frames that follow one of the same flow, taken together: their headers copied into private memory, held against the Ethernet header of the one they follow, and ready to be sent on, in one loop without a call. What a
+// Frames that follow one of the same flow, taken together: their headers copied into private memory, held against those of the one they follow, and ready to be sent on, in one loop without a call. What a
 // sender has just written lies in another processor's cache, and only in such a loop is more than one frame's way from there under way (measured: bench/embedded-switch.ts).
 
 import type { ByteViews } from '#core/guest-memory';
-import { ETHERTYPE_QINQ, ETHERTYPE_VLAN } from '../headers.ts';
+import { ETHERTYPE_QINQ, ETHERTYPE_VLAN, PROTOCOL_TCP } from '../headers.ts';
 import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch, GSO_NONE } from '../port.ts';
 import { CHECKSUM_SIGHT, IPV4_PLAIN, isTransportSum } from './soundness.ts';
 import { FIRST_LOOK, HEADROOM, SLOT, WHOLE, WORK_FRAMES, type WorkFrames } from './work-frames.ts';
@@ -10,9 +10,20 @@ import { FIRST_LOOK, HEADROOM, SLOT, WHOLE, WORK_FRAMES, type WorkFrames } from 
 const SHORTEST = 14;
 /** Bytes 12 to 14 of a frame with an IPv4 header without options, as the low bytes of a word. */
 const PLAIN_IPV4 = 0x08 | (IPV4_PLAIN << 16);
+const LOW_HALF = 0xffff;
+const HIGH_HALF = -0x10000;
+/** In the last byte of a word. */
+const TCP_FLAGS = -0x1000000;
 const swapped = (type: number): number => (type >>> 8) | ((type & 0xff) << 8);
 const VLAN = swapped(ETHERTYPE_VLAN);
 const QINQ = swapped(ETHERTYPE_QINQ);
+
+// What decided about the frame that others follow.
+export const FOLLOW_NOTHING = 0;
+/** Its Ethernet header alone. */
+export const FOLLOW_LINK = 1;
+/** Something behind it as well: of TCP and UDP over IPv4 without options all that a key is made of (frame-key.ts) is held against it. */
+export const FOLLOW_FLOW = 2;
 
 export class Followers {
   /** OR of what those of the last `take` need. */
@@ -24,10 +35,11 @@ export class Followers {
   }
 
   /**
-   * Frames from batch[frame] on, below `to`, that go where the one at `place` goes, which was decided by its Ethernet header alone: put, assembled, into the places after it. Returns how many.
+   * Frames from batch[frame] on, below `to`, that go where the one at `place` goes: put, assembled, into the places after it. Returns how many.
    * @param needs OR of the batch's
+   * @param by FOLLOW_LINK or FOLLOW_FLOW
    */
-  take(batch: FrameBatch, frame: number, to: number, place: number, needs: number): number {
+  take(batch: FrameBatch, frame: number, to: number, place: number, needs: number, by: number): number {
     const work = this.#work;
     const { memory, output } = work;
     const { i32, f64, u8 } = memory;
@@ -38,9 +50,19 @@ export class Followers {
     const first = i32[leader >> 2] as number;
     const second = i32[(leader >> 2) + 1] as number;
     const third = i32[(leader >> 2) + 2] as number;
-    const type = (i32[(leader >> 2) + 3] as number) & 0xffff;
+    const leaderKind = i32[(leader >> 2) + 3] as number;
+    const type = leaderKind & 0xffff;
     // The tag is not looked at here.
     if (type === VLAN || type === QINQ) return 0;
+    const flow = by === FOLLOW_FLOW;
+    if (flow && ((leaderKind & 0xffffff) !== PLAIN_IPV4 || (work.consumed[place] as number) < CHECKSUM_SIGHT)) return 0;
+    const leaderIp = i32[(leader >> 2) + 5] as number;
+    const leaderFrom = i32[(leader >> 2) + 6] as number;
+    const leaderFromTo = i32[(leader >> 2) + 7] as number;
+    const leaderToPort = i32[(leader >> 2) + 8] as number;
+    const leaderPort = i32[(leader >> 2) + 9] as number;
+    const leaderFlags = i32[(leader >> 2) + 11] as number;
+    const flagBits = leaderIp >>> 24 === PROTOCOL_TCP ? TCP_FLAGS : 0;
     const {
       segments,
       firstSegment,
@@ -111,6 +133,12 @@ export class Followers {
       const w = at >> 2;
       const kind = i32[(w + 3) | 0] as number;
       if (i32[w] !== first || i32[(w + 1) | 0] !== second || i32[(w + 2) | 0] !== third || (kind & 0xffff) !== type) break;
+      if (flow) {
+        if (length < CHECKSUM_SIGHT || kind !== leaderKind || i32[(w + 5) | 0] !== leaderIp || (((i32[(w + 6) | 0] as number) ^ leaderFrom) & HIGH_HALF) !== 0)
+          break;
+        if (i32[(w + 7) | 0] !== leaderFromTo || i32[(w + 8) | 0] !== leaderToPort || (((i32[(w + 9) | 0] as number) ^ leaderPort) & LOW_HALF) !== 0) break;
+        if ((((i32[(w + 11) | 0] as number) ^ leaderFlags) & flagBits) !== 0) break;
+      }
       if (need !== 0) {
         if (length < CHECKSUM_SIGHT || (kind & 0xffffff) !== PLAIN_IPV4 || (flag & FRAME_NEEDS_CSUM) === 0) break;
         const ip = i32[(w + 5) | 0] as number;

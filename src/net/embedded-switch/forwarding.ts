@@ -7,7 +7,7 @@ import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch, type NetPort, NOT_SENT
 import type { Forwarding, Segment } from '../segment.ts';
 import { SoftwareOffload } from '../software-offload.ts';
 import { Effects } from './effects.ts';
-import { Followers } from './followers.ts';
+import { FOLLOW_NOTHING, Followers } from './followers.ts';
 import {
   ACCOUNT_DROPPED,
   ACCOUNT_FLOATS,
@@ -174,8 +174,9 @@ export class EmbeddedForwarding implements Forwarding, Reach {
         work.assemble(batch, frame, at);
         this.#runNeeds |= work.needs[at] as number;
         place = at + 1;
-        if (pipeline.byLink) {
-          const more = this.#followers.take(batch, frame + 1, admitted, at, needs);
+        if (pipeline.follow !== FOLLOW_NOTHING) {
+          const more = this.#followers.take(batch, frame + 1, admitted, at, needs, pipeline.follow);
+          pipeline.followed(frame + 1, place, more);
           this.#runNeeds |= this.#followers.needs;
           place += more;
           frame += more;

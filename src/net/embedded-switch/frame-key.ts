@@ -143,6 +143,12 @@ export class FrameKey {
     words[KEY_TYPE] = type | (has << 16);
   }
 
+  /** UDP to a port that is for tunnels. */
+  get mayTunnel(): boolean {
+    const port = (this.words[KEY_PORTS] as number) & 0xffff;
+    return this.protocol === PROTOCOL_UDP && (port === this.#vxlanPort || port === this.#genevePort);
+  }
+
   /** TCP, UDP or SCTP, with its ports at hand. */
   get hasPorts(): boolean {
     return ((this.words[KEY_TYPE] as number) & (HAS_PORTS << 16)) !== 0;

@@ -5,6 +5,7 @@ import type { Nanos } from '#core/clock';
 import { FRAME_MALFORMED, type FrameBatch, GSO_UDP_TUNNEL } from '../port.ts';
 import type { Effects } from './effects.ts';
 import { FlowCache, MOST_MET } from './flow-cache.ts';
+import { FOLLOW_FLOW, FOLLOW_LINK, FOLLOW_NOTHING } from './followers.ts';
 import { FrameKey } from './frame-key.ts';
 import * as k from './layout.ts';
 import { LegacyBridge, TAG_AS_IT_IS, TAG_PUSH, TAG_REPLACE, tagOf } from './legacy.ts';
@@ -43,8 +44,8 @@ export class Pipeline {
   cut = false;
   /** Nothing was changed, charged or mirrored, nor looked at whether to do so. */
   plain = false;
-  /** Its Ethernet header alone decided, and no rule counts it: those that follow with the same one go the same way. */
-  byLink = false;
+  /** FOLLOW_*: by what those that come after it are known to go the same way. */
+  follow = FOLLOW_NOTHING;
 
   // ---- the frame in hand ----
   readonly key: FrameKey;
@@ -146,8 +147,19 @@ export class Pipeline {
     const length = this.#work.output.length[place] as number;
     for (let i = 0; i < flows.met; i++) this.#effects.hit(flows.rule(i), length);
     this.#add(target, false);
-    this.byLink = !flows.deep && flows.met === 0;
+    this.follow = !flows.deep ? FOLLOW_LINK : key.mayTunnel ? FOLLOW_NOTHING : FOLLOW_FLOW;
     return KNOWN;
+  }
+
+  /** `count` frames, from `frame` on, in the places from `place` on, follow the one that was taken: they meet the same rules. */
+  followed(frame: number, place: number, count: number): void {
+    const flows = this.#flows;
+    if (flows.met === 0) return;
+    const effects = this.#effects;
+    for (let i = 0; i < count; i++) {
+      effects.frame = frame + i;
+      for (let rule = 0; rule < flows.met; rule++) effects.hit(flows.rule(rule), this.#work.output.length[place + i] as number);
+    }
   }
 
   /** False: it is no frame. */
@@ -158,7 +170,7 @@ export class Pipeline {
     this.primaries = 0;
     this.why = k.WHY_MALFORMED;
     this.cut = false;
-    this.byLink = false;
+    this.follow = FOLLOW_NOTHING;
     this.place = place;
     this.#next = place + 1;
     this.#fresh = false;

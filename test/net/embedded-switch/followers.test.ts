@@ -2,6 +2,7 @@
 
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { FlowRule, FlowRuleSpec } from '#net/embedded-switch/domain';
 import { ACCEPTS_EVERYTHING, FRAME_DATA_VALID, FRAME_NEEDS_CSUM } from '#net/port';
 import { ethernet } from '../frames.ts';
 import type { Frame } from '../memory-port.ts';
@@ -64,30 +65,84 @@ const frames = base.chain((common) =>
     .map((runs) => runs.flatMap(({ changes, times }) => new Array<Frame>(times).fill(frameOf(Object.assign({ ...common }, ...changes))))),
 );
 
-function made(spoofCheck: boolean, accepts: number): Rig {
-  const switched = rig();
-  for (let vf = 0; vf < 3; vf++) switched.nic.configurePort(`vf${vf}`, { mac: macOf(vf), spoofCheck, ...(vf === 1 && { vlans: [] }) });
-  for (const name of switched.nic.ports) switched.port(name).accepts = accepts;
-  return switched;
+type Setup = 'plain' | 'spoof check' | 'port VLAN' | 'list of addresses' | 'list of flows' | 'rule for a port' | 'rules for flows' | 'rule for tunnels';
+const SETUPS: readonly Setup[] = [
+  'plain',
+  'spoof check',
+  'port VLAN',
+  'list of addresses',
+  'list of flows',
+  'rule for a port',
+  'rules for flows',
+  'rule for tunnels',
+];
+
+const RULES: Partial<Record<Setup, readonly FlowRuleSpec[]>> = {
+  'list of addresses': [
+    { table: 'ingress', match: { port: 'vf0', destinationMac: macOf(1) }, actions: [{ kind: 'accept' }] },
+    { table: 'ingress', match: { port: 'vf0', destinationMac: macOf(2) }, actions: [{ kind: 'drop' }] },
+  ],
+  'list of flows': [
+    { table: 'ingress', match: { port: 'vf0', protocol: 17, sourcePort: { value: 1, mask: 1 } }, actions: [{ kind: 'accept' }] },
+    { table: 'egress', match: { port: 'vf1', protocol: 6, tcpFlags: { value: 2, mask: 2 } }, actions: [{ kind: 'drop' }] },
+  ],
+  'rule for a port': [{ match: { port: 'vf0' }, actions: [{ kind: 'forward', to: 'vf1' }] }],
+  'rules for flows': [
+    {
+      match: {
+        port: 'vf0',
+        source: '10.0.0.2',
+        destination: '10.0.0.1',
+        protocol: 17,
+        sourcePort: 1001,
+        destinationPort: 2000,
+        dscp: 0,
+        ttl: 64,
+        fragment: 'none',
+      },
+      actions: [{ kind: 'forward', to: 'vf1' }],
+      priority: 2,
+    },
+    { match: { port: 'vf0', protocol: 6, tcpFlags: { value: 0x10, mask: 0x12 } }, actions: [{ kind: 'forward', to: 'vf2' }], priority: 1 },
+    { match: { port: 'vf0' }, actions: [{ kind: 'forward', to: 'uplink0' }] },
+  ],
+  'rule for tunnels': [
+    { match: { port: 'vf0', tunnel: { kind: 'vxlan' } }, actions: [{ kind: 'forward', to: 'vf2' }], priority: 1 },
+    { match: { port: 'vf0', destination: '10.0.0.0/8' }, actions: [{ kind: 'forward', to: 'vf1' }] },
+  ],
+};
+
+interface Made extends Rig {
+  readonly rules: readonly FlowRule[];
 }
 
-const seen = (switched: Rig): unknown =>
-  switched.nic.ports.map((name) => ({
-    name,
-    inbox: switched.port(name).inbox,
-    counters: switched.port(name).counters.snapshot(),
-    statistics: switched.nic.portStatistics(name),
-  }));
+function made(setup: Setup, accepts: number): Made {
+  const legacy = !setup.startsWith('rule');
+  const switched = rig({ mode: legacy ? 'legacy' : 'switchdev', ...(setup === 'rule for tunnels' && { vxlanPort: 2000 }) });
+  if (legacy)
+    for (let vf = 0; vf < 3; vf++) {
+      const vlan = setup === 'port VLAN' ? { vlan: { id: 9 } } : vf === 0 ? {} : { vlans: vf === 1 ? [] : [5] };
+      switched.nic.configurePort(`vf${vf}`, { mac: macOf(vf), spoofCheck: setup === 'spoof check', ...vlan });
+    }
+  for (const name of switched.nic.ports) switched.port(name).accepts = accepts;
+  return { ...switched, rules: (RULES[setup] ?? []).map((rule) => switched.nic.root.addRule(rule)) };
+}
+
+const counted = ({ nic, rules, port }: Made): unknown => ({
+  ports: nic.ports.map((name) => ({ name, counters: port(name).counters.snapshot(), statistics: nic.portStatistics(name) })),
+  rules: rules.map(({ count }) => count),
+});
+const seen = (switched: Made): unknown => ({ ...(counted(switched) as object), inboxes: switched.nic.ports.map((name) => [name, switched.port(name).inbox]) });
 
 describe('frames that follow one another', () => {
   it('go where each goes that comes alone, as it is, and are counted the same', () => {
     let most = 0;
     fc.assert(
-      fc.property(frames, fc.boolean(), one(0, ACCEPTS_EVERYTHING), one(Infinity, 3, 70), (all, spoofCheck, accepts, room) => {
+      fc.property(frames, one(...SETUPS), one(0, ACCEPTS_EVERYTHING), one(Infinity, 3, 70), (all, setup, accepts, room) => {
         // Copies of a flooded frame are lost where there is no room.
         const sent = room === Infinity ? all : all.filter(({ bytes }) => bytes[0] !== 0xff);
-        const together = made(spoofCheck, accepts);
-        const alone = made(spoofCheck, accepts);
+        const together = made(setup, accepts);
+        const alone = made(setup, accepts);
         const full = together.port('vf1');
         full.room = room;
         together.port('vf0').outbox.push(...sent);
@@ -107,25 +162,31 @@ describe('frames that follow one another', () => {
     expect(most).toBeGreaterThan(200);
   });
 
-  it('go their own way for one bit of the Ethernet header, and are looked at whole for one of what their checksum goes by', () => {
-    const common = frameOf(COMMON);
-    for (let bit = 0; bit < 8 * 24; bit++) {
-      const bytes = Uint8Array.from(common.bytes);
-      bytes[bit >> 3] = (bytes[bit >> 3] as number) ^ (1 << (bit & 7));
-      const sent: Frame[] = [common, common, { ...common, bytes }, common];
-      const together = made(true, ACCEPTS_EVERYTHING);
-      together.port('vf0').outbox.push(...sent);
-      together.run();
-      const alone = made(true, ACCEPTS_EVERYTHING);
-      for (const f of sent) alone.send('vf0', f);
-      const statistics = (switched: Rig): unknown =>
-        switched.nic.ports.map((name) => [switched.nic.portStatistics(name), switched.port(name).counters.snapshot()]);
-      expect(statistics(together), `bit ${bit}`).toEqual(statistics(alone));
-    }
+  it.each(SETUPS)('%s: differ in one bit, and what decides by that bit is asked', (setup) => {
+    const together = made(setup, ACCEPTS_EVERYTHING);
+    const alone = made(setup, ACCEPTS_EVERYTHING);
+    for (const common of [
+      frameOf(COMMON),
+      frameOf({ ...COMMON, to: macOf(2), vlans: [5], flags: 0 }),
+      frameOf({ ...COMMON, protocol: 6, csumOffset: 16 }),
+      frameOf({ ...COMMON, length: 120, flags: 0 }),
+    ])
+      for (let bit = 0; bit < 8 * 60; bit++) {
+        const bytes = Uint8Array.from(common.bytes);
+        bytes[bit >> 3] = (bytes[bit >> 3] as number) ^ (1 << (bit & 7));
+        const sent: Frame[] = [common, common, { ...common, bytes }, common];
+        together.port('vf0').outbox.push(...sent);
+        together.run();
+        for (const f of sent) {
+          alone.port('vf0').outbox.push(f);
+          alone.run();
+        }
+        if (bit % 16 === 15) expect(counted(together), `bytes ${bit >> 3} and before`).toEqual(counted(alone));
+      }
   });
 
   it('are held back in their order where the receiver is full', () => {
-    const switched = made(true, ACCEPTS_EVERYTHING);
+    const switched = made('spoof check', ACCEPTS_EVERYTHING);
     const receiver = switched.port('vf1');
     const numbered = (n: number): Frame => ({
       bytes: ethernet(0x88b5, [n, ...new Array(60).fill(n)], { to: bytesOf(macOf(1)), from: bytesOf(macOf(0)), vlans: [] }),
@@ -140,7 +201,7 @@ describe('frames that follow one another', () => {
   });
 
   it('are sent on as they were when they were looked at, whatever their sender makes of them meanwhile', () => {
-    const switched = made(true, ACCEPTS_EVERYTHING);
+    const switched = made('spoof check', ACCEPTS_EVERYTHING);
     const sender = switched.port('vf0');
     const receiver = switched.port('vf1');
     const good = ethernet(0x88b5, new Array(170).fill(1), { to: bytesOf(macOf(1)), from: bytesOf(macOf(0)), vlans: [] });
