@@ -309,6 +309,31 @@ describe('links and rates', () => {
     ]);
   });
 
+  // Ever so many senders, also where each waits longer for its turn than a window is.
+  it.each([
+    { rate: 80e6, step: 1e5, time: 0.2e9, functions: 3 },
+    { rate: 1e6, step: 1e6, time: 40e9, functions: 10 },
+  ])('functions that always have something to send share the scheduler: $functions, $rate bits a second', ({ rate, step, time, functions }) => {
+    const { clock, port, segment } = rig({ functions, transmitRate: rate });
+    const got = new Array<number>(functions).fill(0);
+    const frames = got.map((_, vf) => ethernet(0x88b5, new Array(986).fill(0), { to: bytesOf(STRANGER), from: bytesOf(macOf(vf)) }));
+    for (let now = 0; now < time; now += step) {
+      for (const [vf, bytes] of frames.entries()) for (let { outbox } = port(`vf${vf}`); outbox.length < 70; ) outbox.push({ bytes });
+      clock.advance(step);
+      for (let round = 0; round < 4 && segment.service(); round++);
+      for (const { bytes } of port('uplink0').inbox.splice(0)) {
+        const vf = bytes[11] as number;
+        got[vf] = (got[vf] as number) + bytes.length;
+      }
+    }
+    const share = ((rate / 8e9) * time) / functions;
+    // And a burst each, and one together.
+    for (const bytes of got) {
+      expect(bytes).toBeGreaterThan(share);
+      expect(bytes).toBeLessThan(share + 2 * 65_536);
+    }
+  });
+
   it('a pause ends in time also when the segment’s clock began later than the switch’s', () => {
     const [old, young] = [new SimClock(3600e9), new SimClock(0)];
     const nic = new EmbeddedSwitch({ functions: 2, clock: old });
