@@ -7,7 +7,7 @@ import { EmbeddedSwitchError } from '#net/embedded-switch/errors';
 import { SwitchTables } from '#net/embedded-switch/layout';
 import { FRAME_NEEDS_CSUM } from '#net/port';
 import { Segment } from '#net/segment';
-import { ethernet } from '../frames.ts';
+import { ethernet, ipv4, udp } from '../frames.ts';
 import { MemoryPort } from '../memory-port.ts';
 import { bytesOf, counts, macOf, plain, rig } from './rig.ts';
 
@@ -555,6 +555,18 @@ describe('access lists', () => {
     const { nic } = addressed();
     expect(code(() => nic.root.addRule({ table: 'ingress', match: {}, actions: [{ kind: 'forward', to: 'vf1' }] }))).toBe('bad-action');
     expect(code(() => nic.root.addRule({ match: {}, actions: [{ kind: 'drop' }] }))).toBe('mode');
+  });
+
+  it('a frame becomes so many different copies; ports beyond are not forgotten, but counted', () => {
+    const { nic, send } = rig({ functions: 120 });
+    nic.root.addMeter('m', { rate: 8, burst: 1, violate: { dscp: 10 } });
+    for (let vf = 0; vf < 110; vf++) nic.root.addRule({ table: 'egress', match: { port: `vf${vf}` }, actions: [{ kind: 'meter', meter: 'm' }] });
+    for (let vf = 110; vf < 120; vf++) nic.configurePort(`vf${vf}`, { vlan: { id: 5 } });
+    const frame = ethernet(0x0800, ipv4(17, udp([1, 2, 3, 4])), { to: bytesOf('ff:ff:ff:ff:ff:ff'), from: bytesOf(STRANGER), vlans: [5] });
+    const got = Object.keys(send('uplink0', frame)).length;
+    const withheld = nic.ports.filter((port) => nic.portStatistics(port).withheld['not-applicable'] === 1).length;
+    expect(got).toBeGreaterThan(40);
+    expect(got + withheld).toBe(121);
   });
 });
 
