@@ -204,7 +204,8 @@ export class DeviceDirt implements DirtyWriter {
     if (!this.#logging || !this.served || this.#over || this.#device.dirtyLog !== undefined) return;
     const { dirty } = this.#memory.memory;
     const kept = new Set(after.map(writableAs));
-    for (const mapping of before) if ((mapping.permissions & DMA_WRITE) !== 0 && !kept.has(writableAs(mapping))) dirty.markAddress(mapping.address, mapping.size);
+    for (const mapping of before)
+      if ((mapping.permissions & DMA_WRITE) !== 0 && !kept.has(writableAs(mapping))) dirty.markAddress(mapping.address, mapping.size);
   }
 
   collect(): void {

@@ -63,7 +63,7 @@ export function umlPciCommand(signal: AbortSignal, done: (code: number) => void)
     .option('--socket <path...>', 'UNIX sockets, one for each slot (default: made in a temporary folder)')
     .option('--switch', 'join all devices by one learning switch (the default)')
     .option('--link', 'join the devices two by two, in the order given, by direct links')
-    .option('--nic', "the first device is a NIC with an embedded switch that joins its functions; the others are on its wire (a virtio-net's, with vfs)")
+    .option('--nic', "the first device is a NIC with an embedded switch that joins its functions; the second, if any, is on its wire (a virtio-net's, with vfs)")
     .option('--pcap <file>', 'capture every frame into a pcapng file')
     .option('--guest <kernel>', 'start this kernel, and end with it')
     .option('--initrd <file>', "the guest's initial file system")
@@ -81,6 +81,7 @@ export function umlPciCommand(signal: AbortSignal, done: (code: number) => void)
       if ([flags.switch, flags.link, flags.nic].filter(Boolean).length > 1) command.error("error: '--switch', '--link' and '--nic' exclude each other");
       if (flags.nic && (devices[0]?.kind !== 'virtio-net' || functionsOf(devices[0]) === 0))
         command.error("error: '--nic' is for a first device with virtual functions: --device virtio-net,vfs=2");
+      if (flags.nic && devices.length > 2) command.error(`error: '--nic' has one device on its wire, not ${devices.length - 1}`);
       if (flags.link && devices.length % 2 !== 0) command.error(`error: ${devices.length} devices cannot be joined in pairs`);
       if (wanted > MOST_SLOTS) command.error(`error: ${wanted} slots are needed, and there are ${MOST_SLOTS}`);
       if (flags.socket !== undefined && flags.socket.length !== wanted) command.error(`error: ${flags.socket.length} sockets for ${wanted} slots`);
@@ -106,9 +107,8 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], wanted: numbe
     const machine = new Machine({ ...umlPciMachine(), name: 'machine', log });
     ends.unshift(() => machine.close());
     const worker = pool.worker();
-    const nic = flags.nic
-      ? new EmbeddedSwitch({ functions: functionsOf(devices[0] as DeviceSpec), uplinks: Math.max(1, devices.length - 1), learning: true })
-      : undefined;
+    // Nobody tells it which groups a driver listens to: the devices filter by themselves.
+    const nic = flags.nic ? new EmbeddedSwitch({ functions: functionsOf(devices[0] as DeviceSpec), learning: true, multicast: 'flood' }) : undefined;
     const kind = nic?.share ?? (flags.link ? 'link' : 'switch');
     const segments = Array.from({ length: flags.link ? devices.length / 2 : 1 }, () => worker.segment({ kind }));
     const bells = new BellLoop();
@@ -116,7 +116,7 @@ async function serve(flags: Flags, devices: readonly DeviceSpec[], wanted: numbe
     let deviceNumber = 0;
     devices.forEach((spec, i) => {
       const segment = segments[flags.link ? i >>> 1 : 0] as (typeof segments)[number];
-      const place = placesOn(segment, bells, ends, nic && i > 0 ? `uplink${i - 1}` : undefined);
+      const place = placesOn(segment, bells, ends, nic && i > 0 ? 'uplink0' : undefined);
       addDevice({ machine, deviceNumber, ...place, ...(nic && i === 0 && { nic }) }, spec);
       deviceNumber += slotsOf(spec);
     });

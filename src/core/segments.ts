@@ -77,6 +77,23 @@ export class SegmentList {
     this.window[at] = list.window[i] as Window | null;
   }
 
+  /** Appends `length` bytes of another list that begin `skip` bytes into its segments from `first` on, as host memory. The caller has checked the capacity. */
+  addSlice(list: SegmentList, first: number, skip: number, length: number): void {
+    let ahead = skip;
+    let left = length;
+    for (let i = first; left > 0 && i < list.count; i++) {
+      const size = list.length[i] as number;
+      if (ahead >= size) {
+        ahead -= size;
+        continue;
+      }
+      const run = Math.min(size - ahead, left);
+      this.addHost(list.views[i] as ByteViews, (list.offset[i] as number) + ahead, run);
+      left -= run;
+      ahead = 0;
+    }
+  }
+
   /** Forgets segments from `count` on. */
   truncate(count: number): void {
     this.count = count;

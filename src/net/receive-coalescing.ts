@@ -4,7 +4,7 @@
 //
 // A segment that is not vouched for (NEEDS_CSUM, DATA_VALID) has its checksum looked at first: what is coalesced counts as valid.
 
-import { type ByteViews, viewsOf } from '#core/guest-memory';
+import { viewsOf } from '#core/guest-memory';
 import { fold, pseudoHeaderSum, storeChecksum, storeSum, sumBytes, sumSegments, swap16 } from './checksum.ts';
 import { FrameHeaders, gatherHeader, PROTOCOL_TCP, parseHeaders } from './headers.ts';
 import { TCP_CHECKSUM_OFFSET } from './offload-request.ts';
@@ -108,20 +108,7 @@ export class ReceiveCoalescer {
 
   /** The payload of a segment, where it lies. */
   #append(batch: FrameBatch, f: number, { headers, end }: Candidate): void {
-    const { segments } = batch;
-    let ahead = headers.payload;
-    let left = end - ahead;
-    for (let s = batch.firstSegment[f] as number; left > 0; s++) {
-      const there = segments.length[s] as number;
-      if (ahead >= there) {
-        ahead -= there;
-        continue;
-      }
-      const run = Math.min(there - ahead, left);
-      this.output.segments.addHost(segments.views[s] as ByteViews, (segments.offset[s] as number) + ahead, run);
-      left -= run;
-      ahead = 0;
-    }
+    this.output.segments.addSlice(batch.segments, batch.firstSegment[f] as number, headers.payload, end - headers.payload);
   }
 
   #finish(batch: FrameBatch, f: number, { headers }: Candidate): void {

@@ -75,11 +75,11 @@ export class SoftwareOffload {
       storeChecksum(this.#scratch.u8, field, sum, options);
       segments.addHost(this.#scratch, 0, field + 2);
     } else {
-      this.#slice(batch, first, 0, field);
+      segments.addSlice(batch.segments, first, 0, field);
       storeChecksum(this.#scratch.u8, 0, sum, options);
       segments.addHost(this.#scratch, 0, 2);
     }
-    this.#slice(batch, first, field + 2, length - field - 2);
+    segments.addSlice(batch.segments, first, field + 2, length - field - 2);
     this.output.flags[0] = 0;
     this.#finishFrame(batch, frame, 0, length);
     this.total = 1;
@@ -293,24 +293,6 @@ export class SoftwareOffload {
     output.hash[frame] = batch.hash[source] as number;
     output.hashReport[frame] = batch.hashReport[source] as number;
     output.hashedBy[frame] = batch.hashedBy[source] as number;
-  }
-
-  /** Appends `length` bytes that start `skip` bytes into the source's segments from `first` on. */
-  #slice(batch: FrameBatch, first: number, skip: number, length: number): void {
-    const { segments } = batch;
-    let ahead = skip;
-    let left = length;
-    for (let segment = first; left > 0 && segment < segments.count; segment++) {
-      const size = segments.length[segment] as number;
-      if (ahead >= size) {
-        ahead -= size;
-        continue;
-      }
-      const run = Math.min(size - ahead, left);
-      this.output.segments.addHost(segments.views[segment] as ByteViews, (segments.offset[segment] as number) + ahead, run);
-      left -= run;
-      ahead = 0;
-    }
   }
 }
 

@@ -1,5 +1,8 @@
 // Sequence-numbered frames from one guest to another, whatever serves them: every frame must arrive once and in order.
 
+import type { VhostPool } from '#backends/vhost-pool';
+import type { VhostBackend } from '#virtio/vhost';
+import { eventually } from './eventually.ts';
 import { frameOf, sequenceOf, type TestGuest } from './guest.ts';
 
 export class Stream {
@@ -37,4 +40,39 @@ export class Stream {
       this.received++;
     }
   }
+}
+
+/** Frames both ways while the thread that serves them dies `kills` times; rings that are lost are started again where they stood. @throws when a frame is lost, repeated or changed. */
+export async function streamThroughDeaths(a: TestGuest, b: TestGuest, pool: VhostPool, kills: number): Promise<void> {
+  let lost = 0;
+  for (const guest of [a, b])
+    (guest.backend as VhostBackend).onEvent = (event) => {
+      guest.events.push(event);
+      if (event.kind === 'lost') {
+        lost++;
+        guest.start(guest.positions());
+      }
+    };
+  const [there, back] = [new Stream(a, b), new Stream(b, a)];
+  for (let kill = 1; kill <= kills; kill++) {
+    const goal = there.received + 300 + ((kill * 7919) % 500);
+    await eventually(`traffic before kill ${kill}`, () => {
+      there.step(1e9, 1 + (kill % 16));
+      back.step(1e9, 16);
+      return there.received > goal;
+    });
+    const killed = pool.kill();
+    await eventually(`both devices told of loss ${kill}`, () => {
+      there.step(1e9);
+      back.step(1e9);
+      return lost === 2 * kill;
+    });
+    await killed;
+  }
+  const goal = there.sent + 200;
+  await eventually('traffic after the last kill', () => {
+    there.step(goal);
+    back.step(back.sent);
+    return there.received === goal && there.completed === goal && back.received === back.sent;
+  });
 }

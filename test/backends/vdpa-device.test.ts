@@ -83,6 +83,16 @@ class Host {
   }
 }
 
+/** Two of them, and all runs. */
+function up(): { a: VdpaNet; b: VdpaNet; left: Host; right: Host } {
+  const { a, b, resume } = nics();
+  const [left, right] = [new Host(a, new TestGuest({ name: 'a' })), new Host(b, new TestGuest({ name: 'b' }))];
+  left.up();
+  right.up();
+  resume();
+  return { a, b, left, right };
+}
+
 describe('status', () => {
   it('goes up in order, keeps bits until a reset, and reads 0 once rings have stopped', async () => {
     const { a } = nics();
@@ -190,11 +200,7 @@ describe('translations', () => {
   });
 
   it('in a batch leave a running device what it has, to its end', async () => {
-    const { a, b, resume } = nics();
-    const [left, right] = [new Host(a, new TestGuest({ name: 'a' })), new Host(b, new TestGuest({ name: 'b' }))];
-    left.up();
-    right.up();
-    resume();
+    const { a, left, right } = up();
     const stream = new Stream(left.guest, right.guest);
     a.beginBatch();
     a.unmap(0, 0, 2 ** 52);
@@ -212,11 +218,7 @@ describe('translations', () => {
   });
 
   it('that are missing are events with the address, and break only the ring that needed them', async () => {
-    const { a, b, resume } = nics();
-    const [left, right] = [new Host(a, new TestGuest({ name: 'a' })), new Host(b, new TestGuest({ name: 'b' }))];
-    left.up();
-    right.up();
-    resume();
+    const { a, left, right } = up();
     left.guest.queueChain([{ address: 2 ** 41, length: 64 }]);
     left.guest.show();
     await eventually('the events', () => left.events.length >= 2);
@@ -234,11 +236,7 @@ describe('translations', () => {
   });
 
   it('are taken away in time: after unmap nothing of the device is in that memory', async () => {
-    const { a, b, resume } = nics();
-    const [left, right] = [new Host(a, new TestGuest({ name: 'a' })), new Host(b, new TestGuest({ name: 'b' }))];
-    left.up();
-    right.up();
-    resume();
+    const { b, left, right } = up();
     const stream = new Stream(left.guest, right.guest);
     await eventually('traffic', () => {
       stream.step(1e9);
@@ -256,11 +254,7 @@ describe('translations', () => {
 
 describe('suspension', () => {
   it('stops where it is, holds what comes, and goes on without loss', async () => {
-    const { a, b, resume } = nics();
-    const [left, right] = [new Host(a, new TestGuest({ name: 'a' })), new Host(b, new TestGuest({ name: 'b' }))];
-    left.up();
-    right.up();
-    resume();
+    const { a, b, left, right } = up();
     const [there, back] = [new Stream(left.guest, right.guest), new Stream(right.guest, left.guest)];
     for (let round = 1; round <= 6; round++) {
       await eventually('traffic', () => {

@@ -1,40 +1,52 @@
 // Shadow virtqueues as a guest and a migration see them: what the device wrote is known to the page, whatever the device; a driver that breaks a rule breaks its own ring and nothing else.
 
 import { afterEach, describe, expect, it } from 'vitest';
-import { VdpaBackend } from '#backends/vdpa-backend';
-import { VdpaNet, type VdpaNetOptions } from '#backends/vdpa-net';
-import { VdpaShadow } from '#backends/vdpa-shadow';
+import type { VdpaNetOptions } from '#backends/vdpa-net';
 import { VhostPool } from '#backends/vhost-pool';
 import { WallClock } from '#core/clock';
 import { DMA_READ, DMA_WRITE } from '#core/dma-space';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_NOTF_COAL } from '#virtio/net-features';
 import { eventually, eventuallyBlocking } from './eventually.ts';
-import { frameOf, HEADER, listen, sequenceOf, TestGuest } from './guest.ts';
+import { frameOf, type GuestOptions, HEADER, listen, sequenceOf, TestGuest } from './guest.ts';
 import { Stream } from './stream.ts';
+import { type Nic, type Nics, nicsOn } from './vdpa-nics.ts';
 
 const endings: (() => unknown)[] = [];
 afterEach(async () => {
   for (const end of endings.splice(0).reverse()) await end();
 });
 
-interface Nic {
-  readonly device: VdpaNet;
-  readonly direct: VdpaBackend;
-  readonly shadow: VdpaShadow;
-}
-
-function nics(options: VdpaNetOptions = {}): { a: Nic; b: Nic; resume: () => void } {
+function nics(options: VdpaNetOptions = {}): Nics {
   const pool = new VhostPool();
   endings.push(() => pool.close());
-  const segment = pool.worker().segment({ paused: true });
-  const [a, b] = ['a', 'b'].map((name): Nic => {
-    const device = new VdpaNet(segment.port(name), options);
-    const shadow = new VdpaShadow(device);
-    endings.push(() => shadow.close());
-    return { device, direct: new VdpaBackend(device), shadow };
-  }) as [Nic, Nic];
-  return { a, b, resume: () => segment.resume() };
+  return nicsOn(pool.worker(), endings, options);
+}
+
+interface Pair extends Nics {
+  readonly left: TestGuest;
+  readonly right: TestGuest;
+}
+
+/** Two guests over their NICs. Nothing moves before `resume`. */
+function pair(ways: readonly ['direct' | 'shadow', 'direct' | 'shadow'], guest: GuestOptions = {}, options: VdpaNetOptions = {}): Pair {
+  const { a, b, resume } = nics(options);
+  const [left, right] = [new TestGuest({ ...guest, name: 'a' }), new TestGuest({ ...guest, name: 'b' })];
+  left.attach(a[ways[0]]);
+  right.attach(b[ways[1]]);
+  return { a, b, resume, left, right };
+}
+
+/** The same with frames under way. */
+async function busyPair(): Promise<Pair & { readonly stream: Stream }> {
+  const made = pair(['direct', 'direct']);
+  made.resume();
+  const stream = new Stream(made.left, made.right);
+  await eventually('traffic', () => {
+    stream.step(1e9);
+    return stream.received > 100;
+  });
+  return { ...made, stream };
 }
 
 const PAGE = 4096;
@@ -100,16 +112,7 @@ describe.each([
 });
 
 it('every page it can write counts as written over a device that logs nothing, until shadow virtqueues are in between', async () => {
-  const { a, b, resume } = nics();
-  const [left, right] = [new TestGuest({ name: 'a' }), new TestGuest({ name: 'b' })];
-  left.attach(a.direct);
-  right.attach(b.direct);
-  resume();
-  const stream = new Stream(left, right);
-  await eventually('traffic', () => {
-    stream.step(1e9);
-    return stream.received > 100;
-  });
+  const { b, right, stream } = await busyPair();
   const all = Array.from({ length: right.memory.size / PAGE }, (_, i) => i * PAGE);
   right.memory.dirty.start();
   expect(right.memory.dirty.take()).toEqual(all);
@@ -158,16 +161,7 @@ it('what a device that logs nothing wrote through a mapping that its guest has t
 });
 
 it.each(['stopped', 'handed over to a vhost worker'] as const)('pages that a device which logs nothing wrote come to an end when it is %s', async (way) => {
-  const { a, b, resume } = nics();
-  const [left, right] = [new TestGuest({ name: 'a' }), new TestGuest({ name: 'b' })];
-  left.attach(a.direct);
-  right.attach(b.direct);
-  resume();
-  const stream = new Stream(left, right);
-  await eventually('traffic', () => {
-    stream.step(1e9);
-    return stream.received > 100;
-  });
+  const { right } = await busyPair();
   const { dirty } = right.memory;
   const all = right.memory.size / PAGE;
   dirty.start();
@@ -224,10 +218,7 @@ describe('a memory that moves while the device works', () => {
     ['logged by the device', 'direct', true],
     ['found by shadow virtqueues', 'shadow', false],
   ] as const)('is complete at the destination when the last pages have been copied: %s', async (_what, mode, dirtyTracking) => {
-    const { a, b, resume } = nics({ dirtyTracking });
-    const [left, right] = [new TestGuest({ name: 'a', size: 256 }), new TestGuest({ name: 'b', size: 256 })];
-    left.attach(a[mode]);
-    right.attach(b[mode]);
+    const { b, left, right, resume } = pair([mode, mode], { size: 256 }, { dirtyTracking });
     stain(right);
     // All buffers posted beforehand: from here on only the device writes there.
     right.post();
@@ -263,14 +254,11 @@ describe.each([
 ] as [string, number[]][])('a driver over shadow virtqueues, %s', (name, features) => {
   const INDIRECT = [...features, VIRTIO_F_INDIRECT_DESC];
 
-  async function pair(extra = features): Promise<{ left: TestGuest; right: TestGuest; a: Nic; b: Nic }> {
-    const { a, b, resume } = nics();
-    const [left, right] = [new TestGuest({ name: 'a', features: extra }), new TestGuest({ name: 'b', features: extra })];
-    left.attach(a.shadow);
-    right.attach(b.shadow);
-    resume();
-    await eventually('the device to serve', () => [0, 1].every((i) => a.device.vringState(i) === 'running' && b.device.vringState(i) === 'running'));
-    return { left, right, a, b };
+  async function served(extra = features): Promise<Pair> {
+    const made = pair(['shadow', 'shadow'], { features: extra });
+    made.resume();
+    await eventually('the device to serve', () => [made.a, made.b].every(({ device }) => [0, 1].every((i) => device.vringState(i) === 'running')));
+    return made;
   }
 
   it.each([
@@ -285,7 +273,7 @@ describe.each([
     ],
     ['a buffer over the end of memory', (guest: TestGuest) => guest.queueChain([{ address: guest.memory.size - 10, length: 64 }])],
   ])('that makes available %s breaks that ring alone, and the device never sees it', async (_what, spoil) => {
-    const { left, right, a } = await pair();
+    const { left, right, a } = await served();
     spoil(left);
     left.show();
     await eventually('the event', () => left.events.length > 0);
@@ -298,7 +286,7 @@ describe.each([
   });
 
   it('may use up its descriptors in long chains and in indirect tables; empty buffers are none', async () => {
-    const { left, right } = await pair(INDIRECT);
+    const { left, right } = await served(INDIRECT);
     right.post();
     const frame = frameOf(1000, 5);
     const at = 0x8000;
@@ -323,7 +311,7 @@ describe.each([
       return seed % n;
     };
     for (let round = 0; round < 5; round++) {
-      const { left, a } = await pair();
+      const { left, a } = await served();
       const faults: unknown[] = [];
       a.shadow.onDeviceEvent = (event) => faults.push(event);
       const { descriptorArea, driverArea } = left.setups[1] as { descriptorArea: number; driverArea: number };
@@ -376,10 +364,7 @@ describe.each([
   const interrupts = (guest: TestGuest): number => guest.calls[0]?.counts.signals ?? -1;
 
   it('are put off as the driver asked, and what came in is there meanwhile', async () => {
-    const { a, b, resume } = nics();
-    const [left, right] = ['a', 'b'].map((name) => new TestGuest({ name, features: [...features, VIRTIO_NET_F_NOTF_COAL] })) as [TestGuest, TestGuest];
-    left.attach(a.shadow);
-    right.attach(b.shadow);
+    const { b, left, right, resume } = pair(['shadow', 'shadow'], { features: [...features, VIRTIO_NET_F_NOTF_COAL] });
     resume();
     right.post();
     // Longer than the test may take.
@@ -417,13 +402,7 @@ describe.each([
 });
 
 it('a packet merged over several buffers counts as one where interrupts are put off by packets', async () => {
-  const { a, b, resume } = nics();
-  const [left, right] = ['a', 'b'].map((name) => new TestGuest({ name, bufferSize: 128, features: [VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_NOTF_COAL] })) as [
-    TestGuest,
-    TestGuest,
-  ];
-  left.attach(a.shadow);
-  right.attach(b.shadow);
+  const { b, left, right, resume } = pair(['shadow', 'shadow'], { bufferSize: 128, features: [VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_NOTF_COAL] });
   resume();
   right.post();
   right.dma.betweenTurns(() => right.policy.update((p) => p.setCoalescing(0, 4, 0xffffffff)));
@@ -445,11 +424,7 @@ it('a packet merged over several buffers counts as one where interrupts are put 
 });
 
 it.each(['split', 'packed'])('a ring that stops without bus mastering stands where the card stands: what was sent is not sent again, %s', async (format) => {
-  const { a, b, resume } = nics();
-  const features = format === 'packed' ? [VIRTIO_F_RING_PACKED] : [];
-  const [left, right] = [new TestGuest({ name: 'a', features }), new TestGuest({ name: 'b', features })];
-  left.attach(new VdpaBackend(a.device));
-  right.attach(b.shadow);
+  const { b, left, right, resume } = pair(['direct', 'shadow'], { features: format === 'packed' ? [VIRTIO_F_RING_PACKED] : [] });
   resume();
   left.post();
   await eventually('the rings to run', () => [...left.states(), ...right.states()].every((state) => state === 'running'));
@@ -468,7 +443,7 @@ it.each(['split', 'packed'])('a ring that stops without bus mastering stands whe
   eventuallyBlocking('the rings to stop', () => right.states().every((state) => state === 'stopped'));
   right.dma.busMaster = true;
   const positions = right.positions();
-  right.attach(new VdpaBackend(b.device), positions);
+  right.attach(b.direct, positions);
   right.kick(1);
   right.queue(frameOf(60, 8));
   right.show();

@@ -1,17 +1,14 @@
 // vDPA: a NIC on a worker thread, driven by status, mappings and ready bits, with the guest's own rings or with shadow virtqueues in between.
 
 import { afterEach, describe, expect, it } from 'vitest';
-import { VdpaBackend } from '#backends/vdpa-backend';
-import { VdpaNet } from '#backends/vdpa-net';
-import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
-import type { VhostWorker } from '#backends/vhost-worker';
 import { VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from '#virtio/features';
 import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import type { VhostBackend } from '#virtio/vhost';
 import { eventually, eventuallyBlocking } from './eventually.ts';
 import { TestGuest } from './guest.ts';
-import { Stream } from './stream.ts';
+import { Stream, streamThroughDeaths } from './stream.ts';
+import { nicsOn } from './vdpa-nics.ts';
 
 const FORMATS: [string, number[]][] = [
   ['split', []],
@@ -32,29 +29,12 @@ afterEach(async () => {
   for (const end of endings.splice(0).reverse()) await end();
 });
 
-interface Nic {
-  readonly device: VdpaNet;
-  readonly direct: VdpaBackend;
-  readonly shadow: VdpaShadow;
-}
-
-function nicsOn(worker: VhostWorker, options = {}): { a: Nic; b: Nic; resume: () => void } {
-  const segment = worker.segment({ paused: true });
-  const [a, b] = ['a', 'b'].map((name): Nic => {
-    const device = new VdpaNet(segment.port(name), options);
-    const shadow = new VdpaShadow(device);
-    endings.push(() => shadow.close());
-    return { device, direct: new VdpaBackend(device), shadow };
-  }) as [Nic, Nic];
-  return { a, b, resume: () => segment.resume() };
-}
-
 const both = (a: TestGuest, b: TestGuest): string[] => [...a.states(), ...b.states()];
 
 describe.each(['direct', 'shadow'] as const)('%s', (mode) => {
   describe.each(FORMATS)('%s', (_name, features) => {
     it('carries frames both ways at once, in order, byte for byte', async () => {
-      const nics = nicsOn(pool().worker());
+      const nics = nicsOn(pool().worker(), endings);
       const [a, b] = [new TestGuest({ name: 'a', features, bufferSize: 1600 }), new TestGuest({ name: 'b', features, bufferSize: 1600 })];
       a.attach(nics.a[mode]);
       b.attach(nics.b[mode]);
@@ -70,42 +50,12 @@ describe.each(['direct', 'shadow'] as const)('%s', (mode) => {
 
     it('survives the death of its thread in the middle of traffic: every frame arrives once', async () => {
       const p = pool();
-      const nics = nicsOn(p.worker());
+      const nics = nicsOn(p.worker(), endings);
       const [a, b] = [new TestGuest({ name: 'a', features }), new TestGuest({ name: 'b', features })];
       a.attach(nics.a[mode]);
       b.attach(nics.b[mode]);
       nics.resume();
-      let lost = 0;
-      for (const guest of [a, b])
-        (guest.backend as VhostBackend).onEvent = (event) => {
-          guest.events.push(event);
-          if (event.kind === 'lost') {
-            lost++;
-            guest.start(guest.positions());
-          }
-        };
-      const [there, back] = [new Stream(a, b), new Stream(b, a)];
-      for (let kill = 1; kill <= 2; kill++) {
-        const goal = there.received + 300 + ((kill * 7919) % 500);
-        await eventually(`traffic before kill ${kill}`, () => {
-          there.step(1e9, 1 + (kill % 16));
-          back.step(1e9, 16);
-          return there.received > goal;
-        });
-        const killed = p.kill();
-        await eventually(`both devices told of loss ${kill}`, () => {
-          there.step(1e9);
-          back.step(1e9);
-          return lost === 2 * kill;
-        });
-        await killed;
-      }
-      const goal = there.sent + 200;
-      await eventually('traffic after the last kill', () => {
-        there.step(goal);
-        back.step(back.sent);
-        return there.received === goal && there.completed === goal && back.received === back.sent;
-      });
+      await streamThroughDeaths(a, b, p, 2);
       expect([...a.events, ...b.events].filter((e) => e.kind === 'broken')).toEqual([]);
     }, 60_000);
   });
@@ -140,7 +90,7 @@ it('hands a full load over from a vhost worker to vDPA, to shadow virtqueues, ba
     b.attach(segment.port('b'));
     segment.resume();
     await load('over vhost');
-    const nics = nicsOn(hardware);
+    const nics = nicsOn(hardware, endings);
     await move(a, nics.a.direct);
     await move(b, nics.b.direct);
     nics.resume();

@@ -11,7 +11,7 @@ import { VIRTIO_NET_F_MRG_RXBUF } from '#virtio/net-features';
 import type { VhostBackend } from '#virtio/vhost';
 import { eventually, eventuallyBlocking } from './eventually.ts';
 import { frameOf, TestGuest } from './guest.ts';
-import { Stream } from './stream.ts';
+import { Stream, streamThroughDeaths } from './stream.ts';
 
 const FORMATS: [string, number[]][] = [
   ['split', []],
@@ -84,40 +84,8 @@ describe.each(FORMATS)('vhost-net worker, %s', (_name, features) => {
     const p = pool();
     const worker = p.worker();
     const { a, b } = pairOn(worker, features);
-    let lost = 0;
-    for (const guest of [a, b])
-      (guest.backend as VhostBackend).onEvent = (event) => {
-        guest.events.push(event);
-        if (event.kind === 'lost') {
-          lost++;
-          guest.start(guest.positions());
-        }
-      };
-    const there = new Stream(a, b);
-    const back = new Stream(b, a);
     // More deaths than a DMA space has reader slots: each one's slot has to be freed.
-    const kills = features.length === 0 ? 18 : 8;
-    for (let kill = 1; kill <= kills; kill++) {
-      const goal = there.received + 300 + ((kill * 7919) % 500);
-      await eventually(`traffic before kill ${kill}`, () => {
-        there.step(1e9, 1 + (kill % 16));
-        back.step(1e9, 16);
-        return there.received > goal;
-      });
-      const killed = p.kill();
-      await eventually(`both devices told of loss ${kill}`, () => {
-        there.step(1e9);
-        back.step(1e9);
-        return lost === 2 * kill;
-      });
-      await killed;
-    }
-    const goal = there.sent + 200;
-    await eventually('traffic after the last kill', () => {
-      there.step(goal);
-      back.step(back.sent);
-      return there.received === goal && there.completed === goal && back.received === back.sent;
-    });
+    await streamThroughDeaths(a, b, p, features.length === 0 ? 18 : 8);
     expect([...a.events, ...b.events].filter((e) => e.kind === 'broken')).toEqual([]);
   }, 60_000);
 });

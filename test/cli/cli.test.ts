@@ -227,6 +227,11 @@ describe('nicbox tour', () => {
       'make it "direct"',
     ],
     ['an option missing two commands deep', () => ['serve', 'vhost-user'], '(nicbox serve vhost-user --help shows what there is)'],
+    [
+      'more on the wire of a NIC than it has',
+      () => ['serve', 'uml-pci', '--nic', ...['virtio-net,vfs=2', 'virtio-net', 'virtio-net'].flatMap((kind) => ['--device', kind])],
+      'one device on its wire',
+    ],
     ['a guest that is not in the lab', () => ['lspci', '--guest', 'zoe'], 'there is no guest "zoe"'],
   ])('%s: one clear line and exit code 2', async (_what, args, says) => {
     const { code, stdout, stderr } = await nicbox(...args());

@@ -1,20 +1,9 @@
 // docs/e1000.md has the register table of the code. `NICBOX_WRITE_DOCS=1 npx vitest run test/e1000/docs.test.ts` writes it anew.
-import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { E1000_REGISTERS } from '#devices/e1000/registers';
 import { COUNTED } from '#devices/intel/statistics';
-
-interface Spec {
-  readonly offset: number;
-  readonly count?: number;
-  readonly stride?: number;
-  readonly reset?: number;
-  readonly writable?: number;
-  readonly writeOneToClear?: number;
-  readonly clearOnRead?: number;
-  readonly sticky?: number;
-  readonly aliasOf?: string;
-}
+import { hex, modes, type RegisterKinds, type RegisterSpec } from '../devices/register-docs.ts';
+import { writtenPart } from '../written-part.ts';
 
 const FILE = new URL('../../docs/e1000.md', import.meta.url);
 const BEGIN = '<!-- registers: written by test/e1000/docs.test.ts -->\n';
@@ -67,24 +56,11 @@ const TESTS: Readonly<Record<string, string>> = {
   VET: 'transmit, receive',
 };
 
-function hex(value: number, digits = 8): string {
-  return (value >>> 0).toString(16).padStart(digits, '0');
-}
-
-function modes(name: string, spec: Spec): string {
-  if (COUNTS.has(name)) return name.endsWith('L') && COUNTS.has(`${name.slice(0, -1)}H`) ? 'read only; clears with its high half' : 'read clears';
-  const found: string[] = [];
-  if (spec.writable !== undefined) found.push(`write ${hex(spec.writable)}`);
-  if (spec.writeOneToClear !== undefined) found.push(`1 clears ${hex(spec.writeOneToClear)}`);
-  if (spec.clearOnRead !== undefined) found.push('read clears');
-  if (spec.sticky !== undefined) found.push(`outlives CTRL.RST ${hex(spec.sticky)}`);
-  if (found.length === 0) found.push(name in TESTS ? 'by what it does' : 'read only');
-  return found.join(', ');
-}
+const KINDS: RegisterKinds = { counts: COUNTS, stored: new Set(), isActive: (name) => name in TESTS };
 
 function table(): string {
   const lines = ['| offset | name | reset | modes (bits) | tests |', '|---|---|---|---|---|'];
-  const sorted = (Object.entries(E1000_REGISTERS) as [string, Spec][]).sort(([, a], [, b]) => a.offset - b.offset);
+  const sorted = (Object.entries(E1000_REGISTERS) as [string, RegisterSpec][]).sort(([, a], [, b]) => a.offset - b.offset);
   for (const [name, spec] of sorted) {
     const { count = 1, stride = 4 } = spec;
     const place = count === 1 ? hex(spec.offset, 5) : `${hex(spec.offset, 5)} + ${stride}n, n < ${count}`;
@@ -92,16 +68,12 @@ function table(): string {
       lines.push(`| ${place} | ${spec.aliasOf} |  | the same register, ${name.endsWith('_82542') ? 'where an 82542 has it' : 'once more'} | table |`);
     else
       lines.push(
-        `| ${place} | ${name} | ${hex(spec.reset ?? 0)} | ${modes(name, spec)} | ${COUNTS.has(name) ? 'counts' : `table${name in TESTS ? `; ${TESTS[name]}` : ''}`} |`,
+        `| ${place} | ${name} | ${hex(spec.reset ?? 0)} | ${modes(name, spec, KINDS)} | ${COUNTS.has(name) ? 'counts' : `table${name in TESTS ? `; ${TESTS[name]}` : ''}`} |`,
       );
   }
   return `${lines.join('\n')}\n`;
 }
 
 it('the register table in docs/e1000.md is that of the code', () => {
-  const text = readFileSync(FILE, 'utf8');
-  const [before, rest] = text.split(BEGIN) as [string, string];
-  const [old, after] = rest.split(END) as [string, string];
-  if (process.env.NICBOX_WRITE_DOCS === '1') writeFileSync(FILE, `${before}${BEGIN}${table()}${END}${after}`);
-  else expect(old).toBe(table());
+  expect(writtenPart(FILE, BEGIN, END, table())).toBe(table());
 });

@@ -2,14 +2,12 @@
 // data plane changed under full load with every frame numbered.
 
 import { afterEach, describe, expect, it } from 'vitest';
-import { VdpaBackend } from '#backends/vdpa-backend';
-import { VdpaNet } from '#backends/vdpa-net';
-import { VdpaShadow } from '#backends/vdpa-shadow';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VirtioNet } from '#devices/virtio-net/device';
 import { Guest } from '#guest-sim/guest';
 import { GuestThread } from '#guest-sim/guest-thread';
 import type { VhostBackend } from '#virtio/vhost';
+import { nicsOn } from '../backends/vdpa-nics.ts';
 import { makeMachine, runBoth, type Side } from './two-guests.ts';
 
 const endings: (() => unknown)[] = [];
@@ -17,28 +15,10 @@ afterEach(async () => {
   for (const end of endings.splice(0).reverse()) await end();
 });
 
-interface Nic {
-  readonly device: VdpaNet;
-  readonly direct: VdpaBackend;
-  readonly shadow: VdpaShadow;
-}
-
 function pools(threads: number): VhostPool {
   const pool = new VhostPool({ threads });
   endings.push(() => pool.close());
   return pool;
-}
-
-/** Two NICs on a wire that is not plugged in yet. */
-function nics(pool: VhostPool): { readonly pair: readonly [Nic, Nic]; readonly plug: () => void } {
-  const segment = pool.worker().segment({ paused: true });
-  const pair = ['a', 'b'].map((name): Nic => {
-    const device = new VdpaNet(segment.port(name));
-    const shadow = new VdpaShadow(device);
-    endings.push(() => shadow.close());
-    return { device, direct: new VdpaBackend(device), shadow };
-  }) as [Nic, Nic];
-  return { pair, plug: () => segment.resume() };
 }
 
 function machine(name: 'a' | 'b', backend: VhostBackend, guest: Parameters<typeof makeMachine>[2]): Side {
@@ -59,7 +39,7 @@ describe.each(['split', 'packed'] as const)('%s rings', (ring) => {
   it("the data plane changes under full load, vhost to vDPA to shadow virtqueues and back to vDPA: every frame once, in its flow's order, both ways", async () => {
     const pool = pools(2);
     const wire = pool.worker().segment();
-    const { pair, plug } = nics(pool);
+    const nics = nicsOn(pool.worker(), endings);
     const setup = { guest: { net: { ring } } };
     const sides = [machine('a', wire.port('a'), setup), machine('b', wire.port('b'), setup)];
     const guests = await Promise.all(sides.map((side) => GuestThread.start(side.machine.threadBus().share, setup.guest)));
@@ -92,33 +72,33 @@ describe.each(['split', 'packed'] as const)('%s rings', (ring) => {
       };
       await seen(1000);
       if (from === 0) {
-        netA.handOver(pair[0].direct);
-        netB.handOver(pair[1].direct);
+        netA.handOver(nics.a.direct);
+        netB.handOver(nics.b.direct);
         await settled();
-        plug();
+        nics.resume();
         await seen(1000);
       }
       do {
-        await move(netA, pair[0].shadow);
-        await move(netB, pair[1].shadow);
-        await move(netA, pair[0].direct);
-        await move(netB, pair[1].direct);
+        await move(netA, nics.a.shadow);
+        await move(netB, nics.b.shadow);
+        await move(netA, nics.a.direct);
+        await move(netB, nics.b.direct);
       } while (!over && moves < 12);
       const [sentReport, gotReport] = await done;
       expect([...sentReport.errors, ...gotReport.errors]).toEqual([]);
       expect([sentReport.framesSent, gotReport.framesReceived, gotReport.details.lost]).toEqual([count, count, 0]);
       expect(moves).toBeGreaterThanOrEqual(4);
     }
-    for (const { device } of pair) expect(device.port.counters.snapshot().receiveFrames).toBeGreaterThan(10_000);
+    for (const { device } of [nics.a, nics.b]) expect(device.port.counters.snapshot().receiveFrames).toBeGreaterThan(10_000);
   }, 120_000);
 
   it.each(['direct', 'shadow'] as const)(
     '%s: kicks are words the guest writes, and no exit is taken in the steady state',
     async (mode) => {
-      const { pair, plug } = nics(pools(1));
+      const nics = nicsOn(pools(1).worker(), endings);
       const setup = { guest: { net: { ring } } };
-      const sides = [machine('a', pair[0][mode], setup), machine('b', pair[1][mode], setup)];
-      plug();
+      const sides = [machine('a', nics.a[mode], setup), machine('b', nics.b[mode], setup)];
+      nics.resume();
       const guests = await Promise.all(sides.map((side) => GuestThread.start(side.machine.threadBus().share, setup.guest)));
       endings.push(() => Promise.all(guests.map((guest) => guest.close())));
       const [a, b] = guests as [GuestThread, GuestThread];
@@ -140,16 +120,16 @@ describe.each(['split', 'packed'] as const)('%s rings', (ring) => {
 });
 
 it.each(['direct', 'shadow'] as const)('%s: what the emulated control queue and configuration space say is in force in the NIC', async (mode) => {
-  const { pair, plug } = nics(pools(1));
+  const nics = nicsOn(pools(1).worker(), endings);
   const setup = { guest: { net: { promiscuous: false } } };
-  const sides = [machine('a', pair[0][mode], setup), machine('b', pair[1][mode], setup)];
-  plug();
+  const sides = [machine('a', nics.a[mode], setup), machine('b', nics.b[mode], setup)];
+  nics.resume();
   const [a, b] = sides.map((side) => new Guest(side.machine.localBus(), side.setup.guest)) as [Guest, Guest];
   // The NIC's own configuration space is another; its link is passed on as the embedder sees fit.
-  pair[1][mode].onDeviceEvent = (event) => {
-    if (event.kind === 'config') (sides[1] as Side).net.setLink(pair[1].device.readConfig(6, 1)[0] === 1);
+  nics.b[mode].onDeviceEvent = (event) => {
+    if (event.kind === 'config') (sides[1] as Side).net.setLink(nics.b.device.readConfig(6, 1)[0] === 1);
   };
-  const drops = (): Readonly<Record<string, number>> => pair[1].device.port.counters.snapshot().receiveDrops as Readonly<Record<string, number>>;
+  const drops = (): Readonly<Record<string, number>> => nics.b.device.port.counters.snapshot().receiveDrops as Readonly<Record<string, number>>;
   const count = 200;
   const destination = [0x52, 0x54, 0, 0, 0, 0x0b];
   const reports = await runBoth(a, b, { kind: 'generate', count, sizes: [100], destination }, { kind: 'sink', count });
@@ -161,9 +141,9 @@ it.each(['direct', 'shadow'] as const)('%s: what the emulated control queue and 
   await until('the frames to be filtered', () => {
     a.step();
     b.step();
-    return source.done && pair[1].device.port.counters.snapshot().receiveFrames + Object.values(drops()).reduce((n, d) => n + d, 0) >= count + 50;
+    return source.done && nics.b.device.port.counters.snapshot().receiveFrames + Object.values(drops()).reduce((n, d) => n + d, 0) >= count + 50;
   });
   expect(b.report().framesReceived).toBe(before);
-  pair[1].device.setLink(false);
+  nics.b.device.setLink(false);
   expect((sides[1] as Side).net.linkUp).toBe(false);
 });

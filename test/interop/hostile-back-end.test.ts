@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { Log } from '#core/log';
-import { Guest } from '#guest-sim/guest';
+import { Guest, type GuestOptions } from '#guest-sim/guest';
 import { MemoryFile, VhostUserBackend } from '#interop/index';
 import { Machine } from '#nicbox/machine';
 import { eventually, eventuallyBlocking } from '../backends/eventually.ts';
@@ -95,6 +95,20 @@ async function backEnd(answer: Answer): Promise<{ readonly path: string; readonl
   return { path, sockets };
 }
 
+/** A device whose rings that back end serves, and its driver. */
+async function deviceOver(path: string, driver: GuestOptions = {}) {
+  const log = new Log();
+  const said: string[] = [];
+  log.listen((record) => said.push(record.message));
+  const backend = await VhostUserBackend.connect({ path, memory: ram.memory, log });
+  closing.push(() => backend.close());
+  const machine = new Machine({ memory: ram.memory, log });
+  closing.push(() => machine.close());
+  const { net } = machine.addVirtioNet({ mac: '52:54:00:00:00:0a', backend });
+  const guest = new Guest(machine.localBus(), driver);
+  return { backend, net, guest, said };
+}
+
 it.each<[string, Answer, RegExp]>([
   ['another request’s reply', () => reply(GET_QUEUE_NUM, 1n), /the reply to GET_FEATURES is due/],
   ['no reply flag', () => reply(GET_FEATURES, FEATURES, 1), /the reply to GET_FEATURES is due/],
@@ -127,15 +141,7 @@ it.each<[string, Answer, RegExp]>([
 ])('one that %s leaves the device to the next', async (_name, wrong, message) => {
   let hostile = true;
   const { path } = await backEnd((request, payload, socket) => (hostile ? wrong(request, payload, socket) : undefined) ?? sound(request, payload, socket));
-  const log = new Log();
-  const said: string[] = [];
-  log.listen((record) => said.push(record.message));
-  const backend = await VhostUserBackend.connect({ path, memory: ram.memory, log });
-  closing.push(() => backend.close());
-  const machine = new Machine({ memory: ram.memory, log });
-  closing.push(() => machine.close());
-  const { net } = machine.addVirtioNet({ mac: '52:54:00:00:00:0a', backend });
-  const guest = new Guest(machine.localBus());
+  const { backend, net, guest, said } = await deviceOver(path);
   await eventually('the reason', () => said.some((text) => message.test(text)));
   hostile = false;
   await eventually('a sound one', () => backend.ready);
@@ -151,15 +157,7 @@ it('one that takes packed rings with it and kept no record of them leaves a devi
   const { path, sockets } = await backEnd((request, payload, socket) =>
     request === GET_FEATURES ? reply(request, FEATURES | PACKED) : sound(request, payload, socket),
   );
-  const log = new Log();
-  const said: string[] = [];
-  log.listen((record) => said.push(record.message));
-  const backend = await VhostUserBackend.connect({ path, memory: ram.memory, log });
-  closing.push(() => backend.close());
-  const machine = new Machine({ memory: ram.memory, log });
-  closing.push(() => machine.close());
-  machine.addVirtioNet({ mac: '52:54:00:00:00:0a', backend });
-  const guest = new Guest(machine.localBus(), { net: { ring: 'packed' } });
+  const { backend, guest, said } = await deviceOver(path, { net: { ring: 'packed' } });
   expect(guest.net.packed).toBe(true);
   await eventually('the rings to run', () => backend.ready);
   for (const socket of sockets) socket.destroy();
@@ -174,26 +172,13 @@ it.each<[string, () => Buffer, RegExp]>([
     if (request === GET_PROTOCOL_FEATURES) return reply(request, 9n | (1n << 12n));
     return request === GET_INFLIGHT_FD ? answer() : sound(request, payload, socket);
   });
-  const log = new Log();
-  const said: string[] = [];
-  log.listen((record) => said.push(record.message));
-  const backend = await VhostUserBackend.connect({ path, memory: ram.memory, log });
-  closing.push(() => backend.close());
-  const machine = new Machine({ memory: ram.memory, log });
-  closing.push(() => machine.close());
-  machine.addVirtioNet({ mac: '52:54:00:00:00:0a', backend });
-  new Guest(machine.localBus());
+  const { said } = await deviceOver(path);
   await eventually('the reason', () => said.some((text) => message.test(text)));
 });
 
 it('one that never says where a ring stopped is given up after a while', async () => {
   const { path } = await backEnd((request, payload, socket) => (request === GET_VRING_BASE ? undefined : sound(request, payload, socket)));
-  const backend = await VhostUserBackend.connect({ path, memory: ram.memory });
-  closing.push(() => backend.close());
-  const machine = new Machine({ memory: ram.memory });
-  closing.push(() => machine.close());
-  const { net } = machine.addVirtioNet({ mac: '52:54:00:00:00:0a', backend });
-  new Guest(machine.localBus());
+  const { backend, net } = await deviceOver(path);
   await eventually('the rings to run', () => backend.ready);
   net.pause();
   expect(backend.vringState(0)).toBe('stopping');

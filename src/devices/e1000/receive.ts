@@ -1,17 +1,15 @@
 // From frames to receive descriptors (8254x 3.2): what is for this station, MAC control, size and errors, then buffers, tag, check sequence, checksums, causes. A frame that finds too few buffers is held at its
 // source (or lost, where the embedder wants a wire that loses); nothing of it is written before all of its buffers are there.
 
-import { copyBytes } from '#core/copy';
 import type { DmaSpace } from '#core/dma-space';
 import { type ByteViews, viewsOf } from '#core/guest-memory';
 import { AddressFilter, FILTER_DROP, FILTER_INEXACT } from '#devices/intel/address-filter';
-import { copyOut } from '#devices/intel/copy-out';
 import { MacControl } from '#devices/intel/mac-control';
 import { packetChecksum, ReceiveChecksum, STATUS_IXSM } from '#devices/intel/receive-checksum';
+import { assembleFrame, copyAssembled, copyFrame, FCS } from '#devices/intel/receive-copy';
 import { COUNT, count, countSize, isBroadcast } from '#devices/intel/statistics';
 import { sumBytes, sumSegments } from '#net/checksum';
 import { DROP_BROKEN, DROP_FILTERED, DROP_MALFORMED, DROP_NOT_READY, DROP_RING_FULL, DROP_TOO_LONG, type PortCounters } from '#net/counters';
-import { crc32 } from '#net/frame-check';
 import { gatherHeader } from '#net/headers';
 import { FRAME_MALFORMED, type FrameBatch } from '#net/port';
 import { type EngineState, EVENT_PAUSE, EVENT_RECEIVED, FLAG_LOOPBACK, FLAG_LOSSY, FLAG_RUNTS } from './engine-state.ts';
@@ -22,11 +20,11 @@ import { AT, CTRL_VME, ICR_RXDMT0, ICR_RXO, ICR_SRPD, RCTL_BSEX, RCTL_EN, RCTL_L
 const { CTRL, FCT, RCTL, RDT, RSRPD, RXCSUM, VET } = AT;
 
 const SHORTEST = 60;
-const FCS = 4;
 /** With the FCS: 8254x 13.7.11 (RLEC). */
 const LONGEST = 1522;
 const LONGEST_LPE = 16384;
 const HEADER = 18;
+const TAG_AT = 12;
 
 const STATUS_DD = 1 << 0;
 const STATUS_EOP = 1 << 1;
@@ -270,7 +268,7 @@ export class Receive {
     status |= this.#bad ? ERROR_CE | STATUS_IXSM : this.#checksum.status(batch, f);
     let sum: number;
     if (!strips && !this.#keepsFcs && padded === length) sum = this.#copyPlain(batch, f, length);
-    else sum = this.#copyChanged(batch, f, length, padded, strips);
+    else sum = this.#copyChanged(batch, f, length, padded, strips, stored);
     const checksum = packetChecksum(sum);
     const { buffers } = ring;
     const each = this.#bufferBytes;
@@ -327,69 +325,18 @@ export class Receive {
 
   /** The frame as it is. Returns the sum for Packet Checksum. */
   #copyPlain(batch: FrameBatch, f: number, length: number): number {
-    const { segments } = batch;
-    let segment = batch.firstSegment[f] as number;
     const start = this.#checksumStart;
-    const sum = start < length ? sumSegments(segments, segment, start, length - start) : 0;
-    const each = this.#bufferBytes;
-    let ahead = 0;
-    for (let n = 0, done = 0; done < length; n++) {
-      const wanted = Math.min(each, length - done);
-      const address = this.ring.address[n] as number;
-      for (let filled = 0; filled < wanted; ) {
-        const size = segments.length[segment] as number;
-        const run = Math.min(size - ahead, wanted - filled);
-        copyOut(this.#dma, address + filled, segments.views[segment] as ByteViews, (segments.offset[segment] as number) + ahead, run);
-        filled += run;
-        ahead += run;
-        if (ahead === size) {
-          segment++;
-          ahead = 0;
-        }
-      }
-      done += wanted;
-    }
+    const sum = start < length ? sumSegments(batch.segments, batch.firstSegment[f] as number, start, length - start) : 0;
+    copyFrame(this.#dma, this.ring.address, this.#bufferBytes, batch, f, length);
     return sum;
   }
 
-  /** The frame without its tag, padded, with its FCS: put together first, then copied. */
-  #copyChanged(batch: FrameBatch, f: number, length: number, padded: number, strips: boolean): number {
+  /** The frame without its tag, padded, with its FCS. */
+  #copyChanged(batch: FrameBatch, f: number, length: number, padded: number, strips: boolean, stored: number): number {
     const linear = this.#linear;
-    const { u8 } = linear;
-    // Room in front, so that a stripped frame lies aligned like any other.
-    let begin = 8;
-    gather(batch, f, linear, begin);
-    if (padded > length) u8.fill(0, begin + length, begin + padded);
-    let stored = padded;
-    const fcs = this.#keepsFcs ? crc32(u8, begin, padded) : 0;
-    if (strips) {
-      u8.copyWithin(begin + 4, begin, begin + 12);
-      begin += 4;
-      stored -= 4;
-    }
-    if (this.#keepsFcs) {
-      // 8254x 3.2.1: what came over the wire, so it covers the tag that was stripped. A bad one is stored as bad.
-      const value = this.#bad ? ~fcs : fcs;
-      for (let i = 0; i < FCS; i++) u8[begin + stored + i] = value >>> (8 * i);
-      stored += FCS;
-    }
-    for (let done = 0, n = 0; done < stored; n++) {
-      const run = Math.min(this.#bufferBytes, stored - done);
-      copyOut(this.#dma, this.ring.address[n] as number, linear, begin + done, run);
-      done += run;
-    }
+    const begin = assembleFrame(linear, batch, f, length, padded, strips ? TAG_AT : -1, this.#keepsFcs, this.#bad);
+    copyAssembled(this.#dma, this.ring.address, this.#bufferBytes, linear, begin, 0, stored);
     const start = this.#checksumStart;
     return start < stored ? sumBytes(linear, begin + start, stored - start) : 0;
-  }
-}
-
-function gather(batch: FrameBatch, f: number, into: ByteViews, at: number): void {
-  const { segments } = batch;
-  const first = batch.firstSegment[f] as number;
-  let done = 0;
-  for (let s = first; s < first + (batch.segmentCount[f] as number); s++) {
-    const run = segments.length[s] as number;
-    copyBytes(into, at + done, segments.views[s] as ByteViews, segments.offset[s] as number, run);
-    done += run;
   }
 }

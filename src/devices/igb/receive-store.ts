@@ -1,11 +1,10 @@
 // A frame into one queue's descriptors (82576 7.1.4 to 7.1.6, 7.1.10): how much goes to the header buffer, how much to packet buffers; the bytes; then the report, as a legacy or an advanced descriptor has it.
 
-import { copyBytes } from '#core/copy';
-import { type ByteViews, viewsOf } from '#core/guest-memory';
+import { viewsOf } from '#core/guest-memory';
 import { copyOut } from '#devices/intel/copy-out';
 import { packetChecksum } from '#devices/intel/receive-checksum';
+import { assembleFrame, copyAssembled, copyFrame, FCS } from '#devices/intel/receive-copy';
 import { sumBytes, sumSegments } from '#net/checksum';
-import { crc32 } from '#net/frame-check';
 import type { FrameBatch } from '#net/port';
 import { ERROR_IPE, ERROR_L4E, type PacketInfo, STATUS_IPCS, STATUS_L4CS, TYPE_ETQF } from './packet-info.ts';
 import { bufferBytes, type ReceiveQueue } from './receive-queue.ts';
@@ -15,7 +14,6 @@ import type { Steering } from './steering.ts';
 const { PSRTYPE, RXCSUM, SRRCTL } = AT;
 
 const SHORTEST = 60;
-const FCS = 4;
 const TAG = 4;
 const LONGEST = 16 * 1024;
 
@@ -197,72 +195,17 @@ export class ReceiveStore {
     const wanted = (control & (PCSD | IPPCSE)) === 0 || ((this.#words[SRRCTL + q] as number) & 0x0e00_0000) === 0;
     const start = control & 0xff;
     if (stored === length && this.#strips[q] === 0 && this.#keepsFcs[q] === 0 && this.#inHeader[q] === 0) {
-      this.#copyPlain(queue, batch, f, length);
+      copyFrame(queue.dma, queue.address, this.#each[q] as number, batch, f, length);
       if (!wanted || start >= length) return 0;
       return sumSegments(batch.segments, batch.firstSegment[f] as number, start, length - start);
     }
-    const begin = this.#gather(batch, f, length, q, frame);
     const linear = this.#linear;
+    const padded = frame.short ? length : Math.max(length, SHORTEST);
+    const begin = assembleFrame(linear, batch, f, length, padded, this.#strips[q] !== 0 ? frame.tagAt : -1, this.#keepsFcs[q] !== 0, frame.bad);
     const inHeader = this.#inHeader[q] as number;
     if (inHeader > 0 && queue.headerAddress !== 0) copyOut(queue.dma, queue.headerAddress, linear, begin, inHeader);
-    const from = this.#replicates[q] !== 0 ? 0 : inHeader;
-    const each = this.#each[q] as number;
-    for (let done = from, n = 0; done < stored; n++) {
-      const run = Math.min(each, stored - done);
-      copyOut(queue.dma, queue.address[n] as number, linear, begin + done, run);
-      done += run;
-    }
+    copyAssembled(queue.dma, queue.address, this.#each[q] as number, linear, begin, this.#replicates[q] !== 0 ? 0 : inHeader, stored);
     return wanted && start < stored ? sumBytes(linear, begin + start, stored - start) : 0;
-  }
-
-  /** The frame without its tag, padded, with its FCS; returns where it begins. Room in front keeps a stripped frame aligned as any other. */
-  #gather(batch: FrameBatch, f: number, length: number, q: number, frame: StoredFrame): number {
-    const linear = this.#linear;
-    const { u8 } = linear;
-    const { segments } = batch;
-    const first = batch.firstSegment[f] as number;
-    let begin = 8;
-    let done = 0;
-    for (let s = first; s < first + (batch.segmentCount[f] as number); s++) {
-      const run = segments.length[s] as number;
-      copyBytes(linear, begin + done, segments.views[s] as ByteViews, segments.offset[s] as number, run);
-      done += run;
-    }
-    const padded = frame.short ? length : Math.max(length, SHORTEST);
-    if (padded > length) u8.fill(0, begin + length, begin + padded);
-    // What came over the wire: it covers the tag that is stripped. A bad one is stored as bad.
-    const crc = this.#keepsFcs[q] !== 0 ? crc32(u8, begin, padded) : 0;
-    let size = padded;
-    if (this.#strips[q] !== 0) {
-      u8.copyWithin(begin + TAG, begin, begin + frame.tagAt);
-      begin += TAG;
-      size -= TAG;
-    }
-    if (this.#keepsFcs[q] !== 0) for (let i = 0; i < FCS; i++) u8[begin + size + i] = (frame.bad ? ~crc : crc) >>> (8 * i);
-    return begin;
-  }
-
-  #copyPlain(queue: ReceiveQueue, batch: FrameBatch, f: number, length: number): void {
-    const { segments } = batch;
-    const each = this.#each[queue.index] as number;
-    let segment = batch.firstSegment[f] as number;
-    let ahead = 0;
-    for (let n = 0, done = 0; done < length; n++) {
-      const wanted = Math.min(each, length - done);
-      const address = queue.address[n] as number;
-      for (let filled = 0; filled < wanted; ) {
-        const size = segments.length[segment] as number;
-        const run = Math.min(size - ahead, wanted - filled);
-        copyOut(queue.dma, address + filled, segments.views[segment] as ByteViews, (segments.offset[segment] as number) + ahead, run);
-        filled += run;
-        ahead += run;
-        if (ahead === size) {
-          segment++;
-          ahead = 0;
-        }
-      }
-      done += wanted;
-    }
   }
 }
 

@@ -185,7 +185,7 @@ export class EmbeddedSwitch {
         // Who was heard there is not there now.
         if (this.#up[port] === true && !up[port] && config[k.CONFIG_LEARNING] !== 0) this.#tables.stations.forgetPort(port);
       });
-      writeRates(this.#tables, this.ports.length, { maximum: this.#transmitRate, minimum: 0 });
+      writeRates(this.#tables, this.ports.length, { maximum: this.#transmitRate, minimum: Math.max(0, this.#transmitRate - rates) });
       writeAddresses(this.#tables, addresses);
       config[k.CONFIG_MIRRORS] = mirrors.some(({ ingress, egress }) => ingress >= 0 || egress >= 0) ? 1 : 0;
       config[k.CONFIG_RATES] = this.#transmitRate > 0 || settings.some(({ maximumRate }) => maximumRate > 0) ? 1 : 0;

@@ -54,7 +54,7 @@ export const PORT_VLAN_FILTER = 128;
 /** A port VLAN is inserted and stripped. */
 export const PORT_HAS_VLAN = 256;
 
-// `rates`, a record a port and one for the transmit scheduler as a whole: bytes a nanosecond (0: none), burst in bytes; then the buckets, the data side's.
+// `rates`, a record a port and one for the transmit scheduler as a whole (its minimum: what no port's takes): bytes a nanosecond (0: none), burst in bytes; then the buckets, the data side's.
 export const RATE_MAXIMUM = 0;
 export const RATE_MINIMUM = 1;
 export const RATE_BURST = 2;

@@ -278,7 +278,10 @@ export class Pipeline {
       // Marked on its way out to this port: a copy of its own already.
       const own = this.place !== tagged;
       if (own || stripped < 0) {
-        if (!own && !this.#cloned()) return;
+        if (!own && !this.#cloned()) {
+          this.#refused(target, this.why);
+          continue;
+        }
         this.rewrite.popVlan(this.place);
         this.changed();
         if (!own) stripped = this.place;

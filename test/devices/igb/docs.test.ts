@@ -1,20 +1,9 @@
 // docs/igb.md has the register table of the code. `NICBOX_WRITE_DOCS=1 npx vitest run test/devices/igb/docs.test.ts` writes it anew.
-import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { IGB_REGISTERS } from '#devices/igb/registers';
 import { COUNT } from '#devices/igb/statistics';
-
-interface Spec {
-  readonly offset: number;
-  readonly count?: number;
-  readonly stride?: number;
-  readonly reset?: number;
-  readonly writable?: number;
-  readonly writeOneToClear?: number;
-  readonly clearOnRead?: number;
-  readonly sticky?: number;
-  readonly aliasOf?: string;
-}
+import { writtenPart } from '../../written-part.ts';
+import { hex, modes, type RegisterKinds, type RegisterSpec } from '../register-docs.ts';
 
 const FILE = new URL('../../../docs/igb.md', import.meta.url);
 const BEGIN = '<!-- registers: written by test/devices/igb/docs.test.ts -->\n';
@@ -66,27 +55,13 @@ const ACTIVE = new Set([
   'VTEICR',
 ]);
 
-function hex(value: number, digits = 8): string {
-  return (value >>> 0).toString(16).padStart(digits, '0');
-}
-
-function modes(name: string, spec: Spec): string {
-  if (COUNTS.has(name)) return name.endsWith('L') && COUNTS.has(`${name.slice(0, -1)}H`) ? 'read only; clears with its high half' : 'read clears';
-  const found: string[] = [];
-  if (spec.writable !== undefined) found.push(`write ${hex(spec.writable)}`);
-  if (spec.writeOneToClear !== undefined) found.push(`1 clears ${hex(spec.writeOneToClear)}`);
-  if (spec.clearOnRead !== undefined) found.push('read clears');
-  if (spec.sticky !== undefined) found.push(`outlives CTRL.RST ${hex(spec.sticky)}`);
-  if (STORED.has(name)) found.push('kept, no effect');
-  if (found.length === 0) found.push(ACTIVE.has(name) ? 'by what it does' : 'read only');
-  return found.join(', ');
-}
+const KINDS: RegisterKinds = { counts: COUNTS, stored: STORED, isActive: (name) => ACTIVE.has(name) };
 
 function table(): string {
   const lines = ['| offset | name | reset | modes (bits) | tests |', '|---|---|---|---|---|'];
-  const sorted = (Object.entries(IGB_REGISTERS) as [string, Spec][]).sort(([, a], [, b]) => a.offset - b.offset);
+  const sorted = (Object.entries(IGB_REGISTERS) as [string, RegisterSpec][]).sort(([, a], [, b]) => a.offset - b.offset);
   for (const [name, spec] of sorted) {
-    const original: Spec = spec.aliasOf === undefined ? spec : IGB_REGISTERS[spec.aliasOf as keyof typeof IGB_REGISTERS];
+    const original: RegisterSpec = spec.aliasOf === undefined ? spec : IGB_REGISTERS[spec.aliasOf as keyof typeof IGB_REGISTERS];
     const count = spec.count ?? original.count ?? 1;
     const stride = spec.stride ?? original.stride ?? 4;
     const place = count === 1 ? hex(spec.offset, 5) : `${hex(spec.offset, 5)} + ${stride.toString(16)}n, n < ${count}`;
@@ -97,18 +72,14 @@ function table(): string {
         : TEST_OF.has(name)
           ? `registers; ${TEST_OF.get(name)}`.replace(/^registers; registers$/, 'registers')
           : 'registers';
-      lines.push(`| ${place} | ${name} | ${hex(spec.reset ?? 0)} | ${modes(name, spec)} | ${tests} |`);
+      lines.push(`| ${place} | ${name} | ${hex(spec.reset ?? 0)} | ${modes(name, spec, KINDS)} | ${tests} |`);
     }
   }
   return `${lines.join('\n')}\n`;
 }
 
 it('the register table in docs/igb.md is that of the code', () => {
-  const text = readFileSync(FILE, 'utf8');
-  const [before, rest] = text.split(BEGIN) as [string, string];
-  const [old, after] = rest.split(END) as [string, string];
-  if (process.env.NICBOX_WRITE_DOCS === '1') writeFileSync(FILE, `${before}${BEGIN}${table()}${END}${after}`);
-  else expect(old).toBe(table());
+  expect(writtenPart(FILE, BEGIN, END, table())).toBe(table());
 });
 
 it('names only registers that are there', () => {

@@ -7,7 +7,7 @@ import { EmbeddedSwitchError } from '#net/embedded-switch/errors';
 import { SwitchTables } from '#net/embedded-switch/layout';
 import { FRAME_NEEDS_CSUM } from '#net/port';
 import { Segment } from '#net/segment';
-import { ethernet } from '../frames.ts';
+import { ethernet, ipv4, udp } from '../frames.ts';
 import { MemoryPort } from '../memory-port.ts';
 import { bytesOf, counts, macOf, plain, rig } from './rig.ts';
 
@@ -321,6 +321,31 @@ describe('links and rates', () => {
     ]);
   });
 
+  // Ever so many senders, also where each waits longer for its turn than a window is.
+  it.each([
+    { rate: 80e6, step: 1e5, time: 0.2e9, functions: 3 },
+    { rate: 1e6, step: 1e6, time: 40e9, functions: 10 },
+  ])('functions that always have something to send share the scheduler: $functions, $rate bits a second', ({ rate, step, time, functions }) => {
+    const { clock, port, segment } = rig({ functions, transmitRate: rate });
+    const got = new Array<number>(functions).fill(0);
+    const frames = got.map((_, vf) => ethernet(0x88b5, new Array(986).fill(0), { to: bytesOf(STRANGER), from: bytesOf(macOf(vf)) }));
+    for (let now = 0; now < time; now += step) {
+      for (const [vf, bytes] of frames.entries()) for (let { outbox } = port(`vf${vf}`); outbox.length < 70; ) outbox.push({ bytes });
+      clock.advance(step);
+      for (let round = 0; round < 4 && segment.service(); round++);
+      for (const { bytes } of port('uplink0').inbox.splice(0)) {
+        const vf = bytes[11] as number;
+        got[vf] = (got[vf] as number) + bytes.length;
+      }
+    }
+    const share = ((rate / 8e9) * time) / functions;
+    // And a burst each, and one together.
+    for (const bytes of got) {
+      expect(bytes).toBeGreaterThan(share);
+      expect(bytes).toBeLessThan(share + 2 * 65_536);
+    }
+  });
+
   it('a pause ends in time also when the segment’s clock began later than the switch’s', () => {
     const [old, young] = [new SimClock(3600e9), new SimClock(0)];
     const nic = new EmbeddedSwitch({ functions: 2, clock: old });
@@ -542,6 +567,18 @@ describe('access lists', () => {
     const { nic } = addressed();
     expect(code(() => nic.root.addRule({ table: 'ingress', match: {}, actions: [{ kind: 'forward', to: 'vf1' }] }))).toBe('bad-action');
     expect(code(() => nic.root.addRule({ match: {}, actions: [{ kind: 'drop' }] }))).toBe('mode');
+  });
+
+  it('a frame becomes so many different copies; ports beyond are not forgotten, but counted', () => {
+    const { nic, send } = rig({ functions: 120 });
+    nic.root.addMeter('m', { rate: 8, burst: 1, violate: { dscp: 10 } });
+    for (let vf = 0; vf < 110; vf++) nic.root.addRule({ table: 'egress', match: { port: `vf${vf}` }, actions: [{ kind: 'meter', meter: 'm' }] });
+    for (let vf = 110; vf < 120; vf++) nic.configurePort(`vf${vf}`, { vlan: { id: 5 } });
+    const frame = ethernet(0x0800, ipv4(17, udp([1, 2, 3, 4])), { to: bytesOf('ff:ff:ff:ff:ff:ff'), from: bytesOf(STRANGER), vlans: [5] });
+    const got = Object.keys(send('uplink0', frame)).length;
+    const withheld = nic.ports.filter((port) => nic.portStatistics(port).withheld['not-applicable'] === 1).length;
+    expect(got).toBeGreaterThan(40);
+    expect(got + withheld).toBe(121);
   });
 });
 
