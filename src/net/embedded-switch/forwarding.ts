@@ -23,6 +23,7 @@ import {
 } from './layout.ts';
 import { LinkGroup } from './link-group.ts';
 import { Pacer } from './pacer.ts';
+import { Patience } from './patience.ts';
 import { Pipeline, type Reach } from './pipeline.ts';
 import { representorOf } from './port-names.ts';
 import { WORK_FRAMES, WorkFrames } from './work-frames.ts';
@@ -40,6 +41,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
   readonly #pipeline: Pipeline;
   readonly #followers = new Followers(this.#work);
   readonly #pacer: Pacer;
+  readonly #patience: Patience;
   readonly #offload = new SoftwareOffload();
   /** Ports and representors by name. */
   readonly #numbers = new Map<string, number>();
@@ -55,6 +57,9 @@ export class EmbeddedForwarding implements Forwarding, Reach {
   #runFrame = 0;
   #runNeeds = 0;
   #source = -1;
+  /** Whose frames are looked at, if an uplink's; -1. */
+  #uplink = -1;
+  #now: Nanos = 0;
 
   constructor(tables: SwitchTables, clock: TimeSource) {
     this.#tables = tables;
@@ -70,6 +75,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     const group = new LinkGroup(tables, (uplink) => uplink < uplinks && this.#attached[uplink]?.linkUp === true);
     this.#pipeline = new Pipeline(tables, this.#work, this.#effects, this, group);
     this.#pacer = new Pacer(tables);
+    this.#patience = new Patience(names.length, uplinks);
   }
 
   /** For a segment on another thread than the switch's. @param reader as SwitchTables has it */
@@ -135,6 +141,9 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     const paced = config[CONFIG_RATES] !== 0 && port >= share.uplinks && port < ports;
     const admitted = paced ? this.#pacer.admit(batch, port, now) : batch.count;
     this.#source = source;
+    this.#now = now;
+    this.#uplink = port < share.uplinks ? port : -1;
+    if (this.#uplink >= 0) this.#patience.goesOn(port, now);
     const dealt = this.#deal(batch, needs, admitted, port, segment, now);
     this.#effects.revoke(dealt);
     this.#runPort = -1;
@@ -201,7 +210,7 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     const from = this.#runFrom;
     const to = this.#runTo;
     output.count = to;
-    const taken = segment.offer(output, this.#runNeeds, from, to, this.#source, this.#index[this.#runPort] as number);
+    const taken = this.#offer(this.#runNeeds, from, to, this.#runPort, segment);
     if (output.judged) {
       for (let i = 0; i < taken; i++) this.#judge(batch, this.#runFrame + i, from + i);
       output.judged = false;
@@ -233,9 +242,25 @@ export class EmbeddedForwarding implements Forwarding, Reach {
     this.#work.reset();
     this.#work.assemble(batch, frame, place);
     output.count = place + 1;
-    if (segment.offer(output, needs[place] as number, place, place + 1, this.#source, this.#index[target] as number) === 0) return false;
+    if (this.#offer(needs[place] as number, place, place + 1, target, segment) === 0) return false;
     this.#judge(batch, frame, place);
     return true;
+  }
+
+  /** Offers places from .. to - 1 to a port; returns how many were dealt with. */
+  #offer(needs: number, from: number, to: number, target: number, segment: Segment): number {
+    const { output } = this.#work;
+    const index = this.#index[target] as number;
+    const uplink = this.#uplink;
+    // Of the software behind representors nobody is a stranger.
+    if (uplink < 0 || target >= this.#tables.ports) return segment.offer(output, needs, from, to, this.#source, index);
+    if (this.#patience.spent(target, this.#now)) {
+      segment.copy(output, needs, from, to, this.#source, index);
+      return to - from;
+    }
+    const taken = segment.offer(output, needs, from, to, this.#source, index);
+    if (taken < to - from) this.#patience.held(uplink, target, this.#now);
+    return taken;
   }
 
   #copyAll(batch: FrameBatch, frame: number, segment: Segment, mirrorsOnly: boolean): void {

@@ -425,6 +425,34 @@ describe('links and rates', () => {
     expect(rates[0] + rates[1]).toBeGreaterThan(9.5);
     expect(rates[0] + rates[1]).toBeLessThan(10.8);
   });
+
+  it('a function that takes a frame a second does not have everybody else wait for what is from the wire', () => {
+    const { clock, port, segment } = addressed();
+    const [uplink, slow, other] = [port('uplink0'), port('vf0'), port('vf1')];
+    slow.room = 0;
+    for (let i = 0; i < 20_000; i++) uplink.outbox.push({ bytes: plain(i, { to: macOf(i % 2), from: STRANGER }) });
+    for (let step = 0; step < 100; step++) {
+      clock.advance(0.1e9);
+      if (step % 9 === 8) slow.room++;
+      for (let round = 0; round < 100; round++) segment.service();
+    }
+    expect(other.inbox.length).toBe(10_000);
+    expect(slow.counters.snapshot().receiveDrops['ring-full']).toBe(10_000 - slow.inbox.length);
+  });
+
+  it('a function that is full for a moment loses nothing from the wire', () => {
+    const { clock, port, segment } = addressed();
+    const [uplink, full] = [port('uplink0'), port('vf0')];
+    for (let i = 0; i < 1000; i++) uplink.outbox.push({ bytes: plain(i, { to: macOf(0), from: STRANGER }) });
+    full.room = 0;
+    for (let step = 0; step < 90; step++) {
+      clock.advance(1e6);
+      segment.service();
+    }
+    full.room = Infinity;
+    for (let round = 0; round < 100; round++) segment.service();
+    expect(full.inbox.length).toBe(1000);
+  });
 });
 
 describe('VEPA', () => {
