@@ -1,6 +1,7 @@
 // The e1000 on one thread, beside virtio-net (split rings) on the same thread, segment and run: processor time for a frame from ring to ring, drivers that write descriptors and tails in batches of 64; what is allocated
 // for a frame; and what is done to a frame that is not plain. Then the same two devices served by a worker, the e1000 through its shared block: frames a second, guest to guest, on two threads.
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { InlineSegment } from '#backends/inline-backend';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostSegment } from '#backends/vhost-worker';
@@ -21,7 +22,8 @@ const TX_DATA = 0x10_0000;
 const RX_DATA = 0x40_0000;
 const BLOCK = 0x8_0000;
 const BUFFER = 2048;
-const [TDT, RDT, CTRL, TCTL, RCTL] = [0x3818, 0x2818, 0, 0x400, 0x100] as const;
+const [TDT, RDT, CTRL, STATUS, TCTL, RCTL] = [0x3818, 0x2818, 0, 8, 0x400, 0x100] as const;
+const LINK_UP = 2;
 
 interface Options {
   readonly frame: number;
@@ -39,20 +41,20 @@ class Guest {
   readonly nic: E1000;
   readonly #words: Uint32Array;
   readonly #options: Options;
+  readonly #clock = new SimClock();
   #transmitted = 0;
   #received = 0;
   accesses = 0;
 
   constructor(segment: InlineSegment | VhostSegment, mac: string, options: Options) {
     this.#options = options;
-    const clock = new SimClock();
-    this.machine = new Machine({ memory: 16 * 2 ** 20, clock, interrupts: { message: () => {}, setIntx: () => {} } });
+    this.machine = new Machine({ memory: 16 * 2 ** 20, clock: this.#clock, interrupts: { message: () => {}, setIntx: () => {} } });
     this.nic = this.machine.addE1000({ mac, segment, sharedBlock: options.block ?? false });
     this.machine.configWrite(BDF, 0x10, 4, 0xc000_0000);
     this.machine.configWrite(BDF, 4, 2, 7);
     this.#words = this.machine.memory.slabs[0]?.views.u32 as Uint32Array;
     this.#write(CTRL, 0x40);
-    clock.advance(1e9);
+    this.#clock.advance(1e9);
     for (const [register, value] of [
       [0x3800, TX_RING],
       [0x3808, RING * 16],
@@ -80,6 +82,16 @@ class Guest {
   #write(register: number, value: number): void {
     this.accesses++;
     this.machine.barWrite(BDF, 0, register, 4, value);
+  }
+
+  /** Time passes until there is a link, which waits for a worker to have opened the port. @throws Error when that takes 5 s */
+  async linked(): Promise<void> {
+    for (const start = performance.now(); (this.machine.barRead(BDF, 0, STATUS, 4) & LINK_UP) === 0; ) {
+      if (performance.now() - start > 5000) throw new Error('no link');
+      this.#clock.advance(1e9);
+      await nextTurn();
+    }
+    this.accesses = 0;
   }
 
   send(count: number): void {
@@ -189,7 +201,7 @@ function virtio(frame: number): Measured {
   );
 }
 
-/** Frames a second: the upper decile of short rounds after a warm-up, as in data-plane.ts. */
+/** Frames a second: the upper decile of short rounds after a warm-up, as in data-plane.ts. @throws Error when nothing arrives */
 function rate(step: () => number): number {
   const run = (milliseconds: number): number => {
     const start = performance.now();
@@ -201,7 +213,7 @@ function rate(step: () => number): number {
     }
     return (frames / (now - start)) * 1000;
   };
-  run(1000);
+  if (run(1000) === 0) throw new Error('nothing arrives');
   const rates = Array.from({ length: 40 }, () => run(50)).sort((a, b) => a - b);
   return rates[36] as number;
 }
@@ -212,6 +224,7 @@ async function workerE1000(frame: number): Promise<{ readonly rate: number; read
   const segment = worker.segment();
   const a = new Guest(segment, '52:54:00:00:00:01', { frame, block: true });
   const b = new Guest(segment, '52:54:00:00:00:02', { frame, block: true });
+  await Promise.all([a.linked(), b.linked()]);
   const found = rate(() => {
     a.fill();
     return b.receive();
