@@ -44,27 +44,24 @@ const outer = new FrameHeaders();
  * Fills in `batch.needs` when any frame asks for anything; returns the OR over the frames, 0 when there is nothing to look at (then `needs` is stale).
  */
 export function inspectOffloads(batch: FrameBatch): number {
-  const { count, flags, gsoType, needs } = batch;
+  const { count, flags, gsoType, needs, length, csumStart, csumOffset } = batch;
   let asked = 0;
   for (let i = 0; i < count; i++) asked |= ((flags[i] as number) & FRAME_NEEDS_CSUM) | (gsoType[i] as number);
   if (asked === 0) return 0;
   let all = 0;
   for (let i = 0; i < count; i++) {
-    const need = offloadNeeds(batch, i);
+    let need = 0;
+    if (gsoType[i] !== 0) need = segmentationNeeds(batch, i);
+    else if (((flags[i] as number) & FRAME_NEEDS_CSUM) !== 0)
+      need = (csumStart[i] as number) + (csumOffset[i] as number) + 2 > (length[i] as number) ? FRAME_MALFORMED : ACCEPTS_CSUM;
     needs[i] = need;
     all |= need;
   }
   return all;
 }
 
-function offloadNeeds(batch: FrameBatch, frame: number): number {
+function segmentationNeeds(batch: FrameBatch, frame: number): number {
   const type = batch.gsoType[frame] as number;
-  const wantsChecksum = ((batch.flags[frame] as number) & FRAME_NEEDS_CSUM) !== 0;
-  if (type === 0) {
-    if (!wantsChecksum) return 0;
-    const field = (batch.csumStart[frame] as number) + (batch.csumOffset[frame] as number);
-    return field + 2 > (batch.length[frame] as number) ? FRAME_MALFORMED : ACCEPTS_CSUM;
-  }
   const copied = gatherHeader(batch, frame, scratch, 0, headerLimit(type));
   const needs = gsoNeeds(batch, frame, scratch, copied, headers, outer);
   if (needs !== FRAME_MALFORMED) {
