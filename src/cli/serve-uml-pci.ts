@@ -63,14 +63,7 @@ export function umlPciCommand(signal: AbortSignal, done: (code: number) => void)
     .option('--socket <path...>', 'UNIX sockets, one for each slot (default: made in a temporary folder)')
     .option('--switch', 'join all devices by one learning switch (the default)')
     .option('--link', 'join the devices two by two, in the order given, by direct links')
-<<<<<<< HEAD
-    .option(
-      '--nic',
-      "the first device is a NIC with an embedded switch that joins its functions; the second, if any, is on its wire (a virtio-net's, with vfs)",
-    )
-=======
     .option('--nic', "the first device is a NIC with an embedded switch that joins its functions; a second one is on its wire (a virtio-net's, with vfs)")
->>>>>>> h/review
     .option('--pcap <file>', 'capture every frame into a pcapng file')
     .option('--guest <kernel>', 'start this kernel, and end with it')
     .option('--initrd <file>', "the guest's initial file system")
