@@ -97,6 +97,8 @@ export class VirtioNet implements VirtioDevice {
         receiveQueues: () => this.#pairs(this.#host?.features),
         ...(options.owner && { owner: options.owner }),
       });
+    // Whichever administration is in force by then: a restored one takes this one's place.
+    if (options.owner) options.owner.members.onGone = (id) => this.#admin?.memberGone(id);
     this.#config = new ShownConfig(
       new NetConfig(this.offered, { queuePairs, mtu: options.mtu, link: options.link, rss }),
       this.#permanentMac,
