@@ -58,9 +58,11 @@ export interface SriovMembers {
   readonly exists: boolean;
   /** NumVFs. */
   readonly count: number;
+  /** TotalVFs. */
+  readonly most: number;
   /** Member `id`, 1 to `count`; undefined: it could not be made. */
   member(id: number): AdminMember | 'later' | undefined;
-  /** Set by the group: told that a member is gone. */
+  /** Set by the owner's device: told that a member is gone. */
   onGone: ((id: number) => void) | undefined;
 }
 
@@ -82,8 +84,6 @@ export class SriovGroup implements AdminGroup {
 
   constructor({ members, legacy, partsBound, opcodes }: SriovGroupOptions) {
     this.#members = members;
-    // What was made for a function is not the next one's that has its number.
-    members.onGone = (id) => this.objects.forget(id);
     this.#numbering = opcodes;
     this.longestData = OBJECT_HEADER + partsBound;
     this.opcodes = [

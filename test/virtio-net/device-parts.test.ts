@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { VhostPool } from '#backends/vhost-pool';
 import { WallClock } from '#core/clock';
+import { FeatureSet } from '#virtio/features';
 import { eventually } from '../backends/eventually.ts';
 import { RecordingBackend } from '../virtio-pci/bench.ts';
 import * as k from './sriov-kit.ts';
@@ -57,6 +58,23 @@ describe('the capability and its objects', () => {
     // Nothing that nobody can reach stands in the way of new limits.
     expect(host.admin(9, k.SELF, 0, [...k.le(0, 8), 1, 1]).status).toBe(OK);
     expect(host.object(1, 0, 'get').status).toBe(OK);
+  });
+
+  it('go with it also after a state has been looked at, and not taken', async () => {
+    const { host } = up();
+    expect(host.object(1, 0, 'get').status).toBe(OK);
+    const saved = structuredClone(await host.machine.save()) as unknown as {
+      state: { parts: { name: string; state: { state: { control: { device: unknown; negotiated: number[] } } } }[] };
+    };
+    const { device, negotiated } = saved.state.parts.find(({ name }) => name === 'virtio-net at 1.0')?.state.state.control ?? expect.fail('no such part');
+    // What it returns would put it in force.
+    host.net.restore(device, new FeatureSet(negotiated));
+    const query = () => host.admin(0xb, k.SRIOV, 1, header(0)).status;
+    expect(query()).toBe(OK);
+    host.disable();
+    host.enable(1);
+    expect(query()).toBe(k.ENXIO);
+    await host.machine.close();
   });
 
   it('are what the part commands go through: to get with one kind, to set with the other', () => {
@@ -581,6 +599,8 @@ describe('a machine’s saved state', () => {
       },
       (of) => put(of(PF).state?.control, 'frozen', true),
       (of) => put(of(PF).state?.control?.device?.state?.admin, 'parts', { get: 0, set: 0, objects: [{ member: 1, id: 0, kind: 'get' }] }),
+      // Of a function that there cannot be: nobody could ever destroy it.
+      (of) => put(of(PF).state?.control?.device?.state?.admin, 'parts', { get: 1, set: 0, objects: [{ member: 255, id: 0, kind: 'get' }] }),
     ];
     const now = structuredClone(await other.machine.save());
     for (const tamper of tampers) {

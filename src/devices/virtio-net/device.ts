@@ -68,6 +68,8 @@ export class VirtioNet implements VirtioDevice {
         receiveQueues: () => this.#queues.pairs(this.#host?.features),
         ...(options.owner && { owner: options.owner }),
       });
+    // Whichever administration is in force by then: a restored one takes this one's place.
+    if (options.owner) options.owner.members.onGone = (id) => this.#admin?.memberGone(id);
     const config = new NetConfig(offered, { queuePairs, mtu: options.mtu, link: options.link, rss: steering });
     this.#config = new ShownConfig(config, mac, options.linkUp ?? true);
     this.#settings = new DriverSettings(steering);

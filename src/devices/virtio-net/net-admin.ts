@@ -18,7 +18,6 @@ import { FlowFilter, type FlowFilterLimits, type FlowFilterState, type FlowRecor
 
 const MOST_OBJECTS = 64;
 const LONGEST_RECORD = 1024;
-const MOST_MEMBERS = 0xffff;
 
 export interface NetAdminOptions {
   /** undefined: none. */
@@ -63,6 +62,11 @@ export class NetAdmin {
     this.#members?.objects.reset();
   }
 
+  /** What was made for a function is not the next one's that has its number. */
+  memberGone(id: number): void {
+    this.#members?.objects.forget(id);
+  }
+
   /** Runs a command: the readable part comes in, the writable part goes out. undefined: not yet. @param writable room for it */
   execute(readable: Uint8Array, writable: number): Uint8Array | undefined {
     const outcome = this.#commands.execute(readable, writable);
@@ -100,7 +104,7 @@ export class NetAdmin {
     }
     if (admin.#members === undefined) {
       if (state.parts !== null) throw new RestoreError('saved state has device parts objects; this device has no virtual functions');
-    } else admin.#members.objects.load(state.parts, MOST_MEMBERS);
+    } else admin.#members.objects.load(state.parts, this.#options.owner?.members.most ?? 0);
     settled = true;
     return admin;
   }

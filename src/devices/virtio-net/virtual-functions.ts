@@ -150,6 +150,7 @@ export class NetVfs {
         get count() {
           return capability.numVfs;
         },
+        most: totalVfs,
         member: (id) => this.#member(id - 1),
         onGone: undefined,
       },
