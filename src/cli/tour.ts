@@ -6,6 +6,7 @@ import { SingleBar } from 'cli-progress';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { DataPlane } from '#lab/lab';
 import { runTour, type TourListener, type TourResult } from '#lab/tour';
+import { paragraph } from './help-text.ts';
 import { loadLab } from './lspci.ts';
 import { FileError, prepareDirectory, print, writeResult } from './output.ts';
 import { passTable, spreadTable, vfTable } from './pass-table.ts';
@@ -104,7 +105,7 @@ export function tourCommand(signal: AbortSignal, done: (exitCode: number) => voi
     .addHelpText(
       'after',
       `
-Writes tour.pcapng (what the second guest received in the last pass), tour-vf0.pcapng to tour-vf6.pcapng and tour.json. Exit code 0: every byte arrived as sent, every hash agrees, every virtual function got its own frames only; 1: not; 2: bad input; 130: stopped by Ctrl-C.
+${paragraph('Writes tour.pcapng (what the second guest received in the last pass), tour-vf0.pcapng to tour-vf6.pcapng and tour.json. Exit code 0: every byte arrived as sent, every hash agrees, every virtual function got its own frames only; 1: not; 2: bad input; 130: stopped by Ctrl-C.')}
 
 Examples:
   nicbox tour

@@ -238,6 +238,40 @@ describe('nicbox tour', () => {
   });
 });
 
+describe('nicbox conformance', () => {
+  // Its cases never wait for anything, so that nothing would hear the signal by itself.
+  it.each(['device', 'driver'])('stops on Ctrl-C, and prints no half report of the %s', async (party) => {
+    const child = spawn(process.execPath, [main, 'conformance', '--party', party, '--format', 'json'], { cwd: scratch });
+    let [stdout, stderr] = ['', ''];
+    child.stdout.on('data', (text: Buffer) => (stdout += text));
+    child.stderr.on('data', (text: Buffer) => {
+      if (stderr === '') child.kill('SIGINT');
+      stderr += text;
+    });
+    expect(await new Promise<number | null>((resolve) => child.on('close', resolve))).toBe(130);
+    expect(stderr).toMatch(/^running .*\nnicbox: stopped\n$/);
+    expect(stdout).toBe('');
+  });
+
+  it('lists what would run, also for programs', async () => {
+    const { code, stdout } = await nicbox('conformance', '--list', '--case', 'reset/queue', '--format', 'json');
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toEqual(['split', 'packed'].map((ring) => ({ name: `reset/queue [${ring}]`, clauses: expect.arrayContaining(['reset.4']) })));
+  });
+
+  it.each([
+    [['--party', 'driver', '--target', 'qemu'], '--target goes with --party device'],
+    [['--party', 'driver', '--seed', '3'], '--seed goes with --party device'],
+    [['--list', '--format', 'html'], '--list is for --format table or json'],
+    [['--target', 'qmeu'], 'no target is called qmeu'],
+    [['--case', 'reset/nothing'], 'no case is selected'],
+  ])('says what is wrong with %s', async (flags, what) => {
+    const { code, stdout, stderr } = await nicbox('conformance', ...flags);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toContain(what);
+  });
+});
+
 describe('nicbox lspci', () => {
   it('lists, draws, decodes and dumps', async () => {
     const list = (await nicbox('lspci')).stdout;
