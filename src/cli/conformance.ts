@@ -99,8 +99,7 @@ function render(reports: readonly Report[], format: Format, party: 'device' | 'd
 /** This project's driver under the driver scenarios. @throws SelectionError */
 async function runDriver(flags: Flags, signal: AbortSignal): Promise<boolean> {
   // It has no other device to be on, and scenarios keep their order.
-  for (const option of ['target', 'seed'] as const)
-    if (flags[option] !== undefined) throw new SelectionError(`--${option} goes with --party device`);
+  for (const option of ['target', 'seed'] as const) if (flags[option] !== undefined) throw new SelectionError(`--${option} goes with --party device`);
   requireClause(flags.clause);
   const selection: ScenarioOptions = {
     areas: flags.area,
@@ -130,7 +129,8 @@ function requireClause(name: string | undefined): void {
 }
 
 async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
-  if (flags.list && (flags.format === 'junit' || flags.format === 'html')) throw new SelectionError(`--list is for --format table or json, not ${flags.format}`);
+  if (flags.list && (flags.format === 'junit' || flags.format === 'html'))
+    throw new SelectionError(`--list is for --format table or json, not ${flags.format}`);
   if (flags.party === 'driver') return runDriver(flags, signal);
   const selection: RunOptions = {
     areas: flags.area,

@@ -180,7 +180,7 @@ describe('nicbox tour', () => {
   it.each<[what: string, args: () => string[], says: string]>([
     ['no such capture', () => ['tour', '--capture', 'missing.pcap'], 'cannot read capture missing.pcap'],
     ['a truncated capture', () => ['tour', '--capture', file('cut.pcapng', real.subarray(0, 1000))], 'at byte'],
-    ['a file that is no capture', () => ['tour', '--capture', file('text.pcap', 'hello, world')], 'not a pcap or pcapng file'],
+    ['a file that is no capture', () => ['tour', '--capture', file('text.pcap', 'hello, world')], 'text.pcap: not a pcap or pcapng file'],
     ['an empty capture', () => ['tour', '--capture', file('empty.pcapng', '')], 'the file is empty'],
     ['an unknown option', () => ['tour', '--frobnicate'], "unknown option '--frobnicate'"],
     ['an unknown command', () => ['frobnicate'], "unknown command 'frobnicate'"],
@@ -227,6 +227,7 @@ describe('nicbox tour', () => {
       'make it "direct"',
     ],
     ['an option missing two commands deep', () => ['serve', 'vhost-user'], '(nicbox serve vhost-user --help shows what there is)'],
+    ['a switch that is neither on nor off', () => ['serve', 'vfio-user', '--socket', 's', '--device', 'virtio-net,packed=maybe'], 'packed is on or off'],
     ['a guest that is not in the lab', () => ['lspci', '--guest', 'zoe'], 'there is no guest "zoe"'],
   ])('%s: one clear line and exit code 2', async (_what, args, says) => {
     const { code, stdout, stderr } = await nicbox(...args());
