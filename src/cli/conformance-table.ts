@@ -33,7 +33,7 @@ export function conformanceTable(reports: readonly Report[], party: 'device' | '
 
   const lines = reports.map(({ target, results, milliseconds }) => {
     const of = (verdict: Verdict): number => results.filter((result) => result.verdict === verdict).length;
-    return `${target}: ${results.length} cases in ${(milliseconds / 1000).toFixed(1)} s: ${of('pass')} passed, ${of('fail')} failed, ${of('skip')} skipped`;
+    return `${target}: ${results.length} ${results.length === 1 ? 'case' : 'cases'} in ${(milliseconds / 1000).toFixed(1)} s: ${of('pass')} passed, ${of('fail')} failed, ${of('skip')} skipped`;
   });
   lines.push('', ...(several ? ['Clauses: pass / fail / skipped'] : []), areas.toString());
 

@@ -25,6 +25,7 @@ import {
 import { htmlReport } from '#conformance/report-html';
 import { jsonReport, junitReport } from '#conformance/reports';
 import { conformanceTable } from './conformance-table.ts';
+import { paragraph } from './help-text.ts';
 import { print } from './output.ts';
 
 /** A name that means nothing here. `code` is stable. */
@@ -36,7 +37,7 @@ type Format = 'table' | 'json' | 'junit' | 'html';
 
 interface Flags {
   readonly party: 'device' | 'driver';
-  readonly target: string[];
+  readonly target?: string[];
   readonly area: string[];
   readonly clause?: string;
   readonly case?: string;
@@ -70,11 +71,22 @@ function seed(text: string): number {
   return value;
 }
 
+/** On a terminal only: a case takes milliseconds. */
+function progress(): { readonly step: (done: number, total: number, what: string) => void; readonly stop: () => void } {
+  const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {value}/{total} | {what}', hideCursor: true, clearOnComplete: true }) : undefined;
+  return {
+    step(done, total, what) {
+      if (done === 0) bar?.start(total, 0, { what });
+      else bar?.update(done, { what });
+    },
+    stop: () => bar?.stop(),
+  };
+}
+
 /** What would run. */
-function list(options: RunOptions): string {
-  return plan(CASES, options)
-    .map(({ name, test }) => `${name}  ${test.clauses.join(' ')}`)
-    .join('\n');
+function list(cases: readonly { readonly name: string; readonly clauses: readonly string[] }[], format: Format): string {
+  if (format === 'json') return JSON.stringify(cases, null, 2);
+  return cases.map(({ name, clauses }) => `${name}  ${clauses.join(' ')}`).join('\n');
 }
 
 function render(reports: readonly Report[], format: Format, party: 'device' | 'driver'): string {
@@ -85,7 +97,9 @@ function render(reports: readonly Report[], format: Format, party: 'device' | 'd
 }
 
 /** This project's driver under the driver scenarios. @throws SelectionError */
-async function runDriver(flags: Flags): Promise<boolean> {
+async function runDriver(flags: Flags, signal: AbortSignal): Promise<boolean> {
+  // It has no other device to be on, and scenarios keep their order.
+  for (const option of ['target', 'seed'] as const) if (flags[option] !== undefined) throw new SelectionError(`--${option} goes with --party device`);
   requireClause(flags.clause);
   const selection: ScenarioOptions = {
     areas: flags.area,
@@ -94,22 +108,15 @@ async function runDriver(flags: Flags): Promise<boolean> {
   };
   if (planScenarios(SCENARIOS, selection).length === 0) throw new SelectionError('no scenario is selected: see --list');
   if (flags.list) {
-    print(
-      planScenarios(SCENARIOS, selection)
-        .map(({ name, scenario }) => `${name}  ${scenario.clauses.join(' ')}`)
-        .join('\n'),
-    );
+    const planned = planScenarios(SCENARIOS, selection).map(({ name, scenario: { clauses } }) => ({ name, clauses }));
+    print(list(planned, flags.format));
     return true;
   }
-  const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {value}/{total} | {what}', hideCursor: true, clearOnComplete: true }) : undefined;
-  const report = await watchOwnDriver({
-    ...selection,
-    onCase(done, total, what) {
-      if (done === 0) bar?.start(total, 0, { what });
-      else bar?.update(done, { what });
-    },
-  });
-  bar?.stop();
+  const bar = progress();
+  console.error("running scenarios with nicbox's driver");
+  const report = await watchOwnDriver({ ...selection, signal, onCase: bar.step }).finally(bar.stop);
+  // Half a report would be taken for a whole one.
+  signal.throwIfAborted();
   if (report.results.length === 0) throw new SelectionError('nothing that drivers do is judged about that');
   print(render([report], flags.format, 'driver'));
   return !breaksMust(report);
@@ -122,7 +129,9 @@ function requireClause(name: string | undefined): void {
 }
 
 async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
-  if (flags.party === 'driver') return runDriver(flags);
+  if (flags.list && (flags.format === 'junit' || flags.format === 'html'))
+    throw new SelectionError(`--list is for --format table or json, not ${flags.format}`);
+  if (flags.party === 'driver') return runDriver(flags, signal);
   const selection: RunOptions = {
     areas: flags.area,
     ...(flags.clause !== undefined && { clause: flags.clause }),
@@ -132,28 +141,21 @@ async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
   requireClause(flags.clause);
   if (plan(CASES, selection).length === 0) throw new SelectionError('no case is selected: see --list');
   if (flags.list) {
-    print(list(selection));
+    const planned = plan(CASES, selection).map(({ name, test: { clauses } }) => ({ name, clauses }));
+    print(list(planned, flags.format));
     return true;
   }
   const reports: Report[] = [];
-  for (const source of flags.target.map(sourceOf)) {
-    const bar = process.stderr.isTTY ? new SingleBar({ format: '  {bar} {value}/{total} | {what}', hideCursor: true, clearOnComplete: true }) : undefined;
+  for (const source of (flags.target ?? ['inproc']).map(sourceOf)) {
+    const bar = progress();
     console.error(`running against ${source.name}`);
     try {
-      reports.push(
-        await runCases(CASES, source, {
-          ...selection,
-          signal,
-          onCase(done, total, what) {
-            if (done === 0) bar?.start(total, 0, { what });
-            else bar?.update(done, { what });
-          },
-        }),
-      );
+      reports.push(await runCases(CASES, source, { ...selection, signal, onCase: bar.step }));
     } finally {
-      bar?.stop();
+      bar.stop();
       await source.close?.();
     }
+    signal.throwIfAborted();
   }
   print(render(reports, flags.format, 'device'));
   return !reports.some(breaksMust);
@@ -180,11 +182,13 @@ export function conformanceCommand(signal: AbortSignal, done: (exitCode: number)
     .option('--clause <id>', 'only cases about this clause, by key or id')
     .option('--case <name>', 'only this case, with or without its ring format')
     .option('--seed <n>', "run in an order drawn from this number (default: the specification's order)", seed)
-    .option('--list', 'print the cases that would run, and the clauses they check')
+    .option('--list', 'print the cases that would run, and the clauses they check, as lines or with --format json')
     .addOption(new Option('--format <format>', 'of the result').choices(['table', 'json', 'junit', 'html']).default('table'))
     .addHelpText(
       'after',
       `
+${paragraph(`Areas: ${AREAS.join(', ')}.`)}
+
 Exit code 0: no MUST is broken; 1: one is; 2: bad input; 130: stopped by Ctrl-C.
 
 Examples:
@@ -195,5 +199,5 @@ Examples:
   nicbox conformance --party driver --area net-tx
   nicbox conformance --target inproc --target qemu --format html > conformance.html`,
     )
-    .action(async (flags: Flags) => done((await run({ ...flags, target: flags.target ?? ['inproc'], area: flags.area ?? [] }, signal)) ? 0 : 1));
+    .action(async (flags: Flags) => done((await run({ ...flags, area: flags.area ?? [] }, signal)) ? 0 : 1));
 }

@@ -104,15 +104,15 @@ const KINDS: Readonly<Record<string, DeviceKind>> = {
   },
 };
 
-/** For help texts. */
-export const DEVICE_KINDS = Object.entries(KINDS)
-  .map(
-    ([name, { options }]) =>
-      `  ${name}: ${Object.entries(options)
-        .map(([option, what]) => `${option}=<${what}>`)
-        .join(', ')}`,
-  )
-  .join('\n');
+/** For help texts. @param functions whether virtual functions can be had */
+export function deviceKinds(functions: 'with virtual functions' | 'physical only'): string {
+  return Object.entries(KINDS)
+    .map(([name, { options }]) => {
+      const shown = Object.entries(options).filter(([option]) => functions === 'with virtual functions' || !option.startsWith('vf'));
+      return `  ${name}: ${shown.map(([option, what]) => `${option}=<${what}>`).join(', ')}`;
+    })
+    .join('\n');
+}
 
 /** @throws InvalidArgumentError */
 export function parseDevice(text: string): DeviceSpec {
@@ -131,6 +131,7 @@ export function parseDevice(text: string): DeviceSpec {
     if (!Number.isInteger(queues) || queues < 1 || queues > MOST_QUEUES)
       throw new InvalidArgumentError(`${option} is a whole number from 1 to ${MOST_QUEUES}.`);
   }
+  if (!['on', 'off'].includes(options.packed ?? 'on')) throw new InvalidArgumentError('packed is on or off.');
   const negotiation = number(options.negotiation, 0);
   if (!(negotiation >= 0 && negotiation <= MOST_NEGOTIATION))
     throw new InvalidArgumentError(`negotiation is a time from 0 to ${MOST_NEGOTIATION} milliseconds.`);

@@ -24,7 +24,8 @@ export function wholeNumbers(least: number, most: number, example: string): (tex
 export const rate = (value: number): string => (value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : `${(value / 1e3).toFixed(1)} k`);
 export const small = (value: number): string => (value === 0 ? '0' : value < 0.0005 ? '<0.001' : value.toFixed(3));
 export const micros = (value: number): string => (value === 0 ? '' : (value / 1000).toFixed(1));
-export const tableStyle = { head: [], border: [] };
+/** No line between rows. */
+export const tableStyle = { head: [], border: [], compact: true };
 
 export interface Progress {
   /** `done` of `total` are over, and now it is this. */

@@ -109,7 +109,8 @@ export function labCommand(signal: AbortSignal, done: (exitCode: number) => void
       .addHelpText(
         'after',
         `
-Exit code 0: every measurement came to its end, in simulated time with every frame in order; 1: not; 2: bad input; 130: stopped by Ctrl-C.
+Exit code 0: every measurement came to its end, in simulated time with every
+frame in order; 1: not; 2: bad input; 130: stopped by Ctrl-C.
 
 Examples:
   nicbox lab run rizzo

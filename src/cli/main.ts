@@ -5,6 +5,7 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { conformanceCommand } from './conformance.ts';
+import { tellDefaults } from './help-text.ts';
 import { labCommand } from './lab.ts';
 import { lspciCommand } from './lspci.ts';
 import { watchOutput } from './output.ts';
@@ -69,6 +70,7 @@ async function main(): Promise<number> {
 function pointToHelp(parent: Command, path: string): void {
   for (const command of parent.commands) {
     const name = `${path} ${command.name()}`;
+    tellDefaults(command);
     command.exitOverride().showHelpAfterError(`(${name} --help shows what there is)`);
     pointToHelp(command, name);
   }

@@ -31,11 +31,10 @@ function cells(p: PassResult): string[] {
 
 /** A row for each pass; on a terminal that is too narrow for that, a column. */
 function fitted(columns: readonly string[], rows: readonly string[][], width: number): string {
-  const style = { head: [], border: [] };
+  const style = { head: [], border: [], compact: true };
   const wide = new Table({ head: [...columns], colAligns: columns.map((_, i) => (i < 2 || i === columns.length - 1 ? 'left' : 'right')), style });
   wide.push(...rows);
   const tall = new Table({
-    chars: { mid: '', 'left-mid': '', 'mid-mid': '', 'right-mid': '' },
     colAligns: ['left', ...rows.map((): 'right' => 'right')],
     style,
   });

@@ -14,7 +14,7 @@ import { serveUmlPci, type UmlPciServer, umlPciMachine } from '#interop/uml-pci-
 import { EmbeddedSwitch } from '#net/embedded-switch/embedded-switch';
 import { Machine } from '#nicbox/machine';
 import { VhostPool } from '#nicbox/vhost-net';
-import { addDevice, DEVICE_KINDS, type DeviceSpec, functionsOf, parseDevice, placesOn, slotsOf } from './device-specs.ts';
+import { addDevice, type DeviceSpec, deviceKinds, functionsOf, parseDevice, placesOn, slotsOf } from './device-specs.ts';
 import { type DriverWatch, watchDriver } from './driver-watch.ts';
 import { openCapture, print } from './output.ts';
 import { UmlGuest, umlCommand } from './uml-guest.ts';
@@ -23,7 +23,7 @@ const MOST_SLOTS = 8;
 
 const EXAMPLES = `
 Devices, in slots in the order given (virtual functions in those behind their device):
-${DEVICE_KINDS}
+${deviceKinds('with virtual functions')}
 
 Two network cards in one guest, on one switch, the kernel started by nicbox and its console shown:
   nicbox serve uml-pci --device virtio-net,queues=2 --device virtio-net --guest ./linux --initrd guest.cpio.gz
@@ -173,7 +173,10 @@ function report(server: UmlPciServer, json: boolean): void {
     for (const slot of statistics) process.stdout.write(`${JSON.stringify(slot)}\n`);
     return;
   }
-  const table = new Table({ head: ['slot', 'guests', 'refused', 'config accesses', 'memory accesses', 'INTx', 'messages'], style: { head: [], border: [] } });
+  const table = new Table({
+    head: ['slot', 'guests', 'refused', 'config accesses', 'memory accesses', 'INTx', 'messages'],
+    style: { head: [], border: [], compact: true },
+  });
   statistics.forEach(({ connections, refused, configAccesses, memoryAccesses, pins, messages }, slot) => {
     table.push([slot, connections, refused, configAccesses, memoryAccesses, pins, messages]);
   });

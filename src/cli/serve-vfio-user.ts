@@ -15,7 +15,7 @@ import { DATA_PLANE_WORKER, serveVfioUser, type VfioUserServer } from '#interop/
 import type { Machine } from '#nicbox/machine';
 import { VhostPool } from '#nicbox/vhost-net';
 import type { PciFunction } from '#pci/function';
-import { addDevice, DEVICE_KINDS, type DeviceSpec, parseDevice, placesOn, slotsOf } from './device-specs.ts';
+import { addDevice, type DeviceSpec, deviceKinds, parseDevice, placesOn, slotsOf } from './device-specs.ts';
 import { type DriverWatch, watchDriver } from './driver-watch.ts';
 import { openCapture } from './output.ts';
 
@@ -23,7 +23,7 @@ const INTERVAL_MS = 1000;
 
 const EXAMPLES = `
 Devices, one for each socket in the order given:
-${DEVICE_KINDS}
+${deviceKinds('physical only')}
 
 A network card of two queue pairs in a QEMU guest (QEMU 10.1 or later; the guest's RAM has to be shared memory for virtio devices):
   nicbox serve vfio-user --socket /tmp/a.sock --device virtio-net,queues=2 --tap tap0
@@ -148,7 +148,10 @@ function printJson(servers: readonly VfioUserServer[]): void {
 }
 
 function table(servers: readonly VfioUserServer[]): string {
-  const t = new Table({ head: ['socket', 'device', 'client', 'clients', 'refused', 'regions', 'DMA messages', 'state'], style: { head: [], border: [] } });
+  const t = new Table({
+    head: ['socket', 'device', 'client', 'clients', 'refused', 'regions', 'DMA messages', 'state'],
+    style: { head: [], border: [], compact: true },
+  });
   for (const { statistics: s } of servers)
     t.push([s.path, s.device, s.connected ? 'connected' : 'none', s.connections, s.refused, s.regions.mapped + s.regions.byMessage, s.dmaMessages, s.state]);
   return t.toString();

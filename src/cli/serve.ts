@@ -172,7 +172,7 @@ function table(now: Statistics, before: Statistics): string {
   const t = new Table({
     head: ['socket', 'front end', 'rings', 'sent', 'sent/s', 'received', 'received/s', 'kicks', 'calls', 'drops'],
     colAligns: ['left', 'left', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'left'],
-    style: { head: [], border: [] },
+    style: { head: [], border: [], compact: true },
   });
   now.forEach((socket, i) => {
     const { counters, session, rings } = socket;

@@ -6,6 +6,8 @@ import { SingleBar } from 'cli-progress';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { DataPlane } from '#lab/lab';
 import { runTour, type TourListener, type TourResult } from '#lab/tour';
+import { CaptureError } from '#net/captured-packet';
+import { paragraph } from './help-text.ts';
 import { loadLab } from './lspci.ts';
 import { FileError, prepareDirectory, print, writeResult } from './output.ts';
 import { passTable, spreadTable, vfTable } from './pass-table.ts';
@@ -104,12 +106,14 @@ export function tourCommand(signal: AbortSignal, done: (exitCode: number) => voi
     .addHelpText(
       'after',
       `
-Writes tour.pcapng (what the second guest received in the last pass), tour-vf0.pcapng to tour-vf6.pcapng and tour.json. Exit code 0: every byte arrived as sent, every hash agrees, every virtual function got its own frames only; 1: not; 2: bad input; 130: stopped by Ctrl-C.
+${paragraph('Writes tour.pcapng (what the second guest received in the last pass), tour-vf0.pcapng to tour-vf6.pcapng and tour.json. Exit code 0: every byte arrived as sent, every hash agrees, every virtual function got its own frames only; 1: not; 2: bad input; 130: stopped by Ctrl-C.')}
 
 Examples:
   nicbox tour
   nicbox tour --capture my.pcap --plane vhost-net --ring packed --repeat 10000
-  nicbox tour --lab examples/pairs.lab.json --json`,
+  nicbox tour --lab examples/pairs.lab.json --json
+
+What a lab file has: docs/lab-files.md.`,
     )
     .action(async (flags: Flags) => {
       const [lab, capture] = [await loadLab(flags.lab), await readCapture(flags.capture)];
@@ -123,6 +127,8 @@ Examples:
         pings: flags.pings,
         signal,
         on: listener(flags.json === true),
+      }).catch((error: unknown) => {
+        throw error instanceof CaptureError ? new FileError(`${flags.capture}: ${error.message}`) : error;
       });
       await report(result, received, receivedByVf, flags);
       done(result.verified ? 0 : 1);

@@ -60,6 +60,8 @@ export interface Report {
 }
 
 const LIMIT = 20_000;
+/** Milliseconds of cases between two turns of the event loop: cases of a target in this process never wait, and a signal would not be heard before the last. */
+const BREATH = 50;
 
 export interface Planned {
   readonly test: Case;
@@ -98,11 +100,24 @@ function shuffled<T>(items: readonly T[], seed: number): T[] {
   return out;
 }
 
+/** To be called between cases. */
+export function breather(): () => Promise<void> {
+  let last = performance.now();
+  return async () => {
+    if (performance.now() - last < BREATH) return;
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    last = performance.now();
+  };
+}
+
+/** After `options.signal` the report is of the cases that were run by then. */
 export async function runCases(cases: readonly Case[], source: TargetSource, options: RunOptions = {}): Promise<Report> {
   const planned = plan(cases, options);
   const results: CaseResult[] = [];
   const started = performance.now();
+  const breathe = breather();
   for (const [i, item] of planned.entries()) {
+    await breathe();
     if (options.signal?.aborted) break;
     options.onCase?.(i, planned.length, item.name);
     const result = await runOne(item, source, options.limit ?? LIMIT);

@@ -62,18 +62,18 @@ export function rizzoPage(all: readonly Measurement[], notes: readonly string[])
       )
       .join('');
     return `<h2>${mode === 'wall' ? 'Wall clock: real threads, exits and wakes' : 'Model: simulated time, declared costs'}</h2>
-<h3>Throughput</h3>${plot(rows, streams, true)}
-<h3>Round trip</h3>${plot(rows, ['request/response'], false)}
+<h3>Throughput</h3><div>${plot(rows, streams, true)}</div>
+<h3>Round trip</h3><div>${plot(rows, ['request/response'], false)}</div>
 <h3>What each technique brings</h3>
-<table><tr><th>technique</th><th>load</th><th>alone, against the baseline</th><th>on top of the other three</th></tr>${gainRows}</table>
+<table><tr><th>technique</th><th>load</th><th class="n">alone, against the baseline</th><th class="n">on top of the other three</th></tr>${gainRows}</table>
 <h3>All numbers</h3>
-<table><tr><th>techniques</th><th>load</th><th>frames/s</th><th>to baseline</th><th>exits</th><th>interrupts</th><th>wakes</th><th>p50 us</th><th>p99 us</th><th>published</th></tr>
+<table><tr><th>techniques</th><th>load</th><th class="n">frames/s</th><th class="n">to baseline</th><th class="n">exits</th><th class="n">interrupts</th><th class="n">wakes</th><th class="n">p50 us</th><th class="n">p99 us</th><th>published</th></tr>
 ${rows.map((m) => `<tr>${cells(m)}</tr>`).join('\n')}</table>`;
   });
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>nicbox: four techniques for a faster e1000</title>
 <style>body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;width:100%;font-size:13px}
-td,th{border-bottom:1px solid #ddd;padding:3px 8px;text-align:left}.n{text-align:right;font-variant-numeric:tabular-nums}svg{max-width:100%;height:auto}</style>
+td,th{border-bottom:1px solid #ddd;padding:3px 8px;text-align:left}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}svg{min-width:760px;max-width:100%;height:auto}div{overflow-x:auto}</style>
 <h1>Four techniques for a faster e1000, in all sixteen combinations</h1>
 ${notes.map((note) => `<p>${escaped(note)}</p>`).join('\n')}
 ${sections.join('\n')}

@@ -2,6 +2,7 @@
 // this thread, since three threads that never sleep need three processors. Every frame that was sent has to arrive, once, in order and of its length (one in 64 is checked in full), before the next
 // measurement begins: what one leaves in the rings would be the next one's.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { InlineSegment } from '#backends/inline-backend';
 import { VhostPool } from '#backends/vhost-pool';
 import type { VhostWorker } from '#backends/vhost-worker';
@@ -33,14 +34,16 @@ const BREATH = 20;
 /** To nap on: nobody rings. */
 const SILENT = new Int32Array(new SharedArrayBuffer(4));
 
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await sleep(milliseconds, undefined, { signal }).catch(() => signal.throwIfAborted());
+}
 
 /** Two guests that run jobs, on threads or not. */
 interface Pair {
   /** Frames that arrived at who counts them so far. */
   readonly arrived: () => number;
   start(a: Job, b: Job): void;
-  /** Lets them run for so long. */
+  /** Lets them run for so long. @throws AbortError as soon as the signal comes */
   run(milliseconds: number): Promise<void>;
   /** The sender adds nothing more; runs on until all it sent has left, and (unless some may be lost) all that left has arrived. @throws Error when that takes too long */
   finish(frames: 'arrive' | 'lost'): Promise<readonly [GuestReport, GuestReport]>;
@@ -64,7 +67,7 @@ export async function measureWall(techniques: Techniques, loads: readonly Load[]
   }) as [Machine, Machine];
   let pair: Pair | undefined;
   try {
-    pair = polling ? await pollingPair(machines, techniques) : await threadPair(machines, techniques);
+    pair = polling ? await pollingPair(machines, techniques, signal) : await threadPair(machines, techniques, signal);
     await meet(pair);
     const results: Measurement[] = [];
     for (const load of loads) {
@@ -140,16 +143,16 @@ async function measure(
   };
 }
 
-/** @throws Error */
-async function until(condition: () => boolean, what: () => string): Promise<void> {
+/** @throws Error; AbortError after `signal` */
+async function until(condition: () => boolean, what: () => string, signal: AbortSignal): Promise<void> {
   const limit = performance.now() + PATIENCE;
   while (!condition()) {
     if (performance.now() > limit) throw new Error(`waited ${PATIENCE / 1000} s for ${what()}`);
-    await pause(1);
+    await pause(1, signal);
   }
 }
 
-async function threadPair(machines: readonly [Machine, Machine], techniques: Techniques): Promise<Pair> {
+async function threadPair(machines: readonly [Machine, Machine], techniques: Techniques, signal: AbortSignal): Promise<Pair> {
   const start = (machine: Machine): Promise<GuestThread> => GuestThread.start(machine.threadBus().share, { e1000: driverFor('wall', techniques) });
   const a = await start(machines[0]);
   const b = await start(machines[1]);
@@ -163,7 +166,7 @@ async function threadPair(machines: readonly [Machine, Machine], techniques: Tec
       for (const job of jobs) job.catch(() => {});
       counts = first.kind === 'ping' ? a : b;
     },
-    run: pause,
+    run: (milliseconds) => pause(milliseconds, signal),
     async finish(frames) {
       a.stop();
       const sent = await jobs[0];
@@ -175,6 +178,7 @@ async function threadPair(machines: readonly [Machine, Machine], techniques: Tec
       await until(
         () => frames === 'lost' || b.framesReceived >>> 0 === sent.framesSent >>> 0 || broken !== '',
         () => `${sent.framesSent} frames, of which ${b.framesReceived} arrived`,
+        signal,
       );
       b.stop();
       return [sent, await jobs[1]];
@@ -185,7 +189,7 @@ async function threadPair(machines: readonly [Machine, Machine], techniques: Tec
   };
 }
 
-async function pollingPair(machines: readonly [Machine, Machine], techniques: Techniques): Promise<Pair> {
+async function pollingPair(machines: readonly [Machine, Machine], techniques: Techniques, signal: AbortSignal): Promise<Pair> {
   const [a, b] = machines.map((machine) => new Guest(machine.localBus(), { e1000: driverFor('wall', techniques) })) as [Guest, Guest];
   await until(
     () => {
@@ -193,6 +197,7 @@ async function pollingPair(machines: readonly [Machine, Machine], techniques: Te
       return a.nic.configuration.linkUp && b.nic.configuration.linkUp;
     },
     () => 'the links to come up',
+    signal,
   );
   let ping = false;
   const shared = new SharedProcessor();
@@ -213,6 +218,7 @@ async function pollingPair(machines: readonly [Machine, Machine], techniques: Te
       before = after;
       if (now < breath) continue;
       await new Promise((resolve) => setImmediate(resolve));
+      signal.throwIfAborted();
       breath = performance.now() + BREATH;
       // What the event loop did was work.
       shared.begin((breath - BREATH) * 1e6);

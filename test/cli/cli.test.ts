@@ -180,7 +180,7 @@ describe('nicbox tour', () => {
   it.each<[what: string, args: () => string[], says: string]>([
     ['no such capture', () => ['tour', '--capture', 'missing.pcap'], 'cannot read capture missing.pcap'],
     ['a truncated capture', () => ['tour', '--capture', file('cut.pcapng', real.subarray(0, 1000))], 'at byte'],
-    ['a file that is no capture', () => ['tour', '--capture', file('text.pcap', 'hello, world')], 'not a pcap or pcapng file'],
+    ['a file that is no capture', () => ['tour', '--capture', file('text.pcap', 'hello, world')], 'text.pcap: not a pcap or pcapng file'],
     ['an empty capture', () => ['tour', '--capture', file('empty.pcapng', '')], 'the file is empty'],
     ['an unknown option', () => ['tour', '--frobnicate'], "unknown option '--frobnicate'"],
     ['an unknown command', () => ['frobnicate'], "unknown command 'frobnicate'"],
@@ -232,6 +232,7 @@ describe('nicbox tour', () => {
       () => ['serve', 'uml-pci', '--nic', ...['virtio-net,vfs=2', 'virtio-net', 'virtio-net'].flatMap((kind) => ['--device', kind])],
       'one device on its wire',
     ],
+    ['a switch that is neither on nor off', () => ['serve', 'vfio-user', '--socket', 's', '--device', 'virtio-net,packed=maybe'], 'packed is on or off'],
     ['a guest that is not in the lab', () => ['lspci', '--guest', 'zoe'], 'there is no guest "zoe"'],
   ])('%s: one clear line and exit code 2', async (_what, args, says) => {
     const { code, stdout, stderr } = await nicbox(...args());
@@ -240,6 +241,40 @@ describe('nicbox tour', () => {
     expect(stderr).not.toContain('    at ');
     expect(stderr).not.toContain('internal error');
     expect(stdout).toBe('');
+  });
+});
+
+describe('nicbox conformance', () => {
+  // Its cases never wait for anything, so that nothing would hear the signal by itself.
+  it.each(['device', 'driver'])('stops on Ctrl-C, and prints no half report of the %s', async (party) => {
+    const child = spawn(process.execPath, [main, 'conformance', '--party', party, '--format', 'json'], { cwd: scratch });
+    let [stdout, stderr] = ['', ''];
+    child.stdout.on('data', (text: Buffer) => (stdout += text));
+    child.stderr.on('data', (text: Buffer) => {
+      if (stderr === '') child.kill('SIGINT');
+      stderr += text;
+    });
+    expect(await new Promise<number | null>((resolve) => child.on('close', resolve))).toBe(130);
+    expect(stderr).toMatch(/^running .*\nnicbox: stopped\n$/);
+    expect(stdout).toBe('');
+  });
+
+  it('lists what would run, also for programs', async () => {
+    const { code, stdout } = await nicbox('conformance', '--list', '--case', 'reset/queue', '--format', 'json');
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toEqual(['split', 'packed'].map((ring) => ({ name: `reset/queue [${ring}]`, clauses: expect.arrayContaining(['reset.4']) })));
+  });
+
+  it.each([
+    [['--party', 'driver', '--target', 'qemu'], '--target goes with --party device'],
+    [['--party', 'driver', '--seed', '3'], '--seed goes with --party device'],
+    [['--list', '--format', 'html'], '--list is for --format table or json'],
+    [['--target', 'qmeu'], 'no target is called qmeu'],
+    [['--case', 'reset/nothing'], 'no case is selected'],
+  ])('says what is wrong with %s', async (flags, what) => {
+    const { code, stdout, stderr } = await nicbox('conformance', ...flags);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toContain(what);
   });
 });
 

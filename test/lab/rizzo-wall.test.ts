@@ -29,4 +29,13 @@ describe('the experiment in real time', () => {
     abort.abort(new Error('enough'));
     await expect(measureWall(POLLING, loadsFor([64]), 0.02, abort.signal)).rejects.toThrow('enough');
   });
+
+  it.each([COMBINATIONS[0], COMBINATIONS[15], POLLING].map((t) => [nameOf(t as typeof POLLING), t as typeof POLLING] as const))(
+    'ends in the middle of a measurement of minutes: %s',
+    async (_name, techniques) => {
+      const abort = new AbortController();
+      setTimeout(() => abort.abort(new Error('enough')), 1000);
+      await expect(measureWall(techniques, loadsFor([64]), 600, abort.signal)).rejects.toThrow('enough');
+    },
+  );
 });

@@ -1,7 +1,7 @@
 // Runs driver scenarios, one after the other, each on a device of its own, and says what the watch and the scenario found.
 
 import { findClause } from '../catalogue.ts';
-import type { CaseResult, Report } from '../runner.ts';
+import { breather, type CaseResult, type Report } from '../runner.ts';
 import { Skip } from '../session.ts';
 import type { DriverMaker, DriverScenario } from './scenario.ts';
 import { type BusWrap, Stage, type StageDeviceMaker } from './stage.ts';
@@ -12,6 +12,8 @@ export interface ScenarioOptions {
   /** Only what is found about these areas, or this clause. */
   readonly areas?: readonly string[];
   readonly clause?: string;
+  /** After it the report is of the scenarios that were run by then. */
+  readonly signal?: AbortSignal;
   readonly onCase?: (done: number, total: number, name: string) => void;
 }
 
@@ -42,7 +44,10 @@ export async function runScenarios(
   const started = performance.now();
   const planned = planScenarios(scenarios, options);
   const results: CaseResult[] = [];
+  const breathe = breather();
   for (const [i, item] of planned.entries()) {
+    await breathe();
+    if (options.signal?.aborted) break;
     options.onCase?.(i, planned.length, item.name);
     const result = await runScenario(item, device, make, wrap);
     const narrowed = narrow(result, options);
