@@ -322,7 +322,7 @@ export class VirtioNet {
       }
       const idle = taken > 0 ? 1 : (this.#idle[i] as number) + 1;
       this.#idle[i] = idle;
-      if (taken === POLL_BUDGET || idle <= busyPolls) more = true;
+      if (taken === POLL_BUDGET || queue.refused || idle <= busyPolls) more = true;
       else {
         this.#scheduled[i] = 0;
         // The re-check that closes the window between the last poll and turning interrupts on.
