@@ -140,7 +140,7 @@ async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
   }).finally(() => bar.stop());
   const processors = availableParallelism();
   const circumstances = { modes, software: flags.switch, bridgeCost: flags.bridgeCost, costs: flags.cost, processors, load: loadavg()[0] ?? 0 };
-  const notes = [...notesFor(circumstances), ...headline(all)];
+  const notes = notesFor(circumstances);
   if (all.some(({ cpu, errors }) => cpu === null && errors.length === 0))
     notes.push('CPU time is not available on this system: it does not say what a thread used (n/a).');
   const json = `${JSON.stringify({ switch: flags.switch, bridgeCost: flags.bridgeCost, costs: flags.cost, processors, measurements: all }, null, 2)}\n`;
@@ -152,7 +152,7 @@ async function run(flags: Flags, signal: AbortSignal): Promise<boolean> {
   if (flags.json) print(json);
   else {
     for (const setting of settingsOf(all)) for (const size of flags.size) print(`\n${settingName(setting)}, ${sizeName(size)}\n${table(all, setting, size)}`);
-    print(`\n${notes.join('\n')}\n\nPlots: ${page}\nThe same numbers for programs: ${record}`);
+    print(`\n${[...notes, ...headline(all)].join('\n')}\n\nPlots: ${page}\nThe same numbers for programs: ${record}`);
   }
   for (const line of wrong) console.error(line);
   return wrong.length === 0;
@@ -167,7 +167,7 @@ export function sriovOffloadCommand(signal: AbortSignal, done: (exitCode: number
     .option('--pairs <numbers>', 'pairs of containers', wholeNumbers(1, MOST_PAIRS, '1,16'), [...DEFAULT_PAIRS])
     .option('--size <bytes>', 'frame sizes with FCS; beyond 1518 as TCP segmentation offload', wholeNumbers(64, 65_536, '64,65536'), [...DEFAULT_SIZES])
     .addOption(new Option('--switch <kind>', "the host's: a learning switch, or VALE").choices([...SWITCHES]).default('switch'))
-    .option('--seconds <n>', 'in wall-clock mode: of each stream, and of each measurement of round trips', positive(600), 0.3)
+    .option('--seconds <n>', 'in wall-clock mode: of each stream, and of each measurement of round trips', positive(600), 0.2)
     .option(
       '--bridge-cost <ns>',
       "in wall-clock mode: what a guest's kernel takes for a frame on its bridge, beside the bridge's own code (docs/sriov.md)",

@@ -121,7 +121,8 @@ export function settingName({ mode, guests, vcpus }: Setting): string {
   return `${mode === 'wall' ? 'Wall clock' : 'Model'}, ${guests === 1 ? 'one guest' : 'two guests'}${processors}`;
 }
 
-function baseOf(all: readonly OffloadRow[], row: OffloadRow): OffloadRow | undefined {
+/** Path (i)'s row that this one is told against. */
+export function baseOf(all: readonly OffloadRow[], row: OffloadRow): OffloadRow | undefined {
   return all.find((r) => r.path === 'bridge' && sameSetting(r, row) && r.size === row.size && r.pairs === row.pairs && r.errors.length === 0);
 }
 

@@ -2,6 +2,7 @@
 
 import { init } from 'echarts';
 import {
+  baseOf,
   guestCpuRatio,
   limitOf,
   type OffloadRow,
@@ -94,6 +95,9 @@ const HEAD = [
 /** Of what is text. */
 const LEFT = [0, HEAD.length - 1];
 
+/** Of real time nobody knows who was busiest. */
+const columnsOf = ({ mode }: Pick<Setting, 'mode'>): number => (mode === 'wall' ? HEAD.length - 1 : HEAD.length);
+
 function cells(all: readonly OffloadRow[], row: OffloadRow): string {
   const times = (value: number): string => (Number.isFinite(value) ? `${value.toFixed(2)} x` : '');
   const cost = (value: number | undefined): string => (value === undefined ? 'n/a' : Math.round(value).toLocaleString('en'));
@@ -116,6 +120,7 @@ function cells(all: readonly OffloadRow[], row: OffloadRow): string {
     row.wakesPerFrame.toFixed(4),
     limitOf(row),
   ]
+    .slice(0, columnsOf(row))
     .map((cell, i) => `<td${LEFT.includes(i) ? '' : ' class="n"'}>${escaped(cell)}</td>`)
     .join('');
 }
@@ -128,10 +133,13 @@ function summary(all: readonly OffloadRow[]): string {
   const cell = (setting: Setting, size: number): string => {
     const row = rows.find((r) => sameSetting(r, setting) && r.size === size);
     if (row === undefined) return '<td></td>';
-    const limit = limitOf(row) === '' ? '' : `, ${limitOf(row)}`;
-    return `<td class="n"><b>${ratio(all, row).toFixed(2)} x</b> <small>${row.pairs} pair${row.pairs === 1 ? '' : 's'}${escaped(limit)}</small></td>`;
+    const base = baseOf(all, row);
+    const limits = limitOf(row) === '' || base === undefined ? '' : `<br><small>${escaped(`(i) ${limitOf(base)}, (iii) ${limitOf(row)}`)}</small>`;
+    return `<td class="n"><b>${ratio(all, row).toFixed(2)} x</b>${limits}</td>`;
   };
+  const pairs = [...new Set(rows.map((row) => row.pairs))].join(', ');
   return `<h2>Frames of (iii) to those of (i)</h2>
+<p>With the most pairs of containers that were measured (${pairs}); below each, in the model, who was busiest.</p>
 <table><tr><th>setting</th>${sizes.map((size) => `<th class="n">${sizeName(size)}</th>`).join('')}</tr>
 ${settingsOf(all)
   .map((setting) => `<tr><td>${escaped(settingName(setting))}</td>${sizes.map((size) => cell(setting, size)).join('')}</tr>`)
@@ -144,7 +152,9 @@ function sections(all: readonly OffloadRow[], setting: Setting): string {
     const rows = here.filter((row) => row.size === size);
     return `<h3>${sizeName(size)}</h3>
 ${plots(rows)}
-<div class="wide"><table><tr>${HEAD.map((name, i) => `<th${LEFT.includes(i) ? '' : ' class="n"'}>${escaped(name)}</th>`).join('')}</tr>
+<div class="wide"><table><tr>${HEAD.slice(0, columnsOf(setting))
+      .map((name, i) => `<th${LEFT.includes(i) ? '' : ' class="n"'}>${escaped(name)}</th>`)
+      .join('')}</tr>
 ${rows.map((row) => `<tr>${cells(all, row)}</tr>`).join('\n')}</table></div>`;
   });
   return `<h2>${escaped(settingName(setting))}</h2>\n${parts.join('\n')}`;
@@ -154,7 +164,7 @@ export function sriovPage(all: readonly OffloadRow[], notes: readonly string[]):
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>nicbox: containers, SR-IOV and an offloaded switch</title>
 <style>body{font:15px/1.5 system-ui,sans-serif;max-width:1160px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;width:100%;font-size:13px}
-td,th{border-bottom:1px solid #ddd;padding:3px 6px;text-align:left}th.n,.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}.wide{overflow-x:auto}
+td,th{border-bottom:1px solid #ddd;padding:3px 6px;text-align:left}th.n,.n{text-align:right;font-variant-numeric:tabular-nums}td.n,.wide td{white-space:nowrap}.wide{overflow-x:auto}
 .plots{display:flex;flex-wrap:wrap;gap:0}svg{max-width:100%;height:auto}h2{margin-top:1.6em;border-bottom:2px solid #0b6e99}small{color:#666}</style>
 <h1>Containers: bridge, software switch, offloaded switch</h1>
 ${summary(all)}

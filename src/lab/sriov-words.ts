@@ -2,6 +2,7 @@
 
 import { COST_SOURCES, type OffloadCosts } from './sriov-costs.ts';
 import {
+  baseOf,
   guestCpuRatio,
   limitOf,
   type Mode,
@@ -64,7 +65,7 @@ export function comparisons(all: readonly OffloadRow[]): OffloadRow[] {
 
 export function headline(all: readonly OffloadRow[]): string[] {
   return comparisons(all).map((row) => {
-    const base = all.find((r) => r.path === 'bridge' && sameSetting(r, row) && r.size === row.size && r.pairs === row.pairs);
+    const base = baseOf(all, row);
     const cpu = guestCpuRatio(all, row);
     const guest = Number.isFinite(cpu) ? `, for ${cpu.toFixed(2)} x the guest CPU time a frame` : '';
     const bounds = base && limitOf(row) !== '' ? ` (busiest: ${limitOf(base)} on (i), ${limitOf(row)} on (iii))` : '';
