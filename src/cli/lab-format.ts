@@ -21,6 +21,16 @@ export function wholeNumbers(least: number, most: number, example: string): (tex
   };
 }
 
+/** An option NAME=NANOSECONDS that may be repeated. */
+export function costs<T extends object>(known: T): (text: string, before: T) => T {
+  return (text, before) => {
+    const [name = '', value = ''] = text.split('=');
+    if (!(name in known) || value === '' || !(Number(value) >= 0))
+      throw new InvalidArgumentError(`give NAME=NANOSECONDS; names: ${Object.keys(known).join(', ')}.`);
+    return { ...before, [name]: Number(value) };
+  };
+}
+
 export const rate = (value: number): string => (value >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : `${(value / 1e3).toFixed(1)} k`);
 export const small = (value: number): string => (value === 0 ? '0' : value < 0.0005 ? '<0.001' : value.toFixed(3));
 export const micros = (value: number): string => (value === 0 ? '' : (value / 1000).toFixed(1));

@@ -2,21 +2,14 @@
 
 import { availableParallelism, loadavg } from 'node:os';
 import Table from 'cli-table3';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { gains, headline, type Measurement, MODES, type Mode, nameOf, published, ratio } from '#lab/rizzo';
 import { DEFAULT_COSTS, type ModelCosts } from '#lab/rizzo-model';
 import { rizzoPage } from '#lab/rizzo-page';
 import { runRizzo } from '#lab/run-rizzo';
-import { micros, positive, progress, rate, small, tableStyle, wholeNumbers } from './lab-format.ts';
+import { costs, micros, positive, progress, rate, small, tableStyle, wholeNumbers } from './lab-format.ts';
 import { SRIOV_OFFLOAD, sriovOffloadCommand } from './lab-sriov.ts';
 import { prepareDirectory, print, writeResult } from './output.ts';
-
-function costs(text: string, before: ModelCosts): ModelCosts {
-  const [name = '', value = ''] = text.split('=');
-  if (!(name in DEFAULT_COSTS) || value === '' || !(Number(value) >= 0))
-    throw new InvalidArgumentError(`give NAME=NANOSECONDS; names: ${Object.keys(DEFAULT_COSTS).join(', ')}.`);
-  return { ...before, [name]: Number(value) };
-}
 
 interface Flags {
   readonly mode: Mode | 'both';
@@ -103,7 +96,7 @@ export function labCommand(signal: AbortSignal, done: (exitCode: number) => void
       .addOption(new Option('--mode <mode>', 'real threads and time, simulated time, or both').choices(['wall', 'model', 'both']).default('both'))
       .option('--seconds <n>', 'of each measurement in wall-clock mode', positive(600), 0.3)
       .option('--size <bytes>', 'frame sizes with FCS', wholeNumbers(64, 1518, '64,1500'), [64, 1500])
-      .option('--cost <name=ns>', 'of the model; may be repeated', costs, DEFAULT_COSTS)
+      .option('--cost <name=ns>', 'of the model; may be repeated', costs(DEFAULT_COSTS), DEFAULT_COSTS)
       .option('--out <directory>', 'where rizzo.html and rizzo.json go', 'out')
       .option('--json', 'print the result as JSON instead of tables')
       .addHelpText(

@@ -1,5 +1,5 @@
 // A software bridge in a guest: its containers share the guest's one NIC through it, and the guest's CPU moves every frame. Containers share no memory: a frame is copied once, from its sender's
-// to its receiver's. A receiver that is full holds its sender up; copies of a flooded frame are lost where there is no room, and so are frames from the NIC.
+// to its receiver's. A receiver that is full holds its sender up, or the NIC: no frame behind one for it is taken off the NIC's ring before there is room. Copies of a flooded frame are lost where there is none.
 
 import { copyBytes } from '#core/copy';
 import type { ByteViews } from '#core/guest-memory';
@@ -82,9 +82,15 @@ export class BridgedNic implements Nic {
   readonly #uplink: Nic;
   readonly #frame: ReceivedFrame;
   readonly #offload = new TransmitOffload();
+  /** The address, in two words. */
+  readonly #low: number;
+  readonly #high: number;
 
   constructor(arena: GuestArena, uplink: Nic, slots: number, mac: Uint8Array) {
     this.#uplink = uplink;
+    const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = mac;
+    this.#low = (a | (b << 8) | (c << 16) | (d << 24)) >>> 0;
+    this.#high = e | (f << 8);
     this.configuration = { mac, mtu: uplink.configuration.mtu, linkUp: true };
     this.transmit = [new BridgedTransmit(arena, slots, uplink.transmit[0]?.longestFrame ?? SLOT_BYTES)];
     this.arrived = new FrameRing(arena, slots);
@@ -101,6 +107,10 @@ export class BridgedNic implements Nic {
     const offload = this.#offload;
     let taken = 0;
     for (; taken < BUDGET && arrived.frames > 0; taken++) {
+      if (!this.#isOurs(arrived.firstOffset)) {
+        arrived.drop();
+        continue;
+      }
       arrived.firstOffload(offload);
       frame.length = arrived.firstLength;
       frame.segmentCount = 1;
@@ -120,6 +130,12 @@ export class BridgedNic implements Nic {
     return taken > 0;
   }
 
+  /** What was flooded may be somebody else's: a container's stack does not listen to that. */
+  #isOurs(at: number): boolean {
+    const { u8, u16, u32 } = this.#frame.views;
+    return ((u8[at] as number) & 1) !== 0 || (u32[at >>> 2] === this.#low && u16[(at + 4) >>> 1] === this.#high);
+  }
+
   onIntx(): void {}
   shutDown(): void {}
 }
@@ -128,8 +144,10 @@ export class Bridge implements FrameSink {
   readonly ports: readonly BridgedNic[];
   /** Copies that found no room, and frames that no container or NIC could be given. */
   lost = 0;
-  /** Frames of containers that were dealt with. */
+  /** Frames that were dealt with: of containers, and of the NIC; and given to the NIC. */
   forwarded = 0;
+  arrived = 0;
+  departed = 0;
   readonly #uplink: Nic;
   readonly #views: ByteViews;
   readonly #stations = new StationTable();
@@ -146,23 +164,47 @@ export class Bridge implements FrameSink {
   /** Forwards what the containers have sent. True when any got anywhere. */
   step(): boolean {
     let moved = false;
-    for (let i = 0; i < this.ports.length; i++) {
-      const { ring } = (this.ports[i] as BridgedNic).transmit[0];
-      for (let n = 0; n < BUDGET && ring.frames > 0; n++) {
-        if (!this.#forward(ring, i)) break;
-        ring.drop();
-        this.forwarded++;
-        moved = true;
-      }
-    }
+    for (let i = 0; i < this.ports.length; i++) if (this.#drain(i)) moved = true;
     if (moved) this.#uplink.transmit[0]?.flush();
     return moved;
+  }
+
+  /** The same for one container. */
+  stepPort(port: number): boolean {
+    const moved = this.#drain(port);
+    if (moved) this.#uplink.transmit[0]?.flush();
+    return moved;
+  }
+
+  #drain(source: number): boolean {
+    const { ring } = (this.ports[source] as BridgedNic).transmit[0];
+    let moved = 0;
+    for (; moved < BUDGET && ring.frames > 0; moved++) {
+      if (!this.#forward(ring, source)) break;
+      ring.drop();
+    }
+    this.forwarded += moved;
+    return moved > 0;
+  }
+
+  /** From the NIC: false while the container that it is for has no room. */
+  takes(frame: ReceivedFrame): boolean {
+    const first = frame.offsets[0] as number;
+    const to = this.#isFrame(frame) ? this.#destination(frame.views.u8, first) : FLOOD;
+    if (to < 0 || to === this.ports.length) return true;
+    const { arrived } = this.ports[to] as BridgedNic;
+    return arrived.reserve(frame.length) >= 0 || arrived.frames === 0;
+  }
+
+  #isFrame(frame: ReceivedFrame): boolean {
+    return frame.length >= HEADER && (frame.lengths[0] as number) >= HEADER && frame.tunnel === 0;
   }
 
   /** From the NIC. */
   receive(frame: ReceivedFrame): void {
     const first = frame.offsets[0] as number;
-    if (frame.length < HEADER || (frame.lengths[0] as number) < HEADER || frame.tunnel !== 0) {
+    this.arrived++;
+    if (!this.#isFrame(frame)) {
       this.lost++;
       return;
     }
@@ -235,8 +277,9 @@ export class Bridge implements FrameSink {
       this.lost++;
       return FLOOD;
     }
-    if (queue.copy(this.#views, at, length, this.#offload)) return this.ports.length;
-    queue.awaitRoom();
-    return HOLD;
+    // What came back while it asked for word of it is room that no interrupt will tell of.
+    if (!queue.copy(this.#views, at, length, this.#offload) && !(queue.awaitRoom() && queue.copy(this.#views, at, length, this.#offload))) return HOLD;
+    this.departed++;
+    return this.ports.length;
   }
 }

@@ -46,7 +46,13 @@ export class FrameRing {
   /** Where to write a frame of `length` bytes, or -1. `add` takes it from there. */
   reserve(length: number): number {
     const count = (length + SLOT_BYTES - 1) >>> 11;
-    const at = this.#slotHead & (this.slots - 1);
+    let at = this.#slotHead & (this.slots - 1);
+    if (at + count > this.slots && this.#slotHead === this.#slotTail) {
+      // Empty: so a frame fits here that would not behind what is left to the end.
+      this.#slotHead = 0;
+      this.#slotTail = 0;
+      at = 0;
+    }
     // It lies in one piece: too little before the end is skipped.
     const skipped = at + count > this.slots ? this.slots - at : 0;
     if (((this.#slotHead - this.#slotTail) | 0) + skipped + count > this.slots) return -1;

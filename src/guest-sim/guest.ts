@@ -106,6 +106,7 @@ export class Guest {
       this.tap?.receive(frame);
       this.#workload?.receive(frame);
     },
+    takes: (frame) => this.tap?.takes?.(frame) !== false,
   };
 
   /** Enumerates and brings the device up. @throws RangeError when there is no such device, VirtioError when it does not come up. */
@@ -219,20 +220,26 @@ export class Guest {
     return this.#workload;
   }
 
+  /** Calls the handlers of all pending vectors. True when there were any. */
+  takeInterrupts(): boolean {
+    const { vectors } = this.bus;
+    const { ticket } = vectors.bell;
+    if (ticket === this.#taken) return false;
+    this.#taken = ticket;
+    let any = false;
+    for (let i = 0; i < VECTORS; i++) {
+      const vector = vectors.take();
+      if (vector < 0) break;
+      this.vectors.handlers[vector]?.();
+      any = true;
+    }
+    return any;
+  }
+
   /** Takes interrupts, polls, and lets the workload send. True: call again at once; false: nothing to do before an interrupt or `nextDue`. Never blocks. */
   step(): boolean {
     const { nic, bus } = this;
-    let busy = false;
-    const { ticket } = bus.vectors.bell;
-    if (ticket !== this.#taken) {
-      this.#taken = ticket;
-      for (let i = 0; i < VECTORS; i++) {
-        const vector = bus.vectors.take();
-        if (vector < 0) break;
-        this.vectors.handlers[vector]?.();
-        busy = true;
-      }
-    }
+    let busy = this.takeInterrupts();
     // A level: served until the line falls, whatever edge was or was not seen.
     if (nic.usesIntx && bus.lines.any) nic.onIntx();
     const workload = this.#workload;

@@ -5,15 +5,13 @@ import { type ByteViews, viewsOf } from '#core/guest-memory';
 import type { ReceivedFrame } from './net-receive.ts';
 
 const LONGEST = 2 ** 17;
+const NOTHING = viewsOf(new ArrayBuffer(8));
 
 export class LinearFrame {
-  views: ByteViews;
+  views: ByteViews = NOTHING;
   offset = 0;
-  readonly #scratch = viewsOf(new SharedArrayBuffer(LONGEST));
-
-  constructor() {
-    this.views = this.#scratch;
-  }
+  /** Made when it is first needed: most frames are in one piece. */
+  #scratch: ByteViews | undefined;
 
   /** Points at the frame's bytes. `copy` forces them into the scratch buffer, where they may be changed. False when it is too long for that. */
   load(frame: ReceivedFrame, copy = false): boolean {
@@ -23,6 +21,7 @@ export class LinearFrame {
       return true;
     }
     if (frame.length > LONGEST) return false;
+    this.#scratch ??= viewsOf(new SharedArrayBuffer(LONGEST));
     this.views = this.#scratch;
     this.offset = 0;
     let at = 0;

@@ -77,6 +77,8 @@ export class ReceivedFrame {
 export interface FrameSink {
   /** Called for each frame, in order; copies out what it wants to keep. */
   receive(frame: ReceivedFrame): void;
+  /** Asked before each frame, where there is such a thing as no room. False: not now; a virtio-net's driver keeps it, and all behind it, for the next poll. */
+  takes?(frame: ReceivedFrame): boolean;
 }
 
 export interface ReceiveQueueOptions {
@@ -121,12 +123,17 @@ export class ReceiveQueue {
   broken = '';
   /** The device is suspended: buffers go back to it only later. */
   held = false;
+  /** The sink would not take the oldest frame: it comes first in the next poll. */
+  refused = false;
   readonly #arena: GuestArena;
   readonly #options: ReceiveQueueOptions;
   readonly #start: number;
   readonly #stride: number;
   readonly #tokens: Int32Array;
   readonly #lengths: Int32Array;
+  /** Used buffers taken off the ring whose frames wait: from here, up to there. */
+  #next = 0;
+  #harvested = 0;
   readonly #pieceOffsets: Int32Array;
   readonly #pieceLengths: Int32Array;
   readonly #pieces: number;
@@ -174,44 +181,61 @@ export class ReceiveQueue {
     return this.ring.addList(this.#pieceOffsets, this.#pieceLengths, 0, this.#pieces, buffer);
   }
 
-  /** Hands up to `budget` frames to `sink`, gives their buffers back to the device and kicks it if it asked for that. Returns the frames taken off the ring. */
+  /** Hands up to `budget` frames to `sink`, gives their buffers back to the device and kicks it if it asked for that. Returns the frames dealt with. */
   poll(budget: number, sink: FrameSink): number {
     let taken = 0;
-    while (taken < budget && this.broken === '') {
-      const want = budget - taken;
-      let n = this.ring.harvest(this.#tokens, this.#lengths, want < HARVEST ? want : HARVEST);
-      if (n === 0) break;
-      for (let i = 0; i < n; ) {
-        let count = 1;
-        const header = this.#start + (this.#tokens[i] as number) * this.#stride;
-        if ((this.#lengths[i] as number) < this.#headerSize) {
-          this.#break(`a receive buffer came back with ${this.#lengths[i]} bytes, less than a header`);
-          break;
-        }
-        if (this.#options.mergeable) {
-          count = this.#arena.u16[(header + 10) >>> 1] as number;
-          if (count === 0 || count > this.ring.size) {
-            this.#break(`num_buffers ${count} with a ring of ${this.ring.size}`);
-            break;
-          }
-          // The rest of a merged frame may lie beyond this harvest, but the device used all of it at once (virtio 1.4 2.8.16, 5.1.9.4).
-          if (i + count > n) n += this.ring.harvest(this.#tokens, this.#lengths, i + count - n, n);
-          if (i + count > n) {
-            this.#break(`a frame of ${count} buffers came with only ${n - i} of them used`);
-            break;
-          }
-        }
-        if (this.#describe(header, i, count)) {
-          this.frames++;
-          this.bytes += this.frame.length;
-          sink.receive(this.frame);
-        } else this.malformed++;
-        for (const end = i + count; i < end; i++) this.#post(this.#tokens[i] as number);
-        taken++;
+    this.refused = false;
+    while (taken < budget && this.broken === '' && !this.refused) {
+      if (this.#next === this.#harvested) {
+        const want = budget - taken;
+        this.#next = 0;
+        this.#harvested = this.ring.harvest(this.#tokens, this.#lengths, want < HARVEST ? want : HARVEST);
+        if (this.#harvested === 0) break;
       }
+      taken += this.#hand(budget - taken, sink);
     }
     if (this.ring.broken !== '' && this.broken === '') this.#break(this.ring.broken);
     this.flush();
+    return taken;
+  }
+
+  /** Frames of the buffers at hand. */
+  #hand(most: number, sink: FrameSink): number {
+    let taken = 0;
+    let i = this.#next;
+    for (; i < this.#harvested && taken < most; taken++) {
+      let count = 1;
+      const header = this.#start + (this.#tokens[i] as number) * this.#stride;
+      if ((this.#lengths[i] as number) < this.#headerSize) {
+        this.#break(`a receive buffer came back with ${this.#lengths[i]} bytes, less than a header`);
+        break;
+      }
+      if (this.#options.mergeable) {
+        count = this.#arena.u16[(header + 10) >>> 1] as number;
+        if (count === 0 || count > this.ring.size) {
+          this.#break(`num_buffers ${count} with a ring of ${this.ring.size}`);
+          break;
+        }
+        // The rest of a merged frame may lie beyond this harvest, but the device used all of it at once (virtio 1.4 2.8.16, 5.1.9.4).
+        const missing = i + count - this.#harvested;
+        if (missing > 0) this.#harvested += this.ring.harvest(this.#tokens, this.#lengths, missing, this.#harvested);
+        if (i + count > this.#harvested) {
+          this.#break(`a frame of ${count} buffers came with only ${this.#harvested - i} of them used`);
+          break;
+        }
+      }
+      if (this.#describe(header, i, count)) {
+        if (sink.takes?.(this.frame) === false) {
+          this.refused = true;
+          break;
+        }
+        this.frames++;
+        this.bytes += this.frame.length;
+        sink.receive(this.frame);
+      } else this.malformed++;
+      for (const end = i + count; i < end; i++) this.#post(this.#tokens[i] as number);
+    }
+    this.#next = i;
     return taken;
   }
 

@@ -25,8 +25,8 @@ export class Sink extends Tallied implements Workload {
   readonly #linear = new LinearFrame();
   readonly #headers = new Headers();
   readonly #check = new ReceivedCheck();
-  /** Next sequence number by flow. */
-  readonly #expected = new Float64Array(65536);
+  /** Next sequence number by flow; as long as the flows that came need it. */
+  #expected = new Float64Array(16);
   #lost = 0;
   #unmarked = 0;
   #partial = 0;
@@ -109,12 +109,19 @@ export class Sink extends Tallied implements Workload {
       return;
     }
     const flow = readFlow(views, at);
+    if (flow >= this.#expected.length) this.#grow(flow);
     const expected = this.#expected[flow] as number;
     if (sequence < expected) this.tally.fail(() => `flow ${flow}: frame ${sequence} after ${expected - 1}: repeated or out of order`);
     else {
       this.#lost += sequence - expected;
       this.#expected[flow] = sequence + 1;
     }
+  }
+
+  #grow(flow: number): void {
+    const expected = new Float64Array(2 ** (32 - Math.clz32(flow)));
+    expected.set(this.#expected);
+    this.#expected = expected;
   }
 
   result(): WorkloadResult {

@@ -1,60 +1,28 @@
-// The experiment's guest, on its own thread: brings up its NIC and, for the paths with virtual functions, one for each container; then measures. All containers take turns on this thread, as on a guest of
-// one processor. Nothing is measured by anybody else, so nothing of it takes an exit.
+// The thread that runs the experiment's guests in real time: all containers of a guest, and two guests, take turns on it. Nothing is measured by anybody else, so nothing of it takes an exit.
 
 import { readFileSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { openGuestBus } from '#core/exit-channel';
-import { Bridge } from '#guest-sim/bridge';
-import { Echo, Ping } from '#guest-sim/echo';
-import { Generate } from '#guest-sim/generator';
-import { Guest } from '#guest-sim/guest';
-import { Histogram } from '#guest-sim/histogram';
-import type { Nic } from '#guest-sim/nic';
-import type { PciDevice } from '#guest-sim/pci-enumerate';
-import { Sink } from '#guest-sim/sink';
-import type { Workload } from '#guest-sim/workload';
-import type { FromSriovGuest, MeasureRequest, SriovGuestStart } from './sriov-guest.ts';
-import { type Cost, FCS, gigabits, LONGEST_REQUEST, type OffloadRow } from './sriov-offload.ts';
+import { NAP, SharedProcessor } from '#core/shared-processor';
+import { type Container, ContainerGuest } from './container-guest.ts';
+import { ContainerPairs, type Runner, type Usage } from './container-pairs.ts';
+import type { FromSriovGuest, SriovGuestStart, ToSriovGuest } from './sriov-guest.ts';
 
-const RING = 256;
-const ENDLESS = 2 ** 30;
-/** Rounds without work before the guest halts, as guest threads have it. */
+/** Rounds without work before a guest that is alone on its thread halts, as guest threads have it. */
 const IDLE_ROUNDS = 50;
 const LONGEST_HALT = 5;
 /** Rounds between two looks at the time. */
 const ROUNDS = 8;
-/** Milliseconds that what is under way may take to arrive. */
-const PATIENCE = 20_000;
-/** Milliseconds without a frame after which nothing is under way any more, before the first measurement. */
-const QUIET = 50;
-/** Nanoseconds an answer may take; a machine that has other things to do is not at fault. */
-const ANSWER = 10e9;
-/** Of the first requests, which a switch that is still coming up loses. */
-const FIRST_ANSWER = 50e6;
+/** Milliseconds that so many rounds in vain can take: where it took longer, others had the processor. */
+const LONGEST_LOOK = 0.1;
 
 const start = workerData as SriovGuestStart;
 const stopped = new Int32Array(start.stop);
+/** To nap on: nobody rings. */
+const silent = new Int32Array(new SharedArrayBuffer(4));
 const port = parentPort;
 if (!port) throw new Error('sriov-guest-worker runs as a worker thread only');
 const tell = (message: FromSriovGuest): void => port.postMessage(message);
-
-interface Container {
-  readonly nic: Nic;
-  workload: Workload;
-}
-
-interface Costs {
-  readonly at: number;
-  readonly frames: number;
-  /** Nanoseconds of this thread's CPU time; null where the system does not say. */
-  readonly guest: number | null;
-  readonly machine: number | null;
-  readonly process: number;
-  readonly exits: number;
-  readonly interrupts: number;
-  readonly kicks: number;
-  readonly wakes: number;
-}
 
 /** Nanoseconds a thread ran, on Linux (the first field of its schedstat); Node 20 has no call for it. */
 function threadTime(thread: string): number | null {
@@ -66,233 +34,98 @@ function threadTime(thread: string): number | null {
   }
 }
 
-function cpuOf(before: Costs, after: Costs, frames: number): Cost | null {
-  if (before.guest === null || after.guest === null || before.machine === null || after.machine === null) return null;
-  const guest = after.guest - before.guest;
-  const exits = after.machine - before.machine;
-  // Threads and process are not read at the very same moment.
-  const rest = Math.max(0, after.process - before.process - guest - exits);
-  return { guest: guest / frames, exits: exits / frames, switching: rest / frames };
-}
-
 function processTime(): number {
   const { user, system } = process.cpuUsage();
   return (user + system) * 1000;
 }
 
-class ContainerGuest {
-  readonly #guest: Guest;
-  readonly #bridge: Bridge | undefined;
-  readonly #containers: readonly Container[];
-  /** By pair. */
-  readonly #senders: readonly Container[];
-  readonly #receivers: readonly Container[];
+class ThreadRunner implements Runner {
+  readonly patience = 20_000;
+  readonly #guests: readonly ContainerGuest[];
+  readonly #shared = new SharedProcessor();
+  /** Nanoseconds that went into looking for work that was not there. */
+  #inVain = 0;
 
-  constructor({ bus, path, pairs }: SriovGuestStart) {
-    const options = { queueSize: RING, interrupts: 'shared' } as const;
-    this.#guest = new Guest(openGuestBus(bus), { net: { ...options, sriov: path !== 'bridge', promiscuous: path === 'bridge' }, vectors: 'shared' });
-    const { arena } = this.#guest;
-    const idle = (): Workload => new Sink({ kind: 'sink', verify: 'none' });
-    if (path === 'bridge') {
-      const macs = Array.from({ length: 2 * pairs }, (_, i) => Uint8Array.of(0x52, 0x54, 0, 0xbb, i >> 8, i & 0xff));
-      this.#bridge = new Bridge(arena, this.#guest.nic, macs, RING);
-      this.#guest.tap = this.#bridge;
-      this.#containers = this.#bridge.ports.map((nic) => ({ nic, workload: idle() }));
-    } else {
-      const pf = this.#guest.tree.devices.find((device) => device.sriov !== undefined) as PciDevice;
-      const functions = this.#guest.enableVirtualFunctions(pf, 2 * pairs);
-      if (functions.length !== 2 * pairs) throw new Error(`${functions.length} of ${2 * pairs} virtual functions answer`);
-      this.#containers = functions.map((device) => ({ nic: this.#guest.openNet(device, options), workload: idle() }));
-    }
-    this.#senders = this.#containers.filter((_, i) => i % 2 === 0);
-    this.#receivers = this.#containers.filter((_, i) => i % 2 === 1);
+  constructor(guests: readonly ContainerGuest[]) {
+    this.#guests = guests;
   }
 
   /** Everybody once. True when any got anywhere. */
   #round(): boolean {
-    let busy = this.#guest.step();
-    const { bus } = this.#guest;
-    for (let i = 0; i < this.#containers.length; i++) {
-      const container = this.#containers[i] as Container;
-      if (container.nic.poll(container.workload)) busy = true;
-      if (!container.workload.done && container.workload.step(container.nic, bus)) busy = true;
+    let busy = false;
+    for (let g = 0; g < this.#guests.length; g++) {
+      const one = this.#guests[g] as ContainerGuest;
+      const { bridge, containers } = one;
+      const before = bridge === undefined ? 0 : bridge.arrived + bridge.forwarded;
+      if (one.stepNic()) busy = true;
+      for (let i = 0; i < containers.length; i++) if (one.step(containers[i] as Container)) busy = true;
+      if (bridge === undefined) continue;
+      if (bridge.step()) busy = true;
+      this.#pretend(bridge.arrived + bridge.forwarded - before);
     }
-    if (this.#bridge && this.#bridged(this.#bridge)) busy = true;
     return busy;
   }
 
-  /** The bridge's turn, and the time that a kernel is said to take for what it did. */
-  #bridged(bridge: Bridge): boolean {
-    if (start.bridgeCost === 0) return bridge.step();
-    const before = bridge.forwarded;
-    const moved = bridge.step();
-    const end = performance.now() + ((bridge.forwarded - before) * start.bridgeCost) / 1e6;
+  /** The time that a kernel is said to take for so many frames on its bridge. */
+  #pretend(frames: number): void {
+    if (start.bridgeCost === 0 || frames === 0) return;
+    const end = performance.now() + (frames * start.bridgeCost) / 1e6;
     while (performance.now() < end);
-    return moved;
   }
 
-  /** Runs until it is so, or for so many milliseconds. False: it was never so. @throws Error when a driver gave up, or the experiment is to end */
-  #run(milliseconds: number, so?: () => boolean): boolean {
-    const end = performance.now() + milliseconds;
+  run(milliseconds: number, so?: () => boolean): boolean {
+    let now = performance.now();
+    const end = now + milliseconds;
     let idle = 0;
     for (;;) {
-      for (let i = 0; i < ROUNDS; i++) {
-        if (this.#round()) idle = 0;
-        else if (++idle > IDLE_ROUNDS) this.#guest.bus.waitForInterrupt(LONGEST_HALT);
+      let busy = false;
+      for (let i = 0; i < ROUNDS; i++) if (this.#round()) busy = true;
+      const before = now;
+      now = performance.now();
+      if (busy) {
+        idle = 0;
+        this.#shared.begin(now * 1e6);
+      } else {
+        this.#inVain += Math.min(now - before, LONGEST_LOOK) * 1e6;
+        idle += ROUNDS;
+        this.#rest(now, idle);
+        now = performance.now();
       }
       if (so?.()) return true;
-      if (performance.now() >= end) return false;
+      if (now >= end) return false;
       if (Atomics.load(stopped, 0) !== 0) throw new Error('stopped');
-      for (const { nic } of this.#containers) if (nic.broken !== '') throw new Error(`a driver gave up: ${nic.broken}`);
+      for (const { broken } of this.#guests) if (broken !== '') throw new Error(`a driver gave up: ${broken}`);
     }
   }
 
-  #received(containers: readonly Container[]): number {
-    let frames = 0;
-    for (const { workload } of containers) frames += workload.framesReceived;
-    return frames;
+  /** Nobody had anything to do. One guest halts; two would have to wait for two bells, so they look on, and only let others have the processor. */
+  #rest(now: number, rounds: number): void {
+    if (this.#guests.length > 1) {
+      if (this.#shared.inVain(now * 1e6)) Atomics.wait(silent, 0, 0, NAP);
+    } else if (rounds > IDLE_ROUNDS) this.#guests[0]?.guest.bus.waitForInterrupt(LONGEST_HALT);
   }
 
-  /** The switch may not be up yet, and has to learn who is where: asks until everybody has an answer, and lets what came late go by. @throws Error */
-  meet(): void {
-    this.#serve();
-    const pings = this.#ask(60, FIRST_ANSWER);
-    if (!this.#run(PATIENCE, () => pings.every((ping) => ping.framesReceived > 0)))
-      throw new Error(`${pings.filter((ping) => ping.framesReceived === 0).length} of ${pings.length} pairs had no answer within ${PATIENCE / 1000} s`);
-    for (const sender of this.#senders) sender.workload = new Sink({ kind: 'sink', verify: 'none' });
-    let before: number;
-    do {
-      before = this.#received(this.#containers);
-      this.#run(QUIET);
-    } while (this.#received(this.#containers) !== before);
-  }
-
-  #serve(): void {
-    const { arena } = this.#guest;
-    for (const receiver of this.#receivers) receiver.workload = new Echo({ kind: 'echo' }, arena, receiver.nic);
-  }
-
-  #ask(size: number, patience: number): Ping[] {
-    const receivers = this.#receivers;
-    return this.#senders.map((sender, i) => {
-      const destination = [...(receivers[i] as Container).nic.configuration.mac];
-      const ping = new Ping({ kind: 'ping', count: ENDLESS, size, destination, patience }, this.#guest.arena, () => this.#guest.bus.now());
-      sender.workload = ping;
-      return ping;
-    });
-  }
-
-  #costs(): Costs {
-    const { counts } = this.#guest.bus;
-    let interrupts = this.#guest.nic.interrupts;
-    for (const { nic } of this.#containers) interrupts += nic.interrupts;
-    return {
-      at: performance.now(),
-      frames: this.#received(this.#receivers),
-      guest: threadTime('thread-self'),
-      // A process's first thread has its number, and is the machine's.
-      machine: threadTime(`self/task/${process.pid}`),
-      process: processTime(),
-      exits: counts.exits,
-      interrupts,
-      kicks: counts.fastKicks,
-      wakes: counts.fastKickWakes,
-    };
-  }
-
-  /** @throws Error for frames that do not arrive */
-  measure({ size, seconds, warmUp }: MeasureRequest): OffloadRow {
-    const errors: string[] = [];
-    const lost = this.#bridge?.lost ?? 0;
-    const { before, after } = this.#stream(size - FCS, seconds, warmUp, errors);
-    const roundTrip = size - FCS <= LONGEST_REQUEST ? this.#roundTrips(size - FCS, seconds, warmUp, errors) : null;
-    if (this.#bridge && this.#bridge.lost !== lost) errors.push(`the bridge lost ${this.#bridge.lost - lost} frames`);
-    const frames = after.frames - before.frames;
-    const took = (after.at - before.at) / 1000;
-    const each = (cost: number): number => cost / Math.max(frames, 1);
-    if (frames === 0) errors.push('nothing arrived');
-    return {
-      path: start.path,
-      size,
-      pairs: start.pairs,
-      frames,
-      seconds: took,
-      framesPerSecond: frames / took,
-      gigabitsPerSecond: gigabits(frames / took, size),
-      cpu: cpuOf(before, after, Math.max(frames, 1)),
-      exitsPerFrame: each(after.exits - before.exits),
-      interruptsPerFrame: each(after.interrupts - before.interrupts),
-      kicksPerFrame: each(after.kicks - before.kicks),
-      wakesPerFrame: each(after.wakes - before.wakes),
-      roundTrip,
-      errors,
-    };
-  }
-
-  /** Every sender as fast as it can; then all that left has to arrive. */
-  #stream(size: number, seconds: number, warmUp: number, errors: string[]): { readonly before: Costs; readonly after: Costs } {
-    const { arena } = this.#guest;
-    const receivers = this.#receivers;
-    const senders = this.#senders;
-    const sinks = receivers.map((receiver) => {
-      const sink = new Sink({ kind: 'sink', verify: 'sampled' });
-      receiver.workload = sink;
-      return sink;
-    });
-    const sources = senders.map((sender, i) => {
-      const destination = [...(receivers[i] as Container).nic.configuration.mac];
-      const source = new Generate({ kind: 'generate', count: ENDLESS, sizes: [size], destination, checksumOffload: true }, arena);
-      sender.workload = source;
-      return source;
-    });
-    this.#run(warmUp * 1000);
-    const before = this.#costs();
-    this.#run(seconds * 1000);
-    const after = this.#costs();
-    for (const sender of senders) sender.workload = new Generate({ kind: 'generate', count: 0 }, arena);
-    const arrived = (): boolean => senders.every(({ workload }) => workload.done) && sinks.every((sink, i) => sink.framesReceived === sources[i]?.framesSent);
-    if (!this.#run(PATIENCE, arrived)) {
-      const sent = sources.reduce((sum, source) => sum + source.framesSent, 0);
-      throw new Error(`waited ${PATIENCE / 1000} s for ${sent} frames, of which ${this.#received(receivers)} arrived`);
+  usage(): Usage {
+    let exits = 0;
+    let kicks = 0;
+    let wakes = 0;
+    for (const { guest } of this.#guests) {
+      exits += guest.bus.counts.exits;
+      kicks += guest.bus.counts.fastKicks;
+      wakes += guest.bus.counts.fastKickWakes;
     }
-    for (const workload of [...sources, ...sinks]) {
-      const { errors: wrong, details } = workload.result();
-      errors.push(...wrong);
-      if ((details.lost ?? 0) > 0) errors.push(`${details.lost} frames are missing`);
-      if ((details.unmarked ?? 0) > 0) errors.push(`${details.unmarked} frames came that nobody sent`);
-    }
-    return { before, after };
+    return { at: performance.now(), cpu: this.#cpu(), busy: [], exits, kicks, wakes };
   }
 
-  /** One request at a time in each pair; the last answers have to come as well. */
-  #roundTrips(size: number, seconds: number, warmUp: number, errors: string[]): OffloadRow['roundTrip'] {
-    this.#serve();
-    this.#settle(this.#ask(size, ANSWER), warmUp, errors);
-    const pings = this.#ask(size, ANSWER);
-    this.#settle(pings, seconds, errors);
-    const all = new Histogram();
-    for (const ping of pings) all.merge(ping.roundTrips);
-    return { p50: all.quantile(0.5), p99: all.quantile(0.99), count: all.count };
-  }
-
-  #settle(pings: readonly Ping[], seconds: number, errors: string[]): void {
-    this.#run(seconds * 1000);
-    // Each has one request out, which somebody else now waits for: a request that was answered is followed by the next.
-    const last = this.#senders.map((sender) => {
-      const sink = new Sink({ kind: 'sink', verify: 'none' });
-      sender.workload = sink;
-      return sink;
-    });
-    const out = pings.map((ping) => ping.framesSent - ping.framesReceived);
-    if (!this.#run(PATIENCE, () => last.every((sink, i) => sink.framesReceived === out[i])))
-      throw new Error(`waited ${PATIENCE / 1000} s for ${out.reduce((a, b) => a + b, 0)} answers, of which ${this.#received(this.#senders)} arrived`);
-    for (const ping of pings) errors.push(...ping.result().errors);
-    for (const { workload } of this.#receivers) if ((workload.result().details.refused ?? 0) > 0) errors.push('requests found no room for an answer');
-  }
-
-  shutDown(): void {
-    for (const { nic } of this.#containers) nic.shutDown();
-    this.#guest.nic.shutDown();
+  /** The guests' is this thread's; the rest of the process is the thread that switches, which stands for the NIC on path (iii), the machines' thread, which serves exits, and the engine's own. */
+  #cpu(): Usage['cpu'] {
+    const ours = threadTime('thread-self');
+    const machine = threadTime('self');
+    if (ours === null || machine === null) return null;
+    // Threads and process are not read at the very same moment.
+    const rest = Math.max(0, processTime() - ours - machine);
+    const guest = Math.max(0, ours - this.#inVain);
+    return start.path === 'offload' ? { guest, host: machine, nic: rest } : { guest, host: machine + rest, nic: 0 };
   }
 }
 
@@ -301,14 +134,16 @@ function failed(error: unknown): void {
 }
 
 try {
-  const guest = new ContainerGuest(start);
-  guest.meet();
-  port.on('message', (request: MeasureRequest | 'close') => {
+  const containers = start.buses.length === 1 ? 2 * start.pairs : start.pairs;
+  const guests = start.buses.map((bus, number) => new ContainerGuest(openGuestBus(bus), { path: start.path, containers, number }));
+  const pairs = new ContainerPairs(guests, new ThreadRunner(guests));
+  pairs.meet();
+  port.on('message', (request: ToSriovGuest) => {
     try {
       if (request === 'close') {
-        guest.shutDown();
+        for (const guest of guests) guest.shutDown();
         port.close();
-      } else tell({ kind: 'measured', row: guest.measure(request) });
+      } else tell({ kind: 'measured', measured: pairs.measure(request) });
     } catch (error) {
       failed(error);
       if (request === 'close') port.close();

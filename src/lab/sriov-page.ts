@@ -1,7 +1,22 @@
 // The numbers of the SR-IOV experiment as one HTML page that needs nothing else: plots as SVG, made here by echarts, and every row in a table.
 
 import { init } from 'echarts';
-import { guestCpuRatio, type OffloadRow, PATH_NAMES, PATHS, type Path, ratio, sizeName } from './sriov-offload.ts';
+import {
+  baseOf,
+  guestCpuRatio,
+  limitOf,
+  type OffloadRow,
+  PATH_NAMES,
+  PATHS,
+  type Path,
+  ratio,
+  type Setting,
+  sameSetting,
+  settingName,
+  settingsOf,
+  sizeName,
+} from './sriov-offload.ts';
+import { comparisons } from './sriov-words.ts';
 
 const escaped = (text: string): string => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 /** Short: three plots stand beside each other. */
@@ -69,13 +84,19 @@ const HEAD = [
   'p99 us',
   'guest CPU ns',
   'to (i)',
-  'exits CPU ns',
-  'switching ns',
+  'host CPU ns',
+  'NIC ns',
   'exits',
   'interrupts',
   'kicks without exit',
   'wakes',
+  'busiest',
 ];
+/** Of what is text. */
+const LEFT = [0, HEAD.length - 1];
+
+/** Of real time nobody knows who was busiest. */
+const columnsOf = ({ mode }: Pick<Setting, 'mode'>): number => (mode === 'wall' ? HEAD.length - 1 : HEAD.length);
 
 function cells(all: readonly OffloadRow[], row: OffloadRow): string {
   const times = (value: number): string => (Number.isFinite(value) ? `${value.toFixed(2)} x` : '');
@@ -91,32 +112,67 @@ function cells(all: readonly OffloadRow[], row: OffloadRow): string {
     wait(row.roundTrip?.p99),
     cost(row.cpu?.guest),
     times(guestCpuRatio(all, row)),
-    cost(row.cpu?.exits),
-    cost(row.cpu?.switching),
+    cost(row.cpu?.host),
+    row.path === 'offload' ? cost(row.cpu?.nic) : '',
     row.exitsPerFrame.toFixed(4),
     row.interruptsPerFrame.toFixed(4),
     row.kicksPerFrame.toFixed(4),
     row.wakesPerFrame.toFixed(4),
+    limitOf(row),
   ]
-    .map((cell, i) => `<td${i > 0 ? ' class="n"' : ''}>${escaped(cell)}</td>`)
+    .slice(0, columnsOf(row))
+    .map((cell, i) => `<td${LEFT.includes(i) ? '' : ' class="n"'}>${escaped(cell)}</td>`)
     .join('');
 }
 
-export function sriovPage(all: readonly OffloadRow[], notes: readonly string[]): string {
-  const sections = [...new Set(all.map((row) => row.size))].map((size) => {
-    const rows = all.filter((row) => row.size === size);
-    return `<h2>${sizeName(size)}</h2>
+/** What (iii) brings: a line for each setting, a column for each size. */
+function summary(all: readonly OffloadRow[]): string {
+  const sizes = [...new Set(all.map((row) => row.size))];
+  const rows = comparisons(all);
+  if (rows.length === 0) return '';
+  const cell = (setting: Setting, size: number): string => {
+    const row = rows.find((r) => sameSetting(r, setting) && r.size === size);
+    if (row === undefined) return '<td></td>';
+    const base = baseOf(all, row);
+    const limits = limitOf(row) === '' || base === undefined ? '' : `<br><small>${escaped(`(i) ${limitOf(base)}, (iii) ${limitOf(row)}`)}</small>`;
+    return `<td class="n"><b>${ratio(all, row).toFixed(2)} x</b>${limits}</td>`;
+  };
+  const pairs = [...new Set(rows.map((row) => row.pairs))].join(', ');
+  return `<h2>Frames of (iii) to those of (i)</h2>
+<p>With the most pairs of containers that were measured (${pairs}); below each, in the model, who was busiest.</p>
+<table><tr><th>setting</th>${sizes.map((size) => `<th class="n">${sizeName(size)}</th>`).join('')}</tr>
+${settingsOf(all)
+  .map((setting) => `<tr><td>${escaped(settingName(setting))}</td>${sizes.map((size) => cell(setting, size)).join('')}</tr>`)
+  .join('\n')}</table>`;
+}
+
+function sections(all: readonly OffloadRow[], setting: Setting): string {
+  const here = all.filter((row) => sameSetting(row, setting));
+  const parts = [...new Set(here.map((row) => row.size))].map((size) => {
+    const rows = here.filter((row) => row.size === size);
+    return `<h3>${sizeName(size)}</h3>
 ${plots(rows)}
-<table><tr>${HEAD.map((name, i) => `<th${i > 0 ? ' class="n"' : ''}>${escaped(name)}</th>`).join('')}</tr>
-${rows.map((row) => `<tr>${cells(all, row)}</tr>`).join('\n')}</table>`;
+<div class="wide"><table><tr>${HEAD.slice(0, columnsOf(setting))
+      .map((name, i) => `<th${LEFT.includes(i) ? '' : ' class="n"'}>${escaped(name)}</th>`)
+      .join('')}</tr>
+${rows.map((row) => `<tr>${cells(all, row)}</tr>`).join('\n')}</table></div>`;
   });
+  return `<h2>${escaped(settingName(setting))}</h2>\n${parts.join('\n')}`;
+}
+
+export function sriovPage(all: readonly OffloadRow[], notes: readonly string[]): string {
   return `<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>nicbox: containers, SR-IOV and an offloaded switch</title>
-<style>body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;width:100%;font-size:13px}
-td,th{border-bottom:1px solid #ddd;padding:3px 6px;text-align:left}th.n,.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}.plots{display:flex;flex-wrap:wrap;gap:0}svg{max-width:100%;height:auto}</style>
-<h1>Containers of one guest: bridge, software switch, offloaded switch</h1>
+<style>body{font:15px/1.5 system-ui,sans-serif;max-width:1160px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;width:100%;font-size:13px}
+td,th{border-bottom:1px solid #ddd;padding:3px 6px;text-align:left}th.n,.n{text-align:right;font-variant-numeric:tabular-nums}td.n,.wide td{white-space:nowrap}.wide{overflow-x:auto}
+.plots{display:flex;flex-wrap:wrap;gap:0}svg{max-width:100%;height:auto}h2{margin-top:1.6em;border-bottom:2px solid #0b6e99}small{color:#666}</style>
+<h1>Containers: bridge, software switch, offloaded switch</h1>
+${summary(all)}
+<h2>What is compared</h2>
 ${notes.map((note) => `<p>${escaped(note)}</p>`).join('\n')}
-${sections.join('\n')}
+${settingsOf(all)
+  .map((setting) => sections(all, setting))
+  .join('\n')}
 </html>
 `;
 }

@@ -1,27 +1,21 @@
-// What one path of the experiment runs on: a machine with one virtio-net physical function, the thread that switches for it, and the guest on a thread of its own.
+// What one path of the experiment runs on in real time: its machines on this thread, a thread that switches for them, and one for their guests.
 
 import { Worker } from 'node:worker_threads';
 import { VdpaBackend } from '#backends/vdpa-backend';
 import { VdpaNet } from '#backends/vdpa-net';
 import { VhostPool } from '#backends/vhost-pool';
-import { EmbeddedSwitch } from '#net/embedded-switch/embedded-switch';
-import { SwitchVfPorts } from '#net/embedded-switch/vf-ports';
-import { Machine } from '#nicbox/machine';
-import { rootPort } from '#pci/bridges';
-import type { FromSriovGuest, MeasureRequest, SriovGuestStart } from './sriov-guest.ts';
-import type { OffloadRow, Path, SoftwareSwitch } from './sriov-offload.ts';
+import type { Machine } from '#nicbox/machine';
+import type { MeasureRequest } from './container-pairs.ts';
+import type { FromSriovGuest, SriovGuestStart, ToSriovGuest } from './sriov-guest.ts';
+import { embeddedSwitch, machinesFor, type Placement } from './sriov-machines.ts';
+import type { Measured, SoftwareSwitch } from './sriov-offload.ts';
 
-const PF_MAC = '52:54:00:af:00:01';
-const MIB = 2 ** 20;
-/** Of the guest, and for each container's rings and buffers. */
-const GUEST_BYTES = 32 * MIB;
-const CONTAINER_BYTES = 2 * MIB;
 /** Path (iii)'s thread stands for a NIC, and a NIC does not sleep. */
 const HARDWARE = { minimum: 1e12, maximum: 1e12 };
-/** Milliseconds for a guest to end by itself. */
+/** Milliseconds for a thread to end by itself. */
 const PATIENCE = 5000;
 
-/** The guest of the experiment, as seen from outside it. */
+/** The thread of the experiment's guests, as seen from outside it. */
 class SriovGuest {
   readonly #worker: Worker;
   readonly #stop = new Int32Array(new SharedArrayBuffer(4));
@@ -72,18 +66,22 @@ class SriovGuest {
   }
 
   /** @throws Error for frames that do not arrive */
-  async measure(request: MeasureRequest, signal: AbortSignal): Promise<OffloadRow> {
-    this.#worker.postMessage(request);
+  async measure(request: MeasureRequest, signal: AbortSignal): Promise<Measured> {
+    this.#tell(request);
     const message = await this.#answer(signal);
     if (message.kind !== 'measured') throw new Error(`the guest said ${message.kind} when it was to measure`);
-    return message.row;
+    return message.measured;
+  }
+
+  #tell(message: ToSriovGuest): void {
+    this.#worker.postMessage(message);
   }
 
   /** The machine must still be serving exits. */
   async close(): Promise<void> {
     if (this.#gone) return;
     Atomics.store(this.#stop, 0, 1);
-    this.#worker.postMessage('close');
+    this.#tell('close');
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<'late'>((resolve) => {
       timer = setTimeout(() => resolve('late'), PATIENCE);
@@ -93,9 +91,7 @@ class SriovGuest {
   }
 }
 
-export interface PathOptions {
-  readonly path: Path;
-  readonly pairs: number;
+export interface PathOptions extends Placement {
   readonly software: SoftwareSwitch;
   /** As SriovGuestStart has it. */
   readonly bridgeCost: number;
@@ -108,40 +104,20 @@ export interface PathOptions {
   readonly signal: AbortSignal;
 }
 
-/** A machine whose one NIC leads to the path's switch. */
-function machineFor({ path, pairs, software }: PathOptions, pool: VhostPool): Machine {
-  const containers = 2 * pairs;
-  const machine = new Machine({ name: 'guest', memory: GUEST_BYTES + containers * CONTAINER_BYTES });
-  const worker = pool.worker();
-  const port = rootPort({ express: { slot: { number: 1 } } });
-  machine.attach(port);
-  if (path === 'offload') {
-    const embedded = new EmbeddedSwitch({ functions: containers });
-    embedded.configurePort('pf', { mac: PF_MAC });
-    const segment = worker.segment({ kind: embedded.share });
-    const backend = (name: string): VdpaBackend => new VdpaBackend(new VdpaNet(segment.port(name)));
-    const sriov = { totalVfs: containers, backend: (vf: number) => backend(`vf${vf}`), ports: new SwitchVfPorts(embedded) };
-    machine.addVirtioNet({ mac: PF_MAC, backend: backend('pf'), sriov }, { under: port });
-    return machine;
-  }
-  const segment = worker.segment({ kind: software });
-  const sriov = { totalVfs: containers, backend: (vf: number) => segment.port(`vf${vf}`) };
-  machine.addVirtioNet({ mac: PF_MAC, backend: segment.port('pf'), ...(path === 'software' && { sriov }) }, { under: port });
-  return machine;
-}
-
 /** All sizes on one path with so many pairs. @throws AbortError after `signal`; Error for frames that do not arrive */
-export async function measurePath(options: PathOptions): Promise<OffloadRow[]> {
-  const { path, pairs, bridgeCost, sizes, seconds, warmUp, firstWarmUp, signal } = options;
+export async function measureInRealTime(options: PathOptions): Promise<Measured[]> {
+  const { path, pairs, software, bridgeCost, sizes, seconds, warmUp, firstWarmUp, signal } = options;
   signal.throwIfAborted();
   const pool = new VhostPool({ threads: 1, ...(path === 'offload' && { poll: HARDWARE }) });
-  let machine: Machine | undefined;
+  let machines: readonly Machine[] = [];
   let guest: SriovGuest | undefined;
   try {
-    machine = machineFor(options, pool);
-    guest = new SriovGuest({ bus: machine.threadBus().share, path, pairs, bridgeCost });
+    const nic = path === 'offload' ? embeddedSwitch(options) : undefined;
+    const segment = pool.worker().segment({ kind: nic?.share ?? software });
+    machines = machinesFor(options, { nic, backend: (name) => (nic ? new VdpaBackend(new VdpaNet(segment.port(name))) : segment.port(name)) });
+    guest = new SriovGuest({ buses: machines.map((machine) => machine.threadBus().share), path, pairs, bridgeCost });
     await guest.ready(signal);
-    const rows: OffloadRow[] = [];
+    const rows: Measured[] = [];
     for (const size of sizes) {
       signal.throwIfAborted();
       rows.push(await guest.measure({ size, seconds, warmUp: rows.length === 0 ? firstWarmUp : warmUp }, signal));
@@ -153,7 +129,7 @@ export async function measurePath(options: PathOptions): Promise<OffloadRow[]> {
     throw error;
   } finally {
     await guest?.close();
-    await machine?.close();
+    await Promise.allSettled(machines.map((machine) => machine.close()));
     await pool.close();
   }
 }

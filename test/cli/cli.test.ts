@@ -298,14 +298,23 @@ describe('nicbox lab', () => {
   });
 
   it('runs the paths between containers, and leaves a page and a record', async () => {
-    const flags = ['--pairs', '2', '--size', '64', '--path', 'bridge,offload', '--seconds', '0.03', '--out', 'lab', '--json'];
+    const flags = ['--pairs', '2', '--size', '64', '--path', 'bridge,offload', '--seconds', '0.03', '--vcpus', '2', '--out', 'lab', '--json'];
     const { code, stdout } = await nicbox('lab', 'run', 'sriov-offload', ...flags);
     expect(code).toBe(0);
     const result = JSON.parse(stdout);
-    expect(result.measurements.map(({ path, errors }: { path: string; errors: string[] }) => [path, errors])).toEqual([
-      ['bridge', []],
-      ['offload', []],
-    ]);
+    const settings = [
+      ['wall', 1, 1],
+      ['wall', 2, 1],
+      ['model', 1, 2],
+      ['model', 2, 2],
+    ];
+    const rows = result.measurements as { mode: string; guests: number; vcpus: number; path: string; errors: string[] }[];
+    expect(rows.map(({ mode, guests, vcpus, path, errors }) => [mode, guests, vcpus, path, errors])).toEqual(
+      settings.flatMap((setting) => [
+        [...setting, 'bridge', []],
+        [...setting, 'offload', []],
+      ]),
+    );
     expect(JSON.parse(readFileSync(join(scratch, 'lab/sriov-offload.json'), 'utf8'))).toEqual(result);
     expect(readFileSync(join(scratch, 'lab/sriov-offload.html'), 'utf8')).toContain('<svg');
   }, 60_000);
@@ -315,6 +324,8 @@ describe('nicbox lab', () => {
     [['--size', '65537'], 'whole numbers from 64 to 65536'],
     [['--path', 'bridge,wire'], 'some of bridge,software,offload'],
     [['--switch', 'hub'], 'Allowed choices are switch, vale'],
+    [['--guests', '3'], 'whole numbers from 1 to 2'],
+    [['--cost', 'hostframe=5'], 'names: send'],
   ])('says what is wrong with %s of sriov-offload', async (flags, what) => {
     const { code, stderr } = await nicbox('lab', 'run', 'sriov-offload', ...flags);
     expect(code).toBe(2);

@@ -68,10 +68,11 @@ function meet(): void {
 }
 
 describe('a bridge in a guest', () => {
-  it('floods what it does not know, and takes what it does to one', () => {
+  it('floods what it does not know, and takes what it does to one; a container hears what is for it', () => {
     send(0, MACS[1] as Uint8Array);
     bridge.step();
-    expect([received(0).length, received(1).length, received(2).length, left.length]).toEqual([0, 1, 1, 1]);
+    expect(bridge.ports.map(({ arrived }) => arrived.frames)).toEqual([0, 1, 1]);
+    expect([received(0).length, received(1).length, received(2).length, left.length]).toEqual([0, 1, 0, 1]);
     send(1, MACS[0] as Uint8Array);
     bridge.step();
     expect([received(0).length, received(1).length, received(2).length, left.length]).toEqual([1, 0, 0, 1]);
@@ -157,10 +158,40 @@ describe('a bridge in a guest', () => {
     received(0);
     send(0, MACS[1] as Uint8Array);
     bridge.step();
-    expect([received(1).length, received(2).length]).toEqual([0, 1]);
+    expect(bridge.ports.map(({ arrived }) => arrived.frames)).toEqual([0, 0, 1]);
+    received(2);
     send(0, EVERYBODY);
     bridge.step();
     expect([received(1).length, received(2).length, left.length]).toEqual([1, 1, 1]);
+  });
+
+  it('keeps a frame of the NIC, and who looks at the NIC with it, until its container has room', () => {
+    meet();
+    const near = new ReceivedFrame(frame(MACS[2] as Uint8Array, FAR, 2048), 1);
+    near.length = 2048;
+    near.segmentCount = 1;
+    near.offsets[0] = 0;
+    near.lengths[0] = 2048;
+    let taken = 0;
+    for (; bridge.takes(near); taken++) bridge.receive(near);
+    expect(taken).toBe(SLOTS);
+    // What is for others, or for all, is not held by that.
+    near.views.u8.set(MACS[1] as Uint8Array, 0);
+    expect(bridge.takes(near)).toBe(true);
+    near.views.u8.set(EVERYBODY, 0);
+    expect(bridge.takes(near)).toBe(true);
+    near.views.u8.set(MACS[2] as Uint8Array, 0);
+    expect(received(2).length).toBe(SLOTS);
+    expect([bridge.takes(near), bridge.lost, bridge.arrived]).toEqual([true, 0, SLOTS]);
+  });
+
+  it('has room in a ring that is empty wherever the last frame ended', () => {
+    meet();
+    for (const length of [65_540, 65_540, 60]) {
+      expect(send(0, MACS[1] as Uint8Array, length)).toBe(true);
+      bridge.step();
+      expect(received(1).map(({ bytes }) => bytes.length)).toEqual([length]);
+    }
   });
 
   it('offers its containers what the NIC can do of what it carries', () => {
