@@ -210,6 +210,36 @@ describe.each(['split', 'packed'] as const)('frames over %s rings', (ring) => {
     expect(work.framesReceived).toBe(50);
   });
 
+  it('keeps a frame that its sink has no room for, and what is behind it, in order and without giving buffers back', () => {
+    const { device, guest } = bringUp({}, { ring });
+    const [queue] = guest.net.receive;
+    const seen: number[] = [];
+    let room = 3;
+    guest.tap = {
+      takes: () => room > 0,
+      receive(frame) {
+        room--;
+        seen.push(frame.views.u8[frame.offsets[0] as number] as number);
+      },
+    };
+    for (let n = 0; n < 10; n++) device.deliver(0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, n, ...new Array(59).fill(0)]);
+    // It stays with the poll: no interrupt tells when a sink has room.
+    for (let i = 0; i < 5; i++) expect(guest.step()).toBe(true);
+    expect([seen, queue?.frames, queue?.refused]).toEqual([[0, 1, 2], 3, true]);
+    // More comes meanwhile; all the driver holds back is still the device's to miss.
+    for (let n = 10; n < 20; n++) device.deliver(0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, n, ...new Array(59).fill(0)]);
+    room = 9;
+    guest.step();
+    expect(seen).toEqual(Array.from({ length: 12 }, (_, n) => n));
+    room = 100;
+    settle(guest, 5);
+    expect([seen, queue?.refused, guest.net.broken]).toEqual([Array.from({ length: 20 }, (_, n) => n), false, '']);
+    // The ring is whole again.
+    let taken = 0;
+    for (; device.deliver(0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, ...new Array(60).fill(0)]); taken++);
+    expect(taken).toBe(queue?.ring.size);
+  });
+
   it.each([
     ['a used length shorter than the header', 11, 1, 'less than a header'],
     ['a used length beyond the buffer', 5000, 1, 'exceeds the'],
