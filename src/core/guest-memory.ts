@@ -11,6 +11,8 @@ export interface ByteViews {
   readonly i32: Int32Array;
   /** For copying eight bytes at a time: bit patterns, NaNs too, go through unchanged. */
   readonly f64: Float64Array;
+  /** Over shared memory, which the engine copies in another way. */
+  readonly shared: boolean;
 }
 
 export function viewsOf(buffer: ArrayBufferLike, byteOffset = 0, byteLength = buffer.byteLength - byteOffset): ByteViews {
@@ -20,6 +22,7 @@ export function viewsOf(buffer: ArrayBufferLike, byteOffset = 0, byteLength = bu
     u32: new Uint32Array(buffer, byteOffset, byteLength >>> 2),
     i32: new Int32Array(buffer, byteOffset, byteLength >>> 2),
     f64: new Float64Array(buffer, byteOffset, byteLength >>> 3),
+    shared: buffer instanceof SharedArrayBuffer,
   };
 }
 

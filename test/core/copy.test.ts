@@ -4,10 +4,17 @@ import { viewsOf } from '#core/guest-memory';
 
 const NAN_WORDS = [0x7ff00001, 0xfff7ffff, 0xfff00001, 0x7fffffff, 0xfff80000];
 
-describe('copyBytes', () => {
+type Memory = typeof SharedArrayBuffer | typeof ArrayBuffer;
+
+describe.each<[string, Memory, Memory]>([
+  ['in shared memory', SharedArrayBuffer, SharedArrayBuffer],
+  ['in private memory', ArrayBuffer, ArrayBuffer],
+  ['into shared memory', ArrayBuffer, SharedArrayBuffer],
+  ['out of shared memory', SharedArrayBuffer, ArrayBuffer],
+])('copyBytes %s', (_name, Source, Target) => {
   it('copies every length and alignment exactly, and nothing beside', () => {
-    const from = viewsOf(new SharedArrayBuffer(4096));
-    const between = viewsOf(new SharedArrayBuffer(4096));
+    const from = viewsOf(new Source(4096));
+    const between = viewsOf(new Target(4096));
     for (let i = 0; i < 4096; i++) from.u8[i] = (i * 131 + 7) & 0xff;
     for (const length of [0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 31, 47, 48, 60, 64, 95, 96, 127, 128, 255, 256, 447, 448, 1023, 1024, 1500, 2047, 2048])
       for (let s = 0; s < 8; s++)
@@ -21,7 +28,7 @@ describe('copyBytes', () => {
   });
 
   it('copies within one view as between two', () => {
-    const views = viewsOf(new SharedArrayBuffer(8192));
+    const views = viewsOf(new Source(8192));
     for (const length of [3, 60, 200, 1500])
       for (let t = 0; t < 8; t++) {
         for (let i = 0; i < 8192; i++) views.u8[i] = (i * 29) & 0xff;
@@ -33,8 +40,8 @@ describe('copyBytes', () => {
   });
 
   it('keeps NaN bit patterns, before and after the loop is optimised', () => {
-    const from = viewsOf(new SharedArrayBuffer(512));
-    const to = viewsOf(new SharedArrayBuffer(512));
+    const from = viewsOf(new Source(512));
+    const to = viewsOf(new Target(512));
     for (let i = 0; i < 64; i++) {
       from.u32[2 * i] = 0xffffffff - i;
       from.u32[2 * i + 1] = NAN_WORDS[i % NAN_WORDS.length] as number;
