@@ -49,7 +49,7 @@ export class ReceiveSchedule {
       if (queue.broken !== '') return false;
       const idle = taken > 0 ? 1 : (this.#idle[i] as number) + 1;
       this.#idle[i] = idle;
-      if (taken === POLL_BUDGET || idle <= this.#busyPolls) more = true;
+      if (taken === POLL_BUDGET || queue.refused || idle <= this.#busyPolls) more = true;
       // The re-check in there closes the window between the last poll and turning interrupts on.
       else if (!this.arm(i)) more = true;
     }
