@@ -138,10 +138,12 @@ start master peer ptp4l -f /tmp/ptp.conf -i $peer_dev ${option} -m --priority1 1
 start slave "" ptp4l -f /tmp/ptp.conf -i $dev ${option} -m --slaveOnly 1
 locked() { [ $(grep -c 'master offset.* s2 ' /tmp/slave) -ge 20 ]; }
 await locked; result=$?
+# A stamp is kept until it is read: on a busy machine a message that comes before that has none, and is passed over.
+wrong=$(grep -h -B 3 -E 'timed out|bad message|to FAULTY' /tmp/master /tmp/slave)
+# After that look: one that is told to end while it waits for a stamp calls that a fault.
 stop slave TERM; stop master TERM
 [ $result -eq 0 ] || { tail -n 12 /tmp/master /tmp/slave; return 1; }
-# A stamp is kept until it is read: on a busy machine a message that comes before that has none, and is passed over.
-! grep -h -B 3 -E 'timed out|bad message|to FAULTY' /tmp/master /tmp/slave || return 1
+[ -z "$wrong" ] || { echo "$wrong"; return 1; }
 grep 'master offset.* s2 ' /tmp/slave | tail -n 20
 # Nanoseconds: the median of the last twenty.
 grep 'master offset.* s2 ' /tmp/slave | tail -n 20 | sed 's/.*master offset *-*\\([0-9]*\\) .*/\\1/' | sort -n | sed -n 10p | awk '{ print "median", $1; exit !($1 < 50000000) }'`,
