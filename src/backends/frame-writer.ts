@@ -119,8 +119,8 @@ export class FrameWriter {
       if (length > longest || length < MINIMUM_FRAME || ((flag & ~CHECKSUM_FLAGS) | (gsoType[f] as number)) !== 0) break;
       let left = length;
       if (segmentCount[f] !== 1) {
-        if (segmentCount[f] !== 2 || (sizes[s] as number) < MINIMUM_FRAME) break;
         left = sizes[s] as number;
+        if (segmentCount[f] !== 2 || left < MINIMUM_FRAME || left + (sizes[(s + 1) | 0] as number) !== length) break;
         halves = 1;
       }
       if ((rooms[n] as number) < ((length + headerLength) | 0) || (t & 3) !== 0 || ((t + headerLength - c) & 7) !== 0) break;

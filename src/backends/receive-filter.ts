@@ -1,6 +1,7 @@
 // Which frames a virtio-net device lets through to its driver (virtio 1.4 5.1.9.5.1 to 5.1.9.5.3), from the first fourteen to eighteen bytes.
 
 import type { ByteViews } from '#core/guest-memory';
+import { swap16 } from '#net/checksum';
 import type { FrameBatch } from '#net/port';
 import {
   type NetPolicy,
@@ -15,7 +16,7 @@ import {
 
 const ETHERTYPE_VLAN = 0x8100;
 /** The same as the low half of a word of memory. */
-const VLAN_AS_IT_LIES = 0x0081;
+const VLAN_AS_IT_LIES = swap16(ETHERTYPE_VLAN);
 const TAG_END = 16;
 const ALL_MODES = POLICY_ALL_UNICAST | POLICY_ALL_MULTICAST;
 const SOME_MODES = POLICY_NO_UNICAST | POLICY_NO_MULTICAST | POLICY_NO_BROADCAST | POLICY_VLAN_FILTER;
@@ -39,7 +40,7 @@ export function passesAll(flags: number): boolean {
 }
 
 /** Where the frames from `from` on end that have no tag and are for the driver's own address, and pass for nothing but that: what nearly all are, in a loop without calls. At most `to`. */
-export function own(policy: NetPolicy, flags: number, batch: FrameBatch, from: number, to: number): number {
+export function pastOwn(policy: NetPolicy, flags: number, batch: FrameBatch, from: number, to: number): number {
   const { macLow, macHigh } = policy;
   if ((flags & POLICY_NO_UNICAST) !== 0 || (macLow & 1) !== 0) return from;
   const { firstSegment } = batch;

@@ -10,7 +10,7 @@ import * as count from '#virtio/net-statistics';
 import { MAX_QUEUE_PAIRS } from './carried-features.ts';
 import { FrameWriter, HEADER_BYTES, WRITE_BROKEN, WRITE_HELD, WRITE_TOO_LONG } from './frame-writer.ts';
 import { accountReceived } from './queue-accounts.ts';
-import { own, passesAll, passesFilter } from './receive-filter.ts';
+import { passesAll, passesFilter, pastOwn } from './receive-filter.ts';
 import { ReceiveRoom } from './receive-room.ts';
 import { PAIR_DROP, PAIR_LATER, ReceiveSteering, type SteeringSettings } from './receive-steering.ts';
 import type { PortSession } from './ring-port.ts';
@@ -148,7 +148,7 @@ export class Receiver {
     const pairs = this.#pairs;
     const policy = this.#policy as NetPolicy;
     let any = false;
-    for (let f = own(policy, flags, batch, from, to); f < to; f++) {
+    for (let f = pastOwn(policy, flags, batch, from, to); f < to; f++) {
       const pair = pairs[f] as number;
       if (pair < 0 || (batch.length[f] as number) < MINIMUM_FRAME || passesFilter(policy, flags, batch, f)) continue;
       pairs[f] = REFUSED - pair;
