@@ -1,22 +1,24 @@
 // Frames that follow one of the same flow, taken together: their headers copied into private memory, held against those of the one they follow, and ready to be sent on, in one loop without a call. What a
-// sender has just written lies in another processor's cache, and only in such a loop is more than one frame's way from there under way (measured: bench/embedded-switch.ts).
+// sender has just written lies in another processor's cache, and only in such a loop is more than one frame's way from there under way (measured: `lab run sriov-offload`, and on one thread bench/embedded-switch.ts).
 
 import type { ByteViews } from '#core/guest-memory';
+import { swap16 } from '../checksum.ts';
 import { ETHERTYPE_QINQ, ETHERTYPE_VLAN, PROTOCOL_TCP } from '../headers.ts';
 import { ACCEPTS_CSUM, FRAME_NEEDS_CSUM, type FrameBatch, GSO_NONE } from '../port.ts';
+import { ETHERTYPE_IPV4 } from './frame-key.ts';
 import { CHECKSUM_SIGHT, IPV4_PLAIN, isTransportSum } from './soundness.ts';
 import { FIRST_LOOK, HEADROOM, SLOT, WHOLE, WORK_FRAMES, type WorkFrames } from './work-frames.ts';
 
 const SHORTEST = 14;
 /** Bytes 12 to 14 of a frame with an IPv4 header without options, as the low bytes of a word. */
-const PLAIN_IPV4 = 0x08 | (IPV4_PLAIN << 16);
+const PLAIN_IPV4 = swap16(ETHERTYPE_IPV4) | (IPV4_PLAIN << 16);
 const LOW_HALF = 0xffff;
 const HIGH_HALF = -0x10000;
 /** In the last byte of a word. */
 const TCP_FLAGS = -0x1000000;
-const swapped = (type: number): number => (type >>> 8) | ((type & 0xff) << 8);
-const VLAN = swapped(ETHERTYPE_VLAN);
-const QINQ = swapped(ETHERTYPE_QINQ);
+// As they lie in the low half of a word.
+const VLAN = swap16(ETHERTYPE_VLAN);
+const QINQ = swap16(ETHERTYPE_QINQ);
 
 // What decided about the frame that others follow.
 export const FOLLOW_NOTHING = 0;
@@ -88,6 +90,7 @@ export class Followers {
     const last = Math.min(to - frame, WORK_FRAMES - 1 - place, (pieces.capacity - piece) >> 1);
     let asked = 0;
     let k = 0;
+    // No call inside, though `WorkFrames` loads and assembles a single frame: the JIT then keeps all of the above in registers (measured: bench/inline-cost.ts).
     while (k < last) {
       const f = (frame + k) | 0;
       const s = firstSegment[f] as number;
