@@ -57,80 +57,71 @@ export interface Switching extends Actor {
   rung(at: Nanos): Nanos;
 }
 
-/** vhost-net and the switch behind it, on one processor of the host's: sleeps as soon as there is nothing to do. */
-export class HostProcessor implements Switching {
-  readonly name = 'host';
+/** Serves a segment while there is something to do; what a turn takes is the deriving class's. */
+abstract class Switch implements Switching {
+  abstract readonly name: string;
   time: Nanos = 0;
   /** Not at first: a ring asks to be told only once it was looked at. */
   asleep = false;
   spent: Nanos = 0;
   wakes = 0;
+  protected readonly costs: OffloadCosts;
   readonly #server: SegmentServer;
   readonly #meter: MeteredForwarding;
-  readonly #costs: OffloadCosts;
 
   constructor(server: SegmentServer, meter: MeteredForwarding, costs: OffloadCosts) {
     this.#server = server;
     this.#meter = meter;
-    this.#costs = costs;
+    this.costs = costs;
   }
+
+  abstract rung(at: Nanos): Nanos;
+
+  step(): void {
+    const { frames, bytes } = this.#meter;
+    if (!this.#server.turn() && !this.#server.rest()) this.asleep = true;
+    else this.took(this.#meter.frames - frames, this.#meter.bytes - bytes);
+  }
+
+  /** A turn dealt with so much: charges it. */
+  protected abstract took(frames: number, bytes: number): void;
+}
+
+/** vhost-net and the switch behind it, on one processor of the host's: sleeps as soon as there is nothing to do. */
+export class HostProcessor extends Switch {
+  readonly name = 'host';
 
   rung(at: Nanos): Nanos {
     if (!this.asleep) return 0;
     this.asleep = false;
     this.wakes++;
-    this.time = at + this.#costs.wake;
-    return this.#costs.notify;
+    this.time = at + this.costs.wake;
+    return this.costs.notify;
   }
 
-  step(): void {
-    const { frames, bytes } = this.#meter;
-    const worked = this.#server.turn();
-    if (!worked && !this.#server.rest()) {
-      this.asleep = true;
-      return;
-    }
-    const { hostTurn, hostFrame, hostByte } = this.#costs;
-    const cost = hostTurn + (this.#meter.frames - frames) * hostFrame + (this.#meter.bytes - bytes) * hostByte;
+  protected took(frames: number, bytes: number): void {
+    const { hostTurn, hostFrame, hostByte } = this.costs;
+    const cost = hostTurn + frames * hostFrame + bytes * hostByte;
     this.spent += cost;
     this.time += cost;
   }
 }
 
 /** A NIC's embedded switch: frames and bytes at its pipeline's rate. It looks at its rings again after its latency, so that what comes while it works is not taken at once. */
-export class NicPipeline implements Switching {
+export class NicPipeline extends Switch {
   readonly name = 'NIC';
-  time: Nanos = 0;
-  asleep = false;
-  spent: Nanos = 0;
-  readonly wakes = 0;
-  readonly #server: SegmentServer;
-  readonly #meter: MeteredForwarding;
-  readonly #costs: OffloadCosts;
-
-  constructor(server: SegmentServer, meter: MeteredForwarding, costs: OffloadCosts) {
-    this.#server = server;
-    this.#meter = meter;
-    this.#costs = costs;
-  }
 
   rung(at: Nanos): Nanos {
     if (this.asleep) {
       this.asleep = false;
-      this.time = Math.max(this.time, at + this.#costs.nicLatency);
+      this.time = Math.max(this.time, at + this.costs.nicLatency);
     }
     return 0;
   }
 
-  step(): void {
-    const { frames, bytes } = this.#meter;
-    const worked = this.#server.turn();
-    if (!worked && !this.#server.rest()) {
-      this.asleep = true;
-      return;
-    }
-    const { nicFrame, nicByte, nicLatency } = this.#costs;
-    const cost = Math.max((this.#meter.frames - frames) * nicFrame, (this.#meter.bytes - bytes) * nicByte);
+  protected took(frames: number, bytes: number): void {
+    const { nicFrame, nicByte, nicLatency } = this.costs;
+    const cost = Math.max(frames * nicFrame, bytes * nicByte);
     this.spent += cost;
     this.time += Math.max(cost, nicLatency);
   }

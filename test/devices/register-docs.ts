@@ -1,16 +1,6 @@
 // Cells of the register tables in docs/e1000.md and docs/igb.md.
 
-export interface RegisterSpec {
-  readonly offset: number;
-  readonly count?: number;
-  readonly stride?: number;
-  readonly reset?: number;
-  readonly writable?: number;
-  readonly writeOneToClear?: number;
-  readonly clearOnRead?: number;
-  readonly sticky?: number;
-  readonly aliasOf?: string;
-}
+import type { RegisterSpec } from '#core/register-file';
 
 /** What is known of registers beside their specs. */
 export interface RegisterKinds {

@@ -1,8 +1,9 @@
 // docs/e1000.md has the register table of the code. `NICBOX_WRITE_DOCS=1 npx vitest run test/e1000/docs.test.ts` writes it anew.
 import { expect, it } from 'vitest';
+import type { RegisterSpec } from '#core/register-file';
 import { E1000_REGISTERS } from '#devices/e1000/registers';
 import { COUNTED } from '#devices/intel/statistics';
-import { hex, modes, type RegisterKinds, type RegisterSpec } from '../devices/register-docs.ts';
+import { hex, modes, type RegisterKinds } from '../devices/register-docs.ts';
 import { writtenPart } from '../written-part.ts';
 
 const FILE = new URL('../../docs/e1000.md', import.meta.url);

@@ -140,7 +140,7 @@ export class TransmitOffload {
       for (let i = 0; i < copied; i++) this.scratch.u8[at + i] = head[i] as number;
       batch.segments.addHost(this.scratch, at, copied);
     }
-    slice(fragments, batch.segments, copied, length - copied);
+    batch.segments.addSlice(fragments, 0, copied, length - copied);
   }
 
   /** Copies the packet's first `length` bytes to `at` in the scratch. */
@@ -182,7 +182,7 @@ export class TransmitOffload {
     }
     const begin = packet.tagged ? this.#tag(at) : at;
     batch.segments.addHost(scratch, begin, copied + shift);
-    slice(packet.fragments, batch.segments, copied, length - copied);
+    batch.segments.addSlice(packet.fragments, 0, copied, length - copied);
     return length + shift;
   }
 
@@ -245,7 +245,7 @@ export class TransmitOffload {
       this.#pieceChecksums(at, from, size);
       const begin = packet.tagged ? this.#tag(at) : at;
       batch.segments.addHost(scratch, begin, headerLength + shift);
-      slice(fragments, batch.segments, from, size);
+      batch.segments.addSlice(fragments, 0, from, size);
       let length = headerLength + shift + size;
       if (packet.pads && length < SHORTEST_FRAME) {
         batch.segments.addHost(scratch, this.#zeros, SHORTEST_FRAME - length);
@@ -320,7 +320,7 @@ export class TransmitOffload {
     const first = batch.segments.count;
     batch.firstSegment[frame] = first;
     batch.segments.addHost(scratch, begin, headerLength + shift);
-    slice(packet.fragments, batch.segments, headerLength, packet.length - headerLength);
+    batch.segments.addSlice(packet.fragments, 0, headerLength, packet.length - headerLength);
     batch.segmentCount[frame] = batch.segments.count - first;
     batch.length[frame] = packet.length + shift;
     batch.flags[frame] = FRAME_NEEDS_CSUM;
@@ -368,21 +368,4 @@ function byteAt(fragments: SegmentList, position: number): number {
     ahead -= length;
   }
   return -1;
-}
-
-/** Appends `length` bytes of the fragments from `skip` on. */
-function slice(fragments: SegmentList, into: SegmentList, skip: number, length: number): void {
-  let ahead = skip;
-  let left = length;
-  for (let s = 0; left > 0 && s < fragments.count; s++) {
-    const size = fragments.length[s] as number;
-    if (ahead >= size) {
-      ahead -= size;
-      continue;
-    }
-    const run = Math.min(size - ahead, left);
-    into.addHost(fragments.views[s] as ByteViews, (fragments.offset[s] as number) + ahead, run);
-    left -= run;
-    ahead = 0;
-  }
 }

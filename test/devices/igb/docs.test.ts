@@ -1,9 +1,10 @@
 // docs/igb.md has the register table of the code. `NICBOX_WRITE_DOCS=1 npx vitest run test/devices/igb/docs.test.ts` writes it anew.
 import { expect, it } from 'vitest';
+import type { RegisterSpec } from '#core/register-file';
 import { IGB_REGISTERS } from '#devices/igb/registers';
 import { COUNT } from '#devices/igb/statistics';
 import { writtenPart } from '../../written-part.ts';
-import { hex, modes, type RegisterKinds, type RegisterSpec } from '../register-docs.ts';
+import { hex, modes, type RegisterKinds } from '../register-docs.ts';
 
 const FILE = new URL('../../../docs/igb.md', import.meta.url);
 const BEGIN = '<!-- registers: written by test/devices/igb/docs.test.ts -->\n';
