@@ -1,21 +1,11 @@
 // What help texts have beside commander's own: it wraps descriptions, and prints what is added after them as it is.
 
-import type { Command, Option } from 'commander';
+import { type Command, Help, type Option } from 'commander';
 
 const COLUMNS = 80;
 
 /** Broken into lines of a terminal's width. */
-export function paragraph(text: string): string {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(/\s+/)) {
-    if (line !== '' && line.length + 1 + word.length > COLUMNS) {
-      lines.push(line);
-      line = word;
-    } else line = line === '' ? word : `${line} ${word}`;
-  }
-  return [...lines, line].join('\n');
-}
+export const paragraph = (text: string): string => new Help().boxWrap(text, COLUMNS);
 
 /** Commander shows a default that is a list or a record as JSON; shown is what one would type. */
 export function tellDefaults(command: Command): void {

@@ -32,6 +32,7 @@ import {
 } from '#lab/sriov-offload';
 import { sriovPage } from '#lab/sriov-page';
 import { headline, notesFor } from '#lab/sriov-words';
+import { paragraph } from './help-text.ts';
 import { costs, micros, positive, progress, rate, small, tableStyle, wholeNumbers } from './lab-format.ts';
 import { prepareDirectory, print, writeResult } from './output.ts';
 
@@ -181,7 +182,7 @@ export function sriovOffloadCommand(signal: AbortSignal, done: (exitCode: number
     .addHelpText(
       'after',
       `
-Exit code 0: every frame that was sent arrived, once, in order and whole; 1: not; 2: bad input; 130: stopped by Ctrl-C.
+${paragraph('Exit code 0: every frame that was sent arrived, once, in order and whole; 1: not; 2: bad input; 130: stopped by Ctrl-C.')}
 
 Examples:
   nicbox lab run sriov-offload
